@@ -1,0 +1,42 @@
+# Daily commands. `make test` and `make quickstart` set everything up by themselves, and skip what is already done.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+JOBS ?= 2
+
+.PHONY: help install test lint format quickstart parameters clean
+
+help:
+	@echo "make quickstart DATA=DIR   the whole line on a small data set: regions, text, training, captions, scores"
+	@echo "make test                  lint, types and all tests"
+	@echo "make lint | format         ruff and mypy | let ruff rewrite"
+	@echo "make parameters            parameter counts of the architectures, by part"
+
+$(INSTALLED): setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	touch $@
+
+install: $(INSTALLED)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+quickstart: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh "$(DATA)"
+
+parameters: $(INSTALLED)
+	$(BIN)/xgpt-parameters
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

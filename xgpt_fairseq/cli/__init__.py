@@ -1,0 +1,20 @@
+"""Console programs: each a thin `main` over the rooms above. `run` gives them one way to fail."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from xgpt_fairseq.errors import DataError
+
+
+def run(program: Callable[[], None]) -> None:
+    """Call *program*; turn a `DataError` into one line on stderr and exit status 1, Ctrl-C into status 130."""
+    try:
+        program()
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
