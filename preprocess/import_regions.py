@@ -1,0 +1,277 @@
+"""Import region features that others have published into a region store.
+
+    python preprocess/import_regions.py data/cocobu --output data/regions --sizes annotations/instances_val2014.json
+
+SOURCE is a file or folder in one of the known formats; preprocess/README.md describes them. Killed or stopped, the same
+command goes on where it was. The store appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from region_readers import READERS, open_archive
+from region_readers_base import BoxKind, Pending, Record, RegionReader
+from tqdm import tqdm
+
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.data.image_id import canonical_image_id
+from xgpt_fairseq.data.region_store import MAX_REGIONS, RegionStore
+from xgpt_fairseq.data.region_writer import NORMALISED_TOLERANCE, RegionWriter
+from xgpt_fairseq.errors import DataError
+
+# So many images are looked at to find out what boxes are measured in.
+SAMPLE_IMAGES = 64
+
+# Decoded records that wait for their turn, per worker.
+AHEAD = 8
+
+Sizes = dict[str, tuple[int, int]]
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the archive: a file or folder")
+    parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
+    parser.add_argument(
+        "--format", choices=("auto", *READERS), default="auto", help="default: auto, which says what it found"
+    )
+    parser.add_argument(
+        "--sizes",
+        metavar="JSON",
+        type=Path,
+        action="append",
+        default=[],
+        help="width and height of the photos: Karpathy's or COCO's JSON; needed where boxes are in pixels and the "
+        "archive has no sizes. Can be given more than once",
+    )
+    parser.add_argument(
+        "--boxes",
+        choices=("auto", "pixel", "normalised"),
+        default="auto",
+        help=f"what boxes are measured in; auto: what the format says, else by the first {SAMPLE_IMAGES} images",
+    )
+    parser.add_argument(
+        "--max-regions",
+        metavar="N",
+        type=_positive,
+        default=MAX_REGIONS,
+        help="of images with more regions, keep the most confident (default: %(default)s, the most there can be)",
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=int, default=0, help="processes that decode (default: none but this one)"
+    )
+    parser.add_argument("--limit", metavar="N", type=_positive, help="stop after so many images")
+    parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished import of it")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    run(import_regions)
+
+
+def import_regions() -> None:
+    args = parse_arguments()
+    began = time.monotonic()
+    try:
+        reader, store, resumed_at = _import(args)
+    except (OSError, BrokenProcessPool) as error:
+        raise DataError(f"{error} (when this is put right, the same command goes on where it stopped)") from None
+    counts = store.region_counts()
+    print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
+    print(f"regions        {store.num_rows}")
+    print(f"per image      min {counts.min()}, mean {counts.mean():.1f}, max {counts.max()}")
+    print(f"cut to {args.max_regions:<7} {store.manifest.images_cut} images")
+    print(f"feature width  {store.feature_dim}")
+    print(f"size on disk   {store.num_bytes / 1e6:.1f} MB")
+    print(f"format         {reader.name}, boxes {store.source['boxes']}")
+    print(f"seconds        {time.monotonic() - began:.1f}")
+    print(f"wrote {args.output}")
+
+
+def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int]:
+    reader, found = open_archive(args.source, args.format)
+    print(f"found {reader.name}: {found}")
+    sizes = load_sizes(args.sizes)
+    sample = [
+        record for record, _ in itertools.islice(reader.iterate(), min(SAMPLE_IMAGES, args.limit or SAMPLE_IMAGES))
+    ]
+    if not sample:
+        raise DataError(f"{args.source}: no images in it")
+    box_kind = _box_kind(args.boxes, reader, sample)
+    source: dict[str, Any] = {
+        **reader.describe(),
+        "path": str(args.source),
+        "boxes": box_kind,
+        "sizes": [str(path) for path in args.sizes],
+        "limit": args.limit,
+    }
+    feature_dim = sample[0].features.shape[1]
+    options = {"max_regions": args.max_regions, "overwrite": args.overwrite, "source": source}
+    with _worker_pool(args.workers) as pool, RegionWriter(args.output, feature_dim, **options) as writer:
+        resumed_at = writer.images
+        if writer.resumed:
+            print(f"going on with an interrupted import after {resumed_at} images")
+        left = None if args.limit is None else args.limit - resumed_at
+        pending = itertools.islice(reader.pending(writer.position), left)
+        records = _decoded(pending, pool, AHEAD * args.workers)
+        by_bytes = reader.unit == "B"
+        with tqdm(
+            total=reader.end, initial=writer.position, unit=reader.unit, unit_scale=by_bytes, disable=None
+        ) as bar:
+            _write_records(writer, records, sizes, box_kind, bar)
+        writer.finish()
+    return reader, RegionStore(args.output), resumed_at
+
+
+def _write_records(
+    writer: RegionWriter, records: Iterator[tuple[Record, int, Pending]], sizes: Sizes, box_kind: BoxKind, bar: tqdm
+) -> None:
+    for record, next_position, item in records:
+        try:
+            writer.add(
+                record.image_id,
+                record.features,
+                record.boxes,
+                position=next_position,
+                scores=record.scores,
+                labels=record.labels,
+                size=record.size or sizes.get(canonical_image_id(record.image_id)),
+                pixel=box_kind == "pixel",
+            )
+        except DataError as error:
+            raise DataError(f"{item.where()}: {error}") from None
+        bar.update(next_position - bar.n)
+
+
+def _decoded(
+    pending: Iterator[tuple[Pending, int]], pool: ProcessPoolExecutor | None, ahead: int
+) -> Iterator[tuple[Record, int, Pending]]:
+    """Decode in *pool*, at most *ahead* records ahead, or in this process. The order is that of *pending* anyhow."""
+    if pool is None:
+        for item, next_position in pending:
+            yield item.decode(), next_position, item
+        return
+    waiting: deque[tuple[Future[Record], int, Pending]] = deque()
+    for item, next_position in pending:
+        waiting.append((pool.submit(item.decode), next_position, item))
+        if len(waiting) >= ahead:
+            future, position, first = waiting.popleft()
+            yield future.result(), position, first
+    while waiting:
+        future, position, first = waiting.popleft()
+        yield future.result(), position, first
+
+
+@contextlib.contextmanager
+def _worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    """*workers* processes that decode; None for 0.
+
+    They are forked, and at once: before the progress bar starts a thread, and before there are an open store and its
+    lock to inherit. (Fresh processes would each load all of xgpt_fairseq and its libraries.)
+    """
+    if workers < 1:
+        yield None
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_start_worker)
+    try:
+        pool.submit(os.getpid).result()
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Ctrl-C is the main process's to handle; and a worker whose main process was killed ends, too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _box_kind(option: str, reader: RegionReader, sample: list[Record]) -> BoxKind:
+    """What the boxes are measured in: decided once for the whole archive."""
+    if option == "pixel":
+        return "pixel"
+    if option == "normalised":
+        return "normalised"
+    if reader.box_kind != "unknown":
+        return reader.box_kind
+    largest = max(float(record.boxes.max(initial=0.0)) for record in sample)
+    kind: BoxKind = "normalised" if largest <= 1 + NORMALISED_TOLERANCE else "pixel"
+    print(f"boxes are {kind}: in the first {len(sample)} images the largest coordinate is {largest:g}")
+    return kind
+
+
+def load_sizes(paths: Sequence[Path]) -> Sizes:
+    """Width and height of images by canonical id, from Karpathy's or COCO's JSON files.
+
+    Raises:
+        DataError: a file is no such JSON, or has no sizes in it.
+    """
+    sizes: Sizes = {}
+    second_names: Sizes = {}
+    for path in paths:
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is not readable as JSON: {error}") from None
+        images = value.get("images") if isinstance(value, dict) else None
+        if not isinstance(images, list):
+            raise DataError(f"{path}: no list \"images\"; Karpathy's or COCO's JSON expected")
+        for number, image in enumerate(images):
+            try:
+                size = int(image["width"]), int(image["height"])
+            except (KeyError, TypeError, ValueError):
+                raise DataError(
+                    f"{path}: images[{number}] has no width and height. Karpathy's own files have none; COCO's "
+                    "instances_*.json and captions_*.json do"
+                ) from None
+            first, *others = _image_names(image, f"{path}: images[{number}]")
+            sizes[first] = size
+            second_names.update(dict.fromkeys(others, size))
+    return second_names | sizes
+
+
+def _image_names(image: dict[str, Any], where: str) -> list[str]:
+    """The ids under which an archive may have the image, the likeliest first.
+
+    An image with a `cocoid` goes by that alone: its `imgid` is a number, too, but not of the same photo.
+    """
+    if "cocoid" in image:
+        return [canonical_image_id(image["cocoid"])]
+    names = [image[key] for key in ("id", "filename", "file_name", "imgid") if key in image]
+    if not names:
+        raise DataError(f"{where} has no id: cocoid, id, filename, file_name or imgid expected")
+    return [canonical_image_id(name) for name in names]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The region archives that can be imported, and how to tell which one lies at a path.
+
+A new format is a module beside this one with a `RegionReader`, and a line in `READERS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from region_readers_base import RegionReader
+from region_readers_butd_tsv import ButdTsvReader
+from region_readers_npz_dir import NpzDirReader
+
+from xgpt_fairseq.errors import DataError
+
+READERS: dict[str, type[RegionReader]] = {reader.name: reader for reader in (NpzDirReader, ButdTsvReader)}
+
+
+def open_archive(path: Path, format_name: str = "auto") -> tuple[RegionReader, str]:
+    """The reader for the archive at *path*, and in words what was found there.
+
+    Raises:
+        DataError: nothing is at *path*, or not one of the known formats, or more than one.
+    """
+    if format_name != "auto":
+        reader = READERS[format_name](path)
+        return reader, READERS[format_name].detect(path) or str(path)
+    found = {name: words for name, reader in READERS.items() if (words := reader.detect(path)) is not None}
+    if not found:
+        known = "; ".join(f"{name}: {reader.layout}" for name, reader in READERS.items())
+        missing = "" if path.exists() else " (there is no such file or folder)"
+        raise DataError(f"{path}: no known region archive{missing}. Known are {known}")
+    if len(found) > 1:
+        both = "; ".join(f"{name}: {words}" for name, words in found.items())
+        raise DataError(f"{path} can be read in more than one way: choose with --format. {both}")
+    [(name, words)] = found.items()
+    return READERS[name](path), words

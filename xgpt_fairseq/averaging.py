@@ -1,0 +1,141 @@
+"""The mean of checkpoints: which ones, and how."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import written_aside
+
+_EPOCH = re.compile(r"checkpoint(\d+)\.pt")
+_UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")
+
+
+def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> list[Path]:
+    """The *count* best checkpoints of a run, best first, by the value of its validation metric.
+
+    Whether higher is better is what the run was told (`--maximize-best-checkpoint-metric`), and the values are those
+    in the checkpoints, not the rounded ones in their names. Several files of one update (checkpoint_best.pt,
+    checkpoint_last.pt, …) count once. Of equal values the later update is better.
+
+    Raises:
+        DataError: fewer than *count* checkpoints (without *allow_fewer*), or some of other runs among them.
+    """
+    _check_count(count)
+    found: dict[int, tuple[float, Path]] = {}
+    rules: dict[tuple[str, bool], Path] = {}
+    for path in sorted(_folder(folder).glob("checkpoint*.pt")):
+        state = load_checkpoint(path)
+        value = state.get("extra_state", {}).get("val_loss")
+        if value is None:
+            continue  # saved without validation
+        rules.setdefault(_rule(state), path)
+        found.setdefault(state["optimizer_history"][-1]["num_updates"], (float(value), path))
+    if len(rules) > 1:
+        names = ", ".join(f"{path.name}: {metric}" for (metric, _), path in rules.items())
+        raise DataError(f"{folder} holds checkpoints of runs with different metrics ({names}); name them by --inputs")
+    maximize = next(iter(rules), ("", False))[1]
+    sign = -1 if maximize else 1
+    ranked = sorted(found.items(), key=lambda item: (sign * item[1][0], -item[0]))
+    return _first([path for _, (_, path) in ranked], count, folder, "validated checkpoints", allow_fewer)
+
+
+def _rule(state: dict[str, Any]) -> tuple[str, bool]:
+    options = state["cfg"]["checkpoint"]
+    return options["best_checkpoint_metric"], bool(options["maximize_best_checkpoint_metric"])
+
+
+def last_checkpoints(folder: Path, count: int, *, by_updates: bool, allow_fewer: bool = False) -> list[Path]:
+    """The *count* last checkpoints of a run by epoch, or by update (`--save-interval-updates`), last first."""
+    _check_count(count)
+    pattern = _UPDATE if by_updates else _EPOCH
+    numbered = [(int(m.group(1)), path) for path in _folder(folder).iterdir() if (m := pattern.fullmatch(path.name))]
+    what = "checkpoints saved by updates" if by_updates else "checkpoints saved by epochs"
+    return _first([path for _, path in sorted(numbered, reverse=True)], count, folder, what, allow_fewer)
+
+
+def _folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"--checkpoints {folder} is not a folder")
+    return folder
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise DataError(f"the number of checkpoints to average must be at least 1, got {count}")
+
+
+def _first(paths: list[Path], count: int, folder: Path, what: str, allow_fewer: bool) -> list[Path]:
+    if not paths or (len(paths) < count and not allow_fewer):
+        hint = "; pass --allow-fewer to average those" if paths else ""
+        raise DataError(f"{folder} has {len(paths)} {what}, {count} are asked for{hint}")
+    return paths[:count]
+
+
+def average(inputs: Sequence[Path], output: Path) -> None:
+    """Write the plain mean of the checkpoints' parameters as a checkpoint that fairseq's programs load.
+
+    Sums run in float64 and the mean has the parameters' own type. Tied parameters, which share their memory in a
+    checkpoint, are averaged once and stay tied. What is no float (the digest of the dictionary) must be equal in all.
+    Configuration and history are the first checkpoint's; the optimizer's state is left out, so that training starts
+    from the mean with a fresh one.
+
+    Raises:
+        DataError: the checkpoints are not of one model.
+    """
+    first = load_checkpoint(inputs[0])
+    sums = {name: tensor.double() for name, tensor in _one_name_each(first["model"]).items()}
+    for path in tqdm(inputs[1:], desc="averaging", disable=len(inputs) < 3):
+        parameters = load_checkpoint(path)["model"]
+        if parameters.keys() != first["model"].keys():
+            different = sorted(parameters.keys() ^ first["model"].keys())
+            raise DataError(f"{path} and {inputs[0]} are of different models: {different[0]} is only in one of them")
+        for name, total in sums.items():
+            if parameters[name].shape != total.shape:
+                raise DataError(
+                    f"{path} and {inputs[0]} are of different models: {name} is {tuple(parameters[name].shape)} and "
+                    f"{tuple(total.shape)}"
+                )
+            if total.shape == (32,) and not first["model"][name].is_floating_point():
+                if not torch.equal(parameters[name], first["model"][name]):
+                    raise DataError(f"{path} and {inputs[0]} have different {name}: they belong to different data")
+            else:
+                total += parameters[name]
+    means: dict[tuple[Any, ...], Tensor] = {}
+    model = {}
+    for name, tensor in first["model"].items():
+        key = _storage(tensor)
+        if key not in means:
+            means[key] = (sums[name] / len(inputs)).to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()
+        model[name] = means[key]
+    state = {key: value for key, value in first.items() if key != "last_optimizer_state"}
+    state["model"] = model
+    state["extra_state"] = {
+        "train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True},
+        "val_loss": None,
+        "averaged": [path.name for path in inputs],
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(output) as aside:
+        torch.save(state, aside)
+
+
+def _storage(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for tensors that are one and the same piece of memory."""
+    return tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+def _one_name_each(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each piece of memory under the first of its names."""
+    names: dict[tuple[Any, ...], str] = {}
+    for name, tensor in parameters.items():
+        names.setdefault(_storage(tensor), name)
+    return {name: parameters[name] for name in names.values()}

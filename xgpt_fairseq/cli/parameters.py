@@ -1,0 +1,69 @@
+"""Count the parameters of the architectures, by part.
+
+example:
+    xgpt-parameters --vocabulary-size 10000 --feature-dim 2048
+"""
+
+from __future__ import annotations
+
+import argparse
+from types import SimpleNamespace
+
+import torch
+from fairseq.data import Dictionary
+
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTConfig, XGPTModel, apply_architecture
+
+# part of the table → beginnings of parameter names
+PARTS = {
+    "token embedding (tied output)": ("encoder.text.tokens.",),
+    "position, segment, embedding norm": ("encoder.text.positions.", "encoder.text.norm.", "encoder.segments."),
+    "region input": ("encoder.regions.embedding.",),
+    "AoA refiner": ("encoder.regions.refiner.",),
+    "transformer layers": ("encoder.layers.",),
+    "heads": ("decoder.output.",),
+}
+
+
+def count_parameters(arch: str, *, vocabulary_size: int, feature_dim: int) -> dict[str, int]:
+    """Parameters of *arch* by part; every parameter belongs to exactly one part."""
+    dictionary = Dictionary()
+    for number in range(vocabulary_size - len(dictionary)):
+        dictionary.add_symbol(f"word{number}")
+    cfg = XGPTConfig(feature_dim=feature_dim)
+    apply_architecture(arch, cfg)
+    with torch.device("meta"):  # shapes alone: nothing is allocated
+        model = XGPTModel.build_model(cfg, SimpleNamespace(target_dictionary=dictionary))
+    counts = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        (part,) = (part for part, beginnings in PARTS.items() if name.startswith(beginnings))
+        counts[part] += parameter.numel()
+    return counts
+
+
+def program() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--vocabulary-size", type=int, default=10000, help="symbols of the dictionary")
+    parser.add_argument("--feature-dim", type=int, default=2048, help="width of the region features")
+    args = parser.parse_args()
+    if args.vocabulary_size < 5:
+        raise DataError(f"--vocabulary-size must be at least 5 (fairseq's special symbols), got {args.vocabulary_size}")
+    tables = [
+        count_parameters(arch, vocabulary_size=args.vocabulary_size, feature_dim=args.feature_dim) for arch in args.arch
+    ]
+    print(f"| part | {' | '.join(args.arch)} |")
+    print(f"|---|{'---:|' * len(tables)}")
+    for part in PARTS:
+        print(f"| {part} | {' | '.join(f'{table[part]:,}' for table in tables)} |")
+    print(f"| total | {' | '.join(f'{sum(table.values()):,}' for table in tables)} |")
+
+
+def main() -> None:
+    run(program)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""(image, captions) items and their collater: an image of a batch is read once however many captions share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+from torch import Tensor
+
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.workarounds import with_last_batch
+
+
+def group_captions(image_rows: np.ndarray, captions_per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut the captions into items of one image with at most *captions_per_image* captions (0: all of the image's).
+
+    Args:
+        image_rows: (captions,) the image of each caption, in any order.
+
+    Returns:
+        tuple: order (captions,), first (items,), count (items,): item i has captions
+        order[first[i] : first[i] + count[i]]; images come in the order of their first caption.
+    """
+    _, first_seen, image = np.unique(image_rows, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first_seen))[image]  # images numbered by first appearance
+    order = np.argsort(rank, kind="stable")
+    starts = np.flatnonzero(np.diff(rank[order], prepend=-1))  # where an image's captions begin in `order`
+    sizes = np.diff(np.append(starts, len(order)))
+    if captions_per_image <= 0:
+        return order, starts, sizes
+    pieces = -(-sizes // captions_per_image)  # items an image
+    image_start = np.repeat(starts, pieces)
+    number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # 0, 1, … within an image
+    first = image_start + number * captions_per_image
+    return order, first, np.minimum(captions_per_image, np.repeat(starts + sizes, pieces) - first)
+
+
+class CaptionDataset(FairseqDataset):
+    """Items of one image and up to *captions_per_image* of its captions.
+
+    Args:
+        captions: token ids, item i int64 (T,) ending in *eos*; with `.sizes` (captions,).
+        image_rows: (captions,) row of each caption's image in *store*.
+        store: the regions.
+        split: its name; batches carry it.
+        pad, eos: ids of the dictionary's symbols.
+        captions_per_image: captions an item; 0: all of the image's.
+        first_caption_only: one item an image with its first caption alone: what generation reads.
+        shuffle: batches of random items of like length, new in every epoch; else the given order.
+    """
+
+    def __init__(
+        self,
+        captions: Any,
+        image_rows: np.ndarray,
+        store: RegionStore,
+        *,
+        split: str,
+        pad: int,
+        eos: int,
+        objective: str = "ic",
+        captions_per_image: int = 1,
+        first_caption_only: bool = False,
+        shuffle: bool = True,
+    ) -> None:
+        super().__init__()
+        self.captions = captions
+        self.image_rows = np.asarray(image_rows)
+        self.store = store
+        self.split = split
+        self.pad, self.eos = pad, eos
+        self.objective = objective
+        self.shuffle = shuffle
+        per_image = 0 if first_caption_only else captions_per_image
+        self.order, self.first, self.count = group_captions(self.image_rows, per_image)
+        if first_caption_only:
+            self.count = np.ones_like(self.count)
+        lengths = np.asarray(captions.sizes)[self.order]  # (captions,) in item order
+        # the longest caption of each item decides how far the batch is padded
+        ends = self.first + self.count
+        self.sizes = np.maximum.reduceat(
+            np.append(lengths, 0), np.stack([self.first, ends], axis=1).ravel()
+        )[::2].astype(np.int64)  # fmt: skip
+        self.item_rows = self.image_rows[self.order[self.first]]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Item *index*: tokens and the image's row; the regions are read by the collater, once an image."""
+        first = self.first[index]
+        tokens = [self.captions[int(i)] for i in self.order[first : first + self.count[index]]]
+        return {"id": int(index), "image_row": int(self.item_rows[index]), "captions": tokens}
+
+    def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Merge items to a batch.
+
+        Returns:
+            dict: `id` (items,); `image_ids`, a list of str; `nsentences`, `ntokens`; `objective`; `split`; `target` (C, T)
+            padded on the right; `target_index` (ntokens,), the flat positions of its tokens; and `net_input`:
+            `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at padding,
+            `prev_output_tokens` (C, T), `image_index` (C,) the image of each caption, or None where each image has
+            equally many captions. I images, C captions, N regions, T tokens.
+        """
+        if not samples:
+            return {}
+        rows, image = np.unique([sample["image_row"] for sample in samples], return_inverse=True)
+        # an image's captions side by side; stable, so that items keep their order otherwise
+        samples = [samples[i] for i in np.argsort(image, kind="stable")]
+        captions = [tokens for sample in samples for tokens in sample["captions"]]
+        image_index = np.repeat(np.sort(image), [len(sample["captions"]) for sample in samples])
+        per_image = np.bincount(image_index)
+        target, previous = teacher_forcing(captions, pad=self.pad, eos=self.eos)
+        features, boxes, padding_mask = load_regions(self.store, rows)
+        target_index = torch.from_numpy(np.flatnonzero(target.numpy() != self.pad))
+        return {
+            "id": torch.tensor([sample["id"] for sample in samples]),
+            "image_ids": [self.store.image_id(int(row)) for row in rows],
+            "nsentences": len(captions),
+            "ntokens": target_index.numel(),
+            "objective": self.objective,
+            "split": self.split,
+            "net_input": {
+                "features": features,
+                "boxes": boxes,
+                "padding_mask": padding_mask,
+                "prev_output_tokens": previous,
+                "image_index": None if (per_image == per_image[0]).all() else torch.from_numpy(image_index),
+            },
+            "target": target,
+            "target_index": target_index,
+        }
+
+    def num_tokens(self, index: int) -> int:
+        """Positions that an item takes, for --max-tokens: its regions and its captions' tokens."""
+        return int(self.num_tokens_vec(np.array([index]))[0])
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """`num_tokens` of many items (items,)."""
+        return self.store.region_counts(self.item_rows[indices]) + self.sizes[indices] * self.count[indices]
+
+    def size(self, index: int) -> int:
+        """Length of the item's longest caption in tokens, for the model's limit."""
+        return int(self.sizes[index])
+
+    def ordered_indices(self) -> np.ndarray:
+        """Items of like length (and like number of captions) side by side, in random order within, by numpy's seed."""
+        if not self.shuffle:
+            return np.arange(len(self), dtype=np.int64)
+        indices = np.random.permutation(len(self)).astype(np.int64)
+        return indices[np.lexsort((self.sizes[indices], self.count[indices]))]
+
+    def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any) -> tuple[np.ndarray, list[int]]:
+        """Leave out items with a caption longer than the model's text positions (the last of *max_sizes*)."""
+        limit = max_sizes[-1] if isinstance(max_sizes, tuple | list) else max_sizes
+        fits = self.sizes[indices] <= limit
+        return indices[fits], indices[~fits].tolist()
+
+    def batch_by_size(
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[Any]:
+        """fairseq's batches, none left out."""
+        batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        return with_last_batch(batches, indices)
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """No: batches are drawn anew in every epoch."""
+        return False
+
+
+def teacher_forcing(captions: Sequence[Tensor], *, pad: int, eos: int) -> tuple[Tensor, Tensor]:
+    """Targets and decoder inputs of captions that end in *eos*.
+
+    Returns:
+        tuple: target (C, T) padded on the right, and the same shifted right behind *eos* (fairseq's convention).
+    """
+    target = torch.nn.utils.rnn.pad_sequence(list(captions), batch_first=True, padding_value=pad)
+    previous = torch.full_like(target, pad)
+    previous[:, 0] = eos
+    previous[:, 1:] = target[:, :-1]
+    previous[:, 1:][target[:, :-1] == eos] = pad  # the end of a caption shorter than T is no input
+    return target, previous
+
+
+def load_regions(store: RegionStore, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Read the regions of images *rows* (I,) straight into padded tensors.
+
+    Returns:
+        tuple: features (I, N, D) float16 as stored, boxes (I, N, 4) float32, padding mask (I, N) True at padding.
+    """
+    counts = store.region_counts(rows)
+    longest = int(counts.max())
+    # `empty`, and zeros only where there is padding: each byte is written once
+    features = np.empty((len(rows), longest, store.feature_dim), dtype=np.float16)
+    boxes = np.zeros((len(rows), longest, 4), dtype=np.float32)
+    for i, (row, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
+        features[i, :count] = store.features(row)
+        features[i, count:] = 0
+        boxes[i, :count] = store.boxes(row)
+    padding_mask = np.arange(longest)[None, :] >= counts[:, None]
+    return torch.from_numpy(features), torch.from_numpy(boxes), torch.from_numpy(padding_mask)

@@ -1,0 +1,120 @@
+"""A data directory: what `preprocess/prepare_captions.py` writes and the tasks read.
+
+    dict.txt, vocabulary.json, bpe.*      the vocabulary, see `Vocabulary`
+    {split}.captions.bin / .idx           token ids of every caption, end of sentence included (fairseq's mmap format)
+    {split}.pairs.npy                     int32 or int64 (captions,): for each caption, its row in the region store
+    {split}.references.json               COCO caption format, raw text: what the metrics read
+    regions/                              the region store, or dataset.json says where it is
+    dataset.json                          format version, counts, feature width, how it was made
+
+Captions lie image by image, in the order of `references.json`'s `images`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.vocabulary import Vocabulary
+from xgpt_fairseq.errors import DataError
+
+FORMAT_VERSION = 1
+
+
+class DataDirectory:
+    """A data directory, opened and checked; nothing large is read.
+
+    Args:
+        path: the directory.
+        regions: a region store to use instead of the one that the directory names; it must hold the same images.
+
+    Raises:
+        DataError: not a data directory, a newer format, a file missing, or a region store that does not belong to it.
+    """
+
+    def __init__(self, path: Path | str, regions: Path | str | None = None) -> None:
+        self.path = Path(path)
+        self.description = _read_description(self.path)
+        self._regions = Path(regions) if regions else None
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary that the captions were encoded with."""
+        return Vocabulary(self.path)
+
+    @property
+    def regions_path(self) -> Path:
+        """Where the region store is: given, `regions/` in the directory, or as dataset.json says."""
+        if self._regions is not None:
+            return self._regions
+        inside = self.path / "regions"
+        return inside if inside.exists() else Path(os.path.normpath(self.path / self.description["regions"]))
+
+    @cached_property
+    def regions(self) -> RegionStore:
+        """The region store, checked against what the captions were prepared for."""
+        path = self.regions_path
+        if not path.exists():
+            raise DataError(
+                f"{path}: the region store of {self.path} is not there; name it by --regions STORE, or put it (or a "
+                f"link to it) at {self.path / 'regions'}"
+            )
+        store = RegionStore(path)
+        if store.ids_crc32 != self.description["regions_ids_crc32"]:
+            raise DataError(
+                f"{path} does not hold the images, in the order, that {self.path} was prepared for; prepare the "
+                f"captions again with --regions {path}"
+            )
+        return store
+
+    def has_split(self, split: str) -> bool:
+        """Whether the directory has captions of *split*."""
+        return split in self.description["splits"]
+
+    def captions(self, split: str) -> MMapIndexedDataset:
+        """Token ids of the captions of *split*, memory-mapped; item i is int64 (T,) with end of sentence."""
+        prefix = self._file(split, "captions")
+        for suffix in (".bin", ".idx"):
+            if not Path(f"{prefix}{suffix}").is_file():
+                raise DataError(f"{prefix}{suffix} is missing; prepare {self.path} again")
+        return MMapIndexedDataset(str(prefix))
+
+    def pairs(self, split: str) -> np.ndarray:
+        """(captions,) row in the region store of each caption of *split*, memory-mapped."""
+        file = self._file(split, "pairs.npy")
+        if not file.is_file():
+            raise DataError(f"{file} is missing; prepare {self.path} again")
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+
+    def references_path(self, split: str) -> Path:
+        """The raw captions of *split* in COCO's format."""
+        return self._file(split, "references.json")
+
+    def _file(self, split: str, name: str) -> Path:
+        if not self.has_split(split):
+            known = ", ".join(self.description["splits"]) or "none"
+            raise DataError(f"{self.path} has no captions for split {split!r}; it has: {known}")
+        return self.path / f"{split}.{name}"
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    file = path / "dataset.json"
+    if not file.is_file():
+        raise DataError(f"{path} is not a data directory: it has no dataset.json (see preprocess/prepare_captions.py)")
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    version = description.get("version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise DataError(
+            f"{file} has format version {version}, this xgpt_fairseq reads versions up to {FORMAT_VERSION}: upgrade it"
+        )
+    return description

@@ -1,0 +1,269 @@
+"""A vocabulary folder: how text becomes token ids, and generated tokens become text again.
+
+    dict.txt          fairseq dictionary, `<mask>` included, padded to a multiple of 8
+    vocabulary.json   format version; how text is normalised, tokenized and split
+    bpe.codes         subword-nmt merges, or
+    bpe.model         a sentencepiece model
+
+Every stage of training shares one such folder, so that embeddings mean the same from stage to stage.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import io
+import json
+import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from fairseq.data import Dictionary
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import write_json, written_aside
+
+FORMAT_VERSION = 1
+MASK = "<mask>"
+# Lines handed to a worker process at once: enough that the handing over costs nothing.
+_CHUNK = 2000
+
+
+class _Splitter(Protocol):
+    """Words to subwords and back."""
+
+    def split(self, text: str) -> str: ...
+
+    def join(self, pieces: str) -> str: ...
+
+
+class _SubwordNMT:
+    """Moses tokens split by subword-nmt merges: `rid@@ ing`."""
+
+    file_name = "bpe.codes"
+
+    def __init__(self, path: Path) -> None:
+        from sacremoses import MosesDetokenizer, MosesTokenizer
+        from subword_nmt.apply_bpe import BPE
+
+        self._tokenizer = MosesTokenizer(lang="en")
+        self._detokenizer = MosesDetokenizer(lang="en")
+        with open(path, encoding="utf-8") as codes:
+            self._bpe = BPE(codes)
+
+    def split(self, text: str) -> str:
+        return self._bpe.process_line(self._tokenizer.tokenize(text, return_str=True, escape=False))
+
+    def join(self, pieces: str) -> str:
+        words = (pieces + " ").replace("@@ ", "").split()
+        return self._detokenizer.detokenize(words, unescape=False)
+
+
+class _SentencePiece:
+    """Raw text split by a sentencepiece model, which needs no tokenizer before it."""
+
+    file_name = "bpe.model"
+
+    def __init__(self, path: Path) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._model = SentencePieceProcessor(model_file=str(path))
+
+    def split(self, text: str) -> str:
+        return " ".join(self._model.encode(text, out_type=str))
+
+    def join(self, pieces: str) -> str:
+        return pieces.replace(" ", "").replace("\u2581", " ").strip()
+
+
+_SPLITTERS: dict[str, type[_SubwordNMT] | type[_SentencePiece]] = {
+    "subword_nmt": _SubwordNMT,
+    "sentencepiece": _SentencePiece,
+}
+
+
+def normalize(text: str) -> str:
+    """Unicode NFKC, white space collapsed to single spaces, lower case (the captions' metrics ignore case)."""
+    return " ".join(unicodedata.normalize("NFKC", text).split()).lower()
+
+
+class Vocabulary:
+    """A vocabulary folder, opened.
+
+    Raises:
+        DataError: the folder is not one, was written by a newer version, or lacks a file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        description = _read_description(self.path)
+        self.bpe: str = description["bpe"]
+        splitter = _SPLITTERS[self.bpe]
+        for name in ("dict.txt", splitter.file_name):
+            if not (self.path / name).is_file():
+                raise DataError(f"{self.path / name} is missing; the vocabulary folder is not whole, make it again")
+        self._splitter: _Splitter = splitter(self.path / splitter.file_name)
+
+    @cached_property
+    def dictionary(self) -> Dictionary:
+        """The fairseq dictionary; `<mask>` is one of its symbols."""
+        dictionary = Dictionary.load(str(self.path / "dict.txt"))
+        if MASK not in dictionary.indices:
+            raise DataError(f"{self.path / 'dict.txt'} has no symbol {MASK}; make it with preprocess/learn_bpe.py")
+        return dictionary
+
+    def encode(self, text: str) -> str:
+        """Text → subwords separated by spaces."""
+        return self._splitter.split(normalize(text))
+
+    def decode(self, pieces: str) -> str:
+        """Subwords separated by spaces → text, as a person would write it (but lower case)."""
+        return self._splitter.join(pieces)
+
+    def encode_ids(self, text: str) -> np.ndarray:
+        """Text → token ids int64 (T,), without an end-of-sentence symbol."""
+        indices, unknown = self.dictionary.indices, self.dictionary.unk()
+        ids = np.array([indices.get(piece, unknown) for piece in self.encode(text).split()], dtype=np.int64)
+        ids[(ids < self.dictionary.nspecial) | (ids == indices[MASK])] = unknown  # a text may spell a special symbol
+        return ids
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy the vocabulary's files into *folder* (a data directory), so that the folder decodes its own captions."""
+        for name in ("dict.txt", _SPLITTERS[self.bpe].file_name, "vocabulary.json"):
+            if (self.path / name).resolve() != (folder / name).resolve():
+                shutil.copyfile(self.path / name, folder / name)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    file = path / "vocabulary.json"
+    if not file.is_file():
+        raise DataError(f"{path} is not a vocabulary folder: it has no vocabulary.json (see preprocess/learn_bpe.py)")
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    version = description.get("version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise DataError(
+            f"{file} has format version {version}, this xgpt_fairseq reads versions up to {FORMAT_VERSION}: upgrade it"
+        )
+    if description.get("bpe") not in _SPLITTERS:
+        raise DataError(f"{file}: bpe is {description.get('bpe')!r}; known are {', '.join(_SPLITTERS)}")
+    return description
+
+
+def parallel(function: Any, lines: Iterable[Any], workers: int) -> Iterator[Any]:
+    """map(function, lines) over *workers* processes, in order; 0 or 1: in this process."""
+    if workers <= 1:
+        yield from map(function, lines)
+        return
+    with Pool(workers) as pool:
+        yield from pool.imap(function, lines, chunksize=_CHUNK)
+
+
+def learn_vocabulary(
+    sentences: Iterable[str], output: Path, *, bpe: str, symbols: int, workers: int = 1, threshold: int = 1
+) -> Vocabulary:
+    """Learn BPE from *sentences*, read once as they come, and write a vocabulary folder.
+
+    Args:
+        sentences: raw text, one sentence an item.
+        output: the folder; its files are written whole, `vocabulary.json` last.
+        bpe: `subword_nmt` (on Moses tokens) or `sentencepiece` (on raw text).
+        symbols: merges for subword-nmt; size of the vocabulary for sentencepiece.
+        workers: processes that tokenize.
+        threshold: subwords seen less often become `<unk>` (subword-nmt only).
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "vocabulary.json").unlink(missing_ok=True)
+    counts = _LEARNERS[bpe](sentences, output, symbols, workers)
+    dictionary = Dictionary()
+    # ties in alphabetical order, so that the same text always gives the same dictionary
+    for symbol, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if count >= threshold:
+            dictionary.add_symbol(symbol, n=count)
+    dictionary.add_symbol(MASK, n=1)
+    dictionary.pad_to_multiple_(8)  # tensor cores like it
+    with written_aside(output / "dict.txt") as aside:
+        dictionary.save(str(aside))
+    write_json(
+        output / "vocabulary.json",
+        {
+            "version": FORMAT_VERSION,
+            "normalisation": "NFKC, single spaces, lower case",
+            "tokenizer": "moses" if bpe == "subword_nmt" else "none",
+            "bpe": bpe,
+            "symbols": symbols,
+        },
+    )
+    return Vocabulary(output)
+
+
+class _Tokenize:
+    """Normalise and Moses-tokenize: a class, so that worker processes get the tokenizer once."""
+
+    def __init__(self) -> None:
+        from sacremoses import MosesTokenizer
+
+        self._tokenizer = MosesTokenizer(lang="en")
+
+    def __call__(self, sentence: str) -> list[str]:
+        return self._tokenizer.tokenize(normalize(sentence), escape=False)
+
+
+def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> Mapping[str, int]:
+    from subword_nmt.apply_bpe import BPE
+    from subword_nmt.learn_bpe import learn_bpe
+
+    words: collections.Counter[str] = collections.Counter()
+    for tokens in parallel(_Tokenize(), sentences, workers):
+        words.update(tokens)
+    if not words:
+        raise DataError("there is no text to learn a vocabulary from")
+    with written_aside(output / "bpe.codes") as aside:
+        with open(aside, "w", encoding="utf-8") as codes, contextlib.redirect_stderr(io.StringIO()) as log:
+            try:
+                learn_bpe([f"{word} {count}" for word, count in sorted(words.items())], codes, symbols, is_dict=True)
+            except SystemExit as stop:  # the library's way to report bad input
+                raise DataError(f"subword-nmt cannot learn {symbols} merges: {log.getvalue().strip()}") from stop
+        with open(aside, encoding="utf-8") as codes:
+            splitter = BPE(codes)
+    counts: collections.Counter[str] = collections.Counter()
+    for word, count in words.items():  # words by kind, not by occurrence: a corpus has few kinds
+        for piece in splitter.process_line(word).split():
+            counts[piece] += count
+    return counts
+
+
+def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> Mapping[str, int]:
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=(normalize(sentence) for sentence in sentences),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=symbols,
+            character_coverage=1.0,
+            num_threads=max(1, workers),
+            bos_id=-1,  # fairseq's dictionary has its own special symbols
+            eos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise DataError(f"sentencepiece cannot learn {symbols} symbols from this text: {error}") from error
+    with written_aside(output / "bpe.model") as aside:
+        aside.write_bytes(model.getvalue())
+    learned = SentencePieceProcessor(model_proto=model.getvalue())
+    # the model lists its pieces by rank and keeps no counts: rank stands for frequency
+    size = learned.get_piece_size()
+    return {learned.id_to_piece(rank): size - rank for rank in range(size) if not learned.is_unknown(rank)}
+
+
+_LEARNERS = {"subword_nmt": _learn_subword_nmt, "sentencepiece": _learn_sentencepiece}

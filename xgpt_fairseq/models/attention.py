@@ -1,0 +1,63 @@
+"""Multi-head attention, batch first, on `scaled_dot_product_attention`. One module serves self- and cross-attention."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, H) → (B, heads, T, H / heads): a view."""
+    batch, length, hidden = x.shape
+    return x.view(batch, length, heads, hidden // heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, heads, T, d) → (B, T, heads · d)."""
+    batch, heads, length, width = x.shape
+    return x.transpose(1, 2).reshape(batch, length, heads * width)
+
+
+class Attention(nn.Module):
+    """Attention whose projections serve both its uses in a shared layer (section 4.2).
+
+    As self-attention, queries, keys and values come from one fused projection of the same states; as cross-attention
+    with the *same* weights, the queries come from the decoder and keys and values from the encoder's final states.
+    The caller says which ("the signal" of section 4.2) by the method that it calls, so that the encoder's keys and
+    values are projected once and can be kept apart from the decoder's own.
+
+    Shape:
+        states (B, T, H); queries, keys, values (B, heads, T, H / heads); output (B, T, H).
+    """
+
+    def __init__(self, *, hidden_size: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if hidden_size % heads:
+            raise ValueError(f"--hidden-size {hidden_size} is not a multiple of --attention-heads {heads}")
+        self.hidden_size = hidden_size
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project (B, T, H) to queries, keys and values at once."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Project (B, T, H) to queries alone: the first third of the fused weights."""
+        h = self.hidden_size
+        return split_heads(F.linear(x, self.qkv.weight[:h], self.qkv.bias[:h]), self.heads)
+
+    def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Project (B, N, H) to keys and values alone: the other two thirds."""
+        h = self.hidden_size
+        k, v = F.linear(states, self.qkv.weight[h:], self.qkv.bias[h:]).chunk(2, dim=-1)
+        return split_heads(k, self.heads), split_heads(v, self.heads)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Attend and project back to (B, T, H). *mask* is True where a query may look: (B, 1, T or 1, N)."""
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        return self.out(merge_heads(attended))

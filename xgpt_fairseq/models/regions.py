@@ -1,0 +1,106 @@
+"""From detected regions to encoder input: embedding (section 3) and the AoA refiner (appendix A.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xgpt_fairseq.models.attention import merge_heads, split_heads
+
+
+class RegionEmbedding(nn.Module):
+    """concat(feature, 5-d box vector) → Linear → LayerNorm → dropout (section 3, "Image Representation").
+
+    The box vector is x1/W, y1/H, x2/W, y2/H and the fraction of the image area. Regions are a set: nothing here
+    depends on their order.
+
+    Shape:
+        features (I, N, D), any float type; boxes (I, N, 4) in 0..1; output (I, N, H).
+    """
+
+    def __init__(self, *, feature_dim: int, hidden_size: int, dropout: float, normalize: bool) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.project = nn.Linear(feature_dim + 5, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
+        dtype = self.project.weight.dtype
+        if self.normalize:
+            # in float32: the square of a float16 feature can overflow
+            features = F.normalize(features.float(), dim=-1)
+        width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]  # (I, N)
+        area = (width * height).unsqueeze(-1)  # (I, N, 1)
+        x = torch.cat([features.to(dtype), boxes.to(dtype), area.to(dtype)], dim=-1)  # (I, N, D + 5)
+        return self.dropout(self.norm(self.project(x)))
+
+
+class AoALayer(nn.Module):
+    """One refining layer (appendix A.1), attention on attention:
+
+        f = f_att(W_Q x, W_K x, W_V x)                                  multi-head
+        x' = LayerNorm(x + σ(W1 Q + W2 f + b1) ⊙ (W3 Q + W4 f + b2))    Q = W_Q x
+
+    W1…W4 are one matrix here: (gate, information) from concat(Q, f).
+
+    Shape:
+        x (I, N, H), mask (I, 1, 1, N) True at real regions; output (I, N, H).
+    """
+
+    def __init__(self, *, hidden_size: int, heads: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.aoa = nn.Linear(2 * hidden_size, 2 * hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        queries, keys, values = self.qkv(x).chunk(3, dim=-1)  # each (I, N, H)
+        attended = F.scaled_dot_product_attention(
+            split_heads(queries, self.heads),
+            split_heads(keys, self.heads),
+            split_heads(values, self.heads),
+            attn_mask=mask,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        both = torch.cat([queries, merge_heads(attended)], dim=-1)  # (I, N, 2H)
+        gate, information = self.aoa(both).chunk(2, dim=-1)  # each (I, N, H)
+        return self.norm(x + self.dropout(torch.sigmoid(gate) * information))
+
+
+class RegionEncoder(nn.Module):
+    """Embedding and refiner: the representations v_1 … v_N of an image's regions.
+
+    Shape:
+        features (I, N, D), boxes (I, N, 4), mask (I, 1, 1, N) True at real regions; output (I, N, H).
+    """
+
+    def __init__(
+        self,
+        *,
+        feature_dim: int,
+        hidden_size: int,
+        heads: int,
+        refine_layers: int,
+        dropout: float,
+        attention_dropout: float,
+        normalize: bool,
+    ) -> None:
+        super().__init__()
+        self.embedding = RegionEmbedding(
+            feature_dim=feature_dim, hidden_size=hidden_size, dropout=dropout, normalize=normalize
+        )
+        self.refiner = nn.ModuleList(
+            AoALayer(hidden_size=hidden_size, heads=heads, dropout=dropout, attention_dropout=attention_dropout)
+            for _ in range(refine_layers)
+        )
+
+    def forward(self, features: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
+        x = self.embedding(features, boxes)
+        for layer in self.refiner:
+            x = layer(x, mask)
+        return x

@@ -1,0 +1,211 @@
+"""The task `xgpt_caption`: image captioning, for fine-tuning, validation by captions, and generation (section 5)."""
+
+import logging
+from argparse import Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import MISSING
+
+from xgpt_fairseq.criterions import xgpt_criterion as xgpt_criterion  # registers --criterion xgpt
+from xgpt_fairseq.data.caption_dataset import CaptionDataset
+from xgpt_fairseq.data.constraints import read_constraints
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.vocabulary import MASK, Vocabulary
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.evaluation.captions import read_references
+from xgpt_fairseq.evaluation.online import OnlineScorer
+from xgpt_fairseq.workarounds import RepeatBlock, sample_for_search
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class XGPTCaptionConfig(FairseqDataclass):
+    data: str = field(default=MISSING, metadata={"help": "data directory (preprocess/prepare_captions.py)"})
+    regions: Optional[str] = field(
+        default=None, metadata={"help": "region store [the one that the data directory names]"}
+    )
+    captions_per_image: int = field(
+        default=1, metadata={"help": "captions of an image that train on one encoding of it (5 for COCO, Flickr30k)"}
+    )
+    eval_captions: bool = field(
+        default=False,
+        metadata={"help": "validate by greedy decoding too: logs cider and bleu4, for --best-checkpoint-metric"},
+    )
+    constraints_file: Optional[str] = field(
+        default=None,
+        metadata={"help": "for --constraints: lines of an image id and, tab-separated, phrases its caption must hold"},
+    )
+
+
+@register_task("xgpt_caption", dataclass=XGPTCaptionConfig)
+class XGPTCaptionTask(FairseqTask):
+    """Captions from regions: loads data directories, validates by captions, and generates.
+
+    Args:
+        cfg: the task's configuration.
+        directory: the opened data directory.
+    """
+
+    def __init__(self, cfg: XGPTCaptionConfig, directory: DataDirectory) -> None:
+        super().__init__(cfg)
+        self.directory = directory
+        self.vocabulary: Vocabulary = directory.vocabulary
+        self._scorers: dict[str, OnlineScorer] = {}
+        self._greedy: Any = None
+        if cfg.captions_per_image < 1:
+            raise DataError(f"--captions-per-image must be at least 1, got {cfg.captions_per_image}")
+
+    @classmethod
+    def setup_task(cls, cfg: XGPTCaptionConfig, **kwargs: Any) -> "XGPTCaptionTask":
+        """Open the data directory and its region store, so that what is wrong with them is said before training."""
+        directory = DataDirectory(cfg.data, regions=cfg.regions)
+        store = directory.regions
+        logger.info(
+            f"{directory.path}: dictionary of {len(directory.vocabulary.dictionary):,} symbols; regions "
+            f"{store.path}: {len(store):,} images, features of width {store.feature_dim}"
+        )
+        return cls(cfg, directory)
+
+    @property
+    def source_dictionary(self) -> None:
+        """None: images have no source tokens."""
+        return None
+
+    @property
+    def target_dictionary(self) -> Any:
+        """The dictionary of the captions."""
+        return self.vocabulary.dictionary
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the region features, for the model."""
+        return self.directory.regions.feature_dim
+
+    @property
+    def store_name(self) -> str:
+        """Where the regions come from, for error messages."""
+        return str(self.directory.regions.path)
+
+    def load_dataset(
+        self, split: str, combine: bool = False, task_cfg: Any = None, epoch: int | None = None, **kwargs: Any
+    ) -> None:
+        """Load *split*: for training, items of --captions-per-image captions; for validation, of all of an image's.
+
+        For generation, an image is an item once, with its first caption: fairseq-generate is the one program that
+        loads a split without saying an epoch.
+        """
+        generating = epoch is None
+        training = not generating and split == "train"
+        dictionary = self.target_dictionary
+        dataset = CaptionDataset(
+            self.directory.captions(split),
+            self.directory.pairs(split),
+            self.directory.regions,
+            split=split,
+            pad=dictionary.pad(),
+            eos=dictionary.eos(),
+            captions_per_image=self.cfg.captions_per_image if training else 0,
+            first_caption_only=generating,
+            shuffle=training,
+        )
+        if generating and self.cfg.constraints_file:
+            dataset = read_constraints(Path(self.cfg.constraints_file), dataset, self.vocabulary)
+        self.datasets[split] = dataset
+        if self.cfg.eval_captions and not training and not generating:
+            references = read_references(self.directory.references_path(split))
+            self._scorers[split] = OnlineScorer(list(references.captions.values()))
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
+        """Build the model, and the greedy search that validates it (section 5.3)."""
+        model = super().build_model(cfg, from_checkpoint)
+        if self.cfg.eval_captions:
+            self._greedy = self.build_generator([model], Namespace(beam=1))
+        return model
+
+    def build_generator(
+        self,
+        models: list[Any],
+        args: Any,
+        seq_gen_cls: Any = None,
+        extra_gen_cls_kwargs: dict[str, Any] | None = None,
+        prefix_allowed_tokens_fn: Any = None,
+    ) -> Any:
+        """fairseq's generator; it never emits symbols that are no words (`<mask>`, `<s>`, dictionary padding)."""
+        if getattr(args, "constraints", False) and not self.cfg.constraints_file:
+            raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
+        if getattr(args, "print_alignment", None):
+            raise DataError("--print-alignment: captions have no source words that they could be aligned with")
+        not_words = [MASK, self.target_dictionary.bos_word]
+        not_words += [symbol for symbol in self.target_dictionary.symbols if symbol.startswith("madeupword")]
+        extra = {**(extra_gen_cls_kwargs or {}), "tokens_to_suppress": not_words}
+        generator = super().build_generator(
+            models,
+            args,
+            seq_gen_cls=seq_gen_cls,
+            extra_gen_cls_kwargs=extra,
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        )
+        if getattr(generator, "repeat_ngram_blocker", None) is not None:
+            generator.repeat_ngram_blocker = RepeatBlock(args.no_repeat_ngram_size)
+        return generator
+
+    def inference_step(
+        self,
+        generator: Any,
+        models: list[Any],
+        sample: dict[str, Any],
+        prefix_tokens: Any = None,
+        constraints: Any = None,
+    ) -> Any:
+        """Search captions for a batch of images: for each image its hypotheses, best first."""
+        sample = sample_for_search(sample, generator)
+        return super().inference_step(generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints)
+
+    def build_tokenizer(self, args: Any) -> Any:
+        """None unless one is named: the vocabulary undoes tokenization together with BPE."""
+        return super().build_tokenizer(args)
+
+    def build_bpe(self, args: Any) -> Any:
+        """The data directory's vocabulary, whose `decode` gives text as a person writes it; or the one that is named."""
+        return super().build_bpe(args) or self.vocabulary
+
+    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """The loss of the criterion and, with --eval-captions, what the metrics of greedy captions sum."""
+        loss, sample_size, log = super().valid_step(sample, model, criterion)
+        if self.cfg.eval_captions:
+            log.update(self._score_greedy_captions(sample))
+        return loss, sample_size, log
+
+    def _score_greedy_captions(self, sample: dict[str, Any]) -> dict[str, float]:
+        scorer = self._scorers[sample["split"]]
+        images = {name: sample["net_input"][name] for name in ("features", "boxes", "padding_mask")}
+        with torch.no_grad():
+            hypotheses = self._greedy.generate([], {"net_input": images})
+        captions = [self.to_text(hypothesis[0]["tokens"]) for hypothesis in hypotheses]
+        return scorer.add(sample["id"].tolist(), captions)
+
+    def to_text(self, tokens: torch.Tensor) -> str:
+        """Generated token ids (T,) → text."""
+        return self.vocabulary.decode(self.target_dictionary.string(tokens.int().cpu()))
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """The criterion's metrics and, where captions were generated, cider and bleu4 (1 is 100 % in both)."""
+        super().reduce_metrics(logging_outputs, criterion)
+        names = [name for name in logging_outputs[0] if name.startswith("_")] if logging_outputs else []
+        if not names:
+            return
+        for name in names:
+            metrics.log_scalar_sum(name, sum(float(log[name]) for log in logging_outputs))
+
+        def sums(meters: Any) -> dict[str, float]:
+            return {name: meters[name].sum for name in names}
+
+        metrics.log_derived("cider", lambda meters: round(OnlineScorer.cider(sums(meters)), 4))
+        metrics.log_derived("bleu4", lambda meters: round(OnlineScorer.bleu4(sums(meters)), 4))
