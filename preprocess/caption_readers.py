@@ -57,15 +57,20 @@ def read_karpathy(path: Path) -> Iterator[CaptionedImage]:
     `images[]` with `split`, `sentences[].raw` and `sentences[].sentid`; the image is `cocoid` where there is one,
     else `filename`.
     """
-    for number, image in enumerate(load_json(path)["images"]):
+    value = load_json(path)
+    images = value.get("images") if isinstance(value, dict) else None
+    if not isinstance(images, list):
+        raise DataError(f"{path} has no list 'images'; is it one of Karpathy's files?")
+    for number, image in enumerate(images):
         where = f"{path}: images[{number}]"
         try:
             image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else image["filename"])
             captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(image["sentences"])]
             split = fairseq_split(image["split"])
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            problem = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
             raise DataError(
-                f"{where} lacks {error}; each image needs cocoid or filename, split and sentences[].raw"
+                f"{where} {problem}; each image needs cocoid or filename, split and sentences[].raw"
             ) from error
         yield CaptionedImage(image_id, split, captions)
 

@@ -124,7 +124,7 @@ def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int]:
     options = {"max_regions": args.max_regions, "overwrite": args.overwrite, "source": source}
     with _worker_pool(args.workers) as pool, RegionWriter(args.output, feature_dim, **options) as writer:
         resumed_at = writer.images
-        if writer.resumed:
+        if resumed_at:
             print(f"going on with an interrupted import after {resumed_at} images")
         left = None if args.limit is None else args.limit - resumed_at
         pending = itertools.islice(reader.pending(writer.position), left)

@@ -46,22 +46,22 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=10000, help="merges, or vocabulary size with sentencepiece")
     parser.add_argument("--bpe", choices=["subword_nmt", "sentencepiece"], default="subword_nmt")
     parser.add_argument("--threshold", type=int, default=1, help="subwords seen less often become <unk>")
-    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
+    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize (subword_nmt)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing vocabulary")
     args = parser.parse_args()
     if (args.output / "vocabulary.json").exists() and not args.overwrite:
         raise DataError(f"{args.output} already holds a vocabulary; pass --overwrite to replace it")
     if args.symbols < 1:
         raise DataError(f"--symbols must be at least 1, got {args.symbols}")
-    progress = tqdm(sentences(args.input), desc="reading", unit=" sentences", unit_scale=True)
-    vocabulary = learn_vocabulary(
-        progress,
-        args.output,
-        bpe=args.bpe,
-        symbols=args.symbols,
-        workers=args.workers,
-        threshold=args.threshold,
-    )
+    with tqdm(sentences(args.input), desc="reading", unit=" sentences", unit_scale=True) as progress:
+        vocabulary = learn_vocabulary(
+            progress,
+            args.output,
+            bpe=args.bpe,
+            symbols=args.symbols,
+            workers=args.workers,
+            threshold=args.threshold,
+        )
     print(f"{args.output}: {len(vocabulary.dictionary)} symbols ({args.bpe})")
 
 

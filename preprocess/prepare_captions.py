@@ -5,14 +5,14 @@ Captions are normalised, tokenized and split by the vocabulary, cut to --max-tok
 with the rows of the region store; raw captions are kept as references for the metrics.
 
 example:
-    python preprocess/prepare_captions.py dataset_coco.json --vocabulary vocabulary --regions coco.regions --output data/coco
+    python preprocess/prepare_captions.py dataset_coco.json --vocabulary vocabulary --regions coco.regions \\
+        --output data/coco
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -25,9 +25,12 @@ from tqdm import tqdm
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import FORMAT_VERSION
 from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.data.vocabulary import Vocabulary, parallel
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import write_json
+from xgpt_fairseq.files import folder_written_aside, write_json
+
+SPLIT_FILES = ("*.captions.bin", "*.captions.idx", "*.pairs.npy", "*.references.json", "*.missing-images.txt")
 
 
 class _EncodeIds:
@@ -111,6 +114,19 @@ def references(images: list[CaptionedImage]) -> dict[str, object]:
     return {"images": [{"id": number(image.image_id)} for image in images], "annotations": annotations}
 
 
+def _check_output(output: Path, regions: Path, *, overwrite: bool) -> None:
+    """Refuse what must not be replaced. A region store inside *output* stays there, and so must be *regions*."""
+    if not output.exists():
+        return
+    if not overwrite:
+        raise DataError(f"{output} exists; pass --overwrite to replace it")
+    if not (output / "dataset.json").exists():
+        raise DataError(f"{output} is not a data directory (it has no dataset.json): it is not replaced")
+    inside = output / "regions"
+    if os.path.lexists(inside) and inside.resolve() != regions.resolve():
+        raise DataError(f"{output} holds a region store, {inside}, that is not --regions {regions}; move it away first")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="caption file")
@@ -120,12 +136,11 @@ def main() -> None:
     parser.add_argument("--format", choices=["auto", *CAPTION_READERS], default="auto")
     parser.add_argument("--splits", default="train,val,test", help="which splits, by the source's or fairseq's names")
     parser.add_argument("--missing-images", choices=["error", "skip"], default="error")
-    parser.add_argument("--max-tokens", type=int, default=60, help="longest caption in tokens, end of sentence included")
+    parser.add_argument("--max-tokens", type=int, default=60, help="longest caption in tokens, with end of sentence")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data directory")
     args = parser.parse_args()
-    if args.output.exists() and not args.overwrite:
-        raise DataError(f"{args.output} exists; pass --overwrite to replace it")
+    _check_output(args.output, args.regions, overwrite=args.overwrite)
     if args.max_tokens < 2:
         raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
     vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
@@ -134,14 +149,10 @@ def main() -> None:
     splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
     images = collect(args.source, name, splits)
 
-    aside = args.output.with_name(f".{args.output.name}.{os.getpid()}.tmp")
-    aside.mkdir(parents=True)
-    try:
+    with folder_written_aside(args.output, last="dataset.json", files=(*SPLIT_FILES, *VOCABULARY_FILES)) as aside:
         counts = {}
         for split in splits:
-            kept = with_regions(
-                images[split], store, split, args.missing_images, aside / f"{split}.missing-images.txt"
-            )
+            kept = with_regions(images[split], store, split, args.missing_images, aside / f"{split}.missing-images.txt")
             encode = _EncodeIds(vocabulary, args.max_tokens)
             counts[split] = write_split(aside, split, kept, store, encode, args.workers)
         vocabulary.copy_to(aside)
@@ -157,11 +168,6 @@ def main() -> None:
                 "made_by": {"program": "prepare_captions.py", "source": args.source.name, "format": name},
             },
         )
-        if args.output.exists():
-            shutil.rmtree(args.output)
-        aside.rename(args.output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     for split, count in counts.items():
         print(f"{split}: {count['images']} images, {count['captions']} captions, {count['cut_to_max_tokens']} cut")
     print(f"written to {args.output}")

@@ -1,11 +1,15 @@
-"""What all tests share: where the real data lies, and the programs of preprocess/ on the path."""
+"""What all tests share: where the real data lies, a tiny made-up data set, how to call a program."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,6 +17,10 @@ sys.path.insert(0, str(ROOT / "preprocess"))
 
 # Two cores, two test processes: threads of their own would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from xgpt_fairseq.cli import run  # noqa: E402
+from xgpt_fairseq.data.region_writer import RegionWriter  # noqa: E402
+from xgpt_fairseq.data.vocabulary import learn_vocabulary  # noqa: E402
 
 TEST_DATA = Path(os.environ.get("XGPT_TEST_DATA", ROOT.parent / "shared"))
 
@@ -34,3 +42,109 @@ def coco_mini() -> Path:
 def butd_tsv() -> Path:
     """Five COCO photos with bottom-up-attention features of width 2048 in a TSV."""
     return _real_data("butd_tsv")
+
+
+class Outcome(NamedTuple):
+    """What a program left behind in a terminal."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line that a user reads when a program fails."""
+        *_, last = self.stderr.splitlines()
+        assert last.startswith("error: "), self.stderr
+        assert "Traceback" not in self.stderr
+        return last.removeprefix("error: ")
+
+
+@pytest.fixture
+def call_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """call_program(main, *arguments): run a program in this process, since starting one takes seconds."""
+
+    def call(main: Callable[[], None], *arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        status = 0
+        try:
+            run(main)
+        except SystemExit as stop:
+            assert stop.code is None or isinstance(stop.code, int)
+            status = stop.code or 0
+        return Outcome(status, *capsys.readouterr())
+
+    return call
+
+
+# A data set of a dozen images, made in a second: (image, split in the source's words, number of captions). The store
+# holds the images in another order, and one more that has no caption.
+TINY_IMAGES = [
+    (500, "train", 5), (7, "val", 5), (123, "train", 5), (42, "train", 3), (99, "test", 5), (8, "train", 6),
+    (61, "restval", 5), (3, "train", 5), (77, "val", 5), (1000, "train", 5), (15, "test", 5), (250, "train", 5),
+]  # fmt: skip
+TINY_FEATURE_DIM = 16
+
+
+@pytest.fixture(scope="session")
+def tiny_captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Captions of `TINY_IMAGES` in Karpathy's format: the colour and the animal are the image's, the rest varies."""
+    random = np.random.default_rng(0)
+    colours, animals = ["red", "green", "blue", "grey"], ["cat", "dog", "horse"]
+    verbs, places = ["sits", "is standing", "sleeps"], ["in a field", "on the table", "near an old man's house"]
+    images = []
+    for number, (image, split, captions) in enumerate(TINY_IMAGES):
+        what = f"{colours[number % 4]} {animals[number // 4]}"
+        texts = [f"A {what} {random.choice(verbs)} {random.choice(places)}." for _ in range(captions)]
+        sentences = [{"raw": text, "sentid": 10 * image + place} for place, text in enumerate(texts)]
+        images.append({"cocoid": image, "filename": f"{image:012d}.jpg", "split": split, "sentences": sentences})
+    path = tmp_path_factory.mktemp("tiny") / "dataset_tiny.json"
+    path.write_text(json.dumps({"images": images}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_captions: Path) -> Path:
+    """A region store of the tiny images: 1 to 7 regions each, random features of width `TINY_FEATURE_DIM`."""
+    return _write_store(tiny_captions.parent / "tiny.regions")
+
+
+@pytest.fixture(scope="session")
+def write_store() -> Callable[..., Path]:
+    """write_store(path, feature_dim=…, images=…): a store like `tiny_store`, of another width or of other images."""
+    return _write_store
+
+
+def _write_store(path: Path, *, feature_dim: int = TINY_FEATURE_DIM, images: Sequence[int] = ()) -> Path:
+    random = np.random.default_rng(1)
+    with RegionWriter(path, feature_dim) as writer:
+        for number, image in enumerate(images or sorted([image for image, _, _ in TINY_IMAGES] + [31])):
+            count = 1 + number % 7
+            corners = np.sort(random.random((count, 2, 2)), axis=1).reshape(count, 4)
+            features = random.standard_normal((count, feature_dim)).astype(np.float32)
+            writer.add(image, features, corners.astype(np.float32), position=number + 1)
+        writer.finish()
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_vocabulary(tiny_captions: Path) -> Path:
+    """A vocabulary folder (subword-nmt, 60 merges) learned from the tiny training captions."""
+    import learn_bpe
+
+    path = tiny_captions.parent / "vocabulary"
+    learn_vocabulary(learn_bpe.sentences([tiny_captions]), path, bpe="subword_nmt", symbols=60)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_captions: Path, tiny_vocabulary: Path, tiny_store: Path) -> Path:
+    """The data directory of the tiny images (train, valid, test) from prepare_captions.py. Not to be changed."""
+    import prepare_captions
+
+    path = tiny_captions.parent / "data"
+    command = ["prepare_captions.py", tiny_captions, "--vocabulary", tiny_vocabulary, "--regions", tiny_store]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*map(str, command), "--output", str(path)])
+        prepare_captions.main()
+    return path

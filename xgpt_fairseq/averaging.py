@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +36,8 @@ def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> 
     for path in sorted(_folder(folder).glob("checkpoint*.pt")):
         state = load_checkpoint(path)
         value = state.get("extra_state", {}).get("val_loss")
-        if value is None:
-            continue  # saved without validation
+        if value is None or math.isnan(value):
+            continue  # saved without validation, or of a run that has diverged
         rules.setdefault(_rule(state), path)
         found.setdefault(state["optimizer_history"][-1]["num_updates"], (float(value), path))
     if len(rules) > 1:
@@ -104,7 +105,7 @@ def average(inputs: Sequence[Path], output: Path) -> None:
                     f"{path} and {inputs[0]} are of different models: {name} is {tuple(parameters[name].shape)} and "
                     f"{tuple(total.shape)}"
                 )
-            if total.shape == (32,) and not first["model"][name].is_floating_point():
+            if not first["model"][name].is_floating_point():
                 if not torch.equal(parameters[name], first["model"][name]):
                     raise DataError(f"{path} and {inputs[0]} have different {name}: they belong to different data")
             else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from xgpt_fairseq.errors import DataError
 
-SAFE_GLOBALS = [argparse.Namespace]
+SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
 torch.serialization.add_safe_globals(SAFE_GLOBALS)
 
@@ -34,8 +35,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if "GLOBAL" not in str(error) else _forbidden_global(str(error))
         raise DataError(f"checkpoint {path} is refused: {reason}") from error
-    except (RuntimeError, EOFError) as error:
-        raise DataError(f"{path} is not a checkpoint, or was cut short: {error}") from error
+    except Exception as error:  # bytes that are damaged fail anywhere in torch's reader
+        raise DataError(f"{path} is not a checkpoint, or is damaged or cut short: {error}") from error
     if not isinstance(state, dict) or "model" not in state:
         raise DataError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
     return state

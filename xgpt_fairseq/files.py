@@ -1,11 +1,12 @@
-"""Writing files so that a reader never sees half of one: write aside, then rename."""
+"""Writing files and folders so that a reader never sees half of one: write aside, then rename."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,32 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_aside(path: Path, *, last: str, files: Iterable[str]) -> Iterator[Path]:
+    """Yield an empty folder beside *path*; when the block ends well its files go to *path*, else it is deleted.
+
+    Args:
+        path: a folder, new or already there. What it holds beside *files* stays.
+        last: the file that makes the folder what it is: taken away first and put there last.
+        files: patterns of the names of all files that such a folder may have; the old ones are replaced.
+    """
+    path = path.resolve()
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        if not path.exists():
+            aside.rename(path)
+            return
+        (path / last).unlink(missing_ok=True)
+        for old in [file for pattern in files for file in path.glob(pattern)]:
+            old.unlink()
+        for new in sorted(aside.iterdir(), key=lambda file: file.name == last):
+            new.replace(path / new.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:

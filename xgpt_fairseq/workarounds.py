@@ -6,6 +6,7 @@ release no longer needs the workaround.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,14 @@ class RepeatBlock(NGramRepeatBlock):
     """--no-repeat-ngram-size without the CUDA extension.
 
     fairseq compares the end of the whole token buffer, which is padding until the search is over, so that it never
-    blocks anything; what has been generated so far is the buffer's beginning.
+    blocks anything; what has been generated so far is the buffer's beginning. With n = 1 it blocks nothing either,
+    since its slice of the last n - 1 tokens is all of them then.
     """
 
     def _no_repeat_ngram(self, tokens: Tensor, lprobs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
+        if self.no_repeat_ngram_size == 1:
+            # not the first position, the end-of-sentence symbol that every search begins with
+            return lprobs.scatter_(1, tokens[:, 1 : step + 1], -math.inf)
         return super()._no_repeat_ngram(tokens[:, : step + 1], lprobs, bsz, beam_size, step)
 
 

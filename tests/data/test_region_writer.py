@@ -188,6 +188,15 @@ def test_regions_are_stored_by_confidence(writer: RegionWriter) -> None:
     assert store.manifest.images_cut == 0
 
 
+def test_regions_of_equal_confidence_stay_as_they_came(tmp_path: Path) -> None:
+    features, boxes = regions(90)
+    scores = np.arange(90) % 3
+    with RegionWriter(tmp_path / "store", WIDTH) as writer:
+        writer.add("a", features, boxes, scores=scores, position=1)
+        order = sorted(range(90), key=lambda region: -scores[region])
+        np.testing.assert_array_equal(finished(writer).features(0), features.astype(np.float16)[order])
+
+
 @pytest.mark.parametrize("descending", [False, True])
 def test_too_many_regions_with_scores_keep_the_most_confident(writer: RegionWriter, descending: bool) -> None:
     features, boxes = regions(7)
@@ -295,13 +304,14 @@ def write_and_die(path: Path, moment: int, overwrite: bool) -> None:
     write(path, overwrite=overwrite)
 
 
-@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
-def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, overwrite: bool) -> None:
+# Up to the end, replacing a store is writing a new one.
+@pytest.mark.parametrize(("overwrite", "first_moment"), [(False, 0), (True, 120)], ids=["new", "overwrite"])
+def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, overwrite: bool, first_moment: int) -> None:
     write(tmp_path / "expected")
     expected = files(tmp_path / "expected")
     assert len([name for name in expected if name.startswith("features")]) > 3
     path = tmp_path / "store"
-    for moment in range(10_000):
+    for moment in range(first_moment, 10_000):
         old = {}
         if overwrite:
             path.mkdir()
@@ -321,7 +331,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, overwrite: bool) -> 
         assert files(path) == expected, f"killed at event {moment}"
         shutil.rmtree(path)
         shutil.rmtree(tmp_path / ".store.partial", ignore_errors=True)
-    assert moment > 100
+    assert moment > 130
     assert not (tmp_path / ".store.partial").exists()
 
 
@@ -349,6 +359,16 @@ def test_position_and_counts_are_those_of_the_journal(tmp_path: Path) -> None:
         assert (writer.position, writer.images, writer.rows) == (70, 7, 14)
         with pytest.raises(DataError, match="image image-3 is there more than once"):
             writer.add("image-3", *regions(2), position=80)
+
+
+def test_what_a_kill_left_behind_does_not_get_into_the_store(tmp_path: Path) -> None:
+    interrupted(tmp_path / "store")
+    for name in ("features-00001.npy", ".store.json.77.tmp", "scores.npy"):
+        (tmp_path / ".store.partial" / "store" / name).write_bytes(b"old")
+    with RegionWriter(tmp_path / "store", WIDTH, source=SOURCE) as writer:
+        writer.finish()
+    names = {"boxes.npy", "features-00000.npy", "ids.npy", "offsets.npy", "store.json"}
+    assert files(tmp_path / "store").keys() == names
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def program() -> None:
     args = parser.parse_args()
     if args.vocabulary_size < 5:
         raise DataError(f"--vocabulary-size must be at least 5 (fairseq's special symbols), got {args.vocabulary_size}")
+    if args.feature_dim < 1:
+        raise DataError(f"--feature-dim must be at least 1, got {args.feature_dim}")
     tables = [
         count_parameters(arch, vocabulary_size=args.vocabulary_size, feature_dim=args.feature_dim) for arch in args.arch
     ]

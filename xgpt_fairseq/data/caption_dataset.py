@@ -73,6 +73,7 @@ class CaptionDataset(FairseqDataset):
         self.split = split
         self.pad, self.eos = pad, eos
         self.objective = objective
+        self.captions_per_image = captions_per_image
         self.shuffle = shuffle
         per_image = 0 if first_caption_only else captions_per_image
         self.order, self.first, self.count = group_captions(self.image_rows, per_image)
@@ -99,9 +100,9 @@ class CaptionDataset(FairseqDataset):
         """Merge items to a batch.
 
         Returns:
-            dict: `id` (items,); `image_ids`, a list of str; `nsentences`, `ntokens`; `objective`; `split`; `target` (C, T)
-            padded on the right; `target_index` (ntokens,), the flat positions of its tokens; and `net_input`:
-            `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at padding,
+            dict: `id` (items,); `image_ids`, a list of str; `nsentences`, `ntokens`; `objective`; `split`;
+            `target` (C, T) padded on the right; `target_index` (ntokens,), the flat positions of its tokens; and
+            `net_input`: `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at padding,
             `prev_output_tokens` (C, T), `image_index` (C,) the image of each caption, or None where each image has
             equally many captions. I images, C captions, N regions, T tokens.
         """
@@ -150,7 +151,7 @@ class CaptionDataset(FairseqDataset):
         """Items of like length (and like number of captions) side by side, in random order within, by numpy's seed."""
         if not self.shuffle:
             return np.arange(len(self), dtype=np.int64)
-        indices = np.random.permutation(len(self)).astype(np.int64)
+        indices = np.random.permutation(len(self)).astype(np.int64)  # noqa: NPY002  (fairseq seeds this one)
         return indices[np.lexsort((self.sizes[indices], self.count[indices]))]
 
     def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any) -> tuple[np.ndarray, list[int]]:
@@ -166,7 +167,11 @@ class CaptionDataset(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[Any]:
-        """fairseq's batches, none left out."""
+        """fairseq's batches, none left out. --batch-size counts captions in training, images elsewhere."""
+        if self.captions_per_image > 1:
+            # captions, not items: the batch of a recipe stays the same whatever --captions-per-image
+            max_sentences = max_sentences and max(1, max_sentences // self.captions_per_image)
+            required_batch_size_multiple = 1
         batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
         return with_last_batch(batches, indices)
 

@@ -43,9 +43,13 @@ def read_constraints(path: Path, dataset: CaptionDataset, vocabulary: Vocabulary
     """
     if not path.is_file():
         raise DataError(f"--constraints-file {path} does not exist")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}") from error
     rows = set(dataset.item_rows.tolist())
     constraints: dict[int, list[torch.Tensor]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, *phrases = line.split("\t")

@@ -112,6 +112,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{file} is not JSON: {error}") from error
+    if not isinstance(description, dict):
+        raise DataError(f"{file} does not describe a data directory: it holds no JSON object")
     version = description.get("version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise DataError(

@@ -26,10 +26,11 @@ import numpy as np
 from fairseq.data import Dictionary
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import write_json, written_aside
+from xgpt_fairseq.files import folder_written_aside, write_json
 
 FORMAT_VERSION = 1
 MASK = "<mask>"
+FILES = ("dict.txt", "vocabulary.json", "bpe.codes", "bpe.model")
 # Lines handed to a worker process at once: enough that the handing over costs nothing.
 _CHUNK = 2000
 
@@ -147,6 +148,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{file} is not JSON: {error}") from error
+    if not isinstance(description, dict):
+        raise DataError(f"{file} does not describe a vocabulary: it holds no JSON object")
     version = description.get("version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise DataError(
@@ -173,14 +176,25 @@ def learn_vocabulary(
 
     Args:
         sentences: raw text, one sentence an item.
-        output: the folder; its files are written whole, `vocabulary.json` last.
+        output: the folder; a vocabulary that it holds is replaced when the new one is whole.
         bpe: `subword_nmt` (on Moses tokens) or `sentencepiece` (on raw text).
         symbols: merges for subword-nmt; size of the vocabulary for sentencepiece.
-        workers: processes that tokenize.
+        workers: processes that tokenize (subword-nmt only).
         threshold: subwords seen less often become `<unk>` (subword-nmt only).
+
+    Raises:
+        DataError: there is no text, or too little for so many symbols.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "vocabulary.json").unlink(missing_ok=True)
+    if bpe == "sentencepiece" and threshold > 1:
+        raise DataError("--threshold needs --bpe subword_nmt: a sentencepiece model keeps no counts of its pieces")
+    with folder_written_aside(output, last="vocabulary.json", files=FILES) as aside:
+        _write_vocabulary(aside, sentences, bpe=bpe, symbols=symbols, workers=workers, threshold=threshold)
+    return Vocabulary(output)
+
+
+def _write_vocabulary(
+    output: Path, sentences: Iterable[str], *, bpe: str, symbols: int, workers: int, threshold: int
+) -> None:
     counts = _LEARNERS[bpe](sentences, output, symbols, workers)
     dictionary = Dictionary()
     # ties in alphabetical order, so that the same text always gives the same dictionary
@@ -189,8 +203,7 @@ def learn_vocabulary(
             dictionary.add_symbol(symbol, n=count)
     dictionary.add_symbol(MASK, n=1)
     dictionary.pad_to_multiple_(8)  # tensor cores like it
-    with written_aside(output / "dict.txt") as aside:
-        dictionary.save(str(aside))
+    dictionary.save(str(output / "dict.txt"))
     write_json(
         output / "vocabulary.json",
         {
@@ -201,7 +214,6 @@ def learn_vocabulary(
             "symbols": symbols,
         },
     )
-    return Vocabulary(output)
 
 
 class _Tokenize:
@@ -225,14 +237,15 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
         words.update(tokens)
     if not words:
         raise DataError("there is no text to learn a vocabulary from")
-    with written_aside(output / "bpe.codes") as aside:
-        with open(aside, "w", encoding="utf-8") as codes, contextlib.redirect_stderr(io.StringIO()) as log:
-            try:
-                learn_bpe([f"{word} {count}" for word, count in sorted(words.items())], codes, symbols, is_dict=True)
-            except SystemExit as stop:  # the library's way to report bad input
-                raise DataError(f"subword-nmt cannot learn {symbols} merges: {log.getvalue().strip()}") from stop
-        with open(aside, encoding="utf-8") as codes:
-            splitter = BPE(codes)
+    file = output / "bpe.codes"
+    with open(file, "w", encoding="utf-8") as codes, contextlib.redirect_stderr(io.StringIO()) as log:
+        try:
+            learn_bpe([f"{word} {count}" for word, count in sorted(words.items())], codes, symbols, is_dict=True)
+        except (SystemExit, ValueError) as stop:  # the library's ways to report bad input, and words of one letter only
+            reason = log.getvalue().strip() or stop
+            raise DataError(f"subword-nmt cannot learn {symbols} merges from this text: {reason}") from stop
+    with open(file, encoding="utf-8") as codes:
+        splitter = BPE(codes)
     counts: collections.Counter[str] = collections.Counter()
     for word, count in words.items():  # words by kind, not by occurrence: a corpus has few kinds
         for piece in splitter.process_line(word).split():
@@ -240,26 +253,49 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
     return counts
 
 
+class _Lines:
+    """Normalised sentences, and what cannot come back through sentencepiece: an error, and whether there were any."""
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self._sentences = sentences
+        self.count = 0
+        self.error: DataError | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for line in filter(None, map(normalize, self._sentences)):
+                self.count += 1
+                yield line
+        except DataError as error:
+            self.error = error
+            raise
+
+
 def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> Mapping[str, int]:
     from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
     model = io.BytesIO()
+    lines = _Lines(sentences)
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=(normalize(sentence) for sentence in sentences),
+            sentence_iterator=iter(lines),
             model_writer=model,
             model_type="bpe",
             vocab_size=symbols,
             character_coverage=1.0,
-            num_threads=max(1, workers),
+            num_threads=1,  # the model file names their number: *workers* would change its bytes and nothing else
             bos_id=-1,  # fairseq's dictionary has its own special symbols
             eos_id=-1,
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise DataError(f"sentencepiece cannot learn {symbols} symbols from this text: {error}") from error
-    with written_aside(output / "bpe.model") as aside:
-        aside.write_bytes(model.getvalue())
+        if lines.error is not None:  # said of the input, not by sentencepiece
+            raise lines.error from None
+        if lines.count == 0:
+            raise DataError("there is no text to learn a vocabulary from") from None
+        reason = str(error).rsplit("] ", 1)[-1].strip()  # behind its source line and condition
+        raise DataError(f"sentencepiece cannot learn {symbols} symbols from this text: {reason}") from error
+    (output / "bpe.model").write_bytes(model.getvalue())
     learned = SentencePieceProcessor(model_proto=model.getvalue())
     # the model lists its pieces by rank and keeps no counts: rank stands for frequency
     size = learned.get_piece_size()

@@ -32,8 +32,10 @@ class XGPTCaptionConfig(FairseqDataclass):
         default=None, metadata={"help": "region store [the one that the data directory names]"}
     )
     captions_per_image: int = field(
-        default=1, metadata={"help": "captions of an image that train on one encoding of it (5 for COCO, Flickr30k)"}
-    )
+        default=1,
+        metadata={"help": "captions of an image that train on one encoding of it (5 for COCO, Flickr30k); --batch-size "
+                  "counts captions"},
+    )  # fmt: skip
     eval_captions: bool = field(
         default=False,
         metadata={"help": "validate by greedy decoding too: logs cider and bleu4, for --best-checkpoint-metric"},
@@ -173,7 +175,7 @@ class XGPTCaptionTask(FairseqTask):
         return super().build_tokenizer(args)
 
     def build_bpe(self, args: Any) -> Any:
-        """The data directory's vocabulary, whose `decode` gives text as a person writes it; or the one that is named."""
+        """The data directory's vocabulary, which decodes to text as a person writes it; or the BPE that is named."""
         return super().build_bpe(args) or self.vocabulary
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:

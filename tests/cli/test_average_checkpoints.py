@@ -1,0 +1,123 @@
+"""The program `xgpt-average-checkpoints` as users run it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.cli.average_checkpoints import program
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """Epochs 8 to 11 of a run whose CIDEr is best in epoch 9; the parameter is the epoch's number."""
+    for epoch, value in {8: 0.9, 9: 1.1, 10: 1.0, 11: 0.8}.items():
+        state = {
+            "cfg": {"checkpoint": {"best_checkpoint_metric": "cider", "maximize_best_checkpoint_metric": True}},
+            "model": {"weight": torch.tensor([float(epoch)])},
+            "optimizer_history": [{"num_updates": 100 * epoch}],
+            "extra_state": {"val_loss": value},
+        }
+        (tmp_path / "run").mkdir(exist_ok=True)
+        names = [f"checkpoint{epoch}.pt", f"checkpoint_{epoch}_{100 * epoch}.pt"]
+        names += ["checkpoint_best.pt"] * (epoch == 9) + ["checkpoint_last.pt"] * (epoch == 11)
+        for name in names:
+            torch.save(state, tmp_path / "run" / name)
+    return tmp_path / "run"
+
+
+def weight(path: Path) -> float:
+    return load_checkpoint(path)["model"]["weight"].item()
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        (["--best", "2"], [9, 10]),
+        (["--best", "3"], [9, 10, 8]),
+        (["--last-epochs", "2"], [11, 10]),
+        (["--last-updates", "3"], [11, 10, 9]),
+        (["--last-epochs", "9", "--allow-fewer"], [11, 10, 9, 8]),
+        (["--best", "9", "--allow-fewer"], [9, 10, 8, 11]),
+    ],
+)
+def test_choices(
+    run_folder: Path, tmp_path: Path, call_program: Callable[..., Any], options: list[str], epochs: list[int]
+) -> None:
+    output = tmp_path / "mean.pt"
+    done = call_program(program, "--checkpoints", run_folder, *options, "--output", output)
+    assert done.status == 0, done.stderr
+    assert weight(output) == pytest.approx(sum(epochs) / len(epochs))
+    *lines, last = done.stdout.splitlines()
+    assert last == f"average of {len(epochs)} written to {output}"
+    updates = "--last-updates" in options
+    expected = [f"checkpoint_{e}_{100 * e}.pt" if updates else f"checkpoint{e}.pt" for e in epochs]
+    assert lines == [str(run_folder / name) for name in expected]
+
+
+def test_as_a_command(run_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "xgpt_fairseq.cli.average_checkpoints", "--inputs"]
+    command += [str(run_folder / f"checkpoint{epoch}.pt") for epoch in (8, 11)]
+    command += ["--output", str(tmp_path / "mean.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert weight(tmp_path / "mean.pt") == 9.5
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path / 'mean.pt'} exists; pass --overwrite to replace it\n"
+
+
+def test_overwrite(run_folder: Path, tmp_path: Path, call_program: Callable[..., Any]) -> None:
+    output = tmp_path / "mean.pt"
+    output.write_text("old")
+    arguments = ["--checkpoints", run_folder, "--best", "1", "--output", output]
+    assert "exists; pass --overwrite" in call_program(program, *arguments).error
+    assert output.read_text() == "old"
+    assert call_program(program, *arguments, "--overwrite").status == 0
+    assert weight(output) == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--checkpoints", "run", "--best", "5"],
+            "run has 4 validated checkpoints, 5 are asked for; pass --allow-fewer",
+        ),
+        (["--checkpoints", "run", "--last-epochs", "5"], "run has 4 checkpoints saved by epochs, 5 are asked for"),
+        (["--checkpoints", "run", "--last-updates", "0"], "must be at least 1, got 0"),
+        (["--checkpoints", "none", "--best", "1"], "none is not a folder"),
+        (["--inputs", "run/checkpoint8.pt", "run/none.pt"], "checkpoint run/none.pt does not exist"),
+        (["--inputs", "text.pt"], "text.pt is not a checkpoint, or is damaged or cut short"),
+    ],
+)
+def test_errors_leave_nothing_behind(
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call_program: Callable[..., Any],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.pt").write_text("text")
+    before = sorted(tmp_path.rglob("*"))
+    done = call_program(program, *options, "--output", "mean.pt")
+    assert done.status == 1
+    assert message in done.error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("options", [[], ["--best", "1"], ["--best", "1", "--last-epochs", "1"], ["--best", "two"]])
+def test_usage(tmp_path: Path, call_program: Callable[..., Any], options: list[str]) -> None:
+    done = call_program(program, *options, "--output", tmp_path / "mean.pt")
+    assert done.status == 2
+    assert done.stderr.startswith("usage: ")
+    assert not (tmp_path / "mean.pt").exists()

@@ -1,0 +1,118 @@
+"""The criterion: what it returns, and what fairseq's meters make of it over batches and workers."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fairseq.logging import metrics
+
+from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
+
+
+class FixedModel(torch.nn.Module):
+    """Returns the logits it was given, whatever the batch."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, output_index: torch.Tensor) -> tuple[torch.Tensor, dict]:
+        return self.logits.index_select(0, output_index), {}
+
+
+def sample_of(target: list[int], nsentences: int = 2) -> dict:
+    tensor = torch.tensor([target])
+    index = (tensor.view(-1) != 1).nonzero().squeeze(1)
+    return {
+        "objective": "ic",
+        "net_input": {},
+        "target": tensor,
+        "target_index": index,
+        "ntokens": len(index),
+        "nsentences": nsentences,
+    }
+
+
+def criterion(**options) -> XGPTCriterion:
+    return XGPTCriterion(SimpleNamespace(), **{"label_smoothing": 0.0, "sentence_avg": False, **options})
+
+
+def plain_nll(logits: torch.Tensor, target: list[int]) -> float:
+    rows = logits.double().tolist()
+    return sum(
+        -(row[word] - math.log(sum(math.exp(value) for value in row)))
+        for row, word in zip(rows, target, strict=True)
+        if word != 1
+    )
+
+
+def test_loss_is_the_sum_over_words_and_never_over_padding():
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    target = [5, 2, 1, 1]
+    loss, sample_size, log = criterion()(FixedModel(logits), sample_of(target))
+    assert float(loss.detach()) == pytest.approx(plain_nll(logits, target), rel=1e-5)
+    assert sample_size == 2
+    assert (log["ntokens"], log["nsentences"], log["predictions"]) == (2, 2, 2)
+
+
+def test_sentence_average_divides_by_sentences():
+    _, sample_size, _ = criterion(sentence_avg=True)(FixedModel(torch.zeros(4, 6)), sample_of([5, 3, 4, 2], 3))
+    assert sample_size == 3
+
+
+def test_label_smoothing_changes_the_loss_but_not_the_logged_nll():
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    target = [5, 3, 4, 2]
+    plain, _, _ = criterion()(FixedModel(logits), sample_of(target))
+    smooth, _, log = criterion(label_smoothing=0.1)(FixedModel(logits), sample_of(target))
+    uniform = sum(plain_nll(logits, [word] * 4) for word in range(6) if word != 1)
+    # word 1 is padding for `plain_nll`, so that it is added by hand
+    uniform += sum(-float(torch.log_softmax(row.double(), 0)[1]) for row in logits)
+    assert float(smooth.detach()) == pytest.approx(0.9 * float(plain.detach()) + 0.1 * uniform / 6, rel=1e-5)
+    assert float(log["nll_loss"]) == pytest.approx(float(plain.detach()), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_label_smoothing_outside_its_range_is_refused(value):
+    with pytest.raises(ValueError, match="--label-smoothing must be at least 0 and less than 1"):
+        criterion(label_smoothing=value)
+
+
+def test_metrics_over_batches_are_those_of_all_their_words():
+    generator = torch.Generator().manual_seed(2)
+    batches = [([5, 2, 1, 1], torch.randn(4, 6, generator=generator)), ([3, 4, 5, 2], torch.randn(4, 6, generator=generator))]
+    logs = [criterion()(FixedModel(logits), sample_of(target))[2] for target, logits in batches]
+    with metrics.aggregate() as meters:
+        XGPTCriterion.reduce_metrics(logs[:1])
+        XGPTCriterion.reduce_metrics(logs[1:])
+        separate = meters.get_smoothed_values()
+    with metrics.aggregate() as meters:
+        XGPTCriterion.reduce_metrics(logs)
+        together = meters.get_smoothed_values()
+    nll = sum(plain_nll(logits, target) for target, logits in batches)
+    right = sum(
+        int(row.argmax()) == word
+        for target, logits in batches
+        for row, word in zip(logits, target, strict=True)
+        if word != 1
+    )
+    for values in (separate, together):
+        assert values["nll_loss"] == pytest.approx(nll / 6 / math.log(2), abs=1e-3)
+        assert values["loss"] == values["nll_loss"]
+        assert values["ppl"] == pytest.approx(math.exp(nll / 6), rel=1e-2)
+        assert values["accuracy"] == pytest.approx(100 * right / 6, abs=0.01)
+
+
+def test_a_batch_without_words_logs_nothing():
+    with metrics.aggregate() as meters:
+        XGPTCriterion.reduce_metrics([])
+    assert "loss" not in meters.get_smoothed_values()
+
+
+def test_logged_values_can_be_summed_over_workers():
+    assert XGPTCriterion.logging_outputs_can_be_summed()
+    _, _, log = criterion()(FixedModel(torch.zeros(2, 6)), sample_of([5, 2]))
+    assert all(isinstance(value, int) or value.dim() == 0 for value in log.values())

@@ -1,0 +1,305 @@
+"""Items and batches of captions, against plain loops over the same captions and regions."""
+
+from __future__ import annotations
+
+import collections
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions, teacher_forcing
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.region_store import RegionStore
+
+PAD, EOS = 1, 2
+
+
+class Captions(list[Tensor]):
+    """Token ids with `.sizes`, as fairseq's indexed datasets have them."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.array([len(tokens) for tokens in self], dtype=np.int32)
+
+
+def made_up(lengths: list[int]) -> Captions:
+    """Captions of these lengths, end of sentence included, no two tokens alike."""
+    numbers = iter(range(10, 10_000))
+    return Captions(torch.tensor([*(next(numbers) for _ in range(n - 1)), EOS]) for n in lengths)
+
+
+def dataset(store: Path, lengths: list[int], rows: list[int], **options: Any) -> CaptionDataset:
+    captions = made_up(lengths)
+    return CaptionDataset(captions, np.array(rows), RegionStore(store), split="train", pad=PAD, eos=EOS, **options)
+
+
+# (row in the store, length) of every caption: images in any order, of 1 to 6 captions
+CAPTIONS = st.lists(st.tuples(st.integers(0, 12), st.integers(2, 9)), min_size=1, max_size=30)
+
+
+# Grouping
+
+
+@given(st.lists(st.integers(0, 6), max_size=30), st.integers(0, 7))
+def test_group_captions_against_a_loop(rows: list[int], captions_per_image: int) -> None:
+    of_image: dict[int, list[int]] = {}
+    for caption, row in enumerate(rows):
+        of_image.setdefault(row, []).append(caption)
+    expected = []
+    for captions in of_image.values():
+        step = captions_per_image or len(captions)
+        expected += [captions[start : start + step] for start in range(0, len(captions), step)]
+
+    order, first, count = group_captions(np.array(rows, dtype=np.int32), captions_per_image)
+    assert [order[f : f + c].tolist() for f, c in zip(first, count, strict=True)] == expected
+
+
+@given(CAPTIONS, st.integers(0, 7))
+def test_every_caption_is_in_one_item(tiny_store: Path, captions: list[tuple[int, int]], per_image: int) -> None:
+    rows, lengths = [row for row, _ in captions], [length for _, length in captions]
+    data = dataset(tiny_store, lengths, rows, captions_per_image=per_image)
+    seen = []
+    for index in range(len(data)):
+        item = data[index]
+        assert item["id"] == index
+        assert 1 <= len(item["captions"]) <= (per_image or len(captions))
+        assert data.sizes[index] == data.size(index) == max(len(tokens) for tokens in item["captions"])
+        seen += [(item["image_row"], tuple(tokens.tolist())) for tokens in item["captions"]]
+    expected = [(row, tuple(tokens.tolist())) for row, tokens in zip(rows, data.captions, strict=True)]
+    assert sorted(seen) == sorted(expected)
+
+
+@given(CAPTIONS)
+def test_for_generation_an_image_comes_once_with_its_first_caption(
+    tiny_store: Path, captions: list[tuple[int, int]]
+) -> None:
+    rows, lengths = [row for row, _ in captions], [length for _, length in captions]
+    data = dataset(tiny_store, lengths, rows, first_caption_only=True, shuffle=False)
+    images = list(dict.fromkeys(rows))
+    assert [data[i]["image_row"] for i in range(len(data))] == images
+    for index, row in enumerate(images):
+        (tokens,) = data[index]["captions"]
+        assert torch.equal(tokens, data.captions[rows.index(row)])
+        assert data.sizes[index] == len(tokens)
+
+
+# The collater
+
+
+@given(st.lists(st.lists(st.integers(10, 99), max_size=6), min_size=1, max_size=6))
+def test_teacher_forcing(captions: list[list[int]]) -> None:
+    target, previous = teacher_forcing([torch.tensor([*tokens, EOS]) for tokens in captions], pad=PAD, eos=EOS)
+    longest = max(map(len, captions)) + 1
+    assert target.tolist() == [[*tokens, EOS] + [PAD] * (longest - len(tokens) - 1) for tokens in captions]
+    assert previous.tolist() == [[EOS, *tokens] + [PAD] * (longest - len(tokens) - 1) for tokens in captions]
+    assert target.dtype == previous.dtype == torch.int64
+
+
+@given(CAPTIONS, st.integers(0, 5), st.data())
+def test_collater_against_a_loop(
+    tiny_store: Path, captions: list[tuple[int, int]], per_image: int, draw: st.DataObject
+) -> None:
+    rows, lengths = [row for row, _ in captions], [length for _, length in captions]
+    data = dataset(tiny_store, lengths, rows, captions_per_image=per_image, objective="tifg")
+    chosen = draw.draw(st.lists(st.sampled_from(range(len(data))), min_size=1, unique=True))
+    items = [data[index] for index in chosen]
+    batch = data.collater(items)
+
+    # the plain way: image by image in the order of the store, each with its captions in the order of the items
+    images = sorted({item["image_row"] for item in items})
+    by_image = {row: [item for item in items if item["image_row"] == row] for row in images}
+    flat = [(row, tokens.tolist()) for row in images for item in by_image[row] for tokens in item["captions"]]
+    longest = max(len(tokens) for _, tokens in flat)
+    regions = max(data.store.num_regions(row) for row in images)
+
+    assert batch["id"].tolist() == [item["id"] for row in images for item in by_image[row]]
+    assert batch["image_ids"] == [data.store.image_id(row) for row in images]
+    assert (batch["objective"], batch["split"]) == ("tifg", "train")
+    assert batch["nsentences"] == len(flat)
+    assert batch["ntokens"] == sum(len(tokens) for _, tokens in flat)
+    assert batch["target"].tolist() == [tokens + [PAD] * (longest - len(tokens)) for _, tokens in flat]
+    expected = [i * longest + t for i, (_, tokens) in enumerate(flat) for t in range(len(tokens))]
+    assert batch["target_index"].tolist() == expected
+
+    inputs = batch["net_input"]
+    assert set(inputs) == {"features", "boxes", "padding_mask", "prev_output_tokens", "image_index"}
+    previous = [[EOS, *tokens[:-1]] + [PAD] * (longest - len(tokens)) for _, tokens in flat]
+    assert inputs["prev_output_tokens"].tolist() == previous
+    numbers = [images.index(row) for row, _ in flat]
+    if len(set(collections.Counter(numbers).values())) == 1:
+        assert inputs["image_index"] is None
+    else:
+        assert inputs["image_index"].tolist() == numbers
+    assert inputs["features"].dtype == torch.float16
+    assert inputs["boxes"].dtype == torch.float32
+    assert inputs["features"].shape == (len(images), regions, data.store.feature_dim)
+    assert inputs["boxes"].shape == (len(images), regions, 4)
+    for i, row in enumerate(images):
+        count = data.store.num_regions(row)
+        assert inputs["features"][i, :count].numpy().tobytes() == data.store.features(row).tobytes()
+        assert inputs["boxes"][i, :count].numpy().tobytes() == data.store.boxes(row).tobytes()
+        assert not inputs["features"][i, count:].any()
+        assert not inputs["boxes"][i, count:].any()
+        assert inputs["padding_mask"][i].tolist() == [False] * count + [True] * (regions - count)
+
+
+def test_empty_batch(tiny_store: Path) -> None:
+    assert dataset(tiny_store, [3], [0]).collater([]) == {}
+
+
+def test_a_shared_image_is_read_once(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset(tiny_store, [4] * 7, [3, 5, 3, 3, 5, 3, 2])
+    read = []
+    features = data.store.features
+    monkeypatch.setattr(data.store, "features", lambda row: read.append(row) or features(row))
+    items = [data[index] for index in range(7)]
+    assert read == []  # not by the items
+    batch = data.collater(items)
+    assert sorted(read) == [2, 3, 5]
+    assert batch["nsentences"] == 7
+    assert batch["net_input"]["features"].size(0) == 3
+    assert batch["net_input"]["image_index"].tolist() == [0, 1, 1, 1, 1, 2, 2]
+
+
+def test_padding_of_regions_is_zero_whatever_the_memory_held(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dirty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.full(shape, np.nan, dtype=dtype)
+
+    monkeypatch.setattr(np, "empty", dirty)
+    features, _, mask = load_regions(RegionStore(tiny_store), np.arange(13))
+    assert mask.any()
+    assert (features[mask] == 0).all()
+    assert torch.isfinite(features).all()
+
+
+# The order and the batches
+
+
+@given(CAPTIONS, st.integers(0, 5))
+def test_order(tiny_store: Path, captions: list[tuple[int, int]], per_image: int) -> None:
+    data = dataset(tiny_store, [length for _, length in captions], [row for row, _ in captions],
+                   captions_per_image=per_image)  # fmt: skip
+    np.random.seed(3)  # noqa: NPY002
+    indices = data.ordered_indices()
+    assert sorted(indices.tolist()) == list(range(len(data)))
+    keys = [(len(data[i]["captions"]), data.sizes[i]) for i in indices]
+    assert keys == sorted(keys)
+    np.random.seed(3)  # noqa: NPY002
+    assert data.ordered_indices().tolist() == indices.tolist()
+
+
+def test_items_of_one_length_come_in_any_order(tiny_store: Path) -> None:
+    data = dataset(tiny_store, [5] * 40 + [3] * 40, [i % 13 for i in range(80)])
+    orders = []
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002
+        orders.append(data.ordered_indices().tolist())
+    assert orders[0] != orders[1]
+    for order in orders:
+        assert data.sizes[order].tolist() == [3] * 40 + [5] * 40
+        assert order[:40] != sorted(order[:40])
+
+
+def test_without_shuffling_the_order_is_the_files(tiny_store: Path) -> None:
+    data = dataset(tiny_store, [5, 2, 9, 3], [4, 4, 1, 0], shuffle=False)
+    assert data.ordered_indices().tolist() == [0, 1, 2, 3]
+    assert data.ordered_indices().dtype == np.int64
+
+
+@given(CAPTIONS, st.integers(2, 9), st.integers(0, 3))
+def test_filter_by_size(tiny_store: Path, captions: list[tuple[int, int]], limit: int, per_image: int) -> None:
+    data = dataset(tiny_store, [length for _, length in captions], [row for row, _ in captions],
+                   captions_per_image=per_image)  # fmt: skip
+    indices = data.ordered_indices()
+    fits = [i for i in indices.tolist() if all(len(tokens) <= limit for tokens in data[i]["captions"])]
+    # the model's limits are (regions, tokens); fairseq passes a number where there is one limit
+    for limits in [(100_000, limit), [7, limit], limit]:
+        kept, left_out = data.filter_indices_by_size(indices, limits)
+        assert kept.tolist() == fits
+        assert sorted(kept.tolist() + left_out) == sorted(indices.tolist())
+
+
+@given(CAPTIONS, st.integers(0, 3))
+def test_num_tokens(tiny_store: Path, captions: list[tuple[int, int]], per_image: int) -> None:
+    data = dataset(tiny_store, [length for _, length in captions], [row for row, _ in captions],
+                   captions_per_image=per_image)  # fmt: skip
+    expected = []
+    for index in range(len(data)):
+        item = data[index]
+        padded = len(item["captions"]) * max(len(tokens) for tokens in item["captions"])
+        expected.append(data.store.num_regions(item["image_row"]) + padded)
+    assert [data.num_tokens(index) for index in range(len(data))] == expected
+    assert data.num_tokens_vec(np.arange(len(data))).tolist() == expected
+
+
+@given(
+    CAPTIONS,
+    st.integers(0, 5),
+    st.one_of(st.none(), st.integers(1, 12)),
+    st.one_of(st.none(), st.integers(100, 300)),
+    st.integers(1, 9),
+)
+def test_every_item_is_in_one_batch(
+    tiny_store: Path,
+    captions: list[tuple[int, int]],
+    per_image: int,
+    max_sentences: int | None,
+    max_tokens: int | None,
+    multiple: int,
+) -> None:
+    data = dataset(tiny_store, [length for _, length in captions], [row for row, _ in captions],
+                   captions_per_image=per_image)  # fmt: skip
+    batches = data.batch_by_size(data.ordered_indices(), max_tokens, max_sentences, multiple)
+    assert sorted(int(i) for batch in batches for i in batch) == list(range(len(data)))
+    for batch in batches:
+        assert len(batch) > 0
+        # an item of several captions counts as so many sentences, and a batch has an item at least
+        assert max_sentences is None or len(batch) <= max(1, max_sentences // max(1, per_image))
+        # fairseq's measure: as if all items of a batch were as large as the largest
+        assert max_tokens is None or len(batch) * max(data.num_tokens(i) for i in batch) <= max_tokens
+
+
+def test_batches_are_made_anew_in_every_epoch(tiny_store: Path) -> None:
+    assert dataset(tiny_store, [3], [0]).can_reuse_epoch_itr_across_epochs is False
+
+
+@pytest.fixture
+def training(tiny_data: Path) -> CaptionDataset:
+    """The tiny training captions as the task opens them."""
+    directory = DataDirectory(tiny_data)
+    return CaptionDataset(
+        directory.captions("train"), directory.pairs("train"), directory.regions,
+        split="train", pad=PAD, eos=EOS, captions_per_image=2,
+    )  # fmt: skip
+
+
+def assert_same_batch(batch: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert batch["image_ids"] == expected["image_ids"]
+    for name in ("id", "target", "target_index"):
+        assert torch.equal(batch[name], expected[name])
+    for name in ("features", "boxes", "padding_mask", "prev_output_tokens"):
+        assert torch.equal(batch["net_input"][name], expected["net_input"][name])
+
+
+def test_worker_processes(training: CaptionDataset) -> None:
+    batches = training.batch_by_size(training.ordered_indices(), max_sentences=6)
+    expected = [training.collater([training[i] for i in batch]) for batch in batches]  # opens files before the fork
+    loader = DataLoader(training, batch_sampler=batches, collate_fn=training.collater, num_workers=2)
+    loaded = list(loader)
+    assert len(loaded) == len(batches) > 2
+    for batch, here in zip(loaded, expected, strict=True):
+        assert_same_batch(batch, here)
+
+
+def test_pickles_for_workers_that_are_spawned(training: CaptionDataset) -> None:
+    items = [training[i] for i in range(len(training))]
+    again = pickle.loads(pickle.dumps(training))
+    assert_same_batch(again.collater([again[i] for i in range(len(again))]), training.collater(items))

@@ -1,0 +1,132 @@
+"""Data directories: what is read from where, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.vocabulary import Vocabulary
+from xgpt_fairseq.errors import DataError
+
+
+@pytest.fixture
+def copy(tiny_data: Path, tiny_store: Path, tmp_path: Path) -> Path:
+    """The tiny data directory and its store, side by side as they were, to be changed."""
+    shutil.copytree(tiny_store, tmp_path / tiny_store.name)
+    shutil.copytree(tiny_data, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_reads_what_was_prepared(tiny_data: Path, tiny_captions: Path, tiny_store: Path) -> None:
+    directory = DataDirectory(tiny_data)
+    store, vocabulary = RegionStore(tiny_store), Vocabulary(tiny_data)
+    assert directory.regions.path == tiny_store
+    assert directory.vocabulary.dictionary.symbols == vocabulary.dictionary.symbols
+    images = json.loads(tiny_captions.read_text())["images"]
+    for split, names in {"train": ("train", "restval"), "valid": ("val",), "test": ("test",)}.items():
+        assert directory.has_split(split)
+        expected = [(i["cocoid"], s["raw"]) for i in images if i["split"] in names for s in i["sentences"]]
+        captions, pairs = directory.captions(split), directory.pairs(split)
+        assert len(captions) == len(pairs) == len(expected)
+        assert [store.image_id(row) for row in pairs.tolist()] == [str(image) for image, _ in expected]
+        for caption, (_, text) in zip(captions, expected, strict=True):
+            assert caption.tolist() == [*vocabulary.encode_ids(text).tolist(), vocabulary.dictionary.eos()]
+        references = json.loads(directory.references_path(split).read_text())
+        assert [(a["image_id"], a["caption"]) for a in references["annotations"]] == expected
+    assert not directory.has_split("val")
+
+
+def _describe(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "dataset.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return change
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, "is not a data directory: it has no dataset.json"),
+        (_remove("dataset.json"), "is not a data directory"),
+        (lambda folder: (folder / "dataset.json").write_text("{"), "dataset.json is not JSON"),
+        (lambda folder: (folder / "dataset.json").write_text("[]"), "holds no JSON object"),
+        (_describe(version=2), "has format version 2, this xgpt_fairseq reads versions up to 1: upgrade"),
+        (_remove("train.captions.bin"), r"train\.captions\.bin is missing; prepare .* again"),
+        (_remove("train.captions.idx"), r"train\.captions\.idx is missing"),
+        (_remove("train.pairs.npy"), r"train\.pairs\.npy is missing"),
+        (_remove("vocabulary.json"), "is not a vocabulary folder"),
+        (lambda folder: shutil.rmtree(folder.parent / "tiny.regions"), r"tiny\.regions: .*name it by --regions STORE"),
+    ],
+)
+def test_refused(copy: Path, damage: Callable[[Path], None], message: str) -> None:
+    def use() -> None:
+        directory = DataDirectory(copy)
+        directory.captions("train")
+        directory.pairs("train")
+        _ = directory.vocabulary
+        _ = directory.regions
+
+    use()  # whole as yet
+    damage(copy)
+    with pytest.raises(DataError, match=message) as caught:
+        use()
+    assert str(copy.parent) in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["captions", "pairs", "references_path"])
+def test_unknown_split(tiny_data: Path, method: str) -> None:
+    with pytest.raises(DataError, match="no captions for split 'val'; it has: train, valid, test"):
+        getattr(DataDirectory(tiny_data), method)("val")
+
+
+@pytest.mark.parametrize("images", [[1, 2, 3], [500, 7, 123, 42, 99, 8, 61, 3, 77, 1000, 15, 250, 31]])
+def test_a_store_of_other_images_or_another_order(
+    tiny_data: Path, tmp_path: Path, write_store: Callable[..., Path], images: list[int]
+) -> None:
+    other = write_store(tmp_path / "other", images=images)
+    with pytest.raises(DataError, match="does not hold the images, in the order") as caught:
+        _ = DataDirectory(tiny_data, regions=other).regions
+    assert str(other) in str(caught.value)
+
+
+def test_other_features_of_the_same_images(tiny_data: Path, tmp_path: Path, write_store: Callable[..., Path]) -> None:
+    other = write_store(tmp_path / "other", feature_dim=3)
+    store = DataDirectory(tiny_data, regions=other).regions
+    assert store.path == other
+    assert store.feature_dim == 3
+
+
+def test_a_store_in_the_directory_is_preferred(copy: Path, write_store: Callable[..., Path]) -> None:
+    write_store(copy / "regions", feature_dim=5)
+    assert DataDirectory(copy).regions.path == copy / "regions"
+    assert DataDirectory(copy).regions.feature_dim == 5
+    # but not to one that is named
+    named = copy.parent / "tiny.regions"
+    assert DataDirectory(copy, regions=named).regions.path == named
+
+
+def test_a_link_in_the_directory_will_do(copy: Path) -> None:
+    (copy.parent / "tiny.regions").rename(copy.parent / "elsewhere")
+    (copy / "regions").symlink_to(copy.parent / "elsewhere")
+    assert len(DataDirectory(copy).regions) == 13
+
+
+def test_the_directory_and_its_store_move_together(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    for name in ("data", "tiny.regions"):
+        (tmp_path / name).rename(tmp_path / "new" / name)
+    directory = DataDirectory(tmp_path / "new" / "data")
+    assert directory.regions.path == tmp_path / "new" / "tiny.regions"
+    assert np.array_equal(directory.pairs("test"), np.load(tmp_path / "new/data/test.pairs.npy"))

@@ -1,0 +1,236 @@
+"""From files on disk to scored captions, through fairseq's own programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from programs import PLUGIN, ROOT, SMALL, generate, generated, logged, preprocess, run, train
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training run with validation by captions: `checkpoints/` and `train.log`."""
+    folder = tmp_path_factory.mktemp("run")
+    result = train(
+        tiny_data, folder / "checkpoints", "--max-epoch", "4", "--eval-captions", "--keep-best-checkpoints", "4",
+        "--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric", "--captions-per-image", "3",
+        "--tensorboard-logdir", folder / "tensorboard",
+    )  # fmt: skip
+    (folder / "train.log").write_text(result.stdout)
+    return folder
+
+
+def test_loss_falls_and_validation_logs_cider_and_bleu(run_folder):
+    log = (run_folder / "train.log").read_text()
+    losses = logged(log, "loss")
+    assert losses[-1] < losses[0]
+    assert len(logged(log, "cider", "valid")) == len(logged(log, "bleu4", "valid")) == 4
+    assert "best_cider" in log
+    assert list((run_folder / "tensorboard").rglob("*tfevents*"))
+
+
+def test_checkpoints_hold_plain_values_only(run_folder):
+    state = load_checkpoint(run_folder / "checkpoints" / "checkpoint_last.pt")
+    assert type(state["extra_state"]["val_loss"]) is float
+    assert state["cfg"]["model"]["hidden_size"] == 64  # the sizes that were used, not None
+
+
+def test_average_generate_evaluate_and_train_on(run_folder, tiny_data, tmp_path):
+    averaged = tmp_path / "averaged.pt"
+    run("xgpt-average-checkpoints", "--checkpoints", run_folder / "checkpoints", "--best", "3", "--output", averaged)
+    generate(tiny_data, averaged, tmp_path, "--gen-subset", "test", "--beam", "2")
+    references = json.loads((tiny_data / "test.references.json").read_text())
+    captions = generated(tmp_path)
+    assert sorted(captions) == list(range(len(references["images"])))
+
+    scores, results = tmp_path / "scores.json", tmp_path / "results.json"
+    shown = run(
+        "xgpt-evaluate", tmp_path / "generate-test.txt", "--references", tiny_data / "test.references.json",
+        "--metrics", "bleu,rouge,cider,spice", "--output", scores, "--coco-results", results,
+    )  # fmt: skip
+    assert "CIDEr" in shown.stdout
+    uploaded = json.loads(results.read_text())
+    assert [record["image_id"] for record in uploaded] == [image["id"] for image in references["images"]]
+    assert [record["caption"] for record in uploaded] == [captions[i][0] for i in range(len(uploaded))]
+    run("xgpt-evaluate", results, "--references", tiny_data / "test.references.json", "--metrics", "cider")
+
+    tuned = train(tiny_data, tmp_path / "tuned", "--finetune-from-model", averaged, "--max-update", "1")
+    assert "loading pretrained model" in tuned.stdout
+    assert logged(tuned.stdout, "loss")[0] < logged((run_folder / "train.log").read_text(), "loss")[0] - 0.5
+    restored = train(
+        tiny_data, tmp_path / "restored", "--restore-file", averaged, "--reset-optimizer", "--reset-dataloader",
+        "--reset-meters", "--reset-lr-scheduler", "--max-update", "1",
+    )  # fmt: skip
+    assert "Loaded checkpoint" in restored.stdout
+
+
+def test_online_scores_equal_those_of_xgpt_evaluate(run_folder, tiny_data, tmp_path):
+    """The cider of the log is what xgpt-evaluate gives for greedy captions of the same checkpoint."""
+    last = run_folder / "checkpoints" / "checkpoint_last.pt"
+    generate(tiny_data, last, tmp_path, "--gen-subset", "valid", "--beam", "1")
+    run(
+        "xgpt-evaluate", tmp_path / "generate-valid.txt", "--references", tiny_data / "valid.references.json",
+        "--metrics", "bleu,cider", "--output", tmp_path / "scores.json",
+    )  # fmt: skip
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    log = (run_folder / "train.log").read_text()
+    assert logged(log, "cider", "valid")[-1] == pytest.approx(scores["CIDEr"], abs=1e-4)
+    assert logged(log, "bleu4", "valid")[-1] == pytest.approx(scores["BLEU@4"], abs=1e-4)
+
+
+SEARCHES = {
+    "top-p sampling": ["--beam", "3", "--nbest", "3", "--sampling", "--sampling-topp", "0.9"],
+    "top-k sampling": ["--beam", "3", "--nbest", "3", "--sampling", "--sampling-topk", "5", "--temperature", "0.7"],
+    "diverse beam": ["--beam", "4", "--nbest", "2", "--diverse-beam-groups", "2"],
+    "diverse siblings": ["--beam", "3", "--diversity-rate", "0.5"],
+    "length": ["--beam", "3", "--max-len-b", "6", "--min-len", "4", "--lenpen", "1.5"],
+    "prefix": ["--beam", "2", "--prefix-size", "1"],
+    "score the references": ["--score-reference"],
+}
+
+
+@pytest.mark.parametrize("arguments", SEARCHES.values(), ids=SEARCHES)
+def test_every_search_of_fairseq_works(run_folder, tiny_data, tmp_path, arguments):
+    generate(tiny_data, run_folder / "checkpoints" / "checkpoint_last.pt", tmp_path, *arguments)
+    captions = generated(tmp_path)
+    images = len(json.loads((tiny_data / "test.references.json").read_text())["images"])
+    assert len(captions) == images
+    wanted = int(arguments[arguments.index("--nbest") + 1]) if "--nbest" in arguments else 1
+    assert all(len(hypotheses) == wanted for hypotheses in captions.values())
+    if "--max-len-b" in arguments:
+        assert all(4 <= len(tokens[0].split()) <= 6 for tokens in generated(tmp_path, kind="H").values())
+
+
+def test_ngram_blocking_leaves_no_repeated_bigram(run_folder, tiny_data, tmp_path):
+    # a checkpoint this young says the same few words again and again
+    last = run_folder / "checkpoints" / "checkpoint_last.pt"
+
+    def repeated(folder: Path, *arguments: str) -> int:
+        generate(tiny_data, last, folder, "--beam", "2", "--min-len", "12", *arguments)
+        count = 0
+        for (tokens,) in generated(folder, kind="H").values():
+            words = tokens.split()
+            pairs = list(zip(words, words[1:], strict=False))
+            count += len(pairs) - len(set(pairs))
+        return count
+
+    assert repeated(tmp_path / "free") > 0
+    assert repeated(tmp_path / "blocked", "--no-repeat-ngram-size", "2") == 0
+
+
+def test_constraints_appear_in_the_captions(run_folder, tiny_data, tmp_path):
+    references = json.loads((tiny_data / "test.references.json").read_text())
+    image = references["images"][0]["id"]
+    phrase = " ".join(references["annotations"][-1]["caption"].lower().rstrip(".").split()[-2:])
+    constraints = tmp_path / "constraints.tsv"
+    constraints.write_text(f"{image}\t{phrase}\n")
+    last = run_folder / "checkpoints" / "checkpoint_last.pt"
+    generate(tiny_data, last, tmp_path, "--beam", "4", "--constraints", "--constraints-file", constraints)
+    assert phrase in generated(tmp_path)[0][0]
+    refused = generate(tiny_data, last, tmp_path, "--constraints", check=False)
+    assert refused.returncode != 0 and "--constraints needs --constraints-file FILE" in refused.stderr
+
+
+def test_hydra_trains_from_yaml(tiny_data, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        f"""# @package _global_
+common: {{cpu: true, user_dir: {PLUGIN}, log_format: simple, log_interval: 1}}
+task: {{_name: xgpt_caption, data: {tiny_data}}}
+model: {{_name: xgpt_tiny, hidden_size: 32, attention_heads: 4, ffn_size: 64}}
+criterion: {{_name: xgpt, label_smoothing: 0.1}}
+dataset: {{batch_size: 8}}
+optimizer: {{_name: adam, adam_betas: "(0.9,0.98)"}}
+lr_scheduler: {{_name: inverse_sqrt, warmup_updates: 10}}
+optimization: {{max_update: 2, lr: [0.0001], clip_norm: 5}}
+checkpoint: {{save_dir: {tmp_path / "checkpoints"}}}
+"""
+    )
+    run("fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "recipe", cwd=tmp_path)
+    model = load_checkpoint(tmp_path / "checkpoints" / "checkpoint_last.pt")["cfg"]["model"]
+    assert (model["layers"], model["hidden_size"]) == (6, 32)  # the architecture's, and the file's
+
+
+def test_works_as_an_installed_package(tiny_data, tmp_path):
+    site = tmp_path / "site"
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, ROOT)
+    where = run(
+        sys.executable, "-c", "import xgpt_fairseq, os; print(os.path.dirname(xgpt_fairseq.__file__))",
+        cwd=tmp_path, PYTHONPATH=str(site),
+    ).stdout.strip()  # fmt: skip
+    assert Path(where) == site / "xgpt_fairseq"
+    result = run(
+        "fairseq-train", tiny_data, "--user-dir", where, "--task", "xgpt_caption", "--arch", "xgpt_demo", *SMALL,
+        "--criterion", "xgpt", "--optimizer", "adam", "--lr", "1e-3", "--batch-size", "16", "--cpu",
+        "--max-update", "1", "--save-dir", tmp_path / "checkpoints",
+        cwd=tmp_path, PYTHONPATH=str(site),
+    )  # fmt: skip
+    assert (tmp_path / "checkpoints" / "checkpoint_last.pt").exists(), result.stdout[-2000:]
+
+
+def test_two_runs_of_one_seed_are_equal_and_workers_change_nothing(tiny_data, tmp_path):
+    for name, workers in (("a", "0"), ("b", "2")):
+        train(tiny_data, tmp_path / name, "--max-update", "3", "--num-workers", workers, "--seed", "5")
+    a, b = (load_checkpoint(tmp_path / name / "checkpoint_last.pt")["model"] for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_is_wrong_with_the_data_is_said_before_training(tiny_data, tmp_path):
+    missing = train(tmp_path / "nowhere", tmp_path / "checkpoints", check=False)
+    assert missing.returncode != 0 and "is not a data directory" in missing.stderr
+    split = train(tiny_data, tmp_path / "checkpoints", "--valid-subset", "vaild", check=False)
+    assert split.returncode != 0 and "has no captions for split 'vaild'" in split.stderr
+    store = train(tiny_data, tmp_path / "checkpoints", "--regions", tmp_path / "nowhere", check=False)
+    assert store.returncode != 0 and "name it by --regions STORE" in store.stderr
+
+
+def test_a_checkpoint_that_holds_code_is_refused(run_folder, tiny_data, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "created by the payload"),)
+
+    state = load_checkpoint(run_folder / "checkpoints" / "checkpoint_last.pt")
+    torch.save({**state, "extra_state": Payload()}, tmp_path / "evil.pt")
+    for program in (
+        lambda: generate(tiny_data, tmp_path / "evil.pt", tmp_path, check=False),
+        lambda: train(tiny_data, tmp_path / "c", "--finetune-from-model", tmp_path / "evil.pt", check=False),
+        lambda: run("xgpt-average-checkpoints", "--inputs", tmp_path / "evil.pt", "--output", tmp_path / "o.pt",
+                    check=False),
+    ):  # fmt: skip
+        result = program()
+        assert result.returncode != 0
+        assert "mkdir" in result.stderr
+    assert not (tmp_path / "created by the payload").exists()
+
+
+def test_twenty_photos_are_memorised(coco_mini, tmp_path):
+    """Overfitting: beam 2 gives back the training captions word for word."""
+    source = json.loads((coco_mini / "dataset_coco_mini.json").read_text())
+    images = source["images"][:20]
+    for image in images:
+        image["sentences"] = image["sentences"][:1]
+        image["split"] = "train"
+    (tmp_path / "twenty.json").write_text(json.dumps({"images": images}))
+    preprocess("import_regions.py", coco_mini, "--output", tmp_path / "regions",
+               "--sizes", coco_mini / "dataset_coco_mini.json")  # fmt: skip
+    preprocess("learn_bpe.py", "--input", tmp_path / "twenty.json", "--output", tmp_path / "v", "--symbols", "300")
+    preprocess("prepare_captions.py", tmp_path / "twenty.json", "--vocabulary", tmp_path / "v", "--regions",
+               tmp_path / "regions", "--output", tmp_path / "data", "--splits", "train")  # fmt: skip
+    train(
+        tmp_path / "data", tmp_path / "checkpoints", "--hidden-size", "128", "--ffn-size", "256", "--dropout", "0",
+        "--attention-dropout", "0", "--batch-size", "20", "--max-update", "350", "--lr", "2e-3", "--disable-validation",
+        "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "30", "--no-epoch-checkpoints", "--save-interval", "1000",
+    )  # fmt: skip
+    last = tmp_path / "checkpoints" / "checkpoint_last.pt"
+    generate(tmp_path / "data", last, tmp_path, "--gen-subset", "train", "--beam", "2")
+    captions = [hypotheses[0] for _, hypotheses in sorted(generated(tmp_path, "train").items())]
+    words = [" ".join(image["sentences"][0]["raw"].lower().split()) for image in images]
+    assert captions == words

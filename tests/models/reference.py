@@ -1,0 +1,142 @@
+"""XGPT written plainly: numpy in float64, loops over images, heads and positions, one image and one caption at a time.
+
+An independent statement of the formulas in the paper (section 3, 4.2, appendix A.1), for the tests to compare the
+model with. Parameters are looked up by the model's names in a dict of arrays.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+Parameters = dict[str, np.ndarray]
+
+
+def parameters_of(model) -> Parameters:
+    return {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
+
+
+def linear(p: Parameters, name: str, x: np.ndarray) -> np.ndarray:
+    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+
+def layer_norm(p: Parameters, name: str, x: np.ndarray) -> np.ndarray:
+    out = np.empty_like(x)
+    for i, row in enumerate(x):
+        mean = sum(row) / len(row)
+        variance = sum((value - mean) ** 2 for value in row) / len(row)
+        out[i] = (row - mean) / math.sqrt(variance + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
+    return out
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(lambda value: 0.5 * value * (1 + math.erf(value / math.sqrt(2))))(x)
+
+
+def softmax(scores: list[float]) -> list[float]:
+    exponentials = [math.exp(score - max(scores)) for score in scores]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+def multi_head(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, causal: bool = False) -> np.ndarray:
+    """(T, H), (N, H), (N, H) → (T, H): scaled dot-product attention, head by head, query by query."""
+    width = q.shape[1] // heads
+    out = np.zeros_like(q)
+    for head in range(heads):
+        columns = slice(head * width, (head + 1) * width)
+        for i in range(len(q)):
+            visible = range(i + 1) if causal else range(len(k))
+            weights = softmax([float(q[i, columns] @ k[j, columns]) / math.sqrt(width) for j in visible])
+            for weight, j in zip(weights, visible, strict=True):
+                out[i, columns] += weight * v[j, columns]
+    return out
+
+
+def thirds(p: Parameters, name: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """The query, key and value parts of a fused projection."""
+    weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
+    h = weight.shape[1]
+    return tuple((weight[i * h : (i + 1) * h], bias[i * h : (i + 1) * h]) for i in range(3))
+
+
+def regions(p: Parameters, features: np.ndarray, boxes: np.ndarray, heads: int) -> np.ndarray:
+    """Section 3 and appendix A.1: embedded and refined regions (N, H) of one image."""
+    rows = []
+    for feature, (x1, y1, x2, y2) in zip(features, boxes, strict=True):
+        rows.append([*feature, x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
+    prefix = "encoder.regions"
+    x = layer_norm(p, f"{prefix}.embedding.norm", linear(p, f"{prefix}.embedding.project", np.array(rows)))
+    layer = 0
+    while f"{prefix}.refiner.{layer}.qkv.weight" in p:
+        name = f"{prefix}.refiner.{layer}"
+        (wq, bq), (wk, bk), (wv, bv) = thirds(p, f"{name}.qkv")
+        query = x @ wq.T + bq
+        attended = multi_head(query, x @ wk.T + bk, x @ wv.T + bv, heads)
+        h = x.shape[1]
+        w1, w2 = p[f"{name}.aoa.weight"][:h, :h], p[f"{name}.aoa.weight"][:h, h:]
+        w3, w4 = p[f"{name}.aoa.weight"][h:, :h], p[f"{name}.aoa.weight"][h:, h:]
+        b1, b2 = p[f"{name}.aoa.bias"][:h], p[f"{name}.aoa.bias"][h:]
+        gate = 1 / (1 + np.exp(-(query @ w1.T + attended @ w2.T + b1)))
+        information = query @ w3.T + attended @ w4.T + b2
+        x = layer_norm(p, f"{name}.norm", x + gate * information)
+        layer += 1
+    return x
+
+
+def feed_forward(p: Parameters, name: str, x: np.ndarray) -> np.ndarray:
+    return linear(p, f"{name}.fc2", gelu(linear(p, f"{name}.fc1", x)))
+
+
+def encode(p: Parameters, features: np.ndarray, boxes: np.ndarray, heads: int, layers: int, pre_norm: bool):
+    """Final encoder states (N, H) of one image."""
+    x = regions(p, features, boxes, heads)
+    if "encoder.segments.weight" in p:
+        x = x + p["encoder.segments.weight"][1]
+    for number in range(layers):
+        name = f"encoder.layers.{number}"
+        x = sublayer(p, f"{name}.attention_norm", x, lambda y, n=name: attend(p, n, y, y, heads), pre_norm)
+        x = sublayer(p, f"{name}.ffn_norm", x, lambda y, n=name: feed_forward(p, n, y), pre_norm)
+    return layer_norm(p, "encoder.final_norm", x) if pre_norm else x
+
+
+def attend(p: Parameters, layer: str, x: np.ndarray, states: np.ndarray, heads: int, causal: bool = False):
+    """The layer's one attention: queries from x, keys and values from states; the same weights in every use."""
+    (wq, bq), (wk, bk), (wv, bv) = thirds(p, f"{layer}.attention.qkv")
+    attended = multi_head(x @ wq.T + bq, states @ wk.T + bk, states @ wv.T + bv, heads, causal)
+    return linear(p, f"{layer}.attention.out", attended)
+
+
+def sublayer(p: Parameters, norm: str, x: np.ndarray, function, pre_norm: bool) -> np.ndarray:
+    if pre_norm:
+        return x + function(layer_norm(p, norm, x))
+    return layer_norm(p, norm, x + function(x))
+
+
+def decode(p: Parameters, tokens: list[int], states: np.ndarray, heads: int, layers: int, pre_norm: bool):
+    """Logits (T, V) after each of *tokens*: shared layers, causal, with attention to the image's states."""
+    x = np.array([p["encoder.text.tokens.weight"][token] for token in tokens])
+    x = x + p["encoder.text.positions.weight"][: len(tokens)]
+    if "encoder.segments.weight" in p:
+        x = x + p["encoder.segments.weight"][0]
+    x = layer_norm(p, "encoder.text.norm", x)
+    for number in range(layers):
+        name = f"encoder.layers.{number}"
+        norm = f"{name}.attention_norm"
+        x = sublayer(p, norm, x, lambda y, n=name: attend(p, n, y, y, heads, causal=True), pre_norm)
+        x = sublayer(p, norm, x, lambda y, n=name: attend(p, n, y, states, heads), pre_norm)
+        x = sublayer(p, f"{name}.ffn_norm", x, lambda y, n=name: feed_forward(p, n, y), pre_norm)
+    if pre_norm:
+        x = layer_norm(p, "encoder.final_norm", x)
+    return x @ p["encoder.text.tokens.weight"].T + p["decoder.output.bias"]
+
+
+def caption_loss(logits: np.ndarray, target: list[int], label_smoothing: float = 0.0) -> float:
+    """-Σ_t Σ_w q_t(w) log p_t(w), q = (1 - ε) on the right word + ε / V on every word; equation 2 with ε = 0."""
+    total = 0.0
+    for scores, word in zip(logits, target, strict=True):
+        log_sum = math.log(sum(math.exp(score - max(scores)) for score in scores)) + max(scores)
+        log_probabilities = [score - log_sum for score in scores]
+        total -= (1 - label_smoothing) * log_probabilities[word]
+        total -= label_smoothing / len(scores) * sum(log_probabilities)
+    return total
