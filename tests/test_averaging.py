@@ -264,7 +264,7 @@ def test_at_least_one(tmp_path: Path, count: int) -> None:
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--checkpoints .*none is not a folder"):
+    with pytest.raises(DataError, match=r"--checkpoints .*none is not a folder"):
         best_checkpoints(tmp_path / "none", 1)
-    with pytest.raises(DataError, match="--checkpoints .*none is not a folder"):
+    with pytest.raises(DataError, match=r"--checkpoints .*none is not a folder"):
         last_checkpoints(tmp_path / "none", 1, by_updates=True)

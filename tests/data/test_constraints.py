@@ -89,5 +89,5 @@ def test_refused(
 
 
 def test_no_such_file(directory: DataDirectory, dataset: CaptionDataset, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--constraints-file .* does not exist"):
+    with pytest.raises(DataError, match=r"--constraints-file .* does not exist"):
         read_constraints(tmp_path / "none", dataset, directory.vocabulary)

@@ -134,6 +134,11 @@ def test_the_same_text_gives_the_same_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
+def test_the_order_of_the_sentences_does_not_matter(folders: dict[str, Path], tmp_path: Path) -> None:
+    again = learn_vocabulary(SENTENCES[::-1] * 3, tmp_path / "again", bpe="subword_nmt", symbols=80)
+    assert contents(again.path) == contents(folders["subword_nmt"])
+
+
 def test_pieces_counted_as_words_come(tmp_path: Path) -> None:
     vocabulary = learn_vocabulary(["ab ab ab", "ab cd", "cd"], tmp_path / "v", bpe="subword_nmt", symbols=1)
     lines = (vocabulary.path / "dict.txt").read_text(encoding="utf-8").splitlines()
