@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="VOCABULARY", help="folder to write")
     parser.add_argument("--symbols", type=int, default=10000, help="merges, or vocabulary size with sentencepiece")
     parser.add_argument("--bpe", choices=["subword_nmt", "sentencepiece"], default="subword_nmt")
-    parser.add_argument("--threshold", type=int, default=1, help="subwords seen less often become <unk>")
+    parser.add_argument("--threshold", type=int, default=0, help="subwords seen less often become <unk>")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize (subword_nmt)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing vocabulary")
     args = parser.parse_args()

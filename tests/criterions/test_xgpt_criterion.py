@@ -83,7 +83,10 @@ def test_label_smoothing_outside_its_range_is_refused(value):
 
 def test_metrics_over_batches_are_those_of_all_their_words():
     generator = torch.Generator().manual_seed(2)
-    batches = [([5, 2, 1, 1], torch.randn(4, 6, generator=generator)), ([3, 4, 5, 2], torch.randn(4, 6, generator=generator))]
+    batches = [
+        ([5, 2, 1, 1], torch.randn(4, 6, generator=generator)),
+        ([3, 4, 5, 2], torch.randn(4, 6, generator=generator)),
+    ]
     logs = [criterion()(FixedModel(logits), sample_of(target))[2] for target, logits in batches]
     with metrics.aggregate() as meters:
         XGPTCriterion.reduce_metrics(logs[:1])

@@ -170,7 +170,7 @@ def parallel(function: Any, lines: Iterable[Any], workers: int) -> Iterator[Any]
 
 
 def learn_vocabulary(
-    sentences: Iterable[str], output: Path, *, bpe: str, symbols: int, workers: int = 1, threshold: int = 1
+    sentences: Iterable[str], output: Path, *, bpe: str, symbols: int, workers: int = 1, threshold: int = 0
 ) -> Vocabulary:
     """Learn BPE from *sentences*, read once as they come, and write a vocabulary folder.
 
@@ -180,12 +180,12 @@ def learn_vocabulary(
         bpe: `subword_nmt` (on Moses tokens) or `sentencepiece` (on raw text).
         symbols: merges for subword-nmt; size of the vocabulary for sentencepiece.
         workers: processes that tokenize (subword-nmt only).
-        threshold: subwords seen less often become `<unk>` (subword-nmt only).
+        threshold: subwords seen less often become `<unk>` (subword-nmt only); 0 keeps all that the merges can leave.
 
     Raises:
         DataError: there is no text, or too little for so many symbols.
     """
-    if bpe == "sentencepiece" and threshold > 1:
+    if bpe == "sentencepiece" and threshold > 0:
         raise DataError("--threshold needs --bpe subword_nmt: a sentencepiece model keeps no counts of its pieces")
     with folder_written_aside(output, last="vocabulary.json", files=FILES) as aside:
         _write_vocabulary(aside, sentences, bpe=bpe, symbols=symbols, workers=workers, threshold=threshold)
@@ -246,7 +246,12 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
             raise DataError(f"subword-nmt cannot learn {symbols} merges from this text: {reason}") from stop
     with open(file, encoding="utf-8") as codes:
         splitter = BPE(codes)
-    counts: collections.Counter[str] = collections.Counter()
+    # Every piece that the merges can leave of a word, seen or not, so that a new word of known letters is never <unk>:
+    # each letter and each merge's result, inside a word and at its end.
+    counts = collections.Counter(dict.fromkeys((piece for c in set("".join(words)) for piece in (c, f"{c}@@")), 0))
+    for first, second in splitter.bpe_codes:
+        whole = first + second
+        counts[whole.removesuffix("</w>") if whole.endswith("</w>") else f"{whole}@@"] += 0
     for word, count in words.items():  # words by kind, not by occurrence: a corpus has few kinds
         for piece in splitter.process_line(word).split():
             counts[piece] += count

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
+from fairseq.data import data_utils
+from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
@@ -123,6 +125,59 @@ class XGPTCaptionTask(FairseqTask):
         if self.cfg.eval_captions and not training and not generating:
             references = read_references(self.directory.references_path(split))
             self._scorers[split] = OnlineScorer(list(references.captions.values()))
+
+    def get_batch_iterator(
+        self,
+        dataset: Any,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+        required_batch_size_multiple: int = 1,
+        seed: int = 1,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        data_buffer_size: int = 0,
+        disable_iterator_cache: bool = False,
+        skip_remainder_batch: bool = False,
+        grouped_shuffling: bool = False,
+        update_epoch_batch_itr: bool = False,
+    ) -> EpochBatchIterator:
+        """fairseq's iterator, with batches drawn anew in every epoch and one set of worker processes for all of them.
+
+        fairseq either keeps its batches (and the workers) or builds a new iterator for each epoch, which waits up to
+        ten seconds for the old one's workers.
+        """
+        if dataset in self.dataset_to_epoch_iter and not (disable_iterator_cache or update_epoch_batch_itr):
+            return self.dataset_to_epoch_iter[dataset]
+
+        def draw_batches(dataset: Any, epoch: int) -> list[Any]:
+            with data_utils.numpy_seed(seed + epoch):
+                indices = dataset.ordered_indices()
+            if max_positions is not None:
+                indices = self.filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
+            return dataset.batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+
+        iterator = EpochBatchIterator(
+            dataset=dataset,
+            collate_fn=dataset.collater,
+            batch_sampler=draw_batches,
+            seed=seed,
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            epoch=epoch,
+            buffer_size=data_buffer_size,
+            skip_remainder_batch=skip_remainder_batch,
+            grouped_shuffling=grouped_shuffling,
+            reuse_dataloader=True,
+            persistent_workers=True,
+        )
+        if not disable_iterator_cache:
+            self.dataset_to_epoch_iter[dataset] = iterator
+        return iterator
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model, and the greedy search that validates it (section 5.3)."""
