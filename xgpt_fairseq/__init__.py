@@ -11,6 +11,6 @@ logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 from xgpt_fairseq import checkpoints
 from xgpt_fairseq.criterions import xgpt_criterion
 from xgpt_fairseq.models import xgpt
-from xgpt_fairseq.tasks import xgpt_caption
+from xgpt_fairseq.tasks import xgpt_caption, xgpt_pretrain
 
-__all__ = ["checkpoints", "xgpt", "xgpt_caption", "xgpt_criterion"]
+__all__ = ["checkpoints", "xgpt", "xgpt_caption", "xgpt_criterion", "xgpt_pretrain"]

@@ -46,7 +46,10 @@ def test_base_is_one_stack_of_layers() -> None:
         # Q, K, V; then gate and information from the query and the attended, each h wide
         "AoA refiner": linear(h, 3 * h) + 2 * linear(2 * h, h) + norm,
         "transformer layers": 12 * layer,
-        "heads": vocabulary,  # the output's bias
+        # how words and regions match, and the words' projection
+        "IDA alignment": 2 * h + linear(h, h),
+        # the output's bias; what stands before the first region, and the regions' projection
+        "heads (word bias, TIFG regions)": vocabulary + h + linear(h, h),
     }
     counts = count_parameters("xgpt_base", vocabulary_size=vocabulary, feature_dim=width)
     assert counts == expected

@@ -10,6 +10,7 @@ import torch
 from fairseq.logging import metrics
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
+from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
 
 
 class FixedModel(torch.nn.Module):
@@ -36,8 +37,12 @@ def sample_of(target: list[int], nsentences: int = 2) -> dict:
     }
 
 
-def criterion(**options) -> XGPTCriterion:
-    return XGPTCriterion(SimpleNamespace(), **{"label_smoothing": 0.0, "sentence_avg": False, **options})
+def criterion(weights: dict[str, float] | None = None, **options) -> XGPTCriterion:
+    task = SimpleNamespace(
+        objectives={"ic": OBJECTIVES["ic"](Symbols(1, 2, 3, (4, 6)), ObjectiveOptions())},
+        objective_weights=weights or {"ic": 1.0},
+    )
+    return XGPTCriterion(task, **{"label_smoothing": 0.0, "sentence_avg": False, **options})
 
 
 def plain_nll(logits: torch.Tensor, target: list[int]) -> float:
@@ -55,7 +60,7 @@ def test_loss_is_the_sum_over_words_and_never_over_padding():
     loss, sample_size, log = criterion()(FixedModel(logits), sample_of(target))
     assert float(loss.detach()) == pytest.approx(plain_nll(logits, target), rel=1e-5)
     assert sample_size == 2
-    assert (log["ntokens"], log["nsentences"], log["predictions"]) == (2, 2, 2)
+    assert (log["ntokens"], log["nsentences"], log["ic_predictions"]) == (2, 2, 2)
 
 
 def test_sentence_average_divides_by_sentences():
@@ -72,13 +77,32 @@ def test_label_smoothing_changes_the_loss_but_not_the_logged_nll():
     # word 1 is padding for `plain_nll`, so that it is added by hand
     uniform += sum(-float(torch.log_softmax(row.double(), 0)[1]) for row in logits)
     assert float(smooth.detach()) == pytest.approx(0.9 * float(plain.detach()) + 0.1 * uniform / 6, rel=1e-5)
-    assert float(log["nll_loss"]) == pytest.approx(float(plain.detach()), rel=1e-6)
+    assert float(log["ic_sum"]) == pytest.approx(float(plain.detach()), rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
 def test_label_smoothing_outside_its_range_is_refused(value):
     with pytest.raises(ValueError, match="--label-smoothing must be at least 0 and less than 1"):
         criterion(label_smoothing=value)
+
+
+def test_the_weight_scales_the_loss_and_nothing_that_is_logged_of_the_objective():
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(3))
+    plain, size, log = criterion()(FixedModel(logits), sample_of([5, 3, 4, 2]))
+    weighted, weighted_size, weighted_log = criterion({"ic": 0.3})(FixedModel(logits), sample_of([5, 3, 4, 2]))
+    assert float(weighted.detach()) == pytest.approx(0.3 * float(plain.detach()))
+    assert weighted_size == size
+    assert float(weighted_log["ic_sum"]) == float(log["ic_sum"])
+
+
+def test_a_joint_batch_is_the_weighted_sum_of_the_means():
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(4))
+    one, two = sample_of([5, 2, 1, 1]), sample_of([3, 4, 5, 2])
+    joint = {"objective": "joint", "parts": [one, two], "ntokens": 6, "nsentences": 2}
+    loss, size, log = criterion({"ic": 0.5})(FixedModel(logits), joint)
+    expected = 0.5 * (plain_nll(logits, [5, 2, 1, 1]) / 2 + plain_nll(logits, [3, 4, 5, 2]) / 4)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert (size, log["ntokens"], log["sample_size"]) == (1, 6, 1)
 
 
 def test_metrics_over_batches_are_those_of_all_their_words():

@@ -15,11 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions, teacher_forcing
+from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions, pad_right
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
 
 PAD, EOS = 1, 2
+SYMBOLS = Symbols(pad=PAD, eos=EOS, mask=20_000, words=(4, 20_000))
+ALL = {name: objective(SYMBOLS, ObjectiveOptions()) for name, objective in OBJECTIVES.items()}
+IC = {"ic": ALL["ic"]}
 
 
 class Captions(list[Tensor]):
@@ -36,9 +40,11 @@ def made_up(lengths: list[int]) -> Captions:
     return Captions(torch.tensor([*(next(numbers) for _ in range(n - 1)), EOS]) for n in lengths)
 
 
-def dataset(store: Path, lengths: list[int], rows: list[int], **options: Any) -> CaptionDataset:
+def dataset(store: Path, lengths: list[int], rows: list[int], objectives: Any = IC, **options: Any) -> CaptionDataset:
     captions = made_up(lengths)
-    return CaptionDataset(captions, np.array(rows), RegionStore(store), split="train", pad=PAD, eos=EOS, **options)
+    return CaptionDataset(
+        captions, np.array(rows), RegionStore(store), objectives, split="train", pad=PAD, **options
+    )  # fmt: skip
 
 
 # (row in the store, length) of every caption: images in any order, of 1 to 6 captions
@@ -94,13 +100,12 @@ def test_for_generation_an_image_comes_once_with_its_first_caption(
 # The collater
 
 
-@given(st.lists(st.lists(st.integers(10, 99), max_size=6), min_size=1, max_size=6))
-def test_teacher_forcing(captions: list[list[int]]) -> None:
-    target, previous = teacher_forcing([torch.tensor([*tokens, EOS]) for tokens in captions], pad=PAD, eos=EOS)
-    longest = max(map(len, captions)) + 1
-    assert target.tolist() == [[*tokens, EOS] + [PAD] * (longest - len(tokens) - 1) for tokens in captions]
-    assert previous.tolist() == [[EOS, *tokens] + [PAD] * (longest - len(tokens) - 1) for tokens in captions]
-    assert target.dtype == previous.dtype == torch.int64
+@given(st.lists(st.lists(st.integers(10, 99), min_size=1, max_size=6), min_size=1, max_size=6))
+def test_pad_right(captions: list[list[int]]) -> None:
+    padded = pad_right([np.array(tokens) for tokens in captions], PAD)
+    longest = max(map(len, captions))
+    assert padded.tolist() == [tokens + [PAD] * (longest - len(tokens)) for tokens in captions]
+    assert padded.dtype == torch.int64
 
 
 @given(CAPTIONS, st.integers(0, 5), st.data())
@@ -108,7 +113,7 @@ def test_collater_against_a_loop(
     tiny_store: Path, captions: list[tuple[int, int]], per_image: int, draw: st.DataObject
 ) -> None:
     rows, lengths = [row for row, _ in captions], [length for _, length in captions]
-    data = dataset(tiny_store, lengths, rows, captions_per_image=per_image, objective="tifg")
+    data = dataset(tiny_store, lengths, rows, captions_per_image=per_image)
     chosen = draw.draw(st.lists(st.sampled_from(range(len(data))), min_size=1, unique=True))
     items = [data[index] for index in chosen]
     batch = data.collater(items)
@@ -122,7 +127,7 @@ def test_collater_against_a_loop(
 
     assert batch["id"].tolist() == [item["id"] for row in images for item in by_image[row]]
     assert batch["image_ids"] == [data.store.image_id(row) for row in images]
-    assert (batch["objective"], batch["split"]) == ("tifg", "train")
+    assert (batch["objective"], batch["split"]) == ("ic", "train")
     assert batch["nsentences"] == len(flat)
     assert batch["ntokens"] == sum(len(tokens) for _, tokens in flat)
     assert batch["target"].tolist() == [tokens + [PAD] * (longest - len(tokens)) for _, tokens in flat]
@@ -174,7 +179,8 @@ def test_padding_of_regions_is_zero_whatever_the_memory_held(tiny_store: Path, m
         return np.full(shape, np.nan, dtype=dtype)
 
     monkeypatch.setattr(np, "empty", dirty)
-    features, _, mask = load_regions(RegionStore(tiny_store), np.arange(13))
+    images = load_regions(RegionStore(tiny_store), np.arange(13))
+    features, mask = images["features"], images["padding_mask"]
     assert mask.any()
     assert (features[mask] == 0).all()
     assert torch.isfinite(features).all()
@@ -267,8 +273,44 @@ def test_every_item_is_in_one_batch(
         assert max_tokens is None or len(batch) * max(data.num_tokens(i) for i in batch) <= max_tokens
 
 
-def test_batches_are_made_anew_in_every_epoch(tiny_store: Path) -> None:
-    assert dataset(tiny_store, [3], [0]).can_reuse_epoch_itr_across_epochs is False
+# Objectives
+
+
+def test_masks_depend_on_epoch_objective_and_pair_alone(tiny_store: Path) -> None:
+    """Whatever the batch, the worker or the number of captions an item; and another epoch or seed gives others."""
+    lengths, rows = [12, 9, 12, 7, 12], [3, 5, 3, 2, 5]
+    data = dataset(tiny_store, lengths, rows, ALL)
+    grouped = dataset(tiny_store, lengths, rows, ALL, captions_per_image=0)
+    other_seed = dataset(tiny_store, lengths, rows, ALL, seed=2)
+
+    def source(data: CaptionDataset, objective: int, epoch: int, items: list[int]) -> dict[int, list[int]]:
+        samples = [data[int(i)] for i in data.code.pack(epoch, objective, np.array(items))]
+        batch = data.collater(samples)
+        order = sorted(samples, key=lambda sample: sample["image_row"])
+        numbers = [number for sample in order for number in sample["numbers"]]
+        tokens = [[t for t in row if t != PAD] for row in batch["net_input"]["src_tokens"].tolist()]
+        return dict(zip(numbers, tokens, strict=True))
+
+    for objective in (1, 2):  # imlm, ida
+        whole = source(data, objective, 3, [0, 1, 2, 3, 4])
+        two = source(data, objective, 3, [4, 1])
+        assert len(two) == 2 and two == {number: whole[number] for number in two}
+        assert source(grouped, objective, 3, [0, 1, 2]) == whole
+        assert source(data, objective, 4, [0, 1, 2, 3, 4]) != whole
+        assert source(other_seed, objective, 3, [0, 1, 2, 3, 4]) != whole
+
+
+def test_joint_batches_hold_one_part_an_objective(tiny_store: Path) -> None:
+    data = dataset(tiny_store, [5, 4, 6], [3, 5, 3], ALL, joint=True)
+    batch = data.collater([data[i] for i in range(3)])
+    assert batch["objective"] == "joint"
+    assert [part["objective"] for part in batch["parts"]] == ["ic", "imlm", "ida", "tifg"]
+    for part in batch["parts"]:
+        turn = dataset(tiny_store, [5, 4, 6], [3, 5, 3], {part["objective"]: ALL[part["objective"]]})
+        alone = turn.collater([turn[i] for i in range(3)])
+        assert part["ntokens"] == alone["ntokens"]
+        for name, value in alone["net_input"].items():
+            assert part["net_input"][name] is value is None or torch.equal(part["net_input"][name], value)
 
 
 @pytest.fixture
@@ -276,8 +318,8 @@ def training(tiny_data: Path) -> CaptionDataset:
     """The tiny training captions as the task opens them."""
     directory = DataDirectory(tiny_data)
     return CaptionDataset(
-        directory.captions("train"), directory.pairs("train"), directory.regions,
-        split="train", pad=PAD, eos=EOS, captions_per_image=2,
+        directory.captions("train"), directory.pairs("train"), directory.regions, IC,
+        split="train", pad=PAD, captions_per_image=2,
     )  # fmt: skip
 
 

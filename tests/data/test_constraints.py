@@ -13,6 +13,7 @@ from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.constraints import read_constraints
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.objectives import build_objectives
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,9 @@ def dataset(directory: DataDirectory) -> CaptionDataset:
     """The training images 500, 123, 42, 8, 61, 3, 1000, 250, one item each."""
     dictionary = directory.vocabulary.dictionary
     return CaptionDataset(
-        directory.captions("train"), directory.pairs("train"), directory.regions, split="train",
-        pad=dictionary.pad(), eos=dictionary.eos(), first_caption_only=True, shuffle=False,
+        directory.captions("train"), directory.pairs("train"), directory.regions,
+        build_objectives(["ic"], dictionary), split="train", pad=dictionary.pad(),
+        first_caption_only=True, shuffle=False,
     )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def test_it_is_still_a_caption_dataset(directory: DataDirectory, dataset: Captio
     assert np.array_equal(constrained.sizes, dataset.sizes)
     batches = constrained.batch_by_size(indices, max_sentences=5, required_batch_size_multiple=4)
     assert sorted(int(i) for batch in batches for i in batch) == list(range(8))
-    assert constrained.can_reuse_epoch_itr_across_epochs is False
+    assert constrained.can_reuse_epoch_itr_across_epochs is True
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def regions(p: Parameters, features: np.ndarray, boxes: np.ndarray, heads: int) 
         rows.append([*feature, x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
     prefix = "encoder.regions"
     x = layer_norm(p, f"{prefix}.embedding.norm", linear(p, f"{prefix}.embedding.project", np.array(rows)))
+    return refine(p, x, heads)
+
+
+def refine(p: Parameters, x: np.ndarray, heads: int) -> np.ndarray:
+    """Appendix A.1: the refining layers."""
+    prefix = "encoder.regions"
     layer = 0
     while f"{prefix}.refiner.{layer}.qkv.weight" in p:
         name = f"{prefix}.refiner.{layer}"
@@ -90,9 +96,34 @@ def feed_forward(p: Parameters, name: str, x: np.ndarray) -> np.ndarray:
 
 def encode(p: Parameters, features: np.ndarray, boxes: np.ndarray, heads: int, layers: int, pre_norm: bool):
     """Final encoder states (N, H) of one image."""
-    x = regions(p, features, boxes, heads)
-    if "encoder.segments.weight" in p:
-        x = x + p["encoder.segments.weight"][1]
+    return encode_row(p, regions(p, features, boxes, heads) + segment(p, 1), heads, layers, pre_norm)
+
+
+def segment(p: Parameters, index: int) -> np.ndarray | float:
+    """The embedding of text (0) or regions (1)."""
+    return p["encoder.segments.weight"][index] if "encoder.segments.weight" in p else 0.0
+
+
+def embed_text(p: Parameters, tokens: list[int], positions: list[int] | None = None) -> np.ndarray:
+    """Section 3: token, position and segment embeddings (T, H)."""
+    x = np.array([p["encoder.text.tokens.weight"][token] for token in tokens])
+    x = x + np.array([p["encoder.text.positions.weight"][i] for i in positions or range(len(tokens))])
+    return layer_norm(p, "encoder.text.norm", x + segment(p, 0))
+
+
+def align(p: Parameters, words: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """IDA: each word as the regions that it aligns with, and its position and segment added back."""
+    w_v, w_m = p["encoder.alignment.region_weight"], p["encoder.alignment.product_weight"]
+    out = []
+    for x in words:
+        weights = softmax([float(w_v @ v_j + w_m @ (x * v_j)) for v_j in v])
+        out.append(sum(weight * v_j for weight, v_j in zip(weights, v, strict=True)))
+    aligned = linear(p, "encoder.alignment.project", np.array(out))
+    return aligned + p["encoder.text.positions.weight"][: len(words)] + segment(p, 0)
+
+
+def encode_row(p: Parameters, x: np.ndarray, heads: int, layers: int, pre_norm: bool = False) -> np.ndarray:
+    """Final encoder states (N, H) of one row of whatever kind."""
     for number in range(layers):
         name = f"encoder.layers.{number}"
         x = sublayer(p, f"{name}.attention_norm", x, lambda y, n=name: attend(p, n, y, y, heads), pre_norm)
@@ -113,22 +144,29 @@ def sublayer(p: Parameters, norm: str, x: np.ndarray, function, pre_norm: bool) 
     return layer_norm(p, norm, x + function(x))
 
 
-def decode(p: Parameters, tokens: list[int], states: np.ndarray, heads: int, layers: int, pre_norm: bool):
+def decode(
+    p: Parameters,
+    tokens: list[int],
+    states: np.ndarray,
+    heads: int,
+    layers: int,
+    pre_norm: bool = False,
+    positions: list[int] | None = None,
+):
     """Logits (T, V) after each of *tokens*: shared layers, causal, with attention to the image's states."""
-    x = np.array([p["encoder.text.tokens.weight"][token] for token in tokens])
-    x = x + p["encoder.text.positions.weight"][: len(tokens)]
-    if "encoder.segments.weight" in p:
-        x = x + p["encoder.segments.weight"][0]
-    x = layer_norm(p, "encoder.text.norm", x)
+    x = decode_row(p, embed_text(p, tokens, positions), states, heads, layers, pre_norm)
+    return x @ p["encoder.text.tokens.weight"].T + p["decoder.output.bias"]
+
+
+def decode_row(p: Parameters, x: np.ndarray, states: np.ndarray, heads: int, layers: int, pre_norm: bool = False):
+    """Final decoder states (T, H) of one row of whatever kind."""
     for number in range(layers):
         name = f"encoder.layers.{number}"
         norm = f"{name}.attention_norm"
         x = sublayer(p, norm, x, lambda y, n=name: attend(p, n, y, y, heads, causal=True), pre_norm)
         x = sublayer(p, norm, x, lambda y, n=name: attend(p, n, y, states, heads), pre_norm)
         x = sublayer(p, f"{name}.ffn_norm", x, lambda y, n=name: feed_forward(p, n, y), pre_norm)
-    if pre_norm:
-        x = layer_norm(p, "encoder.final_norm", x)
-    return x @ p["encoder.text.tokens.weight"].T + p["decoder.output.bias"]
+    return layer_norm(p, "encoder.final_norm", x) if pre_norm else x
 
 
 def caption_loss(logits: np.ndarray, target: list[int], label_smoothing: float = 0.0) -> float:

@@ -23,7 +23,8 @@ PARTS = {
     "region input": ("encoder.regions.embedding.",),
     "AoA refiner": ("encoder.regions.refiner.",),
     "transformer layers": ("encoder.layers.",),
-    "heads": ("decoder.output.",),
+    "IDA alignment": ("encoder.alignment.",),
+    "heads (word bias, TIFG regions)": ("decoder.",),
 }
 
 

@@ -1,6 +1,7 @@
 """The criterion `xgpt`: runs the objective that a batch was made for, and logs it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,10 @@ from fairseq.logging import metrics
 from omegaconf import II
 
 from xgpt_fairseq.objectives import OBJECTIVES
+
+# what is logged of each objective: its loss without label smoothing, how many predictions that sums and how many of them
+# are right, image-caption pairs, and whether this was training
+LOGGED = ("sum", "predictions", "correct", "pairs", "training")
 
 
 @dataclass
@@ -23,7 +28,10 @@ class XGPTCriterionConfig(FairseqDataclass):
 
 @register_criterion("xgpt", dataclass=XGPTCriterionConfig)
 class XGPTCriterion(FairseqCriterion):
-    """Sum of an objective's loss over a batch; fairseq divides by the number of predictions (or of sentences)."""
+    """Sum of an objective's loss over a batch; fairseq divides by the number of predictions (or of sentences).
+
+    A batch of several objectives ("joint") gives the weighted sum of their means, and counts as one.
+    """
 
     def __init__(self, task: Any, label_smoothing: float, sentence_avg: bool) -> None:
         super().__init__(task)
@@ -36,36 +44,84 @@ class XGPTCriterion(FairseqCriterion):
         self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[torch.Tensor, int, dict[str, Any]]:
         """Loss (scalar, summed), sample size, and what to log: sums, so that batches and workers add up."""
-        objective = OBJECTIVES[sample["objective"]]
+        if sample["objective"] != "joint":
+            return self._run(model, sample)
+        results = [self._run(model, part) for part in sample["parts"]]
+        loss = torch.stack([part_loss / part_size for part_loss, part_size, _ in results]).sum()
+        log = {key: sum(part_log[key] for _, _, part_log in results) for key in results[0][2]}
+        log |= {
+            "loss": loss.detach(),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": 1,
+        }
+        return loss, 1, log
+
+    def _run(self, model: torch.nn.Module, sample: dict[str, Any]) -> tuple[torch.Tensor, int, dict[str, Any]]:
+        objective = self.task.objectives[sample["objective"]]
         result = objective.loss(model, sample, label_smoothing=self.label_smoothing)
+        loss = result.loss * self.task.objective_weights[objective.name]
         sample_size = sample["nsentences"] if self.sentence_avg else result.predictions
-        log = {
-            "loss": result.loss.detach(),
-            "nll_loss": result.nll,
-            "correct": result.correct,
-            "predictions": result.predictions,
+        # fairseq adds logs up by key over workers, one of which may hold a dummy batch of another objective: every log
+        # has the same keys
+        log = {f"{name}_{key}": 0 for name in self.task.objectives for key in LOGGED}
+        log |= {
+            "loss": loss.detach(),
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
             "sample_size": sample_size,
+            f"{objective.name}_sum": result.plain,
+            f"{objective.name}_predictions": result.predictions,
+            f"{objective.name}_correct": 0 if result.correct is None else result.correct,
+            f"{objective.name}_pairs": sample["nsentences"],
+            f"{objective.name}_training": int(model.training),
         }
-        return result.loss, sample_size, log
+        return loss, sample_size, log
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log loss (as optimised) and nll_loss in bits a prediction, perplexity, and accuracy in percent."""
-        total = {
-            key: sum(float(log[key]) for log in logging_outputs)
-            for key in ("loss", "nll_loss", "correct", "predictions", "sample_size")
-        }
-        if total["sample_size"] == 0:
+        """Log the loss as it is optimised and, of each objective, its own.
+
+        Words: nll_loss in bits a word, perplexity, accuracy in percent. Regions: the squared error. In training also
+        updates and pairs a second. The names begin with the objective's; image captioning's stand without it too, as
+        fairseq's users know them (`nll_loss`, `ppl`, `accuracy`).
+        """
+
+        def total(name: str) -> float:
+            return sum(float(log.get(name, 0)) for log in logging_outputs)
+
+        sample_size = total("sample_size")
+        if sample_size == 0:
             return
-        predictions = total["predictions"]
-        metrics.log_scalar("loss", total["loss"] / total["sample_size"] / math.log(2), total["sample_size"], round=3)
-        metrics.log_scalar("nll_loss", total["nll_loss"] / predictions / math.log(2), predictions, round=3)
-        metrics.log_scalar("accuracy", 100 * total["correct"] / predictions, predictions, round=2)
-        metrics.log_derived("ppl", lambda meters: float(2 ** min(meters["nll_loss"].avg, 60)))
+        metrics.log_scalar("loss", total("loss") / sample_size / math.log(2), sample_size, round=3)
+        for name, objective in OBJECTIVES.items():
+            predictions = total(f"{name}_predictions")
+            if predictions == 0:
+                continue
+            if objective.measure == "mse":
+                metrics.log_scalar(f"{name}_mse", total(f"{name}_sum") / predictions, predictions, round=3)
+            else:
+                nll, accuracy = total(f"{name}_sum"), total(f"{name}_correct")
+                prefixes = ["", f"{name}_"] if name == "ic" else [f"{name}_"]
+                for prefix in prefixes:
+                    metrics.log_scalar(f"{prefix}nll_loss", nll / predictions / math.log(2), predictions, round=3)
+                    metrics.log_derived(f"{prefix}ppl", _perplexity(f"{prefix}nll_loss"))
+                    metrics.log_scalar(f"{prefix}accuracy", 100 * accuracy / predictions, predictions, round=2)
+            if total(f"{name}_training"):
+                metrics.log_scalar_sum(f"{name}_updates", 1)
+                metrics.log_speed(f"{name}_pairs_per_s", total(f"{name}_pairs"), round=1)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """All values are sums, and all workers run the same objective at a time."""
         return True
+
+
+def _perplexity(name: str) -> Callable[[Any], float | None]:
+    """2 to the power of meter *name*; None, as the meter itself, where the objective had no turn since the last log."""
+
+    def perplexity(meters: Any) -> float | None:
+        bits = meters[name].avg
+        return None if bits is None else float(2 ** min(bits, 60))
+
+    return perplexity

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.turns import IndexCode
 from xgpt_fairseq.workarounds import with_last_batch
 
 
@@ -38,15 +40,30 @@ def group_captions(image_rows: np.ndarray, captions_per_image: int) -> tuple[np.
     return order, first, np.minimum(captions_per_image, np.repeat(starts + sizes, pieces) - first)
 
 
+class Corruption(Protocol):
+    """What the data set needs of an objective: see `xgpt_fairseq.objectives.base.Objective`."""
+
+    name: str
+    uses_regions: bool
+    random: bool
+
+    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]: ...
+
+
 class CaptionDataset(FairseqDataset):
-    """Items of one image and up to *captions_per_image* of its captions.
+    """Items of one image and up to *captions_per_image* of its captions, made into batches of an objective.
+
+    An index packs epoch, objective and item (`IndexCode`); a plain item number is epoch 0 of the first objective.
 
     Args:
-        captions: token ids, item i int64 (T,) ending in *eos*; with `.sizes` (captions,).
+        captions: token ids, item i int64 (T,) ending in end of sentence; with `.sizes` (captions,).
         image_rows: (captions,) row of each caption's image in *store*.
         store: the regions.
+        objectives: what batches are made for, by name, in the order of the turns.
         split: its name; batches carry it.
-        pad, eos: ids of the dictionary's symbols.
+        pad: id of the padding symbol.
+        seed: masks depend on (seed, epoch, objective, caption).
+        joint: an item is collated for all objectives at once, to a batch of `parts`.
         captions_per_image: captions an item; 0: all of the image's.
         first_caption_only: one item an image with its first caption alone: what generation reads.
         shuffle: batches of random items of like length, new in every epoch; else the given order.
@@ -57,11 +74,12 @@ class CaptionDataset(FairseqDataset):
         captions: Any,
         image_rows: np.ndarray,
         store: RegionStore,
+        objectives: Mapping[str, Corruption],
         *,
         split: str,
         pad: int,
-        eos: int,
-        objective: str = "ic",
+        seed: int = 1,
+        joint: bool = False,
         captions_per_image: int = 1,
         first_caption_only: bool = False,
         shuffle: bool = True,
@@ -70,9 +88,11 @@ class CaptionDataset(FairseqDataset):
         self.captions = captions
         self.image_rows = np.asarray(image_rows)
         self.store = store
+        self.objectives = list(objectives.values())
         self.split = split
-        self.pad, self.eos = pad, eos
-        self.objective = objective
+        self.pad = pad
+        self.seed = seed
+        self.joint = joint
         self.captions_per_image = captions_per_image
         self.shuffle = shuffle
         per_image = 0 if first_caption_only else captions_per_image
@@ -82,55 +102,88 @@ class CaptionDataset(FairseqDataset):
         lengths = np.asarray(captions.sizes)[self.order]  # (captions,) in item order
         # the longest caption of each item decides how far the batch is padded
         ends = self.first + self.count
-        self.sizes = np.maximum.reduceat(
-            np.append(lengths, 0), np.stack([self.first, ends], axis=1).ravel()
-        )[::2].astype(np.int64)  # fmt: skip
+        self.sizes = np.maximum.reduceat(np.append(lengths, 0), np.stack([self.first, ends], axis=1).ravel())[
+            ::2
+        ].astype(np.int64)
         self.item_rows = self.image_rows[self.order[self.first]]
+        self.code = IndexCode(items=len(self.first), objectives=len(self.objectives))
 
     def __len__(self) -> int:
         return len(self.first)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Item *index*: tokens and the image's row; the regions are read by the collater, once an image."""
-        first = self.first[index]
-        tokens = [self.captions[int(i)] for i in self.order[first : first + self.count[index]]]
-        return {"id": int(index), "image_row": int(self.item_rows[index]), "captions": tokens}
+        """An item: its captions and the image's row; the regions are read by the collater, once an image."""
+        epoch, objective, item = self.code.unpack(index)
+        first = self.first[item]
+        numbers = self.order[first : first + self.count[item]].tolist()
+        return {
+            "id": item,
+            "epoch": epoch,
+            "objective": objective,
+            "image_row": int(self.item_rows[item]),
+            "numbers": numbers,
+            "captions": [self.captions[number] for number in numbers],
+        }
 
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Merge items to a batch.
+        """Merge items of one epoch and objective to a batch.
 
         Returns:
             dict: `id` (items,); `image_ids`, a list of str; `nsentences`, `ntokens`; `objective`; `split`;
-            `target` (C, T) padded on the right; `target_index` (ntokens,), the flat positions of its tokens; and
-            `net_input`: `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at padding,
-            `prev_output_tokens` (C, T), `image_index` (C,) the image of each caption, or None where each image has
-            equally many captions. I images, C captions, N regions, T tokens.
+            `target` (C, T) padded on the right, or None; `target_index` (ntokens,), the flat positions of its
+            tokens; and `net_input`, what the model is called with: `features` (I, N, D) as stored, `boxes`
+            (I, N, 4), `padding_mask` (I, N) True at padding, `image_index` (C,) the image of each caption, or None
+            where each image has equally many captions, and the objective's `src_tokens` (C, S),
+            `prev_output_tokens` (C, T) and `positions` (C, T). I images, C captions, N regions, S and T tokens.
+
+            With *joint*, `objective` is "joint" and `parts` are such batches of the same items, one an objective.
         """
         if not samples:
             return {}
         rows, image = np.unique([sample["image_row"] for sample in samples], return_inverse=True)
         # an image's captions side by side; stable, so that items keep their order otherwise
         samples = [samples[i] for i in np.argsort(image, kind="stable")]
-        captions = [tokens for sample in samples for tokens in sample["captions"]]
+        captions = [pair for sample in samples for pair in zip(sample["numbers"], sample["captions"], strict=True)]
         image_index = np.repeat(np.sort(image), [len(sample["captions"]) for sample in samples])
         per_image = np.bincount(image_index)
-        target, previous = teacher_forcing(captions, pad=self.pad, eos=self.eos)
-        features, boxes, padding_mask = load_regions(self.store, rows)
-        target_index = torch.from_numpy(np.flatnonzero(target.numpy() != self.pad))
-        return {
+        common = {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "image_ids": [self.store.image_id(int(row)) for row in rows],
             "nsentences": len(captions),
-            "ntokens": target_index.numel(),
-            "objective": self.objective,
             "split": self.split,
-            "net_input": {
-                "features": features,
-                "boxes": boxes,
-                "padding_mask": padding_mask,
-                "prev_output_tokens": previous,
-                "image_index": None if (per_image == per_image[0]).all() else torch.from_numpy(image_index),
-            },
+        }
+        images: dict[str, Any] = {
+            "image_index": None if (per_image == per_image[0]).all() else torch.from_numpy(image_index)
+        }
+        chosen = self.objectives if self.joint else [self.objectives[samples[0]["objective"]]]
+        if any(objective.uses_regions for objective in chosen):
+            images |= load_regions(self.store, rows)
+        parts = [
+            {**common, **self._collate_text(objective, captions, samples[0]["epoch"], images)} for objective in chosen
+        ]
+        if self.joint:
+            return {**common, "objective": "joint", "ntokens": sum(p["ntokens"] for p in parts), "parts": parts}
+        return parts[0]
+
+    def _collate_text(
+        self, objective: Corruption, captions: list[tuple[int, Tensor]], epoch: int, images: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The batch of *objective* but for what its objectives have in common."""
+        name = zlib.crc32(objective.name.encode())
+        examples = []
+        for number, tokens in captions:
+            rng = np.random.default_rng([self.seed, epoch, name, number]) if objective.random else None
+            # without the end of sentence: corruption adds it where it belongs
+            examples.append(objective.corrupt(tokens.numpy()[:-1], rng))
+        padding = {"positions": 0}
+        arrays = {key: pad_right([e[key] for e in examples], padding.get(key, self.pad)) for key in examples[0]}
+        target = arrays.pop("target", None)
+        target_index = None if target is None else torch.from_numpy(np.flatnonzero(target.numpy() != self.pad))
+        ntokens = sum(len(e["src_tokens"]) for e in examples) if target_index is None else target_index.numel()
+        return {
+            "objective": objective.name,
+            "ntokens": ntokens,
+            "net_input": {**(images if objective.uses_regions else {}), **arrays},
             "target": target,
             "target_index": target_index,
         }
@@ -177,29 +230,23 @@ class CaptionDataset(FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """No: batches are drawn anew in every epoch."""
-        return False
+        """Yes: the iterator of `XGPTCaptionTask` draws batches anew, and the epoch travels in the indices."""
+        return True
 
 
-def teacher_forcing(captions: Sequence[Tensor], *, pad: int, eos: int) -> tuple[Tensor, Tensor]:
-    """Targets and decoder inputs of captions that end in *eos*.
-
-    Returns:
-        tuple: target (C, T) padded on the right, and the same shifted right behind *eos* (fairseq's convention).
-    """
-    target = torch.nn.utils.rnn.pad_sequence(list(captions), batch_first=True, padding_value=pad)
-    previous = torch.full_like(target, pad)
-    previous[:, 0] = eos
-    previous[:, 1:] = target[:, :-1]
-    previous[:, 1:][target[:, :-1] == eos] = pad  # the end of a caption shorter than T is no input
-    return target, previous
+def pad_right(arrays: Sequence[np.ndarray], value: int) -> Tensor:
+    """(T_i,) arrays → int64 (C, T), padded on the right with *value*."""
+    padded = np.full((len(arrays), max(len(array) for array in arrays)), value, dtype=np.int64)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(padded)
 
 
-def load_regions(store: RegionStore, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+def load_regions(store: RegionStore, rows: np.ndarray) -> dict[str, Tensor]:
     """Read the regions of images *rows* (I,) straight into padded tensors.
 
     Returns:
-        tuple: features (I, N, D) float16 as stored, boxes (I, N, 4) float32, padding mask (I, N) True at padding.
+        dict: `features` (I, N, D) float16 as stored, `boxes` (I, N, 4) float32, `padding_mask` (I, N) True at padding.
     """
     counts = store.region_counts(rows)
     longest = int(counts.max())
@@ -211,4 +258,8 @@ def load_regions(store: RegionStore, rows: np.ndarray) -> tuple[Tensor, Tensor, 
         features[i, count:] = 0
         boxes[i, :count] = store.boxes(row)
     padding_mask = np.arange(longest)[None, :] >= counts[:, None]
-    return torch.from_numpy(features), torch.from_numpy(boxes), torch.from_numpy(padding_mask)
+    return {
+        "features": torch.from_numpy(features),
+        "boxes": torch.from_numpy(boxes),
+        "padding_mask": torch.from_numpy(padding_mask),
+    }

@@ -100,7 +100,10 @@ class RegionEncoder(nn.Module):
         )
 
     def forward(self, features: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
-        x = self.embedding(features, boxes)
+        return self.refine(self.embedding(features, boxes), mask)
+
+    def refine(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """(I, N, H) → (I, N, H): each region in view of the others."""
         for layer in self.refiner:
-            x = layer(x, mask)
-        return x
+            embedded = layer(embedded, mask)
+        return embedded

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from xgpt_fairseq.objectives.base import Objective, ObjectiveLoss
+from collections.abc import Iterable
+
+from fairseq.data import Dictionary
+
+from xgpt_fairseq.objectives.base import Objective, ObjectiveLoss, ObjectiveOptions, Symbols
 from xgpt_fairseq.objectives.ic import ImageCaptioning
+from xgpt_fairseq.objectives.ida import ImageConditionedDenoising
+from xgpt_fairseq.objectives.imlm import ImageConditionedMLM
+from xgpt_fairseq.objectives.tifg import TextConditionedImageFeatures
 
-OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (ImageCaptioning(),)}
+OBJECTIVES: dict[str, type[Objective]] = {
+    objective.name: objective
+    for objective in (ImageCaptioning, ImageConditionedMLM, ImageConditionedDenoising, TextConditionedImageFeatures)
+}
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveLoss"]
+
+def build_objectives(
+    names: Iterable[str], dictionary: Dictionary, options: ObjectiveOptions | None = None
+) -> dict[str, Objective]:
+    """The objectives *names*, in their order, for captions over *dictionary*."""
+    symbols = Symbols.of(dictionary)
+    return {name: OBJECTIVES[name](symbols, options or ObjectiveOptions()) for name in names}
+
+
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveLoss", "ObjectiveOptions", "Symbols", "build_objectives"]

@@ -1,13 +1,47 @@
-"""The one shape of all objectives, and the loss that most of them share."""
+"""The one shape of all objectives, and what several of them share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from fairseq.data import Dictionary
 from torch import Tensor
+
+from xgpt_fairseq.data.vocabulary import MASK
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """The ids that corruption needs: padding, end of sentence, mask, and the range of words (first, one past last)."""
+
+    pad: int
+    eos: int
+    mask: int
+    words: tuple[int, int]
+
+    @classmethod
+    def of(cls, dictionary: Dictionary) -> Symbols:
+        """Those of *dictionary*, where `<mask>` follows the words (see `learn_vocabulary`)."""
+        mask = dictionary.index(MASK)
+        return cls(pad=dictionary.pad(), eos=dictionary.eos(), mask=mask, words=(dictionary.nspecial, mask))
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """Options of the objectives; the defaults are the paper's."""
+
+    imlm_fragment_ratio: float = 0.5
+    ida_mask_ratio: float = 0.3
+    ida_spans: str = "poisson"
+    ida_placeholder: str = "single"
+    ida_keep_regions: bool = False
+    tifg_regions: int = 100
 
 
 @dataclass(frozen=True)
@@ -15,26 +49,67 @@ class ObjectiveLoss:
     """The loss of one batch, summed over what it predicts.
 
     Attributes:
-        loss: scalar, sum over predictions (nats): what is optimised.
-        nll: scalar, the same without label smoothing.
+        loss: scalar, sum over predictions (nats, or squared error): what is optimised.
+        plain: scalar, the same without label smoothing.
         predictions: how many predictions the sums run over.
-        correct: how many of them are right.
+        correct: how many of them are right; None where that has no meaning.
     """
 
     loss: Tensor
-    nll: Tensor
+    plain: Tensor
     predictions: int
-    correct: Tensor
+    correct: Tensor | None
 
 
 class Objective(Protocol):
-    """How a batch becomes a loss. Objectives hold no state and no parameters: those are the model's."""
+    """How captions are corrupted, and how a batch of them becomes a loss. All parameters are the model's.
+
+    Attributes:
+        name: its name in the paper, lower case.
+        uses_regions: whether its batches carry the images.
+        random: whether `corrupt` draws random numbers.
+        measure: what its loss is called in the log: `nll` (bits) or `mse`.
+    """
 
     name: str
+    uses_regions: bool
+    random: bool
+    measure: str
+
+    def __init__(self, symbols: Symbols, options: ObjectiveOptions) -> None: ...
+
+    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+        """What a caption *tokens* (T,), without end of sentence, becomes: arrays that the collater pads.
+
+        `src_tokens` encoder text; `prev_output_tokens` decoder text; `positions` of the decoder text where they are
+        not 0, 1, …; `target` the words to predict (padding where none is).
+        """
+        ...
 
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
         """Run *model* on a collated batch of this objective."""
         ...
+
+
+class WordObjective:
+    """What the objectives share that predict words."""
+
+    measure = "nll"
+
+    def __init__(self, symbols: Symbols, options: ObjectiveOptions) -> None:
+        self.symbols = symbols
+        self.options = options
+
+    def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
+        """Cross entropy of the target words; padding is never projected to the vocabulary."""
+        logits, _ = model(**sample["net_input"], output_index=sample["target_index"])  # (M, V)
+        target = sample["target"].view(-1).index_select(0, sample["target_index"])  # (M,)
+        return word_loss(logits, target, label_smoothing=label_smoothing)
+
+    def whole_sentence(self, tokens: np.ndarray) -> Arrays:
+        """The decoder predicts every token and the end of sentence, from the start."""
+        eos = self.symbols.eos
+        return {"prev_output_tokens": np.append(eos, tokens), "target": np.append(tokens, eos)}
 
 
 def word_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> ObjectiveLoss:
@@ -51,4 +126,4 @@ def word_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> Obje
     if label_smoothing > 0:
         loss = F.cross_entropy(logits, target, reduction="sum", label_smoothing=label_smoothing)
     correct = (logits.detach().argmax(dim=-1) == target).sum()
-    return ObjectiveLoss(loss=loss, nll=nll.detach(), predictions=target.numel(), correct=correct)
+    return ObjectiveLoss(loss=loss, plain=nll.detach(), predictions=target.numel(), correct=correct)

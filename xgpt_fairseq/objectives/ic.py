@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
-import torch
-
-from xgpt_fairseq.objectives.base import ObjectiveLoss, word_loss
+from xgpt_fairseq.objectives.base import Arrays, WordObjective
 
 
-class ImageCaptioning:
+class ImageCaptioning(WordObjective):
     """Encoder: the regions. Decoder: the caption shifted right; predicts every token and the end of sentence."""
 
     name = "ic"
+    uses_regions = True
+    random = False
 
-    def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
-        """-Σ_t log p(w_t | w_<t, v) over the captions of the batch; padding is never projected to the vocabulary."""
-        logits, _ = model(**sample["net_input"], output_index=sample["target_index"])  # (M, V)
-        target = sample["target"].view(-1).index_select(0, sample["target_index"])  # (M,)
-        return word_loss(logits, target, label_smoothing=label_smoothing)
+    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+        """Nothing is corrupted: the encoder sees no text."""
+        return self.whole_sentence(tokens)

@@ -6,22 +6,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from fairseq.data import data_utils
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 from xgpt_fairseq.criterions import xgpt_criterion as xgpt_criterion  # registers --criterion xgpt
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
-from xgpt_fairseq.data.constraints import read_constraints
+from xgpt_fairseq.data.constraints import ConstrainedDataset, read_constraints
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.turns import take_turns
 from xgpt_fairseq.data.vocabulary import MASK, Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.captions import read_references
-from xgpt_fairseq.evaluation.online import OnlineScorer
+from xgpt_fairseq.evaluation.online import SUMS, OnlineScorer
+from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
 from xgpt_fairseq.workarounds import RepeatBlock, sample_for_search
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,8 @@ class XGPTCaptionConfig(FairseqDataclass):
         default=None,
         metadata={"help": "for --constraints: lines of an image id and, tab-separated, phrases its caption must hold"},
     )
+    seed: int = II("common.seed")
+    update_freq: Any = II("optimization.update_freq")  # noqa: RUF009  (a string, for fairseq to look up)
 
 
 @register_task("xgpt_caption", dataclass=XGPTCaptionConfig)
@@ -63,8 +68,18 @@ class XGPTCaptionTask(FairseqTask):
         self.vocabulary: Vocabulary = directory.vocabulary
         self._scorers: dict[str, OnlineScorer] = {}
         self._greedy: Any = None
+        self.objective_weights = self.choose_objectives(cfg)
+        self.objectives = build_objectives(self.objective_weights, self.target_dictionary, self.objective_options(cfg))
         if cfg.captions_per_image < 1:
             raise DataError(f"--captions-per-image must be at least 1, got {cfg.captions_per_image}")
+
+    def choose_objectives(self, cfg: Any) -> dict[str, float]:
+        """The objectives that train, in the order of their turns, with their weights."""
+        return {"ic": 1.0}
+
+    def objective_options(self, cfg: Any) -> ObjectiveOptions:
+        """The objectives' options."""
+        return ObjectiveOptions()
 
     @classmethod
     def setup_task(cls, cfg: XGPTCaptionConfig, **kwargs: Any) -> "XGPTCaptionTask":
@@ -112,9 +127,11 @@ class XGPTCaptionTask(FairseqTask):
             self.directory.captions(split),
             self.directory.pairs(split),
             self.directory.regions,
+            build_objectives(["ic"], dictionary) if generating else self.objectives,
             split=split,
             pad=dictionary.pad(),
-            eos=dictionary.eos(),
+            seed=self.cfg.seed,
+            joint=self.joint and not generating,
             captions_per_image=self.cfg.captions_per_image if training else 0,
             first_caption_only=generating,
             shuffle=training,
@@ -145,20 +162,29 @@ class XGPTCaptionTask(FairseqTask):
         grouped_shuffling: bool = False,
         update_epoch_batch_itr: bool = False,
     ) -> EpochBatchIterator:
-        """fairseq's iterator, with batches drawn anew in every epoch and one set of worker processes for all of them.
+        """An iterator that draws batches anew in every epoch, orders them in turns, and keeps its workers.
 
-        fairseq either keeps its batches (and the workers) or builds a new iterator for each epoch, which waits up to
-        ten seconds for the old one's workers.
+        fairseq's own either keeps its batches too, or is built anew for each epoch and then waits up to ten seconds
+        for the old one's workers. The order depends on (seed, epoch) alone, so that all ranks and a resumed run agree.
         """
         if dataset in self.dataset_to_epoch_iter and not (disable_iterator_cache or update_epoch_batch_itr):
             return self.dataset_to_epoch_iter[dataset]
+        captions = dataset.dataset if isinstance(dataset, ConstrainedDataset) else dataset
 
         def draw_batches(dataset: Any, epoch: int) -> list[Any]:
             with data_utils.numpy_seed(seed + epoch):
                 indices = dataset.ordered_indices()
             if max_positions is not None:
                 indices = self.filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
-            return dataset.batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+            batches = dataset.batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+            return take_turns(
+                batches,
+                epoch=epoch if captions.shuffle else 0,  # validation's masks stay the same
+                objectives=1 if captions.joint else len(captions.objectives),
+                block=num_shards * (self._update_freq(epoch) if captions.shuffle else 1),
+                code=captions.code,
+                rng=np.random.default_rng([seed, epoch]) if captions.shuffle else None,
+            )
 
         iterator = EpochBatchIterator(
             dataset=dataset,
@@ -170,6 +196,7 @@ class XGPTCaptionTask(FairseqTask):
             num_workers=num_workers,
             epoch=epoch,
             buffer_size=data_buffer_size,
+            disable_shuffling=True,  # the turns are in order already
             skip_remainder_batch=skip_remainder_batch,
             grouped_shuffling=grouped_shuffling,
             reuse_dataloader=True,
@@ -178,6 +205,17 @@ class XGPTCaptionTask(FairseqTask):
         if not disable_iterator_cache:
             self.dataset_to_epoch_iter[dataset] = iterator
         return iterator
+
+    def _update_freq(self, epoch: int) -> int:
+        """--update-freq of *epoch* (1, 2, …): a number for each epoch, the last for all that follow."""
+        freq = self.cfg.update_freq
+        freq = [freq] if isinstance(freq, int) else list(freq)
+        return freq[min(epoch, len(freq)) - 1]
+
+    @property
+    def joint(self) -> bool:
+        """Whether all objectives share one update."""
+        return False
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model, and the greedy search that validates it (section 5.3)."""
@@ -233,16 +271,29 @@ class XGPTCaptionTask(FairseqTask):
         """The data directory's vocabulary, which decodes to text as a person writes it; or the BPE that is named."""
         return super().build_bpe(args) or self.vocabulary
 
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """Step with a gradient of 0, not none, where the update's objective did not reach a parameter.
+
+        legacy_ddp and FP16 give such parameters a gradient of 0, so that Adam's moments decay; a single process in
+        float32 would leave them alone, and the number of processes would change the result.
+        """
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        super().optimizer_step(optimizer, model, update_num)
+
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
         """The loss of the criterion and, with --eval-captions, what the metrics of greedy captions sum."""
         loss, sample_size, log = super().valid_step(sample, model, criterion)
         if self.cfg.eval_captions:
-            log.update(self._score_greedy_captions(sample))
+            scored = sample["objective"] in ("ic", "joint")
+            log.update(self._score_greedy_captions(sample) if scored else dict.fromkeys(SUMS, 0.0))
         return loss, sample_size, log
 
     def _score_greedy_captions(self, sample: dict[str, Any]) -> dict[str, float]:
         scorer = self._scorers[sample["split"]]
-        images = {name: sample["net_input"][name] for name in ("features", "boxes", "padding_mask")}
+        net_input = sample["parts"][0]["net_input"] if sample["objective"] == "joint" else sample["net_input"]
+        images = {name: net_input[name] for name in ("features", "boxes", "padding_mask")}
         with torch.no_grad():
             hypotheses = self._greedy.generate([], {"net_input": images})
         captions = [self.to_text(hypothesis[0]["tokens"]) for hypothesis in hypotheses]

@@ -1,0 +1,143 @@
+"""The four objectives in turns, through fairseq-train."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from programs import PLUGIN, SMALL, generate, generated, logged, run, train, train_in_two_processes
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+
+PRETRAIN = ["--task", "xgpt_pretrain", "--batch-size", "4"]
+NO_DROPOUT = ["--dropout", "0", "--attention-dropout", "0"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoint_last.pt")["model"]
+
+
+def test_four_objectives_train_validate_and_lead_to_captions(tiny_data, tmp_path):
+    done = train(tiny_data, tmp_path / "stage1", *PRETRAIN, "--max-epoch", "3", "--tensorboard-logdir", tmp_path / "tb")
+    log = done.stdout
+    for name in ("ic_nll_loss", "imlm_nll_loss", "ida_nll_loss", "tifg_mse"):
+        assert logged(log, name, "train")[-1] < logged(log, name, "train")[0], name
+        assert len(logged(log, name, "valid")) == 3
+    for name in ("ic", "imlm", "ida", "tifg"):
+        updates = logged(log, f"{name}_updates", "train")
+        assert len(set(updates)) == 1 and updates[0] > 0
+        assert all(speed > 0 for speed in logged(log, f"{name}_pairs_per_s", "train"))
+    assert len(logged(log, "imlm_ppl", "valid")) == len(logged(log, "ida_accuracy", "valid")) == 3
+    assert list((tmp_path / "tb").rglob("*tfevents*"))
+
+    # in domain, from the average, then fine-tuning on captions alone
+    run("xgpt-average-checkpoints", "--checkpoints", tmp_path / "stage1", "--best", "2", "--output", tmp_path / "a.pt")
+    train(
+        tiny_data, tmp_path / "stage2", *PRETRAIN, "--finetune-from-model", tmp_path / "a.pt", "--max-epoch", "1",
+        "--objective-weights", "ic=1,imlm=0.3,ida=0.3,tifg=0.3", "--lr", "1e-5",
+    )  # fmt: skip
+    stage3 = train(
+        tiny_data, tmp_path / "stage3", "--finetune-from-model", tmp_path / "stage2" / "checkpoint_last.pt",
+        "--max-update", "1",
+    )  # fmt: skip
+    assert logged(stage3.stdout, "nll_loss")[0] < logged(log, "ic_nll_loss")[0]
+    generate(tiny_data, tmp_path / "stage3" / "checkpoint_last.pt", tmp_path, "--beam", "2")
+    assert generated(tmp_path)
+
+
+def test_joint_schedule_makes_one_update_of_all(tiny_data, tmp_path):
+    log = train(
+        tiny_data, tmp_path, *PRETRAIN, "--objective-schedule", "joint", "--max-update", "3", "--eval-captions",
+        "--captions-per-image", "2", "--update-freq", "2",
+    ).stdout  # fmt: skip
+    assert [logged(log, f"{name}_updates", "train") for name in ("ic", "imlm", "ida", "tifg")] == [[3.0]] * 4
+    assert logged(log, "cider", "valid")
+
+
+def test_every_weight_but_one_at_0_is_that_objective_alone(tiny_data, tmp_path):
+    options = [*PRETRAIN, "--max-update", "5"]
+    train(tiny_data, tmp_path / "zero", *options, "--objective-weights", "ic=1,imlm=0,ida=0,tifg=0")
+    train(tiny_data, tmp_path / "alone", *options, "--objectives", "ic")
+    train(tiny_data, tmp_path / "caption", *options, "--task", "xgpt_caption")
+    zero, alone, caption = (weights(tmp_path / name) for name in ("zero", "alone", "caption"))
+    assert all(torch.equal(zero[name], alone[name]) for name in zero)
+    assert all(torch.equal(zero[name], caption[name]) for name in zero)
+
+
+def test_two_processes_equal_one_with_update_freq_2(tiny_data, tmp_path):
+    """Losses and weights to 1e-5, dropout off; the number of batches is odd, so that a block is divided anew."""
+    options = [*PRETRAIN, *NO_DROPOUT, "--max-epoch", "2", "--clip-norm", "5"]
+    one = train(tiny_data, tmp_path / "one", *options, "--update-freq", "2")
+    two = train_in_two_processes(tiny_data, tmp_path / "two", *options)
+    assert "training on 2 devices" in two.stdout
+    for name in ("loss", "ic_nll_loss", "imlm_nll_loss", "ida_nll_loss", "tifg_mse"):
+        ours, theirs = logged(one.stdout, name), logged(two.stdout, name)
+        assert len(ours) == len(theirs) > 4
+        assert ours == pytest.approx(theirs, abs=1.01e-3)  # as printed
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
+    """SIGKILL in mid-epoch, started again: bit for bit what a run that was never stopped ends with."""
+    options = [*PRETRAIN, "--max-epoch", "2", "--save-interval-updates", "3", "--num-workers", "1"]
+    train(tiny_data, tmp_path / "whole", *options)
+    command = [
+        "fairseq-train", str(tiny_data), "--user-dir", str(PLUGIN), "--arch", "xgpt_demo", *SMALL,
+        "--criterion", "xgpt", "--optimizer", "adam", "--lr", "1e-3", "--cpu", "--log-format", "simple",
+        "--log-interval", "1", "--save-dir", str(tmp_path / "killed"), *options,
+    ]  # fmt: skip
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for _ in range(600):
+        if list((tmp_path / "killed").glob("checkpoint_1_*.pt")):
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    stopped = load_checkpoint(tmp_path / "killed" / "checkpoint_last.pt")
+    assert stopped["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0  # in mid-epoch
+    again = train(tiny_data, tmp_path / "killed", *options)
+    assert re.search(r"Loaded checkpoint .*checkpoint_last\.pt \(epoch 1 @ \d+ updates\)", again.stdout)
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--objectives", "ic,itm"], "--objectives: unknown objective itm; known: ic, imlm, ida, tifg"),
+        (["--objectives", "ic,ic"], "an objective is named twice"),
+        (["--objective-weights", "imlm=x"], "--objective-weights imlm=x: expected name=number"),
+        (["--objectives", "ic", "--objective-weights", "ida=1"], "ida is not among --objectives ic"),
+        (["--objective-weights", "ic=0,imlm=0,ida=0,tifg=0"], "nothing is left to train"),
+        (["--ida-mask-ratio", "1.5"], "--ida-mask-ratio must be between 0 and 1, got 1.5"),
+    ],
+    ids=str,
+)
+def test_options_are_checked(tiny_data, tmp_path, arguments, message):
+    from types import SimpleNamespace
+
+    from xgpt_fairseq.data.directory import DataDirectory
+    from xgpt_fairseq.errors import DataError
+    from xgpt_fairseq.tasks.xgpt_pretrain import XGPTPretrainConfig, XGPTPretrainTask
+
+    options = {name[2:].replace("-", "_"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
+    if "ida_mask_ratio" in options:
+        options["ida_mask_ratio"] = float(options["ida_mask_ratio"])
+    cfg = SimpleNamespace(**{**vars(XGPTPretrainConfig(data=str(tiny_data))), **options})
+    with pytest.raises(DataError, match=re.escape(message)):
+        XGPTPretrainTask(cfg, DataDirectory(tiny_data))

@@ -1,0 +1,83 @@
+"""The order of batches: which objective sees which pairs, in which update, on which rank.
+
+fairseq deals a list of batches to its ranks like cards and groups each rank's `--update-freq` batches to an update.
+So one update takes a block of world size × update-freq batches that lie side by side in the list. In turns ("we
+calculate task-specific loss in turns and update the model for each task in every pre-training iteration", section
+4.3), an iteration is the same block once for each objective: every objective sees the same pairs, each update is of
+one objective, on all ranks alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Batch = np.ndarray
+
+
+@dataclass(frozen=True)
+class IndexCode:
+    """Packs (epoch, objective, item) into the one integer that a data loader hands to its workers.
+
+    The epoch travels with the index because worker processes outlive it: masks must change from epoch to epoch.
+    """
+
+    items: int
+    objectives: int
+
+    def pack(self, epoch: int, objective: int, item: np.ndarray) -> np.ndarray:
+        """Indices (n,) of items (n,)."""
+        return (epoch * self.objectives + objective) * self.items + np.asarray(item, dtype=np.int64)
+
+    def unpack(self, index: int) -> tuple[int, int, int]:
+        """(epoch, objective, item) of an index."""
+        turn, item = divmod(int(index), self.items)
+        epoch, objective = divmod(turn, self.objectives)
+        return epoch, objective, item
+
+
+def in_blocks(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
+    """Cut *batches* into blocks of exactly *size*, no item dropped or doubled, and no batch empty if it can be helped.
+
+    The items of an incomplete last block are divided anew into *size* smaller batches; if there are not enough of
+    them, they join the batches of the block before. (An empty batch would stand for a dummy whose gradient fairseq
+    ignores but whose size it counts.)
+    """
+    whole = len(batches) - len(batches) % size
+    blocks = [list(batches[i : i + size]) for i in range(0, whole, size)]
+    if whole < len(batches):
+        rest = np.concatenate(list(batches[whole:]))
+        pieces = np.array_split(rest, size)
+        if len(rest) >= size or not blocks:
+            blocks.append(pieces)
+        else:
+            blocks[-1] = [np.concatenate(pair) for pair in zip(blocks[-1], pieces, strict=True)]
+    return blocks
+
+
+def take_turns(
+    batches: Sequence[Batch],
+    *,
+    epoch: int,
+    objectives: int,
+    block: int,
+    code: IndexCode,
+    rng: np.random.Generator | None,
+) -> list[list[int]]:
+    """The batches of an epoch in the order of training, as lists of packed indices.
+
+    Args:
+        batches: the epoch's batches of items, each pair in one of them.
+        objectives: how many objectives take turns.
+        block: batches an update, over all ranks: world size × update-freq.
+        rng: shuffles the batches; seeded by (seed, epoch) alone, so that all ranks and every resumed run agree. None
+            leaves them in order.
+    """
+    shuffled = list(batches) if rng is None else [batches[i] for i in rng.permutation(len(batches))]
+    order: list[list[int]] = []
+    for same_pairs in in_blocks(shuffled, block):
+        for objective in range(objectives):
+            order += [code.pack(epoch, objective, batch).tolist() for batch in same_pairs]
+    return order

@@ -1,0 +1,36 @@
+"""The attention-driven image-text matching of IDA (section 4.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Alignment(nn.Module):
+    """Each word as the regions that it aligns with:
+
+        A_ij = w_t · x_i + w_v · v_j + w_m · (x_i ⊙ v_j)        aligned_i = W Σ_j softmax_j(A_ij) v_j + b
+
+    w_t · x_i is the same for all j and drops out of the softmax, so there is no w_t here. The rest is one batched
+    product, (x_i ⊙ w_m + w_v) · v_j: nothing of size T × N × H is ever built.
+
+    Shape:
+        words (C, T, H); regions (I, N, H), one row an image; mask (I, 1, 1, N) True at real regions; *image_index*
+        (C,) or None as in `EncoderStates`; output (C, T, H).
+    """
+
+    def __init__(self, *, hidden_size: int) -> None:
+        super().__init__()
+        self.region_weight = nn.Parameter(torch.empty(hidden_size).normal_(0, 0.02))
+        self.product_weight = nn.Parameter(torch.empty(hidden_size).normal_(0, 0.02))
+        self.project = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, words: Tensor, regions: Tensor, mask: Tensor, image_index: Tensor | None) -> Tensor:
+        if image_index is not None:
+            regions, mask = regions.index_select(0, image_index), mask.index_select(0, image_index)
+        queries = words * self.product_weight + self.region_weight  # (C, T, H)
+        queries = queries.view(regions.size(0), -1, words.size(-1))  # the words of an image's captions side by side
+        scores = queries @ regions.transpose(1, 2)  # (I, C / I · T, N)
+        scores = scores.masked_fill(~mask.squeeze(1), float("-inf"))
+        weights = torch.softmax(scores.float(), dim=-1).to(regions.dtype)
+        return self.project((weights @ regions).view_as(words))

@@ -1,0 +1,117 @@
+"""The decoder: the encoder's own layers, run causally over words or regions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.models import FairseqIncrementalDecoder
+from torch import Tensor, nn
+
+from xgpt_fairseq.models.encoder import XGPTEncoder, kept_images
+from xgpt_fairseq.models.layers import EncoderStates
+from xgpt_fairseq.models.text import WordPrediction
+
+
+class XGPTDecoder(FairseqIncrementalDecoder):
+    """The encoder's own layers, run causally over the text and with attention to the encoder's final states."""
+
+    def __init__(
+        self, dictionary: Dictionary, encoder: XGPTEncoder, *, max_positions: int, region_output_dim: int
+    ) -> None:
+        super().__init__(dictionary)
+        # Outside the module registry, so that shared parameters have one name, the encoder's, in a state dict.
+        object.__setattr__(self, "shared", encoder)
+        self.output = WordPrediction(vocabulary_size=len(dictionary))
+        self._max_positions = max_positions
+        hidden_size = encoder.text.tokens.embedding_dim
+        self.region_start = nn.Parameter(torch.empty(hidden_size).normal_(0, 0.02))  # TIFG: before the first region
+        self.region_output = nn.Linear(hidden_size, region_output_dim)
+
+    shared: XGPTEncoder
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, Any] | None = None,
+        incremental_state: dict[str, dict[str, Tensor]] | None = None,
+        output_index: Tensor | None = None,
+        positions: Tensor | None = None,
+        **unused: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Predict the next token at each position.
+
+        Args:
+            prev_output_tokens: (C, T) the text so far, end-of-sentence first, padded on the right.
+            encoder_out: what the encoder returned.
+            incremental_state: cache of a search; only the last position is computed then.
+            positions: (C, T) positions of the tokens where they are not 0, 1, …
+            output_index: (M,) flat positions (row · T + column) to predict at; None: everywhere.
+
+        Returns:
+            tuple: logits (C, T, V), or (M, V) with *output_index*, and what fairseq expects beside them (no
+            attention weights are kept).
+        """
+        x = self.extract_features(prev_output_tokens, encoder_out, incremental_state, positions)  # (C, T, H)
+        return self.predict_words(x, output_index), {"attn": [None]}
+
+    def predict_words(self, states: Tensor, output_index: Tensor | None) -> Tensor:
+        """Logits of states (C, T, H), everywhere or at the flat positions *output_index* (M,)."""
+        if output_index is not None:
+            states = states.reshape(-1, states.size(-1)).index_select(0, output_index)  # (M, H)
+        return self.output(states, self.shared.text.tokens.weight)
+
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, Any] | None,
+        incremental_state: dict[str, dict[str, Tensor]] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """The decoder's final states (C, T, H), T = 1 in incremental decoding."""
+        assert encoder_out is not None, "the decoder needs the encoder's output"
+        if positions is None:
+            positions = torch.arange(prev_output_tokens.size(1), device=prev_output_tokens.device)  # (T,)
+        if incremental_state is not None:
+            prev_output_tokens, positions = prev_output_tokens[:, -1:], positions[..., -1:]
+        x = self.shared.text(prev_output_tokens, positions, self.shared.segment(0))
+        return self._decode(x, encoder_out["images"], incremental_state)
+
+    def predict_regions(self, embedded: Tensor, encoder_out: dict[str, Any]) -> Tensor:
+        """Each region from the caption and the regions before it (TIFG).
+
+        Args:
+            embedded: (C, N, H) the regions' embeddings before the refiner, which would show each region the others.
+
+        Returns:
+            Tensor: (C, N, H or D) predicted representations.
+        """
+        start = self.region_start.expand(embedded.size(0), 1, -1)
+        x = torch.cat([start, embedded[:, :-1]], dim=1)  # shifted right: (C, N, H)
+        return self.region_output(self._decode(self.shared._with_segment(x, 1), encoder_out["images"], None))
+
+    def _decode(
+        self, x: Tensor, images: EncoderStates, incremental_state: dict[str, dict[str, Tensor]] | None
+    ) -> Tensor:
+        for number, layer in enumerate(self.shared.layers):
+            cache = None if incremental_state is None else incremental_state.setdefault(f"layer{number}", {})
+            x = layer.decode(x, images, cache)  # type: ignore[operator]
+        return self.shared.final_norm(x)
+
+    def reorder_incremental_state(
+        self, incremental_state: dict[str, dict[str, Tensor]], new_order: Tensor, **unused: Any
+    ) -> None:
+        """Make each row of the caches continue row new_order[row]; drop the images whose search has ended."""
+        for cache in incremental_state.values():
+            rows, images = cache["self_key"].size(0), cache["cross_key"].size(0)
+            kept = kept_images(new_order, rows=rows, images=images)
+            for name in ("self_key", "self_value"):
+                cache[name] = cache[name].index_select(0, new_order)
+            if kept is not None:
+                for name in ("cross_key", "cross_value"):
+                    cache[name] = cache[name].index_select(0, kept)
+
+    def max_positions(self) -> int:
+        """Longest text in tokens."""
+        return self._max_positions

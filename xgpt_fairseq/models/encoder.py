@@ -1,0 +1,182 @@
+"""The encoder: regions, captions, or both together, through the stack of layers that the decoder shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.models import FairseqEncoder
+from torch import Tensor, nn
+
+from xgpt_fairseq.models.alignment import Alignment
+from xgpt_fairseq.models.layers import EncoderStates, TransformerLayer
+from xgpt_fairseq.models.regions import RegionEncoder
+from xgpt_fairseq.models.text import TextEmbedding
+
+
+class XGPTEncoder(FairseqEncoder):
+    """Regions and captions → the layers, every position seeing all positions of its row."""
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        *,
+        feature_dim: int,
+        hidden_size: int,
+        layers: int,
+        heads: int,
+        ffn_size: int,
+        refine_layers: int,
+        max_positions: int,
+        dropout: float,
+        attention_dropout: float,
+        normalize_before: bool,
+        normalize_regions: bool,
+        segment_embedding: bool,
+    ) -> None:
+        super().__init__(dictionary)
+        self.text = TextEmbedding(
+            vocabulary_size=len(dictionary),
+            padding_idx=dictionary.pad(),
+            hidden_size=hidden_size,
+            max_positions=max_positions,
+            dropout=dropout,
+        )
+        self.regions = RegionEncoder(
+            feature_dim=feature_dim,
+            hidden_size=hidden_size,
+            heads=heads,
+            refine_layers=refine_layers,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            normalize=normalize_regions,
+        )
+        self.alignment = Alignment(hidden_size=hidden_size)
+        self.padding_idx = dictionary.pad()
+        self.segments = nn.Embedding(2, hidden_size) if segment_embedding else None  # 0: text, 1: regions
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                hidden_size=hidden_size,
+                heads=heads,
+                ffn_size=ffn_size,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                normalize_before=normalize_before,
+            )
+            for _ in range(layers)
+        )
+        # post-layer-norm layers end in a LayerNorm of their own
+        self.final_norm = nn.LayerNorm(hidden_size) if normalize_before else nn.Identity()
+
+    def segment(self, index: int) -> Tensor | None:
+        """The embedding (H,) of modality *index* (0 text, 1 regions), or None where the model has none."""
+        return None if self.segments is None else self.segments.weight[index]
+
+    def forward(
+        self,
+        features: Tensor | None = None,
+        boxes: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+        image_index: Tensor | None = None,
+        src_tokens: Tensor | None = None,
+        text_mode: str = "joint",
+    ) -> dict[str, Any]:
+        """Encode images, captions, or both together.
+
+        Args:
+            features: (I, N, D) region features, as stored (float16); None: captions alone.
+            boxes: (I, N, 4) x1 y1 x2 y2 in 0..1.
+            padding_mask: (I, N), True at padding.
+            image_index: (C,) image of each caption; None where captions come in equal groups, image by image.
+            src_tokens: (C, S) captions, padded on the right; None: images alone.
+            text_mode: with both, `joint`: [regions ; text] (IMLM); `aligned`: each word as the regions that it aligns
+                with, alone (IDA); `aligned+regions`: [regions ; aligned words].
+
+        Returns:
+            dict: `images` (`EncoderStates`; one row a caption where there is text), and `rows`: how many decoder rows
+            the states stand for.
+        """
+        if features is None:
+            assert src_tokens is not None, "there is nothing to encode"
+            x, mask = self._embed_text(src_tokens)
+            return self._encode(x, mask)
+        assert boxes is not None and padding_mask is not None
+        region_mask = ~padding_mask[:, None, None, :]  # (I, 1, 1, N)
+        regions = self.regions(features, boxes, region_mask)  # (I, N, H)
+        if src_tokens is None:
+            return self._encode(self._with_segment(regions, 1), region_mask, image_index)
+        x, mask = self._embed_text(src_tokens)  # (C, S, H), (C, 1, 1, S)
+        if text_mode != "joint":
+            x = self.alignment(x, regions, region_mask, image_index)
+            x = self._with_segment(x + self.text.positions.weight[: x.size(1)], 0)
+        if text_mode != "aligned":
+            rows = image_of_each(src_tokens.size(0), regions.size(0), image_index, regions.device)  # (C,)
+            regions, region_mask = regions.index_select(0, rows), region_mask.index_select(0, rows)
+            x = torch.cat([self._with_segment(regions, 1), x], dim=1)  # (C, N + S, H)
+            mask = torch.cat([region_mask, mask], dim=-1)
+        return self._encode(x, mask)
+
+    def _embed_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        return self.text(tokens, positions, self.segment(0)), tokens.ne(self.padding_idx)[:, None, None, :]
+
+    def _with_segment(self, x: Tensor, index: int) -> Tensor:
+        segment = self.segment(index)
+        return x if segment is None else x + segment
+
+    def _encode(self, x: Tensor, mask: Tensor, image_index: Tensor | None = None) -> dict[str, Any]:
+        rows = x.size(0)
+        for layer in self.layers:
+            x = layer.encode(x, mask)  # type: ignore[operator]  # a ModuleList forgets its modules' class
+        return {"images": EncoderStates(self.final_norm(x), mask, image_index), "rows": rows}
+
+    def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
+        """Follow a search without copying states for its beams.
+
+        The rows of an image stay adjacent in every fairseq search, so the states stay one row an image, and only
+        images whose search has ended are taken out. *new_order* (rows,) first repeats each image once a beam.
+
+        Raises:
+            ValueError: where *new_order* moves rows between images (checked on CPU only: a check waits for the GPU).
+        """
+        images: EncoderStates = encoder_out["images"]
+        kept = kept_images(new_order, rows=encoder_out["rows"], images=images.states.size(0))
+        if kept is not None:
+            images = EncoderStates(images.states.index_select(0, kept), images.mask.index_select(0, kept))
+        return {"images": images, "rows": new_order.numel()}
+
+    def max_positions(self) -> int:
+        """The number of regions has no limit of the model's own."""
+        return 100_000
+
+
+def image_of_each(captions: int, images: int, image_index: Tensor | None, device: torch.device) -> Tensor:
+    """(C,) the image of each caption, where None stands for equal groups."""
+    if image_index is not None:
+        return image_index
+    return torch.arange(images, device=device).repeat_interleave(captions // images)
+
+
+def kept_images(new_order: Tensor, *, rows: int, images: int) -> Tensor | None:
+    """Which images a reordering keeps: their indices, or None when it keeps all of them.
+
+    Args:
+        new_order: (new rows,), the old row that each new row continues; rows of an image are adjacent.
+        rows: decoder rows before.
+        images: images before; each has rows / images rows, or the search is just starting and has one row each.
+    """
+    new_rows = new_order.numel()
+    if new_rows >= rows:
+        group = new_rows // images
+        expected = torch.arange(images, device=new_order.device)
+    else:
+        group = rows // images
+        expected = None
+    if new_order.device.type == "cpu":
+        old_group = max(1, rows // images)
+        by_image = (new_order // old_group).view(-1, group)
+        regular = (by_image == by_image[:, :1]).all() and (expected is None or torch.equal(by_image[:, 0], expected))
+        if not regular:
+            raise ValueError(f"a reordering must keep the rows of an image adjacent, in image order; got {new_order}")
+    return None if expected is not None else new_order[::group] // group
