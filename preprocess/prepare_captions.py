@@ -23,7 +23,7 @@ from fairseq.data.indexed_dataset import make_builder
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.directory import FORMAT_VERSION
+from xgpt_fairseq.data.directory import FORMAT_VERSION, file_crc32
 from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.data.vocabulary import Vocabulary, parallel
@@ -56,6 +56,8 @@ def collect(source: Path, name: str, splits: list[str]) -> dict[str, list[Captio
         if not any(image.captions for image in images[split]):
             found = ", ".join(sorted(key for key, value in images.items() if value)) or "none"
             raise DataError(f"{source} has no captions for split {split!r}; it has: {found} (choose by --splits)")
+    for split in images.keys() - set(splits):
+        print(f"split {split!r}: {len(images[split])} images are not used (--splits)")
     return {split: images[split] for split in splits}
 
 
@@ -72,6 +74,9 @@ def with_regions(
     if absent:
         report.write_text("".join(f"{image_id}\n" for image_id in absent), encoding="utf-8")
         print(f"{split}: {len(absent)} images without regions are left out, listed in {report.name}")
+    bare = [image.image_id for image in images if not image.captions]
+    if bare:
+        print(f"{split}: {len(bare)} images without captions are left out, the first: {', '.join(bare[:5])}")
     kept = [image for image in images if image.captions and store.has(image.image_id)]
     if not kept:
         raise DataError(f"no image of split {split!r} is in {store.path}: is it the store of these images?")
@@ -98,7 +103,8 @@ def write_split(
     rows = np.repeat([store.row(image.image_id) for image in images], [len(image.captions) for image in images])
     np.save(folder / f"{split}.pairs.npy", rows.astype(np.int32 if len(store) < 2**31 else np.int64))
     write_json(folder / f"{split}.references.json", references(images), indent=None)
-    return {"images": len(images), "captions": len(texts), "cut_to_max_tokens": cut}
+    sizes = {f"{kind}_bytes": (folder / f"{split}.captions.{kind}").stat().st_size for kind in ("bin", "idx")}
+    return {"images": len(images), "captions": len(texts), "cut_to_max_tokens": cut, **sizes}
 
 
 def references(images: list[CaptionedImage]) -> dict[str, object]:
@@ -165,6 +171,7 @@ def main() -> None:
                 "feature_dim": store.feature_dim,
                 "regions": os.path.relpath(args.regions, args.output),
                 "regions_ids_crc32": store.ids_crc32,
+                "dictionary_crc32": file_crc32(aside / "dict.txt"),
                 "made_by": {"program": "prepare_captions.py", "source": args.source.name, "format": name},
             },
         )

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import TracebackType
+
 
 class DataError(ValueError):
     """Something a user handed us is wrong: a file, a record, an option. The message says what, where and what to do.
 
-    Command-line programs print the message without a traceback and exit with status 1 (see `xgpt_fairseq.cli`).
+    Command-line programs, fairseq's among them, print the message without a traceback and exit with status 1.
     """
+
+
+def report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """An exception hook that prints a `DataError` as one line, also where something else was raised because of it.
+
+    fairseq's trainer, for one, answers a checkpoint of another dictionary with advice on architectures.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, DataError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        print(f"error: {cause}", file=sys.stderr)
+
+
+def report_in_fairseq_programs() -> None:
+    """Install `report`, if this process is one of fairseq's programs and nobody else has installed a hook."""
+    if Path(sys.argv[0]).name.startswith("fairseq-") and sys.excepthook is sys.__excepthook__:
+        sys.excepthook = report

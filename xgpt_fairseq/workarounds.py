@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.search import DiverseBeamSearch
+from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 
@@ -50,3 +51,16 @@ def sample_for_search(sample: dict[str, Any], generator: Any) -> dict[str, Any]:
     if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
         return {key: value for key, value in sample.items() if key != "id"}
     return sample
+
+
+def load_checkpoints_on_all_ranks(task_cfg: Any) -> None:
+    """Let every process read checkpoints itself: --load-checkpoint-on-all-dp-ranks.
+
+    By default rank 0 reads and broadcasts, by torch.save and torch.load, a state whose configuration is a DictConfig by
+    then, which torch's `weights_only=True` refuses: no run of several processes could resume. The option is another
+    group's than the task's, so it is set in the configuration that the task's is a part of.
+    """
+    root = task_cfg._get_root() if OmegaConf.is_config(task_cfg) else None
+    if root is not None and "checkpoint" in root:
+        with open_dict(root):
+            root.checkpoint.load_checkpoint_on_all_dp_ranks = True

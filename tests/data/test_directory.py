@@ -130,3 +130,39 @@ def test_the_directory_and_its_store_move_together(copy: Path, tmp_path: Path) -
     directory = DataDirectory(tmp_path / "new" / "data")
     assert directory.regions.path == tmp_path / "new" / "tiny.regions"
     assert np.array_equal(directory.pairs("test"), np.load(tmp_path / "new/data/test.pairs.npy"))
+
+
+@pytest.fixture
+def copied(tiny_data: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny data directory, to be damaged."""
+    path = tmp_path / "data"
+    shutil.copytree(tiny_data, path)
+    (path / "regions").symlink_to(DataDirectory(tiny_data).regions_path)
+    return path
+
+
+def test_pairs_of_another_split(copied: Path) -> None:
+    shutil.copyfile(copied / "valid.pairs.npy", copied / "train.pairs.npy")
+    with pytest.raises(DataError, match=r"train\.pairs\.npy pairs .*split 'train' has \d+ captions"):
+        DataDirectory(copied).pairs("train")
+
+
+def test_references_of_another_split(copied: Path) -> None:
+    shutil.copyfile(copied / "train.references.json", copied / "valid.references.json")
+    with pytest.raises(DataError, match=r"valid\.references\.json has \d+ images, split 'valid' has \d+"):
+        DataDirectory(copied).references("valid")
+
+
+def test_a_dictionary_that_was_changed(copied: Path) -> None:
+    lines = (copied / "dict.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    (copied / "dict.txt").write_text("".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"dict\.txt was changed since the captions were encoded"):
+        _ = DataDirectory(copied).vocabulary
+
+
+@pytest.mark.parametrize("kind", ["bin", "idx"])
+def test_captions_cut_short(copied: Path, kind: str) -> None:
+    file = copied / f"train.captions.{kind}"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(DataError, match=rf"train\.captions\.{kind} has \d+ bytes instead of \d+"):
+        DataDirectory(copied).captions("train")

@@ -48,7 +48,7 @@ def train(data: Path, save_dir: Path, *arguments: object, check: bool = True, pl
     )  # fmt: skip
 
 
-def train_in_two_processes(data: Path, save_dir: Path, *arguments: object):
+def train_in_two_processes(data: Path, save_dir: Path, *arguments: object, check: bool = True):
     """The same by two processes on the CPU; what the first one said."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -57,7 +57,8 @@ def train_in_two_processes(data: Path, save_dir: Path, *arguments: object):
               "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]  # fmt: skip
     with ThreadPoolExecutor() as pool:
         ranks = [
-            pool.submit(train, data, save_dir, *arguments, *shared, "--distributed-rank", str(rank)) for rank in (0, 1)
+            pool.submit(train, data, save_dir, *shared, "--distributed-rank", str(rank), *arguments, check=check)
+            for rank in (0, 1)
         ]
         first, _ = [rank.result() for rank in ranks]
         return first

@@ -27,6 +27,7 @@ def run_folder(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "--tensorboard-logdir", folder / "tensorboard",
     )  # fmt: skip
     (folder / "train.log").write_text(result.stdout)
+    (folder / "vocabulary").symlink_to(tiny_data.parent / "vocabulary")
     return folder
 
 
@@ -189,8 +190,69 @@ def test_what_is_wrong_with_the_data_is_said_before_training(tiny_data, tmp_path
     assert missing.returncode != 0 and "is not a data directory" in missing.stderr
     split = train(tiny_data, tmp_path / "checkpoints", "--valid-subset", "vaild", check=False)
     assert split.returncode != 0 and "has no captions for split 'vaild'" in split.stderr
+    metric = train(tiny_data, tmp_path / "checkpoints", "--best-checkpoint-metric", "cider", check=False)
+    assert metric.returncode != 0 and metric.stderr.endswith("needs --eval-captions\n")
+    long = train(tiny_data, tmp_path / "checkpoints", "--max-target-positions", "3", check=False)
+    assert long.returncode != 0 and "longer than the model's --max-target-positions" in long.stderr
     store = train(tiny_data, tmp_path / "checkpoints", "--regions", tmp_path / "nowhere", check=False)
     assert store.returncode != 0 and "name it by --regions STORE" in store.stderr
+
+
+def test_a_checkpoint_of_another_dictionary_or_width_is_refused(run_folder, tiny_captions, write_store, tmp_path):
+    """By fairseq-train and fairseq-generate, in one line that says why."""
+    last = run_folder / "checkpoints" / "checkpoint_last.pt"
+    store = write_store(tmp_path / "wide.regions", feature_dim=24)
+    preprocess("learn_bpe.py", "--input", tiny_captions, "--output", tmp_path / "v", "--symbols", "30")
+    preprocess("prepare_captions.py", tiny_captions, "--vocabulary", tmp_path / "v", "--regions", store,
+               "--output", tmp_path / "words")  # fmt: skip
+    preprocess("prepare_captions.py", tiny_captions, "--vocabulary", run_folder / "vocabulary", "--regions", store,
+               "--output", tmp_path / "wide")  # fmt: skip
+    width = "trained on region features of width 16, the region store has width 24"
+    for data, message in (("words", "is not the dictionary of the checkpoint"), ("wide", width)):
+        trained = train(tmp_path / data, tmp_path / "c", "--finetune-from-model", last, check=False)
+        assert trained.returncode != 0
+        assert message in trained.stderr.splitlines()[-1]
+        assert generate(tmp_path / data, last, tmp_path, check=False).returncode != 0
+
+
+def test_ensembles_validation_and_max_tokens(run_folder, tiny_data, tmp_path):
+    first, second = (run_folder / "checkpoints" / f"checkpoint{epoch}.pt" for epoch in (3, 4))
+    generate(tiny_data, f"{first}:{second}", tmp_path, "--beam", "2")
+    assert generated(tmp_path)
+    valid = run("fairseq-validate", tiny_data, "--user-dir", PLUGIN, "--task", "xgpt_caption", "--path", second,
+                "--batch-size", "4", "--cpu", "--valid-subset", "test")  # fmt: skip
+    assert "nll_loss" in valid.stdout + valid.stderr
+    log = train(
+        tiny_data, tmp_path / "c", "--max-tokens", "200", "--max-tokens-valid", "400", "--max-epoch", "1"
+    ).stdout
+    assert logged(log, "loss")
+
+
+def test_batches_are_drawn_anew_in_every_epoch(tiny_data):
+    """By the task's own iterator, and the same again for the same seed and epoch."""
+    from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
+
+    cfg = XGPTCaptionConfig(data=str(tiny_data), seed=1, update_freq=1, train_subset="train",
+                            best_checkpoint_metric="loss")  # fmt: skip
+
+    def epochs(shard: int = 0, shards: int = 1) -> list[list[frozenset[int]]]:
+        task = XGPTCaptionTask.setup_task(cfg)
+        task.load_dataset("train", epoch=1)
+        found = []
+        for epoch in (1, 2):
+            iterator = task.get_batch_iterator(
+                task.dataset("train"), max_sentences=4, num_shards=shards, shard_id=shard, epoch=epoch
+            )
+            found.append([frozenset(batch["id"].tolist()) for batch in iterator.next_epoch_itr()])
+        return found
+
+    first, second = epochs()
+    assert [first, second] == epochs()
+    assert set(first) != set(second)  # not only in another order
+    assert sorted(i for batch in first for i in batch) == sorted(i for batch in second for i in batch)
+    shards = [epochs(shard, 2)[0] for shard in (0, 1)]
+    items = [i for shard in shards for batch in shard for i in batch]
+    assert sorted(items) == sorted(i for batch in first for i in batch)
 
 
 def test_a_checkpoint_that_holds_code_is_refused(run_folder, tiny_data, tmp_path):

@@ -86,6 +86,9 @@ def test_two_processes_equal_one_with_update_freq_2(tiny_data, tmp_path):
     first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], atol=1e-5, rtol=1e-5, msg=name)
+    options[options.index("--max-epoch") + 1] = "3"
+    again = train_in_two_processes(tiny_data, tmp_path / "two", *options)
+    assert "Loaded checkpoint" in again.stdout and logged(again.stdout, "ic_updates", "train")
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
@@ -114,6 +117,14 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
     assert re.search(r"Loaded checkpoint .*checkpoint_last\.pt \(epoch 1 @ \d+ updates\)", again.stdout)
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_processes_without_legacy_ddp_are_told_to_use_it(tiny_data, tmp_path):
+    refused = train_in_two_processes(
+        tiny_data, tmp_path, *PRETRAIN, "--max-update", "1", "--ddp-backend", "pytorch_ddp", check=False
+    )
+    assert refused.returncode != 0
+    assert "several processes need --ddp-backend legacy_ddp" in refused.stderr
 
 
 @pytest.mark.parametrize(

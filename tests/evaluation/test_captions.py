@@ -126,3 +126,15 @@ def test_coco_results_may_come_in_any_order_and_spelling(tmp_path: Path, referen
 def test_captions_errors(tmp_path: Path, references: References, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_captions(written(tmp_path / "captions", content), references)
+
+
+def test_output_of_another_split_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    def references(first: list[str]) -> References:
+        return References(tmp_path / "r.json", {str(i): [caption] for i, caption in enumerate(first)})
+
+    ours = ["A dog's nose, up close.", "Two cats."]
+    lines = [f"T-{i}\t{text}\nD-{i}\t-1\ta thing." for i, text in enumerate(["a dog 's nose, up close.", "two cats."])]
+    (tmp_path / "generate-test.txt").write_text("\n".join(lines))
+    assert read_captions(tmp_path / "generate-test.txt", references(ours)) == {"0": "a thing.", "1": "a thing."}
+    with pytest.raises(DataError, match=r"is not of the split of .*r\.json: the captions in its lines T-0"):
+        read_captions(tmp_path / "generate-test.txt", references(["A bus.", "Some food."]))

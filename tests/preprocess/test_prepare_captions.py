@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,10 @@ def test_any_number_of_workers_writes_the_same(
 
 def test_description(tiny_data: Path, tiny_store: Path) -> None:
     description = json.loads((tiny_data / "dataset.json").read_text())
+    for split, counts in description["splits"].items():
+        for kind in ("bin", "idx"):
+            assert counts.pop(f"{kind}_bytes") == (tiny_data / f"{split}.captions.{kind}").stat().st_size
+    assert description.pop("dictionary_crc32") == f"{zlib.crc32((tiny_data / 'dict.txt').read_bytes()):08x}"
     assert description == {
         "version": 1,
         "splits": {

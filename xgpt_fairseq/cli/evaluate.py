@@ -34,6 +34,8 @@ def evaluate(args: argparse.Namespace) -> None:
     captions = read_captions(args.captions, references)
     metrics = [metric.strip() for metric in args.metrics.split(",")]
     scores = score_captions(captions, references, metrics, spice_jars=args.spice_jars)
+    if not scores.corpus:
+        raise DataError("; ".join(f"{metric} left out: {reason}" for metric, reason in scores.left_out.items()))
     print(_table(scores))
     for metric, reason in scores.left_out.items():
         print(f"{metric} left out: {reason}", file=sys.stderr)

@@ -114,3 +114,7 @@ def image_table(path: Path, image_id: str) -> list[str]:
         label = "-" if labels is None else labels[region]
         lines.append(f"{region:>6}  {x1:.4f}  {y1:.4f}  {x2:.4f}  {y2:.4f}  {score:>8}  {norms[region]:>8.3f}  {label}")
     return lines
+
+
+if __name__ == "__main__":
+    main()

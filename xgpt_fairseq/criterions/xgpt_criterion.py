@@ -13,8 +13,8 @@ from omegaconf import II
 
 from xgpt_fairseq.objectives import OBJECTIVES
 
-# what is logged of each objective: its loss without label smoothing, how many predictions that sums and how many of them
-# are right, image-caption pairs, and whether this was training
+# What is logged of each objective: its loss without label smoothing, how many predictions that sums, how many of them
+# are right, image-caption pairs, and whether this was training.
 LOGGED = ("sum", "predictions", "correct", "pairs", "training")
 
 

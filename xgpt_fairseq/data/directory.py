@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,14 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset
 from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.evaluation.captions import References, read_references
 
 FORMAT_VERSION = 1
+
+
+def file_crc32(path: Path) -> str:
+    """Checksum of a small file."""
+    return f"{zlib.crc32(path.read_bytes()):08x}"
 
 
 class DataDirectory:
@@ -46,8 +53,15 @@ class DataDirectory:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary that the captions were encoded with."""
-        return Vocabulary(self.path)
+        """The vocabulary that the captions were encoded with.
+
+        Raises:
+            DataError: dict.txt was changed since.
+        """
+        vocabulary = Vocabulary(self.path)
+        if file_crc32(self.path / "dict.txt") != self.description["dictionary_crc32"]:
+            raise DataError(f"{self.path / 'dict.txt'} was changed since the captions were encoded; prepare them again")
+        return vocabulary
 
     @property
     def regions_path(self) -> Path:
@@ -84,6 +98,9 @@ class DataDirectory:
         for suffix in (".bin", ".idx"):
             if not Path(f"{prefix}{suffix}").is_file():
                 raise DataError(f"{prefix}{suffix} is missing; prepare {self.path} again")
+            size, expected = Path(f"{prefix}{suffix}").stat().st_size, self._count(split, f"{suffix[1:]}_bytes")
+            if size != expected:
+                raise DataError(f"{prefix}{suffix} has {size} bytes instead of {expected}; prepare {self.path} again")
         return MMapIndexedDataset(str(prefix))
 
     def pairs(self, split: str) -> np.ndarray:
@@ -91,11 +108,31 @@ class DataDirectory:
         file = self._file(split, "pairs.npy")
         if not file.is_file():
             raise DataError(f"{file} is missing; prepare {self.path} again")
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        rows = np.load(file, mmap_mode="r", allow_pickle=False)
+        if rows.shape != (self._count(split, "captions"),) or (len(rows) and rows.max() >= len(self.regions)):
+            raise DataError(
+                f"{file} pairs {rows.shape} captions with rows up to {rows.max(initial=0)}; split {split!r} has "
+                f"{self._count(split, 'captions')} captions and {self.regions.path} {len(self.regions)} images: "
+                "prepare the data again"
+            )
+        return rows
 
     def references_path(self, split: str) -> Path:
-        """The raw captions of *split* in COCO's format."""
+        """The file of the raw captions of *split*, in COCO's format."""
         return self._file(split, "references.json")
+
+    def references(self, split: str) -> References:
+        """The raw captions of *split*, by image in the order of the captions."""
+        references = read_references(self.references_path(split))
+        if len(references.captions) != self._count(split, "images"):
+            raise DataError(
+                f"{references.path} has {len(references.captions)} images, split {split!r} has "
+                f"{self._count(split, 'images')}: prepare the data again"
+            )
+        return references
+
+    def _count(self, split: str, name: str) -> int:
+        return self.description["splits"][split][name]
 
     def _file(self, split: str, name: str) -> Path:
         if not self.has_split(split):

@@ -446,7 +446,7 @@ class RegionWriter:
             differs, damage = "", f"its journal is unreadable ({error})"
         if not differs and not damage:
             return journal
-        if self.overwrite:
+        if self.overwrite or (differs and not damage and not journal["images"]):  # nothing is lost by beginning anew
             return None
         reason = f"was begun otherwise ({differs})" if differs else f"cannot be gone on with: {damage}"
         raise DataError(f"the unfinished import {self._work} {reason}; pass --overwrite to begin anew")

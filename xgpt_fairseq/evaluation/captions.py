@@ -18,6 +18,10 @@ _NAMED = 5  # how many images an error message names
 # fairseq-generate: sample, base-2 log-probability, detokenized text.
 _GENERATED = re.compile(r"D-(\d+)\t([^\t]*)\t(.*)", re.DOTALL)
 
+# fairseq-generate: sample, the first human caption of its image; so many letters of it are compared
+_TRUTH = re.compile(r"^T-(\d+)\t(.*)$", re.MULTILINE)
+_COMPARED = 20
+
 
 @dataclass(frozen=True)
 class References:
@@ -74,6 +78,7 @@ def read_captions(path: Path, references: References) -> dict[str, str]:
     """
     text = _text(path)
     if re.search(r"^D-\d+\t", text, re.MULTILINE):
+        _check_split(path, text, references)
         captions = _generated(path, text, references.image_ids)
     elif text.lstrip().startswith(("[", "{")):
         captions = _coco_results(path, text)
@@ -103,6 +108,25 @@ def write_coco_results(path: Path, captions: Mapping[str, str]) -> None:
             for image_id, caption in captions.items()
         ],
     )
+
+
+def _check_split(path: Path, text: str, references: References) -> None:
+    """Refuse the output of another split: samples are counted, so that only their `T-` lines tell the splits apart.
+
+    fairseq-generate repeats the first caption of each image, lower case, tokenized and cut; letters and digits stay.
+    """
+    first = [_letters(captions[0]) for captions in references.captions.values()]
+    repeated = [(int(number), _letters(truth)) for number, truth in _TRUTH.findall(text)]
+    wrong = [i for i, truth in repeated if i >= len(first) or not first[i].startswith(truth[:_COMPARED])]
+    if len(wrong) > len(repeated) / 2:
+        raise DataError(
+            f"{path} is not of the split of {references.path}: the captions in its lines T-{wrong[0]}, … "
+            f"({len(wrong)} of {len(repeated)}) are not those of the images"
+        )
+
+
+def _letters(caption: str) -> str:
+    return "".join(character for character in caption.lower() if character.isalnum())
 
 
 def _generated(path: Path, text: str, image_ids: list[str]) -> dict[str, str]:

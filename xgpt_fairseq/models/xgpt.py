@@ -117,6 +117,9 @@ class XGPTModel(FairseqEncoderDecoderModel):
     def build_model(cls, cfg: XGPTConfig, task: Any) -> "XGPTModel":
         """Build from fairseq's configuration; the region width comes from the task's store where *cfg* has none."""
         apply_architecture("xgpt_base", cfg)  # `--arch xgpt`, or a YAML file that names no sizes
+        for size, least in {**dict.fromkeys(ARCHITECTURES["xgpt_base"], 1), "refine_layers": 0}.items():
+            if getattr(cfg, size) < least:
+                raise DataError(f"--{size.replace('_', '-')} must be at least {least}, got {getattr(cfg, size)}")
         store_dim = getattr(task, "feature_dim", None)
         if cfg.feature_dim is None:
             cfg.feature_dim = store_dim
@@ -125,7 +128,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 f"the region store {task.store_name} has features of width {store_dim}, but the model was built for "
                 f"width {cfg.feature_dim}; use the features the model was trained on, or train a new model"
             )
-        assert cfg.feature_dim and cfg.layers and cfg.hidden_size and cfg.ffn_size and cfg.attention_heads
+        assert cfg.feature_dim and cfg.layers and cfg.hidden_size and cfg.ffn_size and cfg.attention_heads  # for mypy
         dictionary = task.target_dictionary
         encoder = XGPTEncoder(
             dictionary,

@@ -13,7 +13,7 @@ from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, OmegaConf
 
 from xgpt_fairseq.criterions import xgpt_criterion as xgpt_criterion  # registers --criterion xgpt
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
@@ -22,10 +22,9 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.turns import take_turns
 from xgpt_fairseq.data.vocabulary import MASK, Vocabulary
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.captions import read_references
 from xgpt_fairseq.evaluation.online import SUMS, OnlineScorer
 from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
-from xgpt_fairseq.workarounds import RepeatBlock, sample_for_search
+from xgpt_fairseq.workarounds import RepeatBlock, load_checkpoints_on_all_ranks, sample_for_search
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +49,8 @@ class XGPTCaptionConfig(FairseqDataclass):
         metadata={"help": "for --constraints: lines of an image id and, tab-separated, phrases its caption must hold"},
     )
     seed: int = II("common.seed")
+    train_subset: str = II("dataset.train_subset")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
     update_freq: Any = II("optimization.update_freq")  # noqa: RUF009  (a string, for fairseq to look up)
 
 
@@ -72,6 +73,8 @@ class XGPTCaptionTask(FairseqTask):
         self.objectives = build_objectives(self.objective_weights, self.target_dictionary, self.objective_options(cfg))
         if cfg.captions_per_image < 1:
             raise DataError(f"--captions-per-image must be at least 1, got {cfg.captions_per_image}")
+        if cfg.best_checkpoint_metric in ("cider", "bleu4") and not cfg.eval_captions:
+            raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
 
     def choose_objectives(self, cfg: Any) -> dict[str, float]:
         """The objectives that train, in the order of their turns, with their weights."""
@@ -84,6 +87,7 @@ class XGPTCaptionTask(FairseqTask):
     @classmethod
     def setup_task(cls, cfg: XGPTCaptionConfig, **kwargs: Any) -> "XGPTCaptionTask":
         """Open the data directory and its region store, so that what is wrong with them is said before training."""
+        load_checkpoints_on_all_ranks(cfg)
         directory = DataDirectory(cfg.data, regions=cfg.regions)
         store = directory.regions
         logger.info(
@@ -121,7 +125,7 @@ class XGPTCaptionTask(FairseqTask):
         loads a split without saying an epoch.
         """
         generating = epoch is None
-        training = not generating and split == "train"
+        training = not generating and split == self.cfg.train_subset
         dictionary = self.target_dictionary
         dataset = CaptionDataset(
             self.directory.captions(split),
@@ -140,8 +144,7 @@ class XGPTCaptionTask(FairseqTask):
             dataset = read_constraints(Path(self.cfg.constraints_file), dataset, self.vocabulary)
         self.datasets[split] = dataset
         if self.cfg.eval_captions and not training and not generating:
-            references = read_references(self.directory.references_path(split))
-            self._scorers[split] = OnlineScorer(list(references.captions.values()))
+            self._scorers[split] = OnlineScorer(list(self.directory.references(split).captions.values()))
 
     def get_batch_iterator(
         self,
@@ -176,6 +179,11 @@ class XGPTCaptionTask(FairseqTask):
                 indices = dataset.ordered_indices()
             if max_positions is not None:
                 indices = self.filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
+            if not len(indices):
+                raise DataError(
+                    f"split {captions.split!r}: all captions are longer than the model's --max-target-positions (the "
+                    f"shortest has {captions.sizes.min()} tokens with the end of sentence)"
+                )
             batches = dataset.batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
             return take_turns(
                 batches,
@@ -271,6 +279,21 @@ class XGPTCaptionTask(FairseqTask):
         """The data directory's vocabulary, which decodes to text as a person writes it; or the BPE that is named."""
         return super().build_bpe(args) or self.vocabulary
 
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """Refuse a way of distribution that fails, without saying why, where an objective leaves parameters out."""
+        root = self.cfg._get_root() if OmegaConf.is_config(self.cfg) else {}
+        distributed = root.get("distributed_training")
+        if (
+            distributed is not None
+            and distributed.distributed_world_size > 1
+            and str(distributed.ddp_backend) in ("c10d", "pytorch_ddp")
+            and not distributed.find_unused_parameters
+        ):
+            raise DataError(
+                "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
+                "reaches all parameters"
+            )
+
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """Step with a gradient of 0, not none, where the update's objective did not reach a parameter.
 
@@ -291,7 +314,9 @@ class XGPTCaptionTask(FairseqTask):
         return loss, sample_size, log
 
     def _score_greedy_captions(self, sample: dict[str, Any]) -> dict[str, float]:
-        scorer = self._scorers[sample["split"]]
+        scorer = self._scorers.get(sample["split"])
+        if scorer is None:
+            raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the subset that trains")
         net_input = sample["parts"][0]["net_input"] if sample["objective"] == "joint" else sample["net_input"]
         images = {name: net_input[name] for name in ("features", "boxes", "padding_mask")}
         with torch.no_grad():
