@@ -35,7 +35,7 @@ def run(*command: object, check: bool = True, cwd: Path = ROOT, **environment: s
 
 def preprocess(program: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run one of preprocess/'s programs."""
-    return run(sys.executable, ROOT / "preprocess" / program, *arguments, check=check)
+    return run(sys.executable, ROOT / "preprocess" / program, *arguments)
 
 
 def train(data: Path, save_dir: Path, *arguments: object, check: bool = True, plugin: Path = PLUGIN):
@@ -48,7 +48,7 @@ def train(data: Path, save_dir: Path, *arguments: object, check: bool = True, pl
     )  # fmt: skip
 
 
-def train_in_two_processes(data: Path, save_dir: Path, *arguments: object, check: bool = True):
+def train_in_two_processes(data: Path, save_dir: Path, *arguments: object):
     """The same by two processes on the CPU; what the first one said."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -57,8 +57,7 @@ def train_in_two_processes(data: Path, save_dir: Path, *arguments: object, check
               "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]  # fmt: skip
     with ThreadPoolExecutor() as pool:
         ranks = [
-            pool.submit(train, data, save_dir, *shared, "--distributed-rank", str(rank), *arguments, check=check)
-            for rank in (0, 1)
+            pool.submit(train, data, save_dir, *shared, "--distributed-rank", str(rank), *arguments) for rank in (0, 1)
         ]
         first, _ = [rank.result() for rank in ranks]
         return first

@@ -119,14 +119,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
-def test_processes_without_legacy_ddp_are_told_to_use_it(tiny_data, tmp_path):
-    refused = train_in_two_processes(
-        tiny_data, tmp_path, *PRETRAIN, "--max-update", "1", "--ddp-backend", "pytorch_ddp", check=False
-    )
-    assert refused.returncode != 0
-    assert "several processes need --ddp-backend legacy_ddp" in refused.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
