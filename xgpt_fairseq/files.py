@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from xgpt_fairseq.errors import DataError
+
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
@@ -52,3 +54,30 @@ def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
     """Write *value* as JSON (UTF-8, non-ASCII characters kept) under *path*, whole or not at all."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_description(file: Path, *, what: str, made_by: str, newest: int) -> dict[str, Any]:
+    """The JSON object in *file*, which describes the folder that it lies in.
+
+    Args:
+        what: what the folder is, for messages: "a data directory".
+        made_by: the program that makes such folders.
+        newest: the newest format version that is understood.
+
+    Raises:
+        DataError: no such file, not a JSON object, or of a newer format version.
+    """
+    if not file.is_file():
+        raise DataError(f"{file.parent} is not {what}: it has no {file.name} (see {made_by})")
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    if not isinstance(description, dict):
+        raise DataError(f"{file} does not describe {what}: it holds no JSON object")
+    version = description.get("version")
+    if not isinstance(version, int) or version > newest:
+        raise DataError(
+            f"{file} has format version {version}, this xgpt_fairseq reads versions up to {newest}: upgrade it"
+        )
+    return description

@@ -20,7 +20,7 @@ fi
 
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
-WORK=${WORK:-$HERE/work/$(basename "$(cd "$DATA" && pwd)")}   # what is written
+WORK=${WORK:-$HERE/output/$(basename "$(cd "$DATA" && pwd)")}   # what is written
 ARCH=${ARCH:-xgpt_demo}
 SYMBOLS=${SYMBOLS:-1000}          # BPE merges
 EPOCHS=${EPOCHS:-24}

@@ -117,30 +117,3 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
     assert re.search(r"Loaded checkpoint .*checkpoint_last\.pt \(epoch 1 @ \d+ updates\)", again.stdout)
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--objectives", "ic,itm"], "--objectives: unknown objective itm; known: ic, imlm, ida, tifg"),
-        (["--objectives", "ic,ic"], "an objective is named twice"),
-        (["--objective-weights", "imlm=x"], "--objective-weights imlm=x: expected name=number"),
-        (["--objectives", "ic", "--objective-weights", "ida=1"], "ida is not among --objectives ic"),
-        (["--objective-weights", "ic=0,imlm=0,ida=0,tifg=0"], "nothing is left to train"),
-        (["--ida-mask-ratio", "1.5"], "--ida-mask-ratio must be between 0 and 1, got 1.5"),
-    ],
-    ids=str,
-)
-def test_options_are_checked(tiny_data, tmp_path, arguments, message):
-    from types import SimpleNamespace
-
-    from xgpt_fairseq.data.directory import DataDirectory
-    from xgpt_fairseq.errors import DataError
-    from xgpt_fairseq.tasks.xgpt_pretrain import XGPTPretrainConfig, XGPTPretrainTask
-
-    options = {name[2:].replace("-", "_"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
-    if "ida_mask_ratio" in options:
-        options["ida_mask_ratio"] = float(options["ida_mask_ratio"])
-    cfg = SimpleNamespace(**{**vars(XGPTPretrainConfig(data=str(tiny_data))), **options})
-    with pytest.raises(DataError, match=re.escape(message)):
-        XGPTPretrainTask(cfg, DataDirectory(tiny_data))

@@ -12,12 +12,10 @@ Captions lie image by image, in the order of `references.json`'s `images`.
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDataset
@@ -26,6 +24,7 @@ from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.captions import References, read_references
+from xgpt_fairseq.files import read_description
 
 FORMAT_VERSION = 1
 
@@ -48,7 +47,12 @@ class DataDirectory:
 
     def __init__(self, path: Path | str, regions: Path | str | None = None) -> None:
         self.path = Path(path)
-        self.description = _read_description(self.path)
+        self.description = read_description(
+            self.path / "dataset.json",
+            what="a data directory",
+            made_by="preprocess/prepare_captions.py",
+            newest=FORMAT_VERSION,
+        )
         self._regions = Path(regions) if regions else None
 
     @cached_property
@@ -139,21 +143,3 @@ class DataDirectory:
             known = ", ".join(self.description["splits"]) or "none"
             raise DataError(f"{self.path} has no captions for split {split!r}; it has: {known}")
         return self.path / f"{split}.{name}"
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    file = path / "dataset.json"
-    if not file.is_file():
-        raise DataError(f"{path} is not a data directory: it has no dataset.json (see preprocess/prepare_captions.py)")
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
-    if not isinstance(description, dict):
-        raise DataError(f"{file} does not describe a data directory: it holds no JSON object")
-    version = description.get("version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise DataError(
-            f"{file} has format version {version}, this xgpt_fairseq reads versions up to {FORMAT_VERSION}: upgrade it"
-        )
-    return description

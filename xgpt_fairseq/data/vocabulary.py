@@ -13,7 +13,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import io
-import json
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +25,7 @@ import numpy as np
 from fairseq.data import Dictionary
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import folder_written_aside, write_json
+from xgpt_fairseq.files import folder_written_aside, read_description, write_json
 
 FORMAT_VERSION = 1
 MASK = "<mask>"
@@ -102,7 +101,12 @@ class Vocabulary:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        description = _read_description(self.path)
+        file = self.path / "vocabulary.json"
+        description = read_description(
+            file, what="a vocabulary folder", made_by="preprocess/learn_bpe.py", newest=FORMAT_VERSION
+        )
+        if description.get("bpe") not in _SPLITTERS:
+            raise DataError(f"{file}: bpe is {description.get('bpe')!r}; known are {', '.join(_SPLITTERS)}")
         self.bpe: str = description["bpe"]
         splitter = _SPLITTERS[self.bpe]
         for name in ("dict.txt", splitter.file_name):
@@ -138,26 +142,6 @@ class Vocabulary:
         for name in ("dict.txt", _SPLITTERS[self.bpe].file_name, "vocabulary.json"):
             if (self.path / name).resolve() != (folder / name).resolve():
                 shutil.copyfile(self.path / name, folder / name)
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    file = path / "vocabulary.json"
-    if not file.is_file():
-        raise DataError(f"{path} is not a vocabulary folder: it has no vocabulary.json (see preprocess/learn_bpe.py)")
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
-    if not isinstance(description, dict):
-        raise DataError(f"{file} does not describe a vocabulary: it holds no JSON object")
-    version = description.get("version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise DataError(
-            f"{file} has format version {version}, this xgpt_fairseq reads versions up to {FORMAT_VERSION}: upgrade it"
-        )
-    if description.get("bpe") not in _SPLITTERS:
-        raise DataError(f"{file}: bpe is {description.get('bpe')!r}; known are {', '.join(_SPLITTERS)}")
-    return description
 
 
 def parallel(function: Any, lines: Iterable[Any], workers: int) -> Iterator[Any]:
