@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,15 +13,17 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import batch_by_size
+from fairseq.distributed import utils as distributed_utils
 from fairseq.models import FairseqEncoder, FairseqEncoderDecoderModel, FairseqIncrementalDecoder
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.search import BeamSearch, DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from xgpt_fairseq.workarounds import RepeatBlock, sample_for_search, with_last_batch
+from xgpt_fairseq.workarounds import RepeatBlock, load_checkpoints_on_all_ranks, sample_for_search, with_last_batch
 
 MENDED = "fairseq has mended this: the workaround can go"
 
@@ -163,3 +168,24 @@ def test_other_searches_get_the_sample_as_it_is(dictionary: Dictionary) -> None:
     sample = {"id": torch.tensor([3])}
     for generator in (None, type("Generator", (), {"search": BeamSearch(dictionary)})()):
         assert sample_for_search(sample, generator) is sample
+
+
+# load_checkpoints_on_all_ranks
+
+
+def test_stock_fairseq_cannot_broadcast_a_checkpoint() -> None:
+    """What rank 0 would send to the others: a state whose configuration is a DictConfig, read back by torch.load."""
+    assert "torch.load(" in inspect.getsource(distributed_utils._broadcast_object_slow), MENDED
+    sent = io.BytesIO()
+    torch.save({"cfg": OmegaConf.create({"task": {"data": "x"}}, flags={"allow_objects": True})}, sent)
+    sent.seek(0)
+    with pytest.raises(pickle.UnpicklingError, match="DictConfig"):
+        torch.load(sent)
+
+
+def test_every_rank_reads_checkpoints_itself() -> None:
+    root = OmegaConf.create({"task": {}, "checkpoint": {"load_checkpoint_on_all_dp_ranks": False}})
+    OmegaConf.set_struct(root, True)  # as fairseq's
+    load_checkpoints_on_all_ranks(root.task)
+    assert root.checkpoint.load_checkpoint_on_all_dp_ranks is True
+    load_checkpoints_on_all_ranks(OmegaConf.create({}))  # a configuration without checkpoints is left alone

@@ -53,6 +53,13 @@ def test_the_subset_that_trains_is_what_fairseq_says(tiny_data: Path) -> None:
     assert not task.dataset("test").shuffle
 
 
+def test_another_way_of_shuffling_is_refused(tiny_data: Path) -> None:
+    task = task_of(tiny_data)
+    task.load_dataset("train", epoch=1)
+    with pytest.raises(DataError, match="--grouped-shuffling would tear the turns apart"):
+        task.get_batch_iterator(task.dataset("train"), max_sentences=4, grouped_shuffling=True)
+
+
 @pytest.mark.parametrize(("freq", "expected"), [(4, [4, 4, 4]), ([1, 2], [1, 2, 2])])
 def test_update_freq_by_epoch(tiny_data: Path, freq: Any, expected: list[int]) -> None:
     task = task_of(tiny_data, update_freq=freq)

@@ -170,6 +170,8 @@ class XGPTCaptionTask(FairseqTask):
         fairseq's own either keeps its batches too, or is built anew for each epoch and then waits up to ten seconds
         for the old one's workers. The order depends on (seed, epoch) alone, so that all ranks and a resumed run agree.
         """
+        if grouped_shuffling:
+            raise DataError("--grouped-shuffling would tear the turns apart; leave it out")
         if dataset in self.dataset_to_epoch_iter and not (disable_iterator_cache or update_epoch_batch_itr):
             return self.dataset_to_epoch_iter[dataset]
         captions = dataset.dataset if isinstance(dataset, ConstrainedDataset) else dataset
@@ -206,7 +208,6 @@ class XGPTCaptionTask(FairseqTask):
             buffer_size=data_buffer_size,
             disable_shuffling=True,  # the turns are in order already
             skip_remainder_batch=skip_remainder_batch,
-            grouped_shuffling=grouped_shuffling,
             reuse_dataloader=True,
             persistent_workers=True,
         )
