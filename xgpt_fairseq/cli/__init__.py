@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ from xgpt_fairseq.errors import DataError
 
 def run(program: Callable[[], None]) -> None:
     """Call *program*; turn a `DataError` into one line on stderr and exit status 1, Ctrl-C into status 130."""
+    for library in ("matplotlib", "PIL"):  # importing fairseq turns on the debug messages of every library
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         program()
     except DataError as error:

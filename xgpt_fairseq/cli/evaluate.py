@@ -12,7 +12,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.captions import read_captions, read_references, write_coco_results
 from xgpt_fairseq.evaluation.metrics import METRICS, Scores, score_captions
-from xgpt_fairseq.files import write_json
+from xgpt_fairseq.files import check_writable, write_json
 
 _EXAMPLE = """\
 example:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Score, print a table, and write what was asked for."""
     for path in filter(None, (args.output, args.coco_results)):
-        _check_writable(path, overwrite=args.overwrite)
+        check_writable(path, overwrite=args.overwrite)
     references = read_references(args.references)
     captions = read_captions(args.captions, references)
     metrics = [metric.strip() for metric in args.metrics.split(",")]
@@ -82,13 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser
-
-
-def _check_writable(path: Path, *, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} exists; give another name or --overwrite")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: no folder {path.parent}")
 
 
 def _table(scores: Scores) -> str:

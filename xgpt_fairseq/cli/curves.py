@@ -1,0 +1,101 @@
+"""`xgpt-curves`: draw the training curves in fairseq's logs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.evaluation.curves import Layout, check_output, draw_curves, write_figure
+from xgpt_fairseq.evaluation.training_log import read_training_log
+from xgpt_fairseq.files import check_writable
+
+_EXAMPLE = """\
+Several logs are drawn side by side, a column each, with the same vertical axes; --stages draws them one after the
+other, as the stages of a recipe, and --overlay in one another, to compare runs. Where a run was resumed, the later
+lines of its log count.
+
+examples:
+  fairseq-train DATA … --log-format simple --log-file train.log
+  xgpt-curves train.log --output curves.png
+  xgpt-curves --stages pre-training=cc.log in-domain=coco-pretrain.log captioning=coco.log --output stages.pdf
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: curves(_parser().parse_args(arguments)))
+
+
+def curves(args: argparse.Namespace) -> None:
+    """Read the logs, draw them, and say what was drawn."""
+    check_output(args.output)
+    check_writable(args.output, overwrite=args.overwrite)
+    logs = {name: read_training_log(path) for name, path in named_files(args.logs).items()}
+    for name, log in logs.items():
+        for last, update in log.restarts:
+            print(
+                f"{name}: went back from update {last} (a resumed run): from {update} on, the later lines count",
+                file=sys.stderr,
+            )
+    layout: Layout = "stages" if args.stages else "overlay" if args.overlay else "columns"
+    write_figure(draw_curves(logs, layout), args.output)
+    print(args.output)
+
+
+def named_files(arguments: Sequence[str]) -> dict[str, Path]:
+    """Name → file of *arguments*, each `NAME=FILE` or a file.
+
+    A file without a name is called as it is, with as many folders in front as tell it from the others: a/train.log and
+    b/train.log are "a/train" and "b/train". A path may hold a "=" where the file exists (runs/lr=1e-4/train.log).
+
+    Raises:
+        DataError: an empty name or file, or two of one name.
+    """
+    given: list[tuple[str, Path]] = []
+    for argument in arguments:
+        name, equals, file = argument.partition("=")
+        if not equals or Path(argument).exists():
+            name, file = "", argument
+        elif not name or not file:
+            raise DataError(f"{argument!r} is not NAME=LOG")
+        given.append((name, Path(file)))
+    folders = 0
+    while True:
+        called = [name or "/".join(path.with_suffix("").parts[-1 - folders :]) for name, path in given]
+        if len(set(called)) == len(called):
+            return {name: path for name, (_, path) in zip(called, given, strict=True)}
+        folders += 1
+        if folders > max(len(path.parts) for _, path in given):
+            twice = next(name for name in called if called.count(name) > 1)
+            raise DataError(f"two logs are called {twice!r}; give each another name, NAME=LOG")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xgpt-curves",
+        description="Draw losses by objective, validation scores and the learning rate from fairseq's training logs.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "logs",
+        nargs="+",
+        metavar="[NAME=]LOG",
+        help="what fairseq-train wrote with --log-format simple or json, to --log-file or to the terminal; without "
+        "NAME it is called as its file",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .svg or .pdf, by its name's end"
+    )
+    layout = parser.add_mutually_exclusive_group()
+    layout.add_argument("--stages", action="store_true", help="one after the other on one axis, with the boundaries")
+    layout.add_argument("--overlay", action="store_true", help="in one another, each log in its colour")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""`xgpt-gallery`: a page with the captions that people and models gave the images of a split."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.evaluation.captions import References, read_captions
+from xgpt_fairseq.evaluation.gallery import ORDERS, System, choose_images, draw_gallery, find_photos
+from xgpt_fairseq.evaluation.metrics import score_captions
+from xgpt_fairseq.files import check_writable, written_aside
+
+_EXAMPLE = """\
+The page is one file with all in it, and shows its captions without a network and without scripts; scripts only sort and
+search. Images that have no photo in DIR are drawn by their regions.
+
+example:
+  xgpt-gallery --data data/coco --captions base=out/base/generate-test.txt tiny=out/tiny/generate-test.txt \\
+      --photos val2014 --regions --order worst --limit 200 --output page.html
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: gallery(_parser().parse_args(arguments)))
+
+
+def gallery(args: argparse.Namespace) -> None:
+    """Read and score the captions, and write the page."""
+    check_writable(args.output, overwrite=args.overwrite)
+    if args.limit is not None and args.limit < 1:
+        raise DataError(f"--limit must be at least 1, got {args.limit}")
+    overlay = args.regions is not None
+    data = DataDirectory(args.data, regions=args.regions if isinstance(args.regions, Path) else None)
+    references = data.references(args.split)
+    systems = read_systems(args.captions, references, [metric.strip() for metric in args.metrics.split(",")])
+    image_ids = choose_images(references, systems, args.order, args.limit)
+    photos = None
+    if args.photos:
+        photos = find_photos(args.photos, image_ids, link_from=args.output.parent if args.link_photos else None)
+        if len(photos.files) < len(image_ids):
+            missing = _images(len(image_ids) - len(photos.files))
+            print(f"{args.photos} has no photo of {missing}: regions are drawn instead", file=sys.stderr)
+    drawn = overlay or photos is None or len(photos.files) < len(image_ids)
+    page = draw_gallery(
+        references,
+        systems,
+        image_ids,
+        title=args.title or f"Captions of the {args.split} images",
+        photos=photos,
+        regions=data.regions if drawn else None,
+        overlay=overlay,
+    )
+    with written_aside(args.output) as aside:
+        # "replace": half a surrogate pair, which JSON can hold, has no UTF-8.
+        aside.write_text(page, encoding="utf-8", errors="replace")
+    print(f"{args.output}: {_images(len(image_ids))}, {args.output.stat().st_size / 1e6:.1f} MB")
+
+
+def read_systems(arguments: Sequence[str], references: References, metrics: Sequence[str]) -> list[System]:
+    """The captions of each of *arguments*, `NAME=FILE`, with their scores.
+
+    Raises:
+        DataError: not NAME=FILE, a name given twice, or what `read_captions` and `score_captions` refuse.
+    """
+    files: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, file = argument.partition("=")
+        if not (name and equals and file):
+            raise DataError(f"--captions {argument!r} is not NAME=FILE, such as base=out/generate-test.txt")
+        if name in files:
+            raise DataError(f"--captions: {files[name]} and {file} are both called {name!r}; names must differ")
+        files[name] = Path(file)
+    captions = {name: read_captions(file, references) for name, file in files.items()}  # all, before the slow part
+    systems = []
+    for name in captions:
+        scores = score_captions(captions[name], references, metrics)
+        for metric, reason in scores.left_out.items():
+            print(f"{name}: {metric} left out: {reason}", file=sys.stderr)
+        if not scores.corpus:
+            raise DataError(f"--metrics {','.join(metrics)}: none could be computed")
+        systems.append(System(name, captions[name], scores))
+    return systems
+
+
+def _images(number: int) -> str:
+    return f"{number} image{'s' if number != 1 else ''}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xgpt-gallery",
+        description="Write one HTML page with each image of a split, its human captions, those of models, and the "
+        "scores of the corpus and of each image.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data directory")
+    parser.add_argument("--split", default="test", help="whose images (default: %(default)s)")
+    parser.add_argument(
+        "--captions",
+        nargs="+",
+        required=True,
+        metavar="NAME=FILE",
+        help="fairseq-generate's output (generate-test.txt) or COCO results (JSON), and what to call it on the page",
+    )
+    parser.add_argument(
+        "--photos", type=Path, metavar="DIR", help="a folder of photos, named by COCO's long names or the bare ids"
+    )
+    parser.add_argument(
+        "--link-photos", action="store_true", help="link the photos where they lie, instead of copies in the page"
+    )
+    parser.add_argument(
+        "--regions",
+        nargs="?",
+        type=Path,
+        const=True,
+        metavar="STORE",
+        help="draw the regions over the photos too, with a switch; of STORE, if not of the region store of DATA",
+    )
+    parser.add_argument(
+        "--order",
+        choices=ORDERS,
+        default="split",
+        help="of the images: the split's, by id, or by the CIDEr of the first captions (default: %(default)s)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N of this order")
+    parser.add_argument(
+        "--metrics", default="bleu,meteor,rouge,cider", metavar="LIST", help="what to compute (default: %(default)s)"
+    )
+    parser.add_argument("--title", help="heading of the page (default: Captions of the <split> images)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page (HTML)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
