@@ -9,17 +9,10 @@ command goes on where it was. The store appears under its name when it is whole.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -33,12 +26,10 @@ from xgpt_fairseq.data.image_id import canonical_image_id
 from xgpt_fairseq.data.region_store import MAX_REGIONS, RegionStore
 from xgpt_fairseq.data.region_writer import NORMALISED_TOLERANCE, RegionWriter
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.workers import AHEAD, in_order, worker_pool
 
 # So many images are looked at to find out what boxes are measured in.
 SAMPLE_IMAGES = 64
-
-# Decoded records that wait for their turn, per worker.
-AHEAD = 8
 
 Sizes = dict[str, tuple[int, int]]
 
@@ -122,13 +113,14 @@ def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int]:
     }
     feature_dim = sample[0].features.shape[1]
     options = {"max_regions": args.max_regions, "overwrite": args.overwrite, "source": source}
-    with _worker_pool(args.workers) as pool, RegionWriter(args.output, feature_dim, **options) as writer:
+    with worker_pool(args.workers) as pool, RegionWriter(args.output, feature_dim, **options) as writer:
         resumed_at = writer.images
         if resumed_at:
             print(f"going on with an interrupted import after {resumed_at} images")
         left = None if args.limit is None else args.limit - resumed_at
         pending = itertools.islice(reader.pending(writer.position), left)
-        records = _decoded(pending, pool, AHEAD * args.workers)
+        calls = ((item.decode, (item, next_position)) for item, next_position in pending)
+        records = in_order(calls, pool, AHEAD * args.workers)
         by_bytes = reader.unit == "B"
         with tqdm(
             total=reader.end, initial=writer.position, unit=reader.unit, unit_scale=by_bytes, disable=None
@@ -139,9 +131,13 @@ def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int]:
 
 
 def _write_records(
-    writer: RegionWriter, records: Iterator[tuple[Record, int, Pending]], sizes: Sizes, box_kind: BoxKind, bar: tqdm
+    writer: RegionWriter,
+    records: Iterator[tuple[Record, tuple[Pending, int]]],
+    sizes: Sizes,
+    box_kind: BoxKind,
+    bar: tqdm,
 ) -> None:
-    for record, next_position, item in records:
+    for record, (item, next_position) in records:
         try:
             writer.add(
                 record.image_id,
@@ -156,57 +152,6 @@ def _write_records(
         except DataError as error:
             raise DataError(f"{item.where()}: {error}") from None
         bar.update(next_position - bar.n)
-
-
-def _decoded(
-    pending: Iterator[tuple[Pending, int]], pool: ProcessPoolExecutor | None, ahead: int
-) -> Iterator[tuple[Record, int, Pending]]:
-    """Decode in *pool*, at most *ahead* records ahead, or in this process. The order is that of *pending* anyhow."""
-    if pool is None:
-        for item, next_position in pending:
-            yield item.decode(), next_position, item
-        return
-    waiting: deque[tuple[Future[Record], int, Pending]] = deque()
-    for item, next_position in pending:
-        waiting.append((pool.submit(item.decode), next_position, item))
-        if len(waiting) >= ahead:
-            future, position, first = waiting.popleft()
-            yield future.result(), position, first
-    while waiting:
-        future, position, first = waiting.popleft()
-        yield future.result(), position, first
-
-
-@contextlib.contextmanager
-def _worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    """*workers* processes that decode; None for 0.
-
-    They are forked, and at once: before the progress bar starts a thread, and before there are an open store and its
-    lock to inherit. (Fresh processes would each load all of xgpt_fairseq and its libraries.)
-    """
-    if workers < 1:
-        yield None
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=_start_worker)
-    try:
-        pool.submit(os.getpid).result()
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Ctrl-C is the main process's to handle; and a worker whose main process was killed ends, too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _box_kind(option: str, reader: RegionReader, sample: list[Record]) -> BoxKind:

@@ -13,7 +13,6 @@ A writer that finds such a folder, begun with the same options, cuts the files b
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -39,7 +38,7 @@ from xgpt_fairseq.data.region_store import (
     partial_path,
 )
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import write_json
+from xgpt_fairseq.files import take_lock, write_json
 
 SHARD_BYTES: Final = 1 << 30
 HEADER_BYTES: Final = 128
@@ -216,8 +215,8 @@ class RegionWriter:
         self._refuse_existing()
         self._work = partial_path(self.path)
         self._store = self._work / "store"
-        self._store.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock()
+        self._work.mkdir(parents=True, exist_ok=True)
+        self._lock = take_lock(self._work, f"another import is writing {self.path}")
         self.position = self.images = self.rows = self.images_cut = 0
         self._ids: set[str] = set()
         self._columns: list[str] | None = None  # the optional ones; known with the first image
@@ -270,6 +269,7 @@ class RegionWriter:
         labels: Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
         pixel: bool = False,
+        cut: bool = False,
     ) -> None:
         """Append one image.
 
@@ -281,6 +281,7 @@ class RegionWriter:
             scores: (n,) confidences; the regions are stored in descending order of them (equal ones as they came).
             labels: n class names.
             size: width and height of the image in pixels.
+            cut: the source has more regions of the image than are given here: counted in `images_cut`.
 
         Scores, labels and sizes are each stored for all images or for none.
 
@@ -298,11 +299,11 @@ class RegionWriter:
         self._check_columns(image, {"scores": scores, "labels": labels, "sizes": size})
 
         order = self._order(confidence, len(half))
+        self.images_cut += cut or len(half) > self.max_regions
         if order is not None:
             half, corners = half[order], corners[order]
             confidence = None if confidence is None else confidence[order]
             names = None if names is None else [names[index] for index in order]
-            self.images_cut += len(order) < len(features)
 
         self._shard_for(len(half)).append(half)
         self.rows += len(half)
@@ -328,7 +329,7 @@ class RegionWriter:
 
     def _check_id(self, image_id: str | int) -> str:
         name = canonical_image_id(image_id)
-        if not name or not _one_line(name):
+        if not name or not one_line(name):
             raise DataError(f"image id {image_id!r} is empty, not Unicode, or has a line break or NUL character in it")
         if name in self._ids:
             alias = "" if str(image_id) == name else f" (here as {image_id!r})"
@@ -551,18 +552,6 @@ class RegionWriter:
         if not (self.path / MANIFEST).exists():
             raise DataError(f"{self.path} is not a region store (it has no {MANIFEST}): it is not replaced")
 
-    def _take_lock(self) -> int:
-        self._work.mkdir(exist_ok=True)
-        lock = os.open(self._work / "lock", os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise DataError(f"another import is writing {self.path} at this moment") from None
-        except OSError:
-            pass  # some network file systems have no locks; one import at a time is then the user's care
-        return lock
-
 
 def _check_scores(scores: Array, count: int, image: str) -> npt.NDArray[np.float32]:
     if scores.shape != (count,):
@@ -577,12 +566,12 @@ def _check_scores(scores: Array, count: int, image: str) -> npt.NDArray[np.float
 def _check_labels(labels: Sequence[str], count: int, image: str) -> list[bytes]:
     if len(labels) != count:
         raise DataError(f"{image} has {len(labels)} labels for {count} regions; one label a region")
-    if not all(map(_one_line, labels)):
+    if not all(map(one_line, labels)):
         raise DataError(f"{image}: a label is not Unicode or has a line break or NUL character in it: {list(labels)}")
     return [label.encode() for label in labels]
 
 
-def _one_line(text: str) -> bool:
+def one_line(text: str) -> bool:
     """Whether *text* can be a line of a UTF-8 file and an element of a fixed-width array."""
     try:
         data = text.encode()

@@ -1,0 +1,275 @@
+"""Photos from files: found, named, read upright and in the size that the backbone takes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from xgpt_fairseq.data.image_id import canonical_image_id
+from xgpt_fairseq.data.region_writer import one_line
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.backbone import STRIDE
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# The longer side of a photo in pixels, as the backbone sees it.
+IMAGE_SIZE: Final = 768
+
+# What is read as a photo. Pillow knows more formats; some of them start other programs (EPS).
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+# A JPEG of more than twice the size that is asked for is decoded at 1/2, 1/4 or 1/8, for a fraction of memory and time.
+DRAFT: Final = 2
+# An image of more than three times the size is averaged over whole pixels before it is resampled.
+REDUCING_GAP: Final = 3.0
+
+WHITE: Final = (255, 255, 255, 255)
+
+
+class PhotoError(DataError):
+    """A file cannot be read as a photo.
+
+    Attributes:
+        reason: why, without the file's name.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo, decoded.
+
+    pixels (H, W, 3) uint8 RGB, upright, in the size that the backbone takes; size width and height of the photo as it
+    is on disk, in pixels, upright.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises DataError unless *image_size* is a positive multiple of the backbone's stride."""
+    if image_size < STRIDE or image_size % STRIDE:
+        raise DataError(f"the image size is {image_size}; a positive multiple of {STRIDE} is needed")
+
+
+def model_size(width: int, height: int, image_size: int) -> tuple[int, int]:
+    """Width and height for the backbone: the longer side *image_size*, the other nearly in proportion.
+
+    Both are multiples of the backbone's stride, so that each cell of the last map sees the same number of pixels. The
+    shorter side is off by half a stride at most, but never below one stride.
+    """
+    scale = image_size / max(width, height)
+    columns, rows = (max(round(side * scale / STRIDE), 1) * STRIDE for side in (width, height))
+    return columns, rows
+
+
+def load_photo(path: Path, image_size: int = IMAGE_SIZE) -> Photo:
+    """Read a photo.
+
+    It is turned upright as its EXIF orientation says. Of an animation the first frame is read. Transparency is laid on
+    white. 16-bit values are scaled to 8 bits; colour profiles are ignored.
+
+    Raises:
+        PhotoError: there is no such file, or it is not a photo that can be read.
+        DataError: *image_size* is not possible, or Pillow is not installed.
+    """
+    check_image_size(image_size)
+    formats = _formats()
+    from PIL import Image
+
+    try:
+        if not path.is_file():
+            # A pipe would be waited for, a folder is one that could not be listed.
+            raise PhotoError(path, "not a file" if path.exists() else "no such file")
+        # Pillow warns about metadata that it then ignores, and about sizes below its limit.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats) as image:
+            return _read(image, image_size)
+    except PhotoError:
+        raise
+    except Exception as error:  # bytes that are damaged fail anywhere in Pillow
+        raise PhotoError(path, _reason(path, error)) from error
+
+
+def is_photo(path: Path) -> bool:
+    """Whether *path* begins like a photo. What comes behind its header is not looked at."""
+    formats = _formats()
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            if not path.is_file():
+                return False
+            with Image.open(path, formats=formats):
+                return True
+    except Exception:  # as in load_photo
+        return False
+
+
+def photo_id(path: Path) -> str:
+    """The image id of a photo: its file name, as `canonical_image_id` gives it.
+
+    Raises:
+        PhotoError: the name is none that a store can hold.
+    """
+    name = canonical_image_id(path.name)
+    if not name or not one_line(name):
+        raise PhotoError(path, "its name gives no image id: empty, not Unicode, or with a line break in it")
+    return name
+
+
+def pillow_version() -> str:
+    """The version of Pillow. Raises DataError where there is none."""
+    _formats()
+    import PIL
+
+    return PIL.__version__
+
+
+def find_photos(paths: Iterable[Path], *, but: Sequence[Path] = ()) -> list[Path]:
+    """The files that *paths* name, in that order; of folders all files in them and below, sorted.
+
+    What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *but*. A
+    file that is named more than once is there once. A path that does not exist, and a folder that cannot be listed, is
+    in the result, too: reading it will say so.
+    """
+    excluded = {_whole(path) for path in but}
+    found: dict[str, Path] = {}
+    for path in paths:
+        for file in _files_below(path, excluded) if _is_folder(path) else [path]:
+            found.setdefault(_whole(file), file)
+    return list(found.values())
+
+
+def check_ids(paths: Iterable[Path]) -> None:
+    """Raises DataError where two of *paths* are photos of one image id. Files that are no photos may share it."""
+    by_id: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_id[canonical_image_id(path.name)].append(path)
+    for name, files in by_id.items():
+        photos = [file for file in files if is_photo(file)] if len(files) > 1 else []
+        if len(photos) > 1:
+            raise DataError(
+                f"{photos[0]} and {photos[1]} are both image {name}: an image id must be unique. It is the file's "
+                "name without folder and extension; COCO's long names and the bare number are one id"
+            )
+
+
+def _files_below(folder: Path, excluded: set[str]) -> list[Path]:
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()  # folders, since links may lead round in a circle
+
+    def cannot_list(error: OSError) -> None:
+        files.append(Path(error.filename))
+
+    for parent, folders, names in os.walk(folder, onerror=cannot_list, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        wanted = {
+            name
+            for name in (*folders, *names)
+            if not name.startswith(".") and _whole(Path(parent, name)) not in excluded
+        }
+        folders[:] = sorted(wanted.intersection(folders))
+        files += [Path(parent, name) for name in names if name in wanted]
+    return sorted(files)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or a parent that may not be read
+        return False
+
+
+def _whole(path: Path) -> str:
+    """*path* from the root on, so that each file has one name; links are not followed, since theirs is another."""
+    return os.path.normpath(path.absolute())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow knows. Raises DataError where there is no Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DataError('photos are read with Pillow: pip install "xgpt-fairseq[photos]"') from None
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _read(image: Image.Image, image_size: int) -> Photo:
+    from PIL import ExifTags, Image
+
+    width, height = image.size
+    target = model_size(width, height, image_size)
+    draft = image.draft(None, (DRAFT * target[0], DRAFT * target[1]))  # what is no JPEG is not changed by it
+    box = draft[1] if draft else None  # the last pixels of a draft may lie half outside of the photo
+    image.load()
+    # After loading: TIFF files are then upright already, and have lost the tag.
+    turned = image.getexif().get(ExifTags.Base.Orientation)
+    resized = _eight_bits(image).resize(target, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+    if resized.mode in ("LA", "RGBA"):
+        resized = resized.convert("RGBA")
+        resized = Image.alpha_composite(Image.new("RGBA", resized.size, WHITE), resized)
+    upright = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    if turned in upright:
+        resized = resized.transpose(upright[turned])
+    if turned in (5, 6, 7, 8):
+        width, height = height, width
+    return Photo(np.array(resized.convert("RGB")), (width, height))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """*image* in mode L, LA, RGB or RGBA."""
+    from PIL import Image
+
+    mode = image.mode
+    if mode == "I" or mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError(f"values from {values.min()} to {values.max()}; at most 16 bits are read")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
+    if mode == "F":
+        raise ValueError("floating-point values, of which nothing says what is white")
+    if image.has_transparency_data:
+        return image if mode in ("LA", "RGBA") else image.convert("RGBA")
+    if mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if mode == "1" else "RGB")
+
+
+def _reason(path: Path, error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        if path.stat().st_size == 0:
+            return "the file is empty"
+        return f"not a photo, or damaged at its beginning; {', '.join(_formats())} are read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

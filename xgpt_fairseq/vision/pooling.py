@@ -1,0 +1,52 @@
+"""Features of boxes out of a photo's feature map."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+# A box is sampled at so many points in each direction.
+SAMPLES: Final = 14
+
+WHOLE: Final = (0.0, 0.0, 1.0, 1.0)
+
+
+def grid_boxes(cells: int) -> npt.NDArray[np.float32]:
+    """The cells of a grid over a photo, row by row: (cells * cells, 4) x1 y1 x2 y2 in 0..1."""
+    edges = np.linspace(0.0, 1.0, cells + 1)
+    y, x = np.divmod(np.arange(cells * cells), cells)
+    return np.stack([edges[x], edges[y], edges[x + 1], edges[y + 1]], axis=1).astype(np.float32)
+
+
+def pool_regions(maps: Tensor, boxes: Tensor) -> Tensor:
+    """The mean over `SAMPLES` x `SAMPLES` bilinear samples of each box, taken at the centres of its equal parts.
+
+    Sample (x, y) in 0..1 lies at (x * W - 0.5, y * H - 0.5) between the centres of the map's cells, and outside of the
+    outermost centres the map goes on as it is there (torch's `grid_sample` with align_corners=False and
+    padding_mode="border"; aligned RoIAlign but for the border). The samples of a box are a grid, so that their mean is
+    a weighted sum of the map with weights that are a product of one for the rows and one for the columns.
+
+    Args:
+        maps: (B, C, H, W) float.
+        boxes: (B, N, 4) x1 y1 x2 y2 in 0..1 of width and height.
+
+    Returns:
+        (B, N, C)
+    """
+    height, width = maps.shape[2:]
+    columns = _mean_weights(boxes[..., 0], boxes[..., 2], width)  # (B, N, W)
+    rows = _mean_weights(boxes[..., 1], boxes[..., 3], height)  # (B, N, H)
+    weights = (rows[..., :, None] * columns[..., None, :]).flatten(2)  # (B, N, H * W)
+    return torch.bmm(weights, maps.permute(0, 2, 3, 1).flatten(1, 2))
+
+
+def _mean_weights(low: Tensor, high: Tensor, cells: int) -> Tensor:
+    """How much each of *cells* counts in the mean of samples between *low* and *high* (B, N): (B, N, cells)."""
+    parts = (torch.arange(SAMPLES, device=low.device) + 0.5) / SAMPLES
+    places = (low[..., None] + (high - low)[..., None] * parts) * cells - 0.5
+    distances = places.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=low.device)
+    return (1 - distances.abs()).clamp(min=0).mean(dim=-2)
