@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Learn a vocabulary (BPE and fairseq dictionary) from text, for all stages of training.
 
-Inputs are plain text files, one sentence a line, or caption files that prepare_captions.py reads (JSON: the
-captions of the training split).
+Inputs are plain text files (UTF-8, one sentence a line; .gz, .bz2, .xz; - for the standard input), or caption files
+that prepare_captions.py reads (JSON: the captions of the training split).
 
 example:
     python preprocess/learn_bpe.py --input wiki.en.txt --output vocabulary --symbols 10000
@@ -11,10 +11,9 @@ example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-from caption_readers import read_captions
+from text_readers import check_inputs, sentences
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
@@ -22,26 +21,11 @@ from xgpt_fairseq.data.vocabulary import learn_vocabulary
 from xgpt_fairseq.errors import DataError
 
 
-def sentences(paths: list[Path]) -> Iterator[str]:
-    """The lines of text files, and the training captions of JSON files."""
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"--input {path} does not exist")
-        if path.suffix == ".json":
-            for image in read_captions(path, "auto"):
-                if image.split == "train":
-                    yield from (caption.text for caption in image.captions)
-            continue
-        with open(path, encoding="utf-8") as lines:
-            try:
-                yield from (line for line in lines if line.strip())
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path} is not UTF-8 text: {error}") from error
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="+", type=Path, required=True, metavar="FILE", help="text or caption files")
+    parser.add_argument(
+        "--input", nargs="+", action="extend", type=Path, required=True, metavar="FILE", help="text or caption files"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="VOCABULARY", help="folder to write")
     parser.add_argument("--symbols", type=int, default=10000, help="merges, or vocabulary size with sentencepiece")
     parser.add_argument("--bpe", choices=["subword_nmt", "sentencepiece"], default="subword_nmt")
@@ -53,6 +37,7 @@ def main() -> None:
         raise DataError(f"{args.output} already holds a vocabulary; pass --overwrite to replace it")
     if args.symbols < 1:
         raise DataError(f"--symbols must be at least 1, got {args.symbols}")
+    check_inputs(args.input)
     with tqdm(sentences(args.input), desc="reading", unit=" sentences", unit_scale=True) as progress:
         vocabulary = learn_vocabulary(
             progress,

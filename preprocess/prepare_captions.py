@@ -17,18 +17,18 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from caption_readers import CAPTION_READERS, CaptionedImage, detect, fairseq_split, read_captions
-from fairseq.data.indexed_dataset import make_builder
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.directory import FORMAT_VERSION, file_crc32
+from xgpt_fairseq.data.directory import FORMAT_VERSION, check_replaceable, file_crc32
+from xgpt_fairseq.data.indexed_writer import IndexedWriter
 from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.vocabulary import FILES as VOCABULARY_FILES
-from xgpt_fairseq.data.vocabulary import Vocabulary, parallel
+from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import folder_written_aside, write_json
+from xgpt_fairseq.workers import parallel
 
 SPLIT_FILES = ("*.captions.bin", "*.captions.idx", "*.pairs.npy", "*.references.json", "*.missing-images.txt")
 
@@ -37,6 +37,7 @@ class _EncodeIds:
     """Text → ids with end of sentence, and whether it had to be cut to *max_tokens*."""
 
     def __init__(self, vocabulary: Vocabulary, max_tokens: int) -> None:
+        self.vocabulary_size = len(vocabulary.dictionary)
         self._vocabulary = vocabulary
         self._max_tokens = max_tokens
         self._eos = vocabulary.dictionary.eos()
@@ -88,22 +89,20 @@ def write_split(
 ) -> dict[str, int]:
     """Write the files of one split; return its counts."""
     texts = [caption.text for image in images for caption in image.captions]
-    builder = make_builder(str(folder / f"{split}.captions.bin"), "mmap", vocab_size=len(encode._vocabulary.dictionary))
+    progress = tqdm(parallel(encode, texts, workers), desc=f"{split} captions", total=len(texts), unit_scale=True)
     cut = 0
-    for text, (ids, was_cut) in zip(
-        texts,
-        tqdm(parallel(encode, texts, workers), desc=f"{split} captions", total=len(texts), unit_scale=True),
-        strict=True,
-    ):
-        if len(ids) == 1:
-            raise DataError(f"split {split!r}: nothing is left of the caption {text!r} after tokenization; remove it")
-        builder.add_item(torch.from_numpy(ids))
-        cut += was_cut
-    builder.finalize(str(folder / f"{split}.captions.idx"))
+    with IndexedWriter(folder / f"{split}.captions", vocabulary_size=encode.vocabulary_size) as writer:
+        for text, (ids, was_cut) in zip(texts, progress, strict=True):
+            if len(ids) == 1:
+                raise DataError(
+                    f"split {split!r}: nothing is left of the caption {text!r} after tokenization; remove it"
+                )
+            writer.add(ids, [len(ids)])
+            cut += was_cut
+        sizes = writer.finish()
     rows = np.repeat([store.row(image.image_id) for image in images], [len(image.captions) for image in images])
     np.save(folder / f"{split}.pairs.npy", rows.astype(np.int32 if len(store) < 2**31 else np.int64))
     write_json(folder / f"{split}.references.json", references(images), indent=None)
-    sizes = {f"{kind}_bytes": (folder / f"{split}.captions.{kind}").stat().st_size for kind in ("bin", "idx")}
     return {"images": len(images), "captions": len(texts), "cut_to_max_tokens": cut, **sizes}
 
 
@@ -122,12 +121,7 @@ def references(images: list[CaptionedImage]) -> dict[str, object]:
 
 def _check_output(output: Path, regions: Path, *, overwrite: bool) -> None:
     """Refuse what must not be replaced. A region store inside *output* stays there, and so must be *regions*."""
-    if not output.exists():
-        return
-    if not overwrite:
-        raise DataError(f"{output} exists; pass --overwrite to replace it")
-    if not (output / "dataset.json").exists():
-        raise DataError(f"{output} is not a data directory (it has no dataset.json): it is not replaced")
+    check_replaceable(output, "captions", overwrite=overwrite)
     inside = output / "regions"
     if os.path.lexists(inside) and inside.resolve() != regions.resolve():
         raise DataError(f"{output} holds a region store, {inside}, that is not --regions {regions}; move it away first")

@@ -7,11 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from xgpt_fairseq.files import folder_written_aside, write_json, written_aside
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import check_writable, folder_written_aside, write_json, written_aside
 
 
 def contents(folder: Path) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_a_program_may_write(tmp_path: Path) -> None:
+    check_writable(tmp_path / "file", overwrite=False)
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "file", overwrite=True)
+    with pytest.raises(DataError, match="file exists; give another name or --overwrite"):
+        check_writable(tmp_path / "file", overwrite=False)
+    with pytest.raises(DataError, match=r"a/file: no folder .*a$"):
+        check_writable(tmp_path / "a" / "file", overwrite=True)
 
 
 @pytest.mark.parametrize("before", [{}, {"file": "old"}])

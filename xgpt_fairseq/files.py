@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -11,6 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.errors import DataError
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Check, before any work, that a program may write the file *path*.
+
+    Raises:
+        DataError: *path* is there and *overwrite* is not asked for, or there is no folder for it.
+    """
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} exists; give another name or --overwrite")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: no folder {path.parent}")
 
 
 @contextlib.contextmanager
@@ -38,16 +51,42 @@ def folder_written_aside(path: Path, *, last: str, files: Iterable[str]) -> Iter
     aside.mkdir(parents=True)
     try:
         yield aside
-        if not path.exists():
-            aside.rename(path)
-            return
-        (path / last).unlink(missing_ok=True)
-        for old in [file for pattern in files for file in path.glob(pattern)]:
-            old.unlink()
-        for new in sorted(aside.iterdir(), key=lambda file: file.name == last):
-            new.replace(path / new.name)
+        put_in_place(aside, path, last=last, files=files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def put_in_place(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
+    """Give the whole folder *aside* the name *path*; the other arguments are those of `folder_written_aside`."""
+    if not path.exists():
+        aside.rename(path)
+        return
+    (path / last).unlink(missing_ok=True)
+    for old in [file for pattern in files for file in path.glob(pattern)]:
+        old.unlink()
+    for new in sorted(aside.iterdir(), key=lambda file: file.name == last):
+        new.replace(path / new.name)
+    aside.rmdir()
+
+
+def take_lock(folder: Path, what: str) -> int:
+    """Make *folder* this process's own until the returned file descriptor is closed, or the process ends.
+
+    Args:
+        what: what is going on if another process has it, for the message: "another import is writing …".
+
+    Raises:
+        DataError: another process has it.
+    """
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise DataError(f"{what} at this moment") from None
+    except OSError:
+        pass  # some network file systems have no locks; one process at a time is then the user's care
+    return lock
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.directory import DataDirectory, TextDirectory, check_replaceable, file_crc32
+from xgpt_fairseq.data.indexed_writer import IndexedWriter
 from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
@@ -166,3 +167,101 @@ def test_captions_cut_short(copied: Path, kind: str) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(DataError, match=rf"train\.captions\.{kind} has \d+ bytes instead of \d+"):
         DataDirectory(copied).captions("train")
+
+
+# Text
+
+
+SENTENCES = {"train": [[5, 6, 2], [7, 2], [5, 5, 5, 2]], "valid": [[6, 2]]}
+
+
+@pytest.fixture
+def text(tiny_vocabulary: Path, tmp_path: Path) -> Path:
+    """A text directory with `SENTENCES`."""
+    path = tmp_path / "text"
+    path.mkdir()
+    vocabulary = Vocabulary(tiny_vocabulary)
+    vocabulary.copy_to(path)
+    splits = {}
+    for split, sentences in SENTENCES.items():
+        with IndexedWriter(path / f"{split}.text", vocabulary_size=len(vocabulary.dictionary)) as writer:
+            for ids in sentences:
+                writer.add(ids, [len(ids)])
+            splits[split] = writer.finish()
+    description = {"version": 1, "kind": "text", "splits": splits, "dictionary_crc32": file_crc32(path / "dict.txt")}
+    (path / "dataset.json").write_text(json.dumps(description))
+    return path
+
+
+def test_text(text: Path, tiny_vocabulary: Path) -> None:
+    directory = TextDirectory(text)
+    assert directory.vocabulary.dictionary.symbols == Vocabulary(tiny_vocabulary).dictionary.symbols
+    for split, expected in SENTENCES.items():
+        assert directory.has_split(split)
+        sentences = directory.sentences(split)
+        assert [sentences[index].tolist() for index in range(len(sentences))] == expected
+        assert str(sentences[0].dtype) == "torch.int64"
+    assert not directory.has_split("test")
+    with pytest.raises(DataError, match=r"has no sentences for split 'test'; it has: train, valid"):
+        directory.sentences("test")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, r"is not a data directory: it has no dataset\.json \(see preprocess/prepare_text\.py\)"),
+        (_describe(version=2), "has format version 2"),
+        (_remove("train.text.bin"), r"train\.text\.bin is missing; prepare .* again"),
+        (_remove("train.text.idx"), r"train\.text\.idx is missing"),
+        (lambda folder: (folder / "train.text.idx").write_bytes(b"x"), r"train\.text\.idx has 1 bytes instead of \d+"),
+        (lambda folder: (folder / "dict.txt").write_text("a 1\n"), "was changed since the sentences were encoded"),
+        (_remove("vocabulary.json"), "is not a vocabulary folder"),
+    ],
+)
+def test_text_refused(text: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(text)
+    with pytest.raises(DataError, match=message) as caught:
+        _ = TextDirectory(text).sentences("train"), TextDirectory(text).vocabulary
+    assert str(text) in str(caught.value)
+
+
+def test_the_wrong_kind_says_which_task_and_which_program(text: Path, tiny_data: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        DataDirectory(text)
+    assert str(caught.value) == (
+        f"{text} holds sentences, for the task xgpt_text_pretrain; captions, for the tasks xgpt_caption and "
+        "xgpt_pretrain, are needed here: prepare them with preprocess/prepare_captions.py"
+    )
+    with pytest.raises(DataError) as caught:
+        TextDirectory(tiny_data)
+    assert str(caught.value) == (
+        f"{tiny_data} holds captions, for the tasks xgpt_caption and xgpt_pretrain; sentences, for the task "
+        "xgpt_text_pretrain, are needed here: prepare them with preprocess/prepare_text.py"
+    )
+
+
+@pytest.mark.parametrize("kind", [DataDirectory, TextDirectory])
+def test_an_unknown_kind(text: Path, kind: type) -> None:
+    _describe(kind="video")(text)
+    with pytest.raises(DataError, match="holds data of the unknown kind 'video'"):
+        kind(text)
+
+
+def test_captions_may_name_their_kind(copied: Path) -> None:
+    assert "kind" not in DataDirectory(copied).description
+    _describe(kind="captions")(copied)
+    assert len(DataDirectory(copied).captions("test")) == 10
+
+
+def test_what_may_be_replaced(text: Path, tiny_data: Path, tmp_path: Path) -> None:
+    check_replaceable(tmp_path / "new", "text", overwrite=False)
+    check_replaceable(text, "text", overwrite=True)
+    check_replaceable(tiny_data, "captions", overwrite=True)
+    for path, kind, overwrite, message in [
+        (text, "text", False, "exists; pass --overwrite to replace it"),
+        (text, "captions", True, "is a data directory of kind 'text', not 'captions': it is not replaced"),
+        (tiny_data, "text", True, "is a data directory of kind 'captions', not 'text': it is not replaced"),
+        (tmp_path, "text", True, "it is not replaced"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            check_replaceable(path, kind, overwrite=overwrite)

@@ -13,6 +13,8 @@ import pytest
 from fairseq.data import Dictionary
 from hypothesis import given
 from hypothesis import strategies as st
+from sacremoses import MosesTokenizer
+from subword_nmt.apply_bpe import BPE
 
 from xgpt_fairseq.data.vocabulary import MASK, Vocabulary, learn_vocabulary, normalize
 from xgpt_fairseq.errors import DataError
@@ -92,11 +94,50 @@ def test_special_symbols_in_a_text_are_never_special(folders: dict[str, Path], b
         assert not special & set(ids.tolist()), text
 
 
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_ids_are_those_of_the_libraries(tiny_vocabulary: Path, text: str) -> None:
+    _check_plain(tiny_vocabulary, [text])
+
+
+def test_ids_of_real_captions_are_those_of_the_libraries(coco_mini: Path, tmp_path: Path) -> None:
+    images = json.loads((coco_mini / "dataset_coco_mini.json").read_text(encoding="utf-8"))["images"]
+    texts = [sentence["raw"] for image in images for sentence in image["sentences"]]
+    learn_vocabulary(texts[:1000], tmp_path / "v", bpe="subword_nmt", symbols=500)
+    _check_plain(tmp_path / "v", texts)
+
+
+def _check_plain(folder: Path, texts: list[str]) -> None:
+    """sacremoses and subword-nmt on whole lines, ids by fairseq's dictionary."""
+    vocabulary = Vocabulary(folder)
+    tokenizer = MosesTokenizer(lang="en")
+    with open(folder / "bpe.codes", encoding="utf-8") as codes:
+        bpe = BPE(codes)
+    dictionary = Dictionary.load(str(folder / "dict.txt"))
+    for text in texts:
+        tokens = tokenizer.tokenize(normalize(text), return_str=True, escape=False)
+        pieces = bpe.process_line(tokens).split()
+        assert vocabulary.encode(text).split() == pieces
+        ids = [dictionary.index(piece) for piece in pieces]
+        assert dictionary.index(MASK) not in ids
+        assert vocabulary.encode_ids(text).tolist() == vocabulary.encode_list(text) == ids
+
+
+def test_memory_does_not_grow_with_the_text(tiny_vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xgpt_fairseq.data.moses.REMEMBERED", 10)
+    vocabulary = Vocabulary(tiny_vocabulary)
+    expected = Vocabulary(tiny_vocabulary)
+    for number in range(100):
+        word = "".join(chr(ord("a") + int(digit)) for digit in str(number + 10))
+        for text in (f"x{word} is {word}y", f"{word}'s house, no. {number}!"):
+            assert vocabulary.encode(text) == expected.encode(text)
+    assert len(vocabulary._splitter._bpe.cache) <= 11
+
+
 class _Words:
     """A splitter that splits at spaces alone: the worst case, in which a text can spell a special symbol."""
 
-    def split(self, text: str) -> str:
-        return text
+    def split(self, text: str) -> list[str]:
+        return text.split()
 
     def join(self, pieces: str) -> str:
         return pieces
@@ -127,7 +168,7 @@ def test_dictionary(folders: dict[str, Path], bpe: str) -> None:
 def test_the_same_text_gives_the_same_folder(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bpe: str, workers: int
 ) -> None:
-    monkeypatch.setattr("xgpt_fairseq.data.vocabulary._CHUNK", 4)  # several pieces for each worker
+    monkeypatch.setattr("xgpt_fairseq.workers.CHUNK", 4)  # several pieces for each worker
     again = learn(tmp_path / "again", bpe, workers)
     assert contents(again.path) == contents(folders[bpe])
     # and nothing is left beside it

@@ -1,4 +1,6 @@
-"""A data directory: what `preprocess/prepare_captions.py` writes and the tasks read.
+"""Data directories: what the programs in preprocess/ write and the tasks read.
+
+Captions with regions, from `preprocess/prepare_captions.py`:
 
     dict.txt, vocabulary.json, bpe.*      the vocabulary, see `Vocabulary`
     {split}.captions.bin / .idx           token ids of every caption, end of sentence included (fairseq's mmap format)
@@ -8,6 +10,12 @@
     dataset.json                          format version, counts, feature width, how it was made
 
 Captions lie image by image, in the order of `references.json`'s `images`.
+
+Plain text, from `preprocess/prepare_text.py`:
+
+    dict.txt, vocabulary.json, bpe.*      the vocabulary
+    {split}.text.bin / .idx               token ids of every sentence, end of sentence included
+    dataset.json                          format version, `"kind": "text"`, counts, how it was made
 """
 
 from __future__ import annotations
@@ -16,6 +24,7 @@ import os
 import zlib
 from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDataset
@@ -29,43 +38,133 @@ from xgpt_fairseq.files import read_description
 FORMAT_VERSION = 1
 
 
+class _Kind(NamedTuple):
+    """What a directory holds, for messages."""
+
+    items: str
+    tasks: str
+    made_by: str
+
+
+# by `kind` in dataset.json, which directories of captions do not name
+_KINDS = {
+    "captions": _Kind("captions", "tasks xgpt_caption and xgpt_pretrain", "preprocess/prepare_captions.py"),
+    "text": _Kind("sentences", "task xgpt_text_pretrain", "preprocess/prepare_text.py"),
+}
+
+
 def file_crc32(path: Path) -> str:
     """Checksum of a small file."""
     return f"{zlib.crc32(path.read_bytes()):08x}"
 
 
-class DataDirectory:
-    """A data directory, opened and checked; nothing large is read.
+def check_replaceable(output: Path, kind: str, *, overwrite: bool) -> None:
+    """Refuse to write a directory of *kind* where something lies that must not be replaced.
+
+    Raises:
+        DataError: *output* exists and not *overwrite*, or is no data directory, or one of another kind.
+    """
+    if not output.exists():
+        return
+    if not overwrite:
+        raise DataError(f"{output} exists; pass --overwrite to replace it")
+    if not (output / "dataset.json").exists():
+        raise DataError(f"{output} is not a data directory (it has no dataset.json): it is not replaced")
+    found = _read_description(output, kind).get("kind", "captions")
+    if found != kind:
+        raise DataError(f"{output} is a data directory of kind {found!r}, not {kind!r}: it is not replaced")
+
+
+class _Directory:
+    """What all data directories share: a description, a vocabulary, and token ids by split.
 
     Args:
         path: the directory.
-        regions: a region store to use instead of the one that the directory names; it must hold the same images.
 
     Raises:
-        DataError: not a data directory, a newer format, a file missing, or a region store that does not belong to it.
+        DataError: not a data directory, one of another kind or a newer format.
     """
 
-    def __init__(self, path: Path | str, regions: Path | str | None = None) -> None:
+    kind: ClassVar[str]
+
+    def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.description = read_description(
-            self.path / "dataset.json",
-            what="a data directory",
-            made_by="preprocess/prepare_captions.py",
-            newest=FORMAT_VERSION,
-        )
-        self._regions = Path(regions) if regions else None
+        self.description = _read_description(self.path, self.kind)
+        found = self.description.get("kind", "captions")
+        if found != self.kind:
+            wanted, held = _KINDS[self.kind], _KINDS.get(found)
+            what = f"{held.items}, for the {held.tasks}" if held else f"data of the unknown kind {found!r}"
+            raise DataError(
+                f"{self.path} holds {what}; {wanted.items}, for the {wanted.tasks}, are needed here: prepare them with "
+                f"{wanted.made_by}"
+            )
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary that the captions were encoded with.
+        """The vocabulary that the directory was encoded with.
 
         Raises:
             DataError: dict.txt was changed since.
         """
         vocabulary = Vocabulary(self.path)
         if file_crc32(self.path / "dict.txt") != self.description["dictionary_crc32"]:
-            raise DataError(f"{self.path / 'dict.txt'} was changed since the captions were encoded; prepare them again")
+            raise DataError(
+                f"{self.path / 'dict.txt'} was changed since the {_KINDS[self.kind].items} were encoded; prepare them "
+                "again"
+            )
         return vocabulary
+
+    def has_split(self, split: str) -> bool:
+        """Whether the directory has *split*."""
+        return split in self.description["splits"]
+
+    def _tokens(self, split: str, name: str) -> MMapIndexedDataset:
+        """The token ids in {split}.{name}.bin and .idx, which must be as long as they were written."""
+        prefix = self._file(split, name)
+        for suffix in (".bin", ".idx"):
+            if not Path(f"{prefix}{suffix}").is_file():
+                raise DataError(f"{prefix}{suffix} is missing; prepare {self.path} again")
+            size, expected = Path(f"{prefix}{suffix}").stat().st_size, self._count(split, f"{suffix[1:]}_bytes")
+            if size != expected:
+                raise DataError(f"{prefix}{suffix} has {size} bytes instead of {expected}; prepare {self.path} again")
+        return MMapIndexedDataset(str(prefix))
+
+    def _count(self, split: str, name: str) -> int:
+        return self.description["splits"][split][name]
+
+    def _file(self, split: str, name: str) -> Path:
+        if not self.has_split(split):
+            known = ", ".join(self.description["splits"]) or "none"
+            raise DataError(f"{self.path} has no {_KINDS[self.kind].items} for split {split!r}; it has: {known}")
+        return self.path / f"{split}.{name}"
+
+
+class TextDirectory(_Directory):
+    """A directory of plain text, opened and checked."""
+
+    kind = "text"
+
+    def sentences(self, split: str) -> MMapIndexedDataset:
+        """Token ids of the sentences of *split*, memory-mapped; item i is int64 (T,) with end of sentence."""
+        return self._tokens(split, "text")
+
+
+class DataDirectory(_Directory):
+    """A directory of captions and their regions, opened and checked; nothing large is read.
+
+    Args:
+        path: the directory.
+        regions: a region store to use instead of the one that the directory names; it must hold the same images.
+
+    Raises:
+        DataError: not a data directory, one of text or a newer format.
+    """
+
+    kind = "captions"
+
+    def __init__(self, path: Path | str, regions: Path | str | None = None) -> None:
+        super().__init__(path)
+        self._regions = Path(regions) if regions else None
 
     @property
     def regions_path(self) -> Path:
@@ -92,20 +191,9 @@ class DataDirectory:
             )
         return store
 
-    def has_split(self, split: str) -> bool:
-        """Whether the directory has captions of *split*."""
-        return split in self.description["splits"]
-
     def captions(self, split: str) -> MMapIndexedDataset:
         """Token ids of the captions of *split*, memory-mapped; item i is int64 (T,) with end of sentence."""
-        prefix = self._file(split, "captions")
-        for suffix in (".bin", ".idx"):
-            if not Path(f"{prefix}{suffix}").is_file():
-                raise DataError(f"{prefix}{suffix} is missing; prepare {self.path} again")
-            size, expected = Path(f"{prefix}{suffix}").stat().st_size, self._count(split, f"{suffix[1:]}_bytes")
-            if size != expected:
-                raise DataError(f"{prefix}{suffix} has {size} bytes instead of {expected}; prepare {self.path} again")
-        return MMapIndexedDataset(str(prefix))
+        return self._tokens(split, "captions")
 
     def pairs(self, split: str) -> np.ndarray:
         """(captions,) row in the region store of each caption of *split*, memory-mapped."""
@@ -135,11 +223,8 @@ class DataDirectory:
             )
         return references
 
-    def _count(self, split: str, name: str) -> int:
-        return self.description["splits"][split][name]
 
-    def _file(self, split: str, name: str) -> Path:
-        if not self.has_split(split):
-            known = ", ".join(self.description["splits"]) or "none"
-            raise DataError(f"{self.path} has no captions for split {split!r}; it has: {known}")
-        return self.path / f"{split}.{name}"
+def _read_description(path: Path, kind: str) -> dict[str, Any]:
+    return read_description(
+        path / "dataset.json", what="a data directory", made_by=_KINDS[kind].made_by, newest=FORMAT_VERSION
+    )

@@ -17,27 +17,26 @@ import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from multiprocessing import Pool
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from fairseq.data import Dictionary
 
+from xgpt_fairseq.data import moses
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import folder_written_aside, read_description, write_json
+from xgpt_fairseq.workers import parallel
 
 FORMAT_VERSION = 1
 MASK = "<mask>"
 FILES = ("dict.txt", "vocabulary.json", "bpe.codes", "bpe.model")
-# Lines handed to a worker process at once: enough that the handing over costs nothing.
-_CHUNK = 2000
 
 
 class _Splitter(Protocol):
-    """Words to subwords and back."""
+    """Normalised text to subwords and back."""
 
-    def split(self, text: str) -> str: ...
+    def split(self, text: str) -> list[str]: ...
 
     def join(self, pieces: str) -> str: ...
 
@@ -48,16 +47,18 @@ class _SubwordNMT:
     file_name = "bpe.codes"
 
     def __init__(self, path: Path) -> None:
-        from sacremoses import MosesDetokenizer, MosesTokenizer
+        from sacremoses import MosesDetokenizer
         from subword_nmt.apply_bpe import BPE
 
-        self._tokenizer = MosesTokenizer(lang="en")
         self._detokenizer = MosesDetokenizer(lang="en")
         with open(path, encoding="utf-8") as codes:
             self._bpe = BPE(codes)
+        self.split = moses.MosesWords(self._split_token)
 
-    def split(self, text: str) -> str:
-        return self._bpe.process_line(self._tokenizer.tokenize(text, return_str=True, escape=False))
+    def _split_token(self, token: str) -> list[str]:
+        if len(self._bpe.cache) > moses.REMEMBERED:  # which would grow with the text
+            self._bpe.cache.clear()
+        return self._bpe.segment_tokens([token])
 
     def join(self, pieces: str) -> str:
         words = (pieces + " ").replace("@@ ", "").split()
@@ -74,8 +75,8 @@ class _SentencePiece:
 
         self._model = SentencePieceProcessor(model_file=str(path))
 
-    def split(self, text: str) -> str:
-        return " ".join(self._model.encode(text, out_type=str))
+    def split(self, text: str) -> list[str]:
+        return self._model.encode(text, out_type=str)
 
     def join(self, pieces: str) -> str:
         return pieces.replace(" ", "").replace("\u2581", " ").strip()
@@ -124,7 +125,7 @@ class Vocabulary:
 
     def encode(self, text: str) -> str:
         """Text → subwords separated by spaces."""
-        return self._splitter.split(normalize(text))
+        return " ".join(self._splitter.split(normalize(text)))
 
     def decode(self, pieces: str) -> str:
         """Subwords separated by spaces → text, as a person would write it (but lower case)."""
@@ -132,25 +133,24 @@ class Vocabulary:
 
     def encode_ids(self, text: str) -> np.ndarray:
         """Text → token ids int64 (T,), without an end-of-sentence symbol."""
-        indices, unknown = self.dictionary.indices, self.dictionary.unk()
-        ids = np.array([indices.get(piece, unknown) for piece in self.encode(text).split()], dtype=np.int64)
-        ids[(ids < self.dictionary.nspecial) | (ids == indices[MASK])] = unknown  # a text may spell a special symbol
-        return ids
+        return np.array(self.encode_list(text), dtype=np.int64)
+
+    def encode_list(self, text: str) -> list[int]:
+        """Text → the token ids of `encode_ids`, for callers that put many short texts together."""
+        ids, unknown = self._ids, self.dictionary.unk()
+        return [ids.get(piece, unknown) for piece in self._splitter.split(normalize(text))]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        """The ids that a text can have: a text may spell a special symbol, which is unknown then."""
+        special = {*self.dictionary.symbols[: self.dictionary.nspecial], MASK}
+        return {symbol: index for symbol, index in self.dictionary.indices.items() if symbol not in special}
 
     def copy_to(self, folder: Path) -> None:
         """Copy the vocabulary's files into *folder* (a data directory), so that the folder decodes its own captions."""
         for name in ("dict.txt", _SPLITTERS[self.bpe].file_name, "vocabulary.json"):
             if (self.path / name).resolve() != (folder / name).resolve():
                 shutil.copyfile(self.path / name, folder / name)
-
-
-def parallel(function: Any, lines: Iterable[Any], workers: int) -> Iterator[Any]:
-    """map(function, lines) over *workers* processes, in order; 0 or 1: in this process."""
-    if workers <= 1:
-        yield from map(function, lines)
-        return
-    with Pool(workers) as pool:
-        yield from pool.imap(function, lines, chunksize=_CHUNK)
 
 
 def learn_vocabulary(
@@ -201,15 +201,13 @@ def _write_vocabulary(
 
 
 class _Tokenize:
-    """Normalise and Moses-tokenize: a class, so that worker processes get the tokenizer once."""
+    """Text → Moses tokens, normalised."""
 
     def __init__(self) -> None:
-        from sacremoses import MosesTokenizer
-
-        self._tokenizer = MosesTokenizer(lang="en")
+        self._words = moses.MosesWords()
 
     def __call__(self, sentence: str) -> list[str]:
-        return self._tokenizer.tokenize(normalize(sentence), escape=False)
+        return self._words(normalize(sentence))
 
 
 def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> Mapping[str, int]:

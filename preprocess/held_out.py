@@ -1,0 +1,121 @@
+"""Lines that are held out for validation, drawn while a corpus passes by once.
+
+Every different line has a hash of its tokens, and those with the N lowest are held out: a uniform sample of the
+different lines, spread over the whole corpus, that depends on nothing but which lines there are.
+"""
+
+from __future__ import annotations
+
+import base64
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# What is given on to training: the tokens of some sentences, and how many of them belong to each.
+Sentences = tuple[npt.NDArray[Any], npt.NDArray[np.int32]]
+
+
+@dataclass
+class _Line:
+    """A line that is held out, how it was cut into sentences, and how often it came."""
+
+    sizes: npt.NDArray[np.int32]
+    copies: int
+
+
+class HeldOut:
+    """The lines with the *limit* lowest hashes among those that have passed by.
+
+    All copies of such a line are kept from training. When a line with a lower hash comes, the one with the highest
+    goes to training, as often as it came.
+
+    Args:
+        limit: how many lines are held out.
+        dtype: the type of the tokens.
+        state: what `to_json` gave, to go on from there.
+    """
+
+    def __init__(self, limit: int, dtype: npt.DTypeLike, state: list[Any] | None = None) -> None:
+        self.limit = limit
+        self._dtype = np.dtype(dtype)
+        self._keys: list[tuple[int, bytes]] = []  # hash and tokens, ascending
+        self._lines: dict[tuple[int, bytes], _Line] = {}
+        for number, tokens, sizes, copies in state or []:
+            key = (number, base64.b64decode(tokens))
+            self._keys.append(key)
+            self._lines[key] = _Line(np.array(sizes, dtype=np.int32), copies)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def copies(self) -> int:
+        """How many lines are held out, each as often as it came."""
+        return sum(line.copies for line in self._lines.values())
+
+    def pass_by(
+        self,
+        tokens: npt.NDArray[Any],
+        sizes: npt.NDArray[np.int32],
+        pieces: npt.NDArray[np.int32],
+        hashes: npt.NDArray[np.uint64],
+    ) -> Iterator[Sentences]:
+        """Take note of some lines and yield what goes to training, in order.
+
+        Args:
+            tokens: (sum of *sizes*,) of all lines.
+            sizes: (sentences,) tokens of each sentence.
+            pieces: (lines,) sentences of each line.
+            hashes: (lines,) of each line's tokens.
+        """
+        if not self.limit:
+            yield tokens, sizes
+            return
+        sentence_at = np.concatenate([[0], np.cumsum(pieces)])
+        token_at = np.concatenate([[0], np.cumsum(sizes)])[sentence_at]
+
+        def lines(begin: int, end: int) -> Sentences:
+            return tokens[token_at[begin] : token_at[end]], sizes[sentence_at[begin] : sentence_at[end]]
+
+        begin = 0
+        for line in np.flatnonzero(hashes <= np.uint64(self._highest)).tolist():
+            number = int(hashes[line])
+            if number > self._highest:  # which may have come down meanwhile
+                continue
+            yield lines(begin, line)
+            begin = line + 1
+            yield from self._hold(number, *lines(line, line + 1))
+        yield lines(begin, len(pieces))
+
+    def sentences(self) -> Sentences:
+        """The lines that are held out, each once, by ascending hash."""
+        tokens = np.frombuffer(b"".join(tokens for _, tokens in self._keys), dtype=self._dtype)
+        sizes = [self._lines[key].sizes for key in self._keys]
+        return tokens, np.concatenate(sizes) if sizes else np.empty(0, np.int32)
+
+    def to_json(self) -> list[Any]:
+        """What a run that goes on from here needs."""
+        return [
+            [number, base64.b64encode(tokens).decode("ascii"), line.sizes.tolist(), line.copies]
+            for (number, tokens), line in zip(self._keys, map(self._lines.__getitem__, self._keys), strict=True)
+        ]
+
+    @property
+    def _highest(self) -> int:
+        return self._keys[-1][0] if len(self._keys) == self.limit else 2**64 - 1
+
+    def _hold(self, number: int, tokens: npt.NDArray[Any], sizes: npt.NDArray[np.int32]) -> Iterator[Sentences]:
+        key = (number, tokens.tobytes())
+        if key in self._lines:
+            self._lines[key].copies += 1
+            return
+        bisect.insort(self._keys, key)
+        self._lines[key] = _Line(sizes.copy(), 1)
+        if len(self._keys) > self.limit:
+            highest = self._keys.pop()
+            line = self._lines.pop(highest)
+            yield np.frombuffer(highest[1] * line.copies, dtype=self._dtype), np.tile(line.sizes, line.copies)

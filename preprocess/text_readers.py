@@ -1,0 +1,163 @@
+"""Readers of plain text, one sentence or paragraph a line, for programs that learn from it or encode it.
+
+A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file (`.json`, any format of
+`caption_readers`) the training captions are the lines. Nothing is read twice, and little at once.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from caption_readers import read_captions
+
+from xgpt_fairseq.errors import DataError
+
+STDIN = Path("-")
+BLOCK_BYTES = 1 << 18
+# A file without line breaks must not end up in memory as one line.
+LONGEST_LINE = 1 << 24
+
+_COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines of one file, not decoded yet.
+
+    Attributes:
+        path: the file.
+        first_line: the number in the file of the first of them, from 1.
+        data: the lines.
+        position: how many bytes of all inputs, as they lie on disk, are read when this block is.
+    """
+
+    path: Path
+    first_line: int
+    data: bytes
+    position: int
+
+    def lines(self) -> list[str]:
+        """The lines.
+
+        Raises:
+            DataError: they are not UTF-8.
+        """
+        try:
+            text = self.data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = self.first_line + self.data.count(b"\n", 0, error.start)
+            raise DataError(f"{self.path} is not UTF-8 text: line {line}, {error.reason}") from error
+        return text.removesuffix("\n").split("\n")
+
+
+def check_inputs(paths: Sequence[Path]) -> None:
+    """Refuse inputs that cannot be read, before hours are spent on those in front of them.
+
+    Raises:
+        DataError: an input does not exist or is a folder, or the standard input is named twice.
+    """
+    for path in paths:
+        if path != STDIN and not path.exists():
+            raise DataError(f"--input {path} does not exist")
+        if path.is_dir():
+            raise DataError(f"--input {path} is a folder; name the files in it")
+    if paths.count(STDIN) > 1:
+        raise DataError("--input - (the standard input) is named twice; it can be read once")
+
+
+def total_bytes(paths: Sequence[Path]) -> int | None:
+    """The bytes of all inputs as they lie on disk; None if a pipe is among them."""
+    if not all(path.is_file() for path in paths):
+        return None
+    return sum(path.stat().st_size for path in paths)
+
+
+def read_blocks(paths: Sequence[Path]) -> Iterator[Block]:
+    """All lines of all inputs, in order. The same inputs always give the same blocks.
+
+    Raises:
+        DataError: an input is missing or damaged, or a line is longer than `LONGEST_LINE`.
+    """
+    check_inputs(paths)
+    position = 0
+    for path in paths:
+        if path.suffix == ".json":
+            position += path.stat().st_size
+            yield from _caption_blocks(path, position)
+            continue
+        with _raw(path) as raw:
+            yield from _text_blocks(path, raw, position)
+        if path.is_file():
+            position += path.stat().st_size
+
+
+def sentences(paths: Sequence[Path]) -> Iterator[str]:
+    """The lines of all inputs that are not blank."""
+    for block in read_blocks(paths):
+        yield from (line for line in block.lines() if line.strip())
+
+
+def _raw(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    return contextlib.nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb")
+
+
+def _text_blocks(path: Path, raw: BinaryIO, start: int) -> Iterator[Block]:
+    counted = path.is_file()
+    file: IO[bytes] = _COMPRESSIONS[path.suffix](raw) if path.suffix in _COMPRESSIONS else raw
+    line = 1
+    while data := _whole_lines(path, file, line):
+        lines = data.count(b"\n") + (not data.endswith(b"\n"))
+        data = data.removeprefix(_BYTE_ORDER_MARK) if line == 1 else data
+        yield Block(path, line, data, start + raw.tell() if counted else 0)
+        line += lines
+
+
+def _whole_lines(path: Path, file: IO[bytes], line: int) -> bytes:
+    """About `BLOCK_BYTES`, up to the end of a line; empty at the end of the file. *line* is the number of the first."""
+    try:
+        data = file.read(BLOCK_BYTES)
+        if data and not data.endswith(b"\n"):
+            data += (rest := file.readline(LONGEST_LINE))
+            if len(rest) == LONGEST_LINE:
+                line += data.count(b"\n")
+                raise DataError(
+                    f"{path}: line {line} is longer than {LONGEST_LINE >> 20} MiB; text has one sentence or paragraph "
+                    "a line"
+                )
+        return data
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _caption_blocks(path: Path, position: int) -> Iterator[Block]:
+    texts: list[str] = []
+    line, size = 1, 0
+    for image in read_captions(path, "auto"):
+        if image.split != "train":
+            continue
+        for caption in image.captions:
+            texts.append(" ".join(caption.text.split()))  # a caption may have line breaks in it
+            size += len(texts[-1]) + 1
+        if size >= BLOCK_BYTES:
+            yield Block(path, line, _joined(path, texts), position)
+            line += len(texts)
+            texts, size = [], 0
+    if texts:
+        yield Block(path, line, _joined(path, texts), position)
+
+
+def _joined(path: Path, texts: list[str]) -> bytes:
+    try:
+        return "".join(f"{text}\n" for text in texts).encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can spell half a character
+        raise DataError(f"{path}: a caption is not Unicode text: {error}") from error

@@ -1,0 +1,125 @@
+"""Writing fairseq's memory-mapped token files for any number of sentences.
+
+fairseq's own `MMapIndexedDatasetBuilder` keeps the length of every sentence, and at the end its address, in Python
+lists: 58 bytes a sentence in all. Here lengths wait in a file, and the index is written piece by piece. The two files
+are the same, byte for byte:
+
+    PREFIX.bin    the token ids of all sentences, one after the other
+    PREFIX.idx    "MMIDIDX\\0\\0", uint64 version 1, uint8 code of the ids' type, uint64 number of sentences,
+                  int32 length of each, int64 address of each in PREFIX.bin, in bytes
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from fairseq.data.indexed_dataset import MMapIndexedDataset, _dtype_header_code, best_fitting_int_dtype
+
+from xgpt_fairseq.errors import DataError
+
+_SIZE: Final = np.dtype(np.int32)
+# Lengths that are turned into addresses at once.
+_PIECE: Final = 1 << 20
+
+
+def ids_dtype(vocabulary_size: int) -> np.dtype:
+    """The type that ids below *vocabulary_size* are stored in, as fairseq's `make_builder` chooses it."""
+    return np.dtype(best_fitting_int_dtype(vocabulary_size))
+
+
+class IndexedWriter:
+    """PREFIX.bin and PREFIX.idx, which `MMapIndexedDataset(PREFIX)` reads.
+
+        with IndexedWriter(folder / "train.text", vocabulary_size=len(dictionary)) as writer:
+            writer.add(ids, [len(ids)])
+            writer.finish()
+
+    Args:
+        prefix: the two files without their suffixes. A third, PREFIX.sizes, is there while they are written.
+        vocabulary_size: decides the type of the ids, as in fairseq's `make_builder`.
+        state: what `sync` gave, to go on from there; what was added behind it is cut off.
+
+    Attributes:
+        dtype: the type of the ids.
+        sentences, tokens: how many were added.
+
+    Raises:
+        DataError: the files to go on with are shorter than *state* says.
+    """
+
+    def __init__(self, prefix: Path, *, vocabulary_size: int, state: dict[str, int] | None = None) -> None:
+        self.prefix = prefix
+        self.dtype = ids_dtype(vocabulary_size)
+        self.sentences = self.tokens = 0
+        self._sizes_path = Path(f"{prefix}.sizes")
+        paths = (Path(f"{prefix}.bin"), self._sizes_path)
+        if state is None:
+            for path in paths:
+                path.write_bytes(b"")
+        else:
+            self.sentences, self.tokens = state["sentences"], state["tokens"]
+            bytes_written = (self.tokens * self.dtype.itemsize, self.sentences * _SIZE.itemsize)
+            for path, size in zip(paths, bytes_written, strict=True):
+                found = path.stat().st_size if path.exists() else 0
+                if found < size:
+                    raise DataError(f"{path} has {found} bytes, at least {size} expected")
+                os.truncate(path, size)
+        self._files = [path.open("ab", buffering=1 << 20) for path in paths]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, tokens: npt.ArrayLike, sizes: npt.ArrayLike) -> None:
+        """Append sentences.
+
+        Args:
+            tokens: (sum of *sizes*,) their ids, one sentence after the other.
+            sizes: (sentences,) how many of them belong to each.
+        """
+        ids, lengths = np.asarray(tokens), np.asarray(sizes)
+        if ids.shape != (lengths.sum(),) or lengths.ndim != 1:
+            raise ValueError(f"tokens {ids.shape} and sizes {lengths.shape} with the sum {lengths.sum()}")
+        for file, array, dtype in zip(self._files, (ids, lengths), (self.dtype, _SIZE), strict=True):
+            file.write(np.ascontiguousarray(array, dtype=dtype).data)
+        self.sentences += len(lengths)
+        self.tokens += len(ids)
+
+    def sync(self) -> dict[str, int]:
+        """Make sure that all is on disk; return what a writer needs to go on from here."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        return {"sentences": self.sentences, "tokens": self.tokens}
+
+    def finish(self) -> dict[str, int]:
+        """Write the index, close all, and return the bytes of the two files: `bin_bytes`, `idx_bytes`."""
+        self.close()
+        with open(self._sizes_path, "rb") as sizes, open(f"{self.prefix}.idx", "wb") as index:
+            index.write(MMapIndexedDataset.Index._HDR_MAGIC)
+            index.write(struct.pack("<QBQ", 1, _dtype_header_code(self.dtype), self.sentences))
+            shutil.copyfileobj(sizes, index, 1 << 20)
+            sizes.seek(0)
+            address = 0
+            while len(lengths := np.fromfile(sizes, dtype=_SIZE, count=_PIECE)):
+                ends = address + np.cumsum(lengths, dtype=np.int64) * self.dtype.itemsize
+                index.write(np.concatenate([[address], ends[:-1]]).astype(np.int64).data)
+                address = int(ends[-1])
+        self._sizes_path.unlink()
+        return {f"{kind}_bytes": Path(f"{self.prefix}.{kind}").stat().st_size for kind in ("bin", "idx")}
+
+    def close(self) -> None:
+        """Let go of the files; without `finish` there is no index."""
+        for file in self._files:
+            file.close()
