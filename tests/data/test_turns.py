@@ -84,7 +84,8 @@ def test_the_order_depends_on_seed_and_epoch_alone(sizes, block):
     def order(seed: int, epoch: int) -> list[list[int]]:
         code = IndexCode(items=sum(sizes), objectives=2)
         rng = np.random.default_rng([seed, epoch])
-        return take_turns(batches_of(sizes), epoch=epoch, objectives=2, block=block, code=code, rng=rng)
+        batches = take_turns(batches_of(sizes), epoch=epoch, objectives=2, block=block, code=code, rng=rng)
+        return [batch.tolist() for batch in batches]
 
     assert order(1, 1) == order(1, 1)
     assert order(1, 1) != order(1, 2)

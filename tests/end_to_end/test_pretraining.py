@@ -27,8 +27,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_four_objectives_train_validate_and_lead_to_captions(tiny_data, tmp_path):
-    done = train(tiny_data, tmp_path / "stage1", *PRETRAIN, "--max-epoch", "3", "--tensorboard-logdir", tmp_path / "tb")
+    done = train(
+        tiny_data, tmp_path / "stage1", *PRETRAIN, "--max-epoch", "3", "--eval-captions", "--tensorboard-logdir",
+        tmp_path / "tb",
+    )  # fmt: skip
     log = done.stdout
+    assert len(logged(log, "cider", "valid")) == 3
     for name in ("ic_nll_loss", "imlm_nll_loss", "ida_nll_loss", "tifg_mse"):
         assert logged(log, name, "train")[-1] < logged(log, name, "train")[0], name
         assert len(logged(log, name, "valid")) == 3

@@ -65,8 +65,8 @@ def take_turns(
     block: int,
     code: IndexCode,
     rng: np.random.Generator | None,
-) -> list[list[int]]:
-    """The batches of an epoch in the order of training, as lists of packed indices.
+) -> list[np.ndarray]:
+    """The batches of an epoch in the order of training, each (items,) int64 of packed indices.
 
     Args:
         batches: the epoch's batches of items, each pair in one of them.
@@ -76,8 +76,8 @@ def take_turns(
             leaves them in order.
     """
     shuffled = list(batches) if rng is None else [batches[i] for i in rng.permutation(len(batches))]
-    order: list[list[int]] = []
+    order: list[np.ndarray] = []
     for same_pairs in in_blocks(shuffled, block):
         for objective in range(objectives):
-            order += [code.pack(epoch, objective, batch).tolist() for batch in same_pairs]
+            order += [code.pack(epoch, objective, batch) for batch in same_pairs]
     return order

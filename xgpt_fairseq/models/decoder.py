@@ -18,7 +18,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
     """The encoder's own layers, run causally over the text and with attention to the encoder's final states."""
 
     def __init__(
-        self, dictionary: Dictionary, encoder: XGPTEncoder, *, max_positions: int, region_output_dim: int
+        self, dictionary: Dictionary, encoder: XGPTEncoder, *, max_positions: int, region_output_dim: int | None
     ) -> None:
         super().__init__(dictionary)
         # Outside the module registry, so that shared parameters have one name, the encoder's, in a state dict.
@@ -26,8 +26,11 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         self.output = WordPrediction(vocabulary_size=len(dictionary))
         self._max_positions = max_positions
         hidden_size = encoder.text.tokens.embedding_dim
-        self.region_start = nn.Parameter(torch.empty(hidden_size).normal_(0, 0.02))  # TIFG: before the first region
-        self.region_output = nn.Linear(hidden_size, region_output_dim)
+        self.region_start: nn.Parameter | None = None  # TIFG: before the first region
+        self.region_output: nn.Linear | None = None
+        if region_output_dim is not None:
+            self.region_start = nn.Parameter(torch.empty(hidden_size).normal_(0, 0.02))
+            self.region_output = nn.Linear(hidden_size, region_output_dim)
 
     shared: XGPTEncoder
 
@@ -87,6 +90,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         Returns:
             Tensor: (C, N, H or D) predicted representations.
         """
+        assert self.region_start is not None and self.region_output is not None, "a model of text alone has no regions"
         start = self.region_start.expand(embedded.size(0), 1, -1)
         x = torch.cat([start, embedded[:, :-1]], dim=1)  # shifted right: (C, N, H)
         return self.region_output(self._decode(self.shared._with_segment(x, 1), encoder_out["images"], None))

@@ -16,13 +16,16 @@ from xgpt_fairseq.models.text import TextEmbedding
 
 
 class XGPTEncoder(FairseqEncoder):
-    """Regions and captions → the layers, every position seeing all positions of its row."""
+    """Regions and captions → the layers, every position seeing all positions of its row.
+
+    Without *feature_dim* it has no parts for images: the model of text pre-training.
+    """
 
     def __init__(
         self,
         dictionary: Dictionary,
         *,
-        feature_dim: int,
+        feature_dim: int | None,
         hidden_size: int,
         layers: int,
         heads: int,
@@ -43,16 +46,19 @@ class XGPTEncoder(FairseqEncoder):
             max_positions=max_positions,
             dropout=dropout,
         )
-        self.regions = RegionEncoder(
-            feature_dim=feature_dim,
-            hidden_size=hidden_size,
-            heads=heads,
-            refine_layers=refine_layers,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            normalize=normalize_regions,
-        )
-        self.alignment = Alignment(hidden_size=hidden_size)
+        self.regions: RegionEncoder | None = None
+        self.alignment: Alignment | None = None
+        if feature_dim is not None:
+            self.regions = RegionEncoder(
+                feature_dim=feature_dim,
+                hidden_size=hidden_size,
+                heads=heads,
+                refine_layers=refine_layers,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                normalize=normalize_regions,
+            )
+            self.alignment = Alignment(hidden_size=hidden_size)
         self.padding_idx = dictionary.pad()
         self.segments = nn.Embedding(2, hidden_size) if segment_embedding else None  # 0: text, 1: regions
         self.layers = nn.ModuleList(
@@ -102,6 +108,7 @@ class XGPTEncoder(FairseqEncoder):
             x, mask = self._embed_text(src_tokens)
             return self._encode(x, mask)
         assert boxes is not None and padding_mask is not None
+        assert self.regions is not None and self.alignment is not None, "a model of text alone cannot encode images"
         region_mask = ~padding_mask[:, None, None, :]  # (I, 1, 1, N)
         regions = self.regions(features, boxes, region_mask)  # (I, N, H)
         if src_tokens is None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.decoder import XGPTDecoder
 from xgpt_fairseq.models.encoder import XGPTEncoder, image_of_each
+from xgpt_fairseq.models.transfer import transfer
 
 SHARING = ChoiceEnum(["enc-dec-share"])
 TIFG_TARGET = ChoiceEnum(["embedding", "feature"])
@@ -110,12 +111,16 @@ class XGPTModel(FairseqEncoderDecoderModel):
     def __init__(self, encoder: XGPTEncoder, decoder: XGPTDecoder, *, tifg_target: str) -> None:
         super().__init__(encoder, decoder)
         self.tifg_target = tifg_target
+        self.starts_from: str | None = None  # the checkpoint that training starts from: see `transfer`
         self.register_buffer("dictionary_digest", dictionary_digest(encoder.dictionary))
         self.apply(initialize)
 
     @classmethod
     def build_model(cls, cfg: XGPTConfig, task: Any) -> "XGPTModel":
-        """Build from fairseq's configuration; the region width comes from the task's store where *cfg* has none."""
+        """Build from fairseq's configuration; the region width comes from the task's store where *cfg* has none.
+
+        A task without images builds a model without image parts, unless *cfg* names a width.
+        """
         apply_architecture("xgpt_base", cfg)  # `--arch xgpt`, or a YAML file that names no sizes
         for size, least in {**dict.fromkeys(ARCHITECTURES["xgpt_base"], 1), "refine_layers": 0}.items():
             if getattr(cfg, size) < least:
@@ -128,7 +133,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 f"the region store {task.store_name} has features of width {store_dim}, but the model was built for "
                 f"width {cfg.feature_dim}; use the features the model was trained on, or train a new model"
             )
-        assert cfg.feature_dim and cfg.layers and cfg.hidden_size and cfg.ffn_size and cfg.attention_heads  # for mypy
+        assert cfg.layers and cfg.hidden_size and cfg.ffn_size and cfg.attention_heads  # for mypy
         dictionary = task.target_dictionary
         encoder = XGPTEncoder(
             dictionary,
@@ -145,11 +150,12 @@ class XGPTModel(FairseqEncoderDecoderModel):
             normalize_regions=cfg.normalize_regions,
             segment_embedding=not cfg.no_segment_embedding,
         )
+        region_output_dim = cfg.feature_dim if cfg.tifg_target == "feature" else cfg.hidden_size
         decoder = XGPTDecoder(
             dictionary,
             encoder,
             max_positions=cfg.max_target_positions,
-            region_output_dim=cfg.feature_dim if cfg.tifg_target == "feature" else cfg.hidden_size,
+            region_output_dim=None if cfg.feature_dim is None else region_output_dim,
         )
         return cls(encoder, decoder, tifg_target=cfg.tifg_target)
 
@@ -188,6 +194,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
             tuple: predicted and target representations (C, N, H or D), the target without gradient, so that it cannot
             collapse; and (C, N) True at real regions.
         """
+        assert self.encoder.regions is not None, "a model of text alone has no regions"
         rows = image_of_each(src_tokens.size(0), features.size(0), image_index, features.device)
         embedded = self.encoder.regions.embedding(features, boxes)  # (I, N, H)
         if self.tifg_target == "feature":
@@ -203,10 +210,10 @@ class XGPTModel(FairseqEncoderDecoderModel):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
-        """Load a checkpoint's parameters, refusing those of another dictionary or region width.
+        """Load a checkpoint's parameters, refusing those of another dictionary, region width or structure.
 
         Raises:
-            DataError: the checkpoint's dictionary or feature width is not this model's.
+            DataError: the checkpoint does not fit; see `transfer` for what may differ where a stage starts from it.
         """
         digest = state_dict.get("dictionary_digest")
         if digest is not None and not torch.equal(digest.cpu(), self.dictionary_digest.cpu()):
@@ -215,12 +222,14 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 "vocabulary (prepare the data with the --vocabulary that the checkpoint was trained with)"
             )
         name = "encoder.regions.embedding.project.weight"  # (H, D + 5)
-        if name in state_dict and state_dict[name].size(1) != self.encoder.regions.embedding.project.in_features:
+        own = self.state_dict()
+        if name in state_dict and name in own and state_dict[name].size(1) != own[name].size(1):
             raise DataError(
                 f"the checkpoint was trained on region features of width {state_dict[name].size(1) - 5}, the region "
-                f"store has width {self.encoder.regions.embedding.project.in_features - 5}"
+                f"store has width {own[name].size(1) - 5}"
             )
-        return super().load_state_dict(state_dict, strict=strict, model_cfg=model_cfg, args=args)
+        state = transfer(own, state_dict, starts_from=self.starts_from) if strict else state_dict
+        return super().load_state_dict(state, strict=strict, model_cfg=model_cfg, args=args)
 
 
 def _register(name: str) -> None:

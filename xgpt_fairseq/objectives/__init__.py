@@ -10,11 +10,20 @@ from xgpt_fairseq.objectives.base import Objective, ObjectiveLoss, ObjectiveOpti
 from xgpt_fairseq.objectives.ic import ImageCaptioning
 from xgpt_fairseq.objectives.ida import ImageConditionedDenoising
 from xgpt_fairseq.objectives.imlm import ImageConditionedMLM
+from xgpt_fairseq.objectives.mass import MaskedSequenceToSequence
+from xgpt_fairseq.objectives.mlm import MaskedLanguageModelling
 from xgpt_fairseq.objectives.tifg import TextConditionedImageFeatures
 
 OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective
-    for objective in (ImageCaptioning, ImageConditionedMLM, ImageConditionedDenoising, TextConditionedImageFeatures)
+    for objective in (
+        ImageCaptioning,
+        ImageConditionedMLM,
+        ImageConditionedDenoising,
+        TextConditionedImageFeatures,
+        MaskedLanguageModelling,
+        MaskedSequenceToSequence,
+    )
 }
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from xgpt_fairseq.data.corruption import choose_fragment, replace_masked
 from xgpt_fairseq.data.vocabulary import MASK
 
 Arrays = dict[str, np.ndarray]
@@ -42,6 +43,8 @@ class ObjectiveOptions:
     ida_placeholder: str = "single"
     ida_keep_regions: bool = False
     tifg_regions: int = 100
+    mlm_mask_ratio: float = 0.15
+    mass_fragment_ratio: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,21 @@ class WordObjective:
         """The decoder predicts every token and the end of sentence, from the start."""
         eos = self.symbols.eos
         return {"prev_output_tokens": np.append(eos, tokens), "target": np.append(tokens, eos)}
+
+    def masked_fragment(self, tokens: np.ndarray, rng: np.random.Generator | None, *, ratio: float) -> Arrays:
+        """The encoder sees the text with one fragment masked, the decoder predicts it at its own positions."""
+        assert rng is not None
+        start, end = choose_fragment(len(tokens), rng, ratio=ratio)
+        chosen = np.zeros(len(tokens), dtype=bool)
+        chosen[start:end] = True
+        symbols = self.symbols
+        corrupted = replace_masked(tokens, chosen, rng, mask=symbols.mask, words=symbols.words)
+        return {
+            "src_tokens": np.append(corrupted, symbols.eos),
+            "prev_output_tokens": np.append(symbols.eos, tokens)[start:end],
+            "positions": np.arange(start, end),
+            "target": tokens[start:end],
+        }
 
 
 def word_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> ObjectiveLoss:

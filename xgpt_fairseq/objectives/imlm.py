@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from xgpt_fairseq.data.corruption import choose_fragment, replace_masked
 from xgpt_fairseq.objectives.base import Arrays, WordObjective
 
 
@@ -17,15 +16,4 @@ class ImageConditionedMLM(WordObjective):
 
     def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Mask one fragment of half the caption; the decoder is fed the word before each word that it predicts."""
-        assert rng is not None
-        start, end = choose_fragment(len(tokens), rng, ratio=self.options.imlm_fragment_ratio)
-        chosen = np.zeros(len(tokens), dtype=bool)
-        chosen[start:end] = True
-        symbols = self.symbols
-        corrupted = replace_masked(tokens, chosen, rng, mask=symbols.mask, words=symbols.words)
-        return {
-            "src_tokens": np.append(corrupted, symbols.eos),
-            "prev_output_tokens": np.append(symbols.eos, tokens)[start:end],
-            "positions": np.arange(start, end),
-            "target": tokens[start:end],
-        }
+        return self.masked_fragment(tokens, rng, ratio=self.options.imlm_fragment_ratio)

@@ -1,0 +1,83 @@
+"""Starting one stage from another's checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_xgpt import build
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.transfer import IMAGE_PARTS
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_images_are_new_after_text(caplog: pytest.LogCaptureFixture) -> None:
+    text, model = build(seed=1, feature_dim=None), build(seed=2)
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.starts_from = "text.pt"
+    with caplog.at_level(logging.INFO):
+        model.load_state_dict(text.state_dict())
+    for name, tensor in model.state_dict().items():
+        source = own if name.startswith(IMAGE_PARTS) else text.state_dict()
+        assert torch.equal(tensor, source[name]), name
+    reused, new, dropped = logged(caplog)
+    assert reused.startswith(f"parameters reused: {len(text.state_dict())} (dictionary_digest, encoder.text.tokens")
+    assert "encoder.layers.0…1.attention.qkv.weight" in reused
+    assert new.startswith(f"parameters new: {len(own) - len(text.state_dict())} (encoder.regions.embedding.project")
+    assert "encoder.alignment.project.weight" in new and "decoder.region_output.bias" in new
+    assert dropped == "parameters dropped: 0 (none)"
+
+
+def test_text_after_images_says_what_it_drops(caplog: pytest.LogCaptureFixture) -> None:
+    text, model = build(seed=1, feature_dim=None), build(seed=2)
+    text.starts_from = "images.pt"
+    with caplog.at_level(logging.INFO):
+        text.load_state_dict(model.state_dict())
+    assert torch.equal(
+        text.state_dict()["encoder.text.tokens.weight"], model.state_dict()["encoder.text.tokens.weight"]
+    )
+    assert logged(caplog)[2].startswith("parameters dropped:") and "encoder.regions." in logged(caplog)[2]
+
+
+def test_captions_from_a_model_of_text_alone_are_refused() -> None:
+    with pytest.raises(DataError, match=r"no image parts.*--finetune-from-model.*missing: encoder.regions.embedding"):
+        build().load_state_dict(build(feature_dim=None).state_dict())
+    with pytest.raises(DataError, match="the checkpoint has image parts, the model has none"):
+        build(feature_dim=None).load_state_dict(build().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": 3}, r"only the model: encoder.layers.2.attention.qkv.weight"),
+        ({"layers": 1}, r"only the checkpoint has: encoder.layers.1.attention.qkv.weight"),
+        ({"normalize_before": True}, "only the model: encoder.final_norm.weight"),
+        ({"no_segment_embedding": True}, "only the checkpoint has: encoder.segments.weight"),
+        ({"hidden_size": 8}, r"checkpoint's encoder.text.tokens.weight has shape \(24, 16\), the model's \(24, 8\)"),
+        ({"max_target_positions": 12}, r"encoder.text.positions.weight has shape \(24, 16\), the model's \(12, 16\)"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("starts_from", [None, "stage.pt"])
+def test_other_structures_are_refused(options: dict, message: str, starts_from: str | None) -> None:
+    model = build(**options)
+    model.starts_from = starts_from
+    with pytest.raises(DataError, match=message):
+        model.load_state_dict(build().state_dict())
+
+
+def test_regions_may_be_refined_more_deeply(caplog: pytest.LogCaptureFixture) -> None:
+    model = build(refine_layers=3)
+    model.starts_from = "stage.pt"
+    with caplog.at_level(logging.INFO):
+        model.load_state_dict(build(refine_layers=1).state_dict())
+    assert "encoder.regions.refiner.1…2.qkv.weight" in logged(caplog)[1]

@@ -1,0 +1,164 @@
+"""What all training data has in common: items of text, made into batches of one objective, or of all at once."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+from torch import Tensor
+
+from xgpt_fairseq.data.turns import IndexCode
+from xgpt_fairseq.workarounds import with_last_batch
+
+
+class Corruption(Protocol):
+    """What the data set needs of an objective: see `xgpt_fairseq.objectives.base.Objective`."""
+
+    name: str
+    uses_regions: bool
+    random: bool
+
+    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]: ...
+
+
+class ObjectiveDataset(FairseqDataset):
+    """Items of one or several texts. An index packs epoch, objective and item (`IndexCode`).
+
+    A plain item number is epoch 0 of the first objective.
+
+    Args:
+        sizes: (items,) length in tokens of each item's longest text, end of sentence included.
+        objectives: what batches are made for, by name, in the order of the turns.
+        split: its name; batches carry it.
+        pad: id of the padding symbol.
+        seed: masks depend on (seed, epoch, objective, text).
+        joint: an item is collated for all objectives at once, to a batch of `parts`.
+        shuffle: batches of random items of like length, new in every epoch; else the given order.
+    """
+
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        objectives: Mapping[str, Corruption],
+        *,
+        split: str,
+        pad: int,
+        seed: int,
+        joint: bool,
+        shuffle: bool,
+    ) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.objectives = list(objectives.values())
+        self.split = split
+        self.pad = pad
+        self.seed = seed
+        self.joint = joint
+        self.shuffle = shuffle
+        self.code = IndexCode(items=len(sizes), objectives=len(self.objectives))
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def chosen_objectives(self, samples: Sequence[dict[str, Any]]) -> list[Corruption]:
+        """The objectives that a batch of *samples* is made for: one, or all with `joint`."""
+        return self.objectives if self.joint else [self.objectives[samples[0]["objective"]]]
+
+    def collate_texts(
+        self,
+        samples: Sequence[dict[str, Any]],
+        texts: list[tuple[int, Tensor]],
+        images: Mapping[str, Any],
+        **common: Any,
+    ) -> dict[str, Any]:
+        """The batch of numbered *texts* (T,), with *images* in the `net_input` of objectives that use regions.
+
+        Returns:
+            dict: `id` (items,); `nsentences`, `ntokens`; `objective`; `split`; `target` (C, T) padded on the right, or
+            None; `target_index` (ntokens,), the flat positions of its tokens; and `net_input`, what the model is
+            called with: *images* and the objective's `src_tokens` (C, S), `prev_output_tokens` (C, T) and
+            `positions` (C, T), for C texts. And what *common* holds.
+
+            With `joint`, `objective` is "joint" and `parts` are such batches of the same items, one an objective.
+        """
+        common |= {
+            "id": torch.tensor([sample["id"] for sample in samples]),
+            "nsentences": len(texts),
+            "split": self.split,
+        }
+        parts = [
+            {**common, **self._collate_objective(objective, texts, samples[0]["epoch"], images)}
+            for objective in self.chosen_objectives(samples)
+        ]
+        if self.joint:
+            return {**common, "objective": "joint", "ntokens": sum(p["ntokens"] for p in parts), "parts": parts}
+        return parts[0]
+
+    def _collate_objective(
+        self, objective: Corruption, texts: list[tuple[int, Tensor]], epoch: int, images: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The batch of *objective* but for what all objectives have in common."""
+        name = zlib.crc32(objective.name.encode())
+        examples = []
+        for number, tokens in texts:
+            rng = np.random.default_rng([self.seed, epoch, name, number]) if objective.random else None
+            # without the end of sentence: corruption adds it where it belongs
+            examples.append(objective.corrupt(tokens.numpy()[:-1], rng))
+        padding = {"positions": 0}
+        arrays = {key: pad_right([e[key] for e in examples], padding.get(key, self.pad)) for key in examples[0]}
+        target = arrays.pop("target", None)
+        target_index = None if target is None else torch.from_numpy(np.flatnonzero(target.numpy() != self.pad))
+        ntokens = sum(len(e["src_tokens"]) for e in examples) if target_index is None else target_index.numel()
+        return {
+            "objective": objective.name,
+            "ntokens": ntokens,
+            "net_input": {**(images if objective.uses_regions else {}), **arrays},
+            "target": target,
+            "target_index": target_index,
+        }
+
+    def size(self, index: int) -> int:
+        """Length of the item's longest text in tokens, for the model's limit."""
+        return int(self.sizes[index])
+
+    def num_tokens(self, index: int) -> int:
+        """Positions that an item takes, for --max-tokens."""
+        return int(self.num_tokens_vec(np.array([index]))[0])
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """`num_tokens` of many items (items,)."""
+        return self.sizes[indices]
+
+    def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any) -> tuple[np.ndarray, list[int]]:
+        """Leave out items with a text longer than the model's text positions (the last of *max_sizes*)."""
+        limit = max_sizes[-1] if isinstance(max_sizes, tuple | list) else max_sizes
+        fits = self.sizes[indices] <= limit
+        return indices[fits], indices[~fits].tolist()
+
+    def batch_by_size(
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[Any]:
+        """fairseq's batches, none left out."""
+        batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        return with_last_batch(batches, indices)
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """Yes: the iterator of `XGPTTask` draws batches anew, and the epoch travels in the indices."""
+        return True
+
+
+def pad_right(arrays: Sequence[np.ndarray], value: int) -> Tensor:
+    """(T_i,) arrays → int64 (C, T), padded on the right with *value*."""
+    padded = np.full((len(arrays), max(len(array) for array in arrays)), value, dtype=np.int64)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(padded)

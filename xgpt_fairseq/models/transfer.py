@@ -1,0 +1,73 @@
+"""From one stage's checkpoint to the next stage's model: what is reused, new or dropped, by name.
+
+State dicts have the same names in every stage; the model of text pre-training has no image parts, all others have.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from xgpt_fairseq.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# What a model of text alone does not have: it may be new in a stage, or be left behind.
+IMAGE_PARTS = ("encoder.regions.", "encoder.alignment.", "decoder.region_")
+
+
+def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, starts_from: str | None) -> dict[str, Tensor]:
+    """The state that the model loads: the checkpoint's where it has the parameter, the model's own where it may be new.
+
+    Args:
+        own: the model's state dict, freshly initialised.
+        given: the checkpoint's.
+        starts_from: the checkpoint that a training starts from (--finetune-from-model), for which image parts may be
+            new or dropped; None: the checkpoint must be this model's.
+
+    Raises:
+        DataError: the two differ otherwise, in names or shapes.
+    """
+    new = [name for name in own if name not in given]
+    dropped = [name for name in given if name not in own]
+    reused = [name for name in own if name in given]
+    for name in reused:
+        if own[name].shape != given[name].shape:
+            raise DataError(
+                f"the checkpoint's {name} has shape {tuple(given[name].shape)}, the model's {tuple(own[name].shape)}: "
+                "use the architecture and options that the checkpoint was trained with"
+            )
+    foreign = [name for name in (*new, *dropped) if not name.startswith(IMAGE_PARTS)]
+    if foreign:
+        raise DataError(
+            f"the checkpoint and the model differ in structure (only the checkpoint has: {_listed(dropped)}; only the "
+            f"model: {_listed(new)}): use the architecture and options that the checkpoint was trained with"
+        )
+    if starts_from is None:
+        if new:
+            raise DataError(
+                "the checkpoint has no image parts, or not all: a model of text pre-training is started from, by "
+                f"--finetune-from-model, and trained with images before it captions (missing: {_listed(new)})"
+            )
+        if dropped:
+            raise DataError(f"the checkpoint has image parts, the model has none ({_listed(dropped)})")
+    else:
+        for what, names in (("reused", reused), ("new", new), ("dropped", dropped)):
+            logger.info(f"parameters {what}: {len(names)} ({_listed(names)})")
+    return {name: given.get(name, own[name]) for name in own}
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names in order, those that differ in one number together: `encoder.layers.0…11.norm.weight`."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for name in names:
+        number = re.search(r"\.(\d+)\.", name)
+        groups[name[: number.start(1)] + "#" + name[number.end(1) :] if number else name] += (
+            [int(number.group(1))] if number else []
+        )
+    spans = {key: f"{min(n)}…{max(n)}" if len(n) > 1 else f"{n[0]}" if n else "" for key, n in groups.items()}
+    return ", ".join(key.replace("#", spans[key]) for key in groups) or "none"

@@ -1,0 +1,265 @@
+"""What the tasks share: objectives, the order of batches, the optimizer's step, and what a model starts from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import BaseWrapperDataset, data_utils
+from fairseq.data.iterators import EpochBatchIterator
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.tasks import FairseqTask
+from omegaconf import II, MISSING, OmegaConf
+
+from xgpt_fairseq.criterions import xgpt_criterion as xgpt_criterion  # registers --criterion xgpt
+from xgpt_fairseq.data.turns import take_turns
+from xgpt_fairseq.data.vocabulary import Vocabulary
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, build_objectives
+from xgpt_fairseq.workarounds import load_checkpoints_on_all_ranks
+
+SCHEDULE = ChoiceEnum(["turns", "joint"])
+
+
+@dataclass
+class XGPTTaskConfig(FairseqDataclass):
+    data: str = field(default=MISSING, metadata={"help": "data directory (see preprocess/)"})
+    seed: int = II("common.seed")
+    train_subset: str = II("dataset.train_subset")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    update_freq: Any = II("optimization.update_freq")  # noqa: RUF009  (a string, for fairseq to look up)
+
+
+@dataclass
+class PretrainingConfig(FairseqDataclass):
+    """What all tasks of several objectives have; each names its own `objectives`."""
+
+    objective_weights: str = field(
+        default="",
+        metadata={"help": "weights of the losses, such as ic=1,imlm=0.3,ida=0.3,tifg=0.3 (in domain) [1 each]; an "
+                  "objective of weight 0 is left out"},
+    )  # fmt: skip
+    objective_schedule: SCHEDULE = field(  # type: ignore[valid-type]
+        default="turns",
+        metadata={"help": "turns: each objective on the same texts, an update of its own (section 4.3); joint: the "
+                  "weighted sum of their mean losses in one update"},
+    )  # fmt: skip
+    mlm_mask_ratio: float = field(default=0.15, metadata={"help": "part of a text that MLM masks"})
+    mass_fragment_ratio: float = field(default=0.5, metadata={"help": "part of a text that MASS masks"})
+
+
+class XGPTTask(FairseqTask):
+    """A task over a vocabulary and one or several objectives.
+
+    Args:
+        cfg: the task's configuration.
+        vocabulary: the data directory's.
+        objective_weights: the objectives that train, in the order of their turns, with their weights.
+        options: the objectives' options.
+        joint: whether all objectives share one update.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        vocabulary: Vocabulary,
+        *,
+        objective_weights: dict[str, float],
+        options: ObjectiveOptions,
+        joint: bool = False,
+    ) -> None:
+        super().__init__(cfg)
+        self.vocabulary = vocabulary
+        self.objective_weights = objective_weights
+        self.objectives = build_objectives(objective_weights, vocabulary.dictionary, options)
+        self.joint = joint
+
+    @classmethod
+    def setup_task(cls, cfg: Any, **kwargs: Any) -> "XGPTTask":
+        """Open the data directory, so that what is wrong with it is said before training."""
+        load_checkpoints_on_all_ranks(cfg)
+        start, save_dir = _starts_from(cfg)
+        # fairseq reads it where nothing is there to resume, but says so late and in many lines
+        if start and not Path(start).is_file() and not (Path(save_dir) / "checkpoint_last.pt").exists():
+            raise DataError(f"--finetune-from-model {start} does not exist")
+        return cls.open(cfg)
+
+    @classmethod
+    def open(cls, cfg: Any) -> "XGPTTask":
+        """The task over the data directory that *cfg* names."""
+        raise NotImplementedError(f"{cls.__name__} opens no data directory")
+
+    @property
+    def source_dictionary(self) -> None:
+        """None: images have no source tokens."""
+        return None
+
+    @property
+    def target_dictionary(self) -> Any:
+        """The dictionary of the texts."""
+        return self.vocabulary.dictionary
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
+        """Build the model; started from another stage's checkpoint, it may have parts that the checkpoint has not."""
+        model = super().build_model(cfg, from_checkpoint)
+        model.starts_from, _ = _starts_from(self.cfg)
+        return model
+
+    def get_batch_iterator(
+        self,
+        dataset: Any,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+        required_batch_size_multiple: int = 1,
+        seed: int = 1,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        data_buffer_size: int = 0,
+        disable_iterator_cache: bool = False,
+        skip_remainder_batch: bool = False,
+        grouped_shuffling: bool = False,
+        update_epoch_batch_itr: bool = False,
+    ) -> EpochBatchIterator:
+        """An iterator that draws batches anew in every epoch, orders them in turns, and keeps its workers.
+
+        fairseq's own either keeps its batches too, or is built anew for each epoch and then waits up to ten seconds
+        for the old one's workers. The order depends on (seed, epoch) alone, so that all ranks and a resumed run agree.
+        """
+        if grouped_shuffling:
+            raise DataError("--grouped-shuffling would tear the turns apart; leave it out")
+        if dataset in self.dataset_to_epoch_iter and not (disable_iterator_cache or update_epoch_batch_itr):
+            return self.dataset_to_epoch_iter[dataset]
+        texts = dataset.dataset if isinstance(dataset, BaseWrapperDataset) else dataset
+
+        def draw_batches(dataset: Any, epoch: int) -> list[Any]:
+            texts.set_epoch(epoch)
+            with data_utils.numpy_seed(seed + epoch):
+                indices = dataset.ordered_indices()
+            if max_positions is not None:
+                indices = self.filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
+            if not len(indices):
+                raise DataError(
+                    f"split {texts.split!r}: all texts are longer than the model's --max-target-positions (the "
+                    f"shortest has {texts.sizes.min()} tokens with the end of sentence)"
+                )
+            batches = dataset.batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+            return take_turns(
+                batches,
+                epoch=epoch if texts.shuffle else 0,  # validation's masks stay the same
+                objectives=1 if texts.joint else len(texts.objectives),
+                block=num_shards * (self._update_freq(epoch) if texts.shuffle else 1),
+                code=texts.code,
+                rng=np.random.default_rng([seed, epoch]) if texts.shuffle else None,
+            )
+
+        iterator = EpochBatchIterator(
+            dataset=dataset,
+            collate_fn=dataset.collater,
+            batch_sampler=draw_batches,
+            seed=seed,
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            epoch=epoch,
+            buffer_size=data_buffer_size,
+            disable_shuffling=True,  # the turns are in order already
+            skip_remainder_batch=skip_remainder_batch,
+            reuse_dataloader=True,
+            persistent_workers=True,
+        )
+        if not disable_iterator_cache:
+            self.dataset_to_epoch_iter[dataset] = iterator
+        return iterator
+
+    def _update_freq(self, epoch: int) -> int:
+        """--update-freq of *epoch* (1, 2, …): a number for each epoch, the last for all that follow."""
+        freq = self.cfg.update_freq
+        freq = [freq] if isinstance(freq, int) else list(freq)
+        return freq[min(epoch, len(freq)) - 1]
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """Refuse a way of distribution that fails, without saying why, where an objective leaves parameters out."""
+        root = self.cfg._get_root() if OmegaConf.is_config(self.cfg) else {}
+        distributed = root.get("distributed_training")
+        if (
+            distributed is not None
+            and distributed.distributed_world_size > 1
+            and str(distributed.ddp_backend) in ("c10d", "pytorch_ddp")
+            and not distributed.find_unused_parameters
+        ):
+            raise DataError(
+                "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
+                "reaches all parameters"
+            )
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """Step with a gradient of 0, not none, where the update's objective did not reach a parameter.
+
+        legacy_ddp and FP16 give such parameters a gradient of 0, so that Adam's moments decay; a single process in
+        float32 would leave them alone, and the number of processes would change the result.
+        """
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        super().optimizer_step(optimizer, model, update_num)
+
+
+def _starts_from(cfg: Any) -> tuple[str | None, str]:
+    """--finetune-from-model and --save-dir: options of another group than the task's, which is a part of the whole."""
+    root = cfg._get_root() if OmegaConf.is_config(cfg) else {}
+    checkpoint = root.get("checkpoint")
+    return (checkpoint.get("finetune_from_model"), checkpoint.get("save_dir", "")) if checkpoint else (None, "")
+
+
+def choose_objectives(objectives: str, weights: str, *, known: list[str]) -> dict[str, float]:
+    """Those of --objectives whose weight is not 0, in their order, with their weights.
+
+    Raises:
+        DataError: an objective that the task does not know or that is named twice, a weight that is none.
+    """
+    chosen = dict.fromkeys(_names(objectives, "--objectives", known), 1.0)
+    for setting in filter(None, weights.split(",")):
+        name, _, value = setting.partition("=")
+        name = name.strip()
+        if _names(name, "--objective-weights", known)[0] not in chosen:
+            raise DataError(f"--objective-weights {setting}: {name} is not among --objectives {objectives}")
+        try:
+            chosen[name] = float(value)
+        except ValueError:
+            raise DataError(f"--objective-weights {setting}: expected name=number, such as imlm=0.3") from None
+        if not 0 <= chosen[name] < float("inf"):
+            raise DataError(f"--objective-weights {setting}: a weight is a number of 0 or more")
+    chosen = {name: weight for name, weight in chosen.items() if weight > 0}
+    if not chosen:
+        raise DataError("--objective-weights: all objectives have weight 0, nothing is left to train")
+    return chosen
+
+
+def check_ratios(cfg: Any, names: tuple[str, ...]) -> None:
+    """The options *names* must be parts of a text.
+
+    Raises:
+        DataError: one is not between 0 and 1.
+    """
+    for name in names:
+        if not 0 < getattr(cfg, name) < 1:
+            raise DataError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(cfg, name)}")
+
+
+def _names(text: str, option: str, known: list[str]) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        needs_images = [name for name in unknown if name in OBJECTIVES]
+        why = " (it needs images, and this task has none)" if needs_images == unknown and unknown else ""
+        raise DataError(
+            f"{option}: unknown objective {', '.join(unknown) or repr(text)}{why}; known: {', '.join(known)}"
+        )
+    if len(set(names)) < len(names):
+        raise DataError(f"{option} {text}: an objective is named twice")
+    return names

@@ -1,0 +1,70 @@
+"""The task `xgpt_text_pretrain`: MLM and MASS in turns on plain text, before any image (section 5.4)."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq.tasks import register_task
+
+from xgpt_fairseq.data.directory import TextDirectory
+from xgpt_fairseq.data.text_dataset import TextDataset
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions
+from xgpt_fairseq.tasks.base import PretrainingConfig, XGPTTask, XGPTTaskConfig, check_ratios, choose_objectives
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class XGPTTextPretrainConfig(PretrainingConfig, XGPTTaskConfig):
+    objectives: str = field(default="mlm,mass", metadata={"help": "objectives that train, in the order of their turns"})
+    sentences_per_epoch: int = field(
+        default=5_000_000,
+        metadata={"help": "an epoch is at most so many sentences, and the next goes on behind them, so that memory "
+                  "does not grow with the corpus; 0: all of them"},
+    )  # fmt: skip
+
+
+@register_task("xgpt_text_pretrain", dataclass=XGPTTextPretrainConfig)
+class XGPTTextPretrainTask(XGPTTask):
+    """Text pre-training. The model has no image parts; image-text pre-training adds them.
+
+    Args:
+        cfg: the task's configuration.
+        directory: the opened text directory.
+    """
+
+    def __init__(self, cfg: XGPTTextPretrainConfig, directory: TextDirectory) -> None:
+        check_ratios(cfg, ("mlm_mask_ratio", "mass_fragment_ratio"))
+        if cfg.sentences_per_epoch < 0:
+            raise DataError(f"--sentences-per-epoch must be 0 (all) or more, got {cfg.sentences_per_epoch}")
+        known = [name for name, objective in OBJECTIVES.items() if not objective.uses_regions]
+        super().__init__(
+            cfg,
+            directory.vocabulary,
+            objective_weights=choose_objectives(cfg.objectives, cfg.objective_weights, known=known),
+            options=ObjectiveOptions(mlm_mask_ratio=cfg.mlm_mask_ratio, mass_fragment_ratio=cfg.mass_fragment_ratio),
+            joint=str(cfg.objective_schedule) == "joint",
+        )
+        self.directory = directory
+
+    @classmethod
+    def open(cls, cfg: XGPTTextPretrainConfig) -> "XGPTTextPretrainTask":
+        """Open the text directory."""
+        directory = TextDirectory(cfg.data)
+        logger.info(f"{directory.path}: dictionary of {len(directory.vocabulary.dictionary):,} symbols")
+        return cls(cfg, directory)
+
+    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
+        """Load *split*; the training split is shuffled, and read --sentences-per-epoch at a time."""
+        training = split == self.cfg.train_subset
+        self.datasets[split] = TextDataset(
+            self.directory.sentences(split),
+            self.objectives,
+            split=split,
+            pad=self.target_dictionary.pad(),
+            seed=self.cfg.seed,
+            joint=self.joint,
+            shuffle=training,
+            sentences_per_epoch=self.cfg.sentences_per_epoch if training else 0,
+        )
