@@ -1,0 +1,274 @@
+#!/usr/bin/env python
+"""Draw the quickstart's data set: pictures of simple scenes with captions, made up by rules, without any download.
+
+OUTPUT/images/*.jpg        the pictures of both sets
+OUTPUT/dataset_web.json    noisy, one alt text an image: what out-of-domain pre-training reads; splits train, val
+OUTPUT/dataset_scenes.json clean, five captions an image; splits train, val, test, and `unseen`: each of its images
+                           shows a pair of colour and kind that nothing else in the two sets shows or names
+
+Both files are in Karpathy's format, with the `facts` of every image beside its captions. An image depends on the seed,
+its split and its number alone: not on how many there are, nor on --workers.
+
+example:
+    python examples/quickstart/scenes.py --output scenes
+    python examples/quickstart/scenes.py --sheet scenes.png      # only look at some
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from scene_alt_texts import WEB_BACKGROUNDS, WEB_CLUTTER, WEB_RELATIONS, alt_text
+from scene_captions import captions
+from scene_facts import Scene, all_pairs, held_out_pairs, pixel_box, random_scene
+from tqdm import tqdm
+
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import folder_written_aside, write_json, written_aside
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+VERSION = 1  # of the two files
+
+WEB, SCENES = "web", "scenes"
+
+# (data set, split) → option that says how many, and its default
+SPLITS = {
+    (WEB, "train"): ("web_train", 1500),
+    (WEB, "val"): ("web_val", 100),
+    (SCENES, "train"): ("train", 800),
+    (SCENES, "val"): ("val", 100),
+    (SCENES, "test"): ("test", 100),
+    (SCENES, "unseen"): ("unseen", 100),
+}
+_QUALITY = 92
+_WEB_QUALITY = (60, 92)
+_SHEET, _SAME_BACKGROUND, _SAME_RELATION = 12, 2, 3  # scenes on a contact sheet, and how many at most are alike
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Name:
+    """Which image: all that its scene, its picture and its captions depend on."""
+
+    seed: int
+    dataset: str
+    split: str
+    number: int
+
+    @property
+    def filename(self) -> str:
+        return f"{self.dataset}_{self.split}_{self.number:05d}.jpg"
+
+    def random(self, purpose: str) -> Random:
+        """A generator of its own for each purpose: a change in one leaves the others as they are."""
+        return Random(f"{self.seed} {self.dataset} {self.split} {self.number} {purpose}")
+
+
+def scene_of(name: Name) -> Scene:
+    """The scene that the image *name* shows."""
+    held_out = held_out_pairs(name.seed)
+    return _scene(name, name.random("facts"), one_of=held_out if name.split == "unseen" else ())
+
+
+def _scene(name: Name, random: Random, **options: Any) -> Scene:
+    pairs = all_pairs() - held_out_pairs(name.seed)
+    if name.dataset == WEB:
+        options |= {"relations": WEB_RELATIONS, "backgrounds": WEB_BACKGROUNDS, "clutter": WEB_CLUTTER}
+    return random_scene(random, pairs, **options)
+
+
+def picture_of(name: Name, pixels: int) -> Image.Image:
+    """The picture of the image *name*."""
+    from scene_drawing import draw
+
+    return draw(scene_of(name), name.random("picture"), pixels)
+
+
+def texts_of(name: Name) -> tuple[list[str], str | None]:
+    """The captions of the image *name*, and of an alt text also its style."""
+    scene, random = scene_of(name), name.random("text")
+    if name.dataset == SCENES:
+        return captions(scene, random), None
+    kinds = {thing.kind for thing in scene.things}
+    other = _scene(name, random)
+    while kinds & {thing.kind for thing in other.things}:
+        other = _scene(name, random)
+    text = alt_text(scene, other, random)
+    return [text.text], text.style
+
+
+def facts(scene: Scene, pixels: int) -> dict[str, Any]:
+    """*scene* for JSON; boxes are x1, y1, x2, y2 in pixels."""
+    return {
+        "things": [
+            {"kind": thing.kind, "colour": thing.colour, "size": thing.size, "box": list(pixel_box(thing.box, pixels))}
+            for thing in scene.things
+        ],
+        "relation": scene.relation,
+        "background": scene.background,
+        "clutter": scene.clutter,
+    }
+
+
+def make_image(name: Name, folder: Path, pixels: int) -> dict[str, Any]:
+    """Draw the image *name* into *folder*; return its record but for the numbers that count images and captions."""
+    scene = scene_of(name)
+    quality = _QUALITY if name.dataset == SCENES else name.random("quality").randint(*_WEB_QUALITY)
+    picture_of(name, pixels).save(folder / name.filename, quality=quality, subsampling=0)
+    texts, style = texts_of(name)
+    record = {
+        "filename": name.filename,
+        "split": name.split,
+        "width": pixels,
+        "height": pixels,
+        "sentences": [{"raw": text} for text in texts],
+        "facts": facts(scene, pixels),
+    }
+    return record if style is None else {**record, "style": style}
+
+
+def _numbered(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With Karpathy's `imgid`, `sentids` and `sentid`."""
+    images, sentid = [], 0
+    for imgid, record in enumerate(records):
+        sentences = [
+            {"raw": sentence["raw"], "imgid": imgid, "sentid": sentid + i}
+            for i, sentence in enumerate(record["sentences"])
+        ]
+        sentid += len(sentences)
+        images.append({**record, "imgid": imgid, "sentids": [s["sentid"] for s in sentences], "sentences": sentences})
+    return images
+
+
+def _made(names: Sequence[Name], folder: Path, pixels: int, workers: int) -> Iterator[dict[str, Any]]:
+    """The records of *names* in their order, while *workers* processes draw (0 or 1: this one)."""
+    make = partial(make_image, folder=folder, pixels=pixels)
+    if workers <= 1:
+        yield from map(make, names)
+        return
+    with multiprocessing.Pool(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield from pool.imap(make, names, chunksize=_CHUNK)
+
+
+def write_data_set(output: Path, *, seed: int, counts: dict[tuple[str, str], int], pixels: int, workers: int) -> None:
+    """Write both sets under *output*, whole or not at all; what is there already is replaced.
+
+    Args:
+        counts: (data set, split) → number of images.
+    """
+    output = output.resolve()
+    names = [Name(seed, *key, number) for key, count in counts.items() for number in range(count)]
+    held_out = sorted(map(list, held_out_pairs(seed)))
+    old = output.with_name(f".{output.name}.{os.getpid()}.old")
+    with folder_written_aside(output, last="dataset_scenes.json", files=()) as aside:
+        (aside / "images").mkdir()
+        made = _made(names, aside / "images", pixels, workers)
+        records = list(tqdm(made, desc="drawing", total=len(names), unit=" images"))
+        for dataset in (WEB, SCENES):
+            images = _numbered([r for name, r in zip(names, records, strict=True) if name.dataset == dataset])
+            value = {"dataset": dataset, "version": VERSION, "seed": seed, "held_out": held_out, "images": images}
+            write_json(aside / f"dataset_{dataset}.json", value)
+        if output.exists():
+            output.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_sheet(file: Path, *, seed: int, pixels: int) -> None:
+    """Write a picture of `_SHEET` test scenes and a caption of each: the first ones that make a varied dozen."""
+    from scene_sheet import contact_sheet
+
+    names: list[Name] = []
+    shown: Counter[str] = Counter()
+    for name in (Name(seed, SCENES, "test", number) for number in itertools.count()):
+        scene = scene_of(name)
+        if shown[scene.background] < _SAME_BACKGROUND and shown[scene.relation] < _SAME_RELATION:
+            names.append(name)
+            shown.update([scene.background, scene.relation])
+        if len(names) == _SHEET:
+            break
+    sheet = contact_sheet(
+        [picture_of(name, pixels) for name in names], [texts_of(name)[0][0] for name in names], columns=4
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(file) as aside:
+        sheet.save(aside, format="PNG" if file.suffix.lower() == ".png" else "JPEG")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write, images and captions")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also, or only, a contact sheet (.png or .jpg)")
+    parser.add_argument("--seed", type=int, default=1)
+    for (dataset, split), (option, count) in SPLITS.items():
+        flag = f"--{option.replace('_', '-')}"
+        parser.add_argument(flag, type=int, default=count, metavar="N", help=f"images of {dataset}, {split} ({count})")
+    parser.add_argument("--pixels", type=int, default=256, help="width and height of the images (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    args = parser.parse_args()
+    args.counts = {key: getattr(args, option) for key, (option, _) in SPLITS.items()}
+    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.output is None and args.sheet is None:
+        raise DataError("nothing to do: name --output DIR, --sheet FILE or both")
+    for (_, count), (option, _) in zip(args.counts.items(), SPLITS.values(), strict=True):
+        if count < 1:
+            raise DataError(f"--{option.replace('_', '-')} must be at least 1, got {count}")
+    if args.pixels < 64:
+        raise DataError(f"--pixels must be at least 64, for things to be seen, got {args.pixels}")
+    if args.sheet is not None and args.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise DataError(f"--sheet {args.sheet} must end in .png or .jpg")
+    for path in (args.output, args.sheet):
+        if path is not None and path.exists() and not args.overwrite:
+            raise DataError(f"{path} exists; pass --overwrite to replace it")
+    if args.output is not None and args.output.exists():
+        _check_replaceable(args.output)
+    try:
+        import PIL  # noqa: F401
+    except ModuleNotFoundError:
+        raise DataError('drawing needs Pillow: pip install "xgpt-fairseq[photos]"') from None
+
+
+def _check_replaceable(output: Path) -> None:
+    """Refuse what is no folder of scenes, or holds other things beside them: they would be gone."""
+    if not (output / "dataset_scenes.json").is_file():
+        raise DataError(f"{output} does not hold scenes (it has no dataset_scenes.json): it is not replaced")
+    others = sorted(
+        {file.name for file in output.iterdir()} - {"images", *(f"dataset_{d}.json" for d in (WEB, SCENES))}
+    )
+    if others:
+        raise DataError(f"{output} also holds {', '.join(others[:5])}: move that away first, it would be deleted")
+
+
+def main() -> None:
+    args = parse_arguments()
+    _check(args)
+    if args.output is not None:
+        write_data_set(args.output, seed=args.seed, counts=args.counts, pixels=args.pixels, workers=args.workers)
+        for (dataset, split), count in args.counts.items():
+            print(f"dataset_{dataset}.json  {split:<6}  {count:>5} images")
+        print(f"written to {args.output}")
+    if args.sheet is not None:
+        write_sheet(args.sheet, seed=args.seed, pixels=args.pixels)
+        print(f"written to {args.sheet}")
+
+
+if __name__ == "__main__":
+    run(main)

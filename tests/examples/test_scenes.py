@@ -1,0 +1,464 @@
+"""The quickstart's data set: what is drawn, what is said of it, and that both agree with the facts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from caption_readers import read_captions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "quickstart"))
+
+import scene_captions
+import scenes
+from scene_alt_texts import STYLES, WEB_BACKGROUNDS, WEB_CLUTTER
+from scene_backgrounds import BACKGROUND_PAINTERS, CLUTTER_PAINTERS
+from scene_claims import Claims, Verdict, judge, read_claims
+from scene_drawing import thing_tile
+from scene_facts import BACKGROUNDS, COLOURS, CONTAINERS, KINDS, RELATIONS, Thing, all_pairs, held_out_pairs, pixel_box
+from scene_shapes import HUES, PAINTERS
+from scenes import SCENES, WEB, Name, scene_of, texts_of
+
+SEEDS = st.integers(0, 10**6)
+NAMES = st.builds(
+    lambda seed, key, number: Name(seed, *key, number),
+    SEEDS,
+    st.sampled_from(list(scenes.SPLITS)),
+    st.integers(0, 10**4),
+)
+CLEAN_NAMES = NAMES.filter(lambda name: name.dataset == SCENES)
+COUNTS = dict(zip(scenes.SPLITS, (6, 2, 5, 3, 3, 4), strict=True))
+OPTIONS = [f"--{option.replace('_', '-')}={COUNTS[key]}" for key, (option, _) in scenes.SPLITS.items()]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set. Not to be changed."""
+    output = tmp_path_factory.mktemp("scenes") / "made"
+    scenes.write_data_set(output, seed=1, counts=COUNTS, pixels=96, workers=1)
+    return output
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def images(folder: Path, dataset: str) -> list[dict[str, Any]]:
+    return json.loads((folder / f"dataset_{dataset}.json").read_text())["images"]
+
+
+# The same seed, the same bytes
+
+
+def test_workers_do_not_matter(made: Path, tmp_path: Path) -> None:
+    scenes.write_data_set(tmp_path / "made", seed=1, counts=COUNTS, pixels=96, workers=3)
+    assert content(tmp_path / "made") == content(made)
+
+
+def test_processes_do_not_matter(made: Path, tmp_path: Path) -> None:
+    """Another process orders its sets otherwise."""
+    command = [sys.executable, scenes.__file__, "--output", str(tmp_path / "made"), "--pixels", "96", *OPTIONS]
+    environment = {**os.environ, "PYTHONHASHSEED": "5", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert content(tmp_path / "made") == content(made)
+
+
+def test_an_image_does_not_depend_on_how_many_there_are(made: Path, tmp_path: Path) -> None:
+    scenes.write_data_set(tmp_path / "more", seed=1, counts={k: n + 2 for k, n in COUNTS.items()}, pixels=96, workers=1)
+    for dataset in (WEB, SCENES):
+        more = {image["filename"]: image for image in images(tmp_path / "more", dataset)}
+        for image in images(made, dataset):
+            other = more[image["filename"]]
+            assert [s["raw"] for s in image["sentences"]] == [s["raw"] for s in other["sentences"]]
+            assert image["facts"] == other["facts"]
+            name = f"images/{image['filename']}"
+            assert (made / name).read_bytes() == (tmp_path / "more" / name).read_bytes()
+
+
+def test_another_seed_is_another_data_set(made: Path, tmp_path: Path) -> None:
+    scenes.write_data_set(tmp_path / "other", seed=2, counts=COUNTS, pixels=96, workers=1)
+    first, second = content(made), content(tmp_path / "other")
+    assert first.keys() == second.keys()
+    assert not [name for name in first if first[name] == second[name]]
+
+
+# What is drawn
+
+
+def test_files_are_whole(made: Path) -> None:
+    listed = [image for dataset in (WEB, SCENES) for image in images(made, dataset)]
+    files = sorted(file.name for file in (made / "images").iterdir())
+    assert files == sorted(image["filename"] for image in listed)
+    for image in listed:
+        with Image.open(made / "images" / image["filename"]) as picture:
+            assert picture.size == (image["width"], image["height"]) == (96, 96)
+            assert picture.mode == "RGB"
+            picture.load()
+    assert len({hashlib.sha256((made / "images" / name).read_bytes()).digest() for name in files}) == len(files)
+
+
+@given(CLEAN_NAMES)
+@settings(deadline=None, max_examples=25)
+def test_no_two_pictures_of_the_same_facts_are_alike(name: Name) -> None:
+    from scene_drawing import draw
+
+    scene = scene_of(name)
+    first, second = (np.asarray(draw(scene, Random(seed), 64)) for seed in (1, 2))
+    assert first.shape == (64, 64, 3)
+    assert (first != second).any()
+
+
+def test_everything_has_a_painter() -> None:
+    assert PAINTERS.keys() == KINDS.keys() == scene_captions.NOUNS.keys()
+    assert set(HUES) == set(COLOURS) == set(scene_captions.COLOUR_WORDS)
+    assert BACKGROUND_PAINTERS.keys() == WEB_BACKGROUNDS.keys() > BACKGROUNDS.keys()
+    assert {*CLUTTER_PAINTERS, None} == WEB_CLUTTER.keys()
+    assert scene_captions.BACKGROUND_PHRASES.keys() == BACKGROUNDS.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_thing_fills_its_box_in_its_colour(kind: str, colour: str) -> None:
+    for seed in range(4):
+        thing = Thing(kind, colour, "big", (0, 0, 1, 1))
+        pixels = np.asarray(thing_tile(thing, Random(seed), round(60 * KINDS[kind]), 60)).astype(int)
+        solid = pixels[:, :, 3] > 40
+        for edge in (solid[0], solid[-1], solid[:, 0], solid[:, -1]):
+            assert edge.any()
+        # The largest part of it is nearer to its own colour than to any other; the outline and what is always grey
+        # or brown (wheels, coffee) are less.
+        opaque = pixels[pixels[:, :, 3] > 250][:, :3]
+        distances = np.stack([np.abs(opaque - np.array(hue)).sum(axis=1) for hue in HUES.values()])
+        common = Counter(np.array(list(HUES))[distances.argmin(axis=0)].tolist()).most_common(1)[0][0]
+        assert common == colour
+
+
+@given(NAMES)
+@settings(deadline=None)
+def test_things_lie_in_the_picture_and_as_their_relation_says(name: Name) -> None:
+    scene = scene_of(name)
+    boxes = [pixel_box(thing.box, 256) for thing in scene.things]
+    assert all(0 <= x1 < x2 <= 256 and 0 <= y1 < y2 <= 256 for x1, y1, x2, y2 in boxes)
+    assert len({thing.kind for thing in scene.things}) == len(scene.things) == len(boxes)
+    if scene.relation != "alone":
+        assert related(scene.relation, boxes)
+    for thing in scene.things:
+        longest = max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1])
+        assert longest <= 0.34 if thing.size == "small" else longest >= 0.36
+
+
+Box = tuple[int, int, int, int]
+
+
+def related(relation: str, boxes: list[Box]) -> bool:
+    """Whether pixel boxes stand in *relation*: geometry alone, and so that nobody would call it anything else."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = boxes[:2]
+    level = abs((ay1 + ay2) - (by1 + by2)) / 2
+    upright = abs((ax1 + ax2) - (bx1 + bx2)) / 2
+    if relation == "left of":
+        return ax2 < bx1 and level < ((bx1 + bx2) - (ax1 + ax2)) / 2
+    if relation == "above":
+        return ay2 < by1 and upright < ((by1 + by2) - (ay1 + ay2)) / 2
+    if relation == "on":
+        middle = (ax1 + ax2) / 2
+        return ay1 < by1 <= ay2 < (by1 + by2) / 2 and bx1 < middle < bx2
+    if relation == "inside":
+        return bx1 < ax1 < ax2 < bx2 and by1 < ay1 < ay2 < by2
+    assert relation == "between"
+    return related("left of", [boxes[1], boxes[0]]) and related("left of", [boxes[0], boxes[2]])
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_what_is_inside_covers_nothing_of_what_is_around_it(container: str) -> None:
+    found = 0
+    for number in range(400):
+        scene = scene_of(Name(3, SCENES, "train", number))
+        if scene.relation != "inside" or scene.things[1].kind != container:
+            continue
+        found += 1
+        x1, y1, x2, y2 = pixel_box(scene.things[1].box, 256)
+        alpha = np.asarray(thing_tile(scene.things[1], Random(1), x2 - x1, y2 - y1))[:, :, 3]
+        left, top, right, bottom = pixel_box(scene.things[0].box, 256)
+        assert not alpha[top - y1 : bottom - y1, left - x1 : right - x1].any()
+    assert found > 5
+
+
+# What is said
+
+
+@given(CLEAN_NAMES)
+@settings(deadline=None, max_examples=300)
+def test_clean_captions_are_true_and_complete(name: Name) -> None:
+    scene = scene_of(name)
+    facts = scenes.facts(scene, 256)
+    kinds = [thing.kind for thing in scene.things]
+    texts, style = texts_of(name)
+    assert style is None
+    assert len(set(texts)) == len(texts) == 5
+    for text in texts:
+        assert re.fullmatch(r"[A-Z][a-z, ]+\.", text)
+        assert not re.search(r"\ba [aeiou]|\ban [^aeiou]|  ", text.lower())
+        claims = read_claims(text)
+        assert judge(claims, facts) == Verdict(kinds=True, colours=True, relation=True), text
+        # By the boxes, too, whatever the facts call it; "beside" may be either way round.
+        boxes = {thing.kind: pixel_box(thing.box, 256) for thing in scene.things}
+        order = [boxes[claims.things[place][2]] for place in claims.related]
+        if claims.relation == "beside":
+            assert related("left of", order) or related("left of", order[::-1])
+        elif (claims.relation, scene.relation) == ("above", "on"):
+            assert related("on", order)
+        else:
+            assert related(str(claims.relation), order), text
+        sizes = {thing.kind: thing.size for thing in scene.things}
+        assert all(size in (None, sizes[kind]) for size, _, kind in claims.things)
+        assert sorted(kinds) == sorted(kind for _, _, kind in claims.things)
+
+
+def test_backgrounds_are_named_truly() -> None:
+    words = {"striped": "stripes", "stripes": "stripes", "dotted": "dots", "polka": "dots", "meadow": "meadow",
+             "grass": "meadow", "countryside": "meadow", "night": "night", "stars": "night", "sea": "sea",
+             "speckled": "speckles", "shaded": "gradient", "plain": "plain"}  # fmt: skip
+    named = Counter[str]()
+    for number in range(600):
+        name = Name(5, SCENES, "train", number)
+        for text in texts_of(name)[0]:
+            said = {words[word] for word in re.findall(r"[a-z]+", text.lower()) if word in words}
+            assert said <= {scene_of(name).background}
+            named.update(said)
+    assert named.keys() == BACKGROUNDS.keys()
+
+
+def test_the_common_wording_is_common_and_the_rest_is_not_rare() -> None:
+    """People agree, but not wholly: of two captions of a scene, some have the same words and most have not."""
+    texts = [texts_of(Name(1, SCENES, "train", number))[0] for number in range(300)]
+    plain = sum(bool(re.match(r"(a|an) [a-z ]+ to the (left|right) of", text.lower())) for of in texts for text in of)
+    assert 0.1 < plain / 1500 < 0.3
+    relations = Counter(scene_of(Name(1, SCENES, "train", number)).relation for number in range(2000))
+    for relation, share in RELATIONS.items():
+        assert relations[relation] / 2000 == pytest.approx(share, abs=0.03)
+
+
+def test_alt_texts_are_noisy_as_stated() -> None:
+    styles = Counter[str]()
+    for number in range(3000):
+        name = Name(1, WEB, "train", number)
+        (text,), style = texts_of(name)
+        styles[str(style)] += 1
+        shown = {(thing.colour, thing.kind) for thing in scene_of(name).things}
+        kinds = {kind for _, kind in shown}
+        said = [(colour, kind) for _, colour, kind in read_claims(text).things]
+        assert said and "{" not in text, text
+        if style == "wrong":
+            assert not kinds & {kind for _, kind in said}, text
+        else:
+            assert all((colour, kind) in shown or (colour is None and kind in kinds) for colour, kind in said), text
+            verdict = judge(read_claims(text), scenes.facts(scene_of(name), 256))
+            assert verdict.relation is not False, text
+        if style in ("sentence", "terse", "tags"):
+            assert len(said) == len(shown) and all(colour for colour, _ in said)
+        if style == "short":
+            assert len(said) == 1
+    assert styles.keys() == STYLES.keys()
+    for style, share in STYLES.items():
+        assert styles[style] / 3000 == pytest.approx(share, abs=0.02)
+
+
+# What only `unseen` has
+
+
+@given(SEEDS)
+def test_held_out_pairs_are_one_of_each_kind_and_leave_every_colour_its_share(seed: int) -> None:
+    held_out = held_out_pairs(seed)
+    assert held_out < all_pairs()
+    assert Counter(kind for _, kind in held_out) == dict.fromkeys(KINDS, 1)
+    assert set(Counter(colour for colour, _ in held_out).values()) == {len(KINDS) // len(COLOURS)}
+
+
+@given(NAMES)
+@settings(deadline=None, max_examples=300)
+def test_held_out_pairs_are_seen_and_named_in_unseen_alone(name: Name) -> None:
+    held_out = held_out_pairs(name.seed)
+    shown = {(thing.colour, thing.kind) for thing in scene_of(name).things}
+    named = {(colour, kind) for text in texts_of(name)[0] for _, colour, kind in read_claims(text).things}
+    if name.split == "unseen":
+        assert len(shown & held_out) == 1
+        assert named == shown
+    else:
+        assert not (shown | named) & held_out
+
+
+# The files
+
+
+def test_karpathys_format(made: Path) -> None:
+    for dataset, splits in (
+        (WEB, {"train": 6, "valid": 2}),
+        (SCENES, {"train": 5, "valid": 3, "test": 3, "unseen": 4}),
+    ):
+        file = made / f"dataset_{dataset}.json"
+        read = list(read_captions(file, "auto"))
+        assert Counter(image.split for image in read) == splits
+        assert {len(image.captions) for image in read} == {1 if dataset == WEB else 5}
+        assert all(image.image_id.startswith(f"{dataset}_") for image in read)
+        value = json.loads(file.read_text())
+        assert (value["dataset"], value["seed"]) == (dataset, 1)
+        assert {tuple(pair) for pair in value["held_out"]} == held_out_pairs(1)
+        assert [image["imgid"] for image in value["images"]] == list(range(len(read)))
+        sentids = [s["sentid"] for image in value["images"] for s in image["sentences"]]
+        assert sentids == list(range(len(sentids)))
+        for image in value["images"]:
+            assert image["sentids"] == [s["sentid"] for s in image["sentences"]]
+            assert {s["imgid"] for s in image["sentences"]} == {image["imgid"]}
+            assert ("style" in image) == (dataset == WEB)
+            _, split, number = Path(image["filename"]).stem.split("_")
+            assert image["facts"] == scenes.facts(scene_of(Name(1, dataset, split, int(number))), 96)
+
+
+# Reading captions back, by hand
+
+
+@pytest.mark.parametrize(
+    ("caption", "things", "relation", "related"),
+    [
+        ("A small red ball to the left of a blue house.",
+         [("small", "red", "ball"), (None, "blue", "house")], "left of", (0, 1)),
+        ("there is a violet duck right of an orange picture frame at night",
+         [(None, "purple", "bird"), (None, "orange", "frame")], "left of", (1, 0)),
+        ("a red cup on the left and a large mug on the right",
+         [(None, "red", "cup"), ("big", None, "cup")], "left of", (0, 1)),
+        ("a white star that is beneath a tree", [(None, "white", "star"), (None, None, "tree")], "above", (1, 0)),
+        ("A blue box with a red fish on top in a meadow .",
+         [(None, "blue", "box"), (None, "red", "fish")], "on", (1, 0)),
+        ("a red cup on a striped background", [(None, "red", "cup")], None, ()),
+        ("on a blue table", [(None, "blue", "table")], None, ()),
+        ("a green ring around a green fish", [(None, "green", "ring"), (None, "green", "fish")], "inside", (1, 0)),
+        ("a red car in between a blue car and a tree",
+         [(None, "red", "car"), (None, "blue", "car"), (None, None, "tree")], "between", (0, 1, 2)),
+        ("a red car , a box and a tree in a row",
+         [(None, "red", "car"), (None, None, "box"), (None, None, "tree")], "between", (1, 0, 2)),
+        ("a red red is the a", [], None, ()),
+        ("the carpet is boxed", [], None, ()),
+    ],
+)  # fmt: skip
+def test_claims(caption: str, things: list[Any], relation: str | None, related: tuple[int, ...]) -> None:
+    assert read_claims(caption) == Claims(tuple(things), relation, related)
+
+
+FACTS = {"things": [{"kind": "ball", "colour": "red"}, {"kind": "house", "colour": "blue"}], "relation": "left of"}
+ROW = {"things": [{"kind": kind, "colour": "red"} for kind in ("ball", "house", "car")], "relation": "between"}
+
+
+@pytest.mark.parametrize(
+    ("caption", "facts", "kinds", "colours", "relation"),
+    [
+        ("a red ball to the left of a blue house", FACTS, True, True, True),
+        ("a blue house to the right of a red ball", FACTS, True, True, True),
+        ("a blue house to the left of a red ball", FACTS, True, True, False),
+        ("a blue house beside a red ball", FACTS, True, True, True),
+        ("a red ball above a blue house", FACTS, True, True, False),
+        ("a blue ball to the left of a red house", FACTS, True, False, True),
+        ("a ball to the left of a blue house", FACTS, True, False, True),
+        ("a red ball to the left of a blue car", FACTS, False, False, False),
+        ("a red ball and a blue house", FACTS, True, True, None),
+        ("a red ball", FACTS, False, False, None),
+        ("a red ball between a red house and a red car", ROW, True, True, True),
+        ("a red ball between a red car and a red house", ROW, True, True, True),
+        ("a red car between a red ball and a red house", ROW, True, True, False),
+        ("a red house to the left of a red ball", ROW, False, False, True),
+        ("a red car to the left of a red ball", ROW, False, False, False),
+        ("a red house next to a red car", ROW, False, False, False),
+        ("a red ball next to a red car", ROW, False, False, True),
+        ("a red ball above a red house", {**FACTS, "relation": "on"}, True, False, True),
+    ],
+)
+def test_verdicts(caption: str, facts: dict[str, Any], kinds: bool, colours: bool, relation: bool | None) -> None:
+    assert judge(read_claims(caption), facts) == Verdict(kinds, colours, relation)
+
+
+# The program
+
+
+def test_the_program(
+    call_program: Callable[..., Any], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, sheet = tmp_path / "made", tmp_path / "sheet.png"
+    done = call_program(scenes.main, "--output", output, *OPTIONS, "--pixels", 96, "--workers", 2, "--sheet", sheet)
+    assert done.status == 0
+    assert "unseen      4 images" in done.stdout
+    assert content(output) == content(made)
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 4 * 96 and picture.height > 3 * 96
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "sheet.png"]
+
+
+def test_it_refuses_to_overwrite(call_program: Callable[..., Any], tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letters.txt").write_text("dear")
+    assert call_program(scenes.main, "--output", mine).error == f"{mine} exists; pass --overwrite to replace it"
+    error = call_program(scenes.main, "--output", mine, "--overwrite").error
+    assert error == f"{mine} does not hold scenes (it has no dataset_scenes.json): it is not replaced"
+    assert content(mine) == {"letters.txt": b"dear"}
+
+    output = tmp_path / "made"
+    small = ["--output", output, *OPTIONS, "--pixels", 64]
+    assert call_program(scenes.main, *small).status == 0
+    before = content(output)
+    assert call_program(scenes.main, *small, "--seed", 2).error == f"{output} exists; pass --overwrite to replace it"
+    assert content(output) == before
+    (output / "regions").mkdir()
+    error = call_program(scenes.main, *small, "--seed", 2, "--overwrite").error
+    assert error == f"{output} also holds regions: move that away first, it would be deleted"
+    (output / "regions").rmdir()
+    assert call_program(scenes.main, *small, "--seed", 2, "--overwrite").status == 0
+    assert content(output)["dataset_web.json"] != before["dataset_web.json"]
+    assert content(output).keys() == before.keys()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to do: name --output DIR, --sheet FILE or both"),
+        (["--output", "new", "--web-val", "0"], "--web-val must be at least 1, got 0"),
+        (["--output", "new", "--pixels", "20"], "--pixels must be at least 64, for things to be seen, got 20"),
+        (["--sheet", "sheet.pdf"], "--sheet sheet.pdf must end in .png or .jpg"),
+    ],
+)
+def test_bad_options(call_program: Callable[..., Any], arguments: list[str], message: str) -> None:
+    assert call_program(scenes.main, *arguments).error == message
+
+
+def test_without_pillow(call_program: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    error = call_program(scenes.main, "--output", tmp_path / "made").error
+    assert error == 'drawing needs Pillow: pip install "xgpt-fairseq[photos]"'
+
+
+def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = scenes.make_image
+
+    def fails(name: Name, folder: Path, pixels: int) -> dict[str, Any]:
+        if (name.dataset, name.number) == (SCENES, 2):
+            raise OSError("disk full")
+        return whole(name, folder, pixels)
+
+    monkeypatch.setattr(scenes, "make_image", fails)
+    with pytest.raises(OSError, match="disk full"):
+        scenes.write_data_set(tmp_path / "made", seed=1, counts=COUNTS, pixels=64, workers=1)
+    assert not list(tmp_path.iterdir())
