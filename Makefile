@@ -8,7 +8,7 @@ JOBS ?= 2
 .PHONY: help install test lint format quickstart parameters clean
 
 help:
-	@echo "make quickstart DATA=DIR   the whole line on a small data set: regions, text, training, captions, scores"
+	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=DIR: on real photos"
 	@echo "make test                  lint, types and all tests"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
 	@echo "make parameters            parameter counts of the architectures, by part"

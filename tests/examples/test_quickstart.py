@@ -1,0 +1,115 @@
+"""The parts of the quickstart: progress, the table, and the whole of it on tiny scenes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import report
+
+from xgpt_fairseq.evaluation.captions import References
+
+QUICKSTART = Path(report.__file__).parent
+
+LINES = """\
+2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     10 / 96 loss=7, mlm_nll_loss=6.5, mass_nll_loss=7.25, num_updates=10, lr=0.0001
+2026-01-01 00:00:01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 6 | cider 0.1234 | num_updates 10
+2026-01-01 00:00:02 | INFO | train_inner | epoch 001:     20 / 96 loss=6, ic_nll_loss=5.5, tifg_mse=81.5, num_updates=20, lr=0.0002
+"""  # noqa: E501  (fairseq's lines)
+
+
+def progress(text: str, log: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, QUICKSTART / "progress.py", "--name", "stage", "--updates", "20", "--log", log]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+def test_progress_shows_updates_losses_and_scores_and_keeps_the_log(tmp_path: Path) -> None:
+    shown = progress(LINES + "average of 4 written to x/averaged.pt\n", tmp_path / "log")
+    assert shown.returncode == 0
+    bar = shown.stderr.split("\r")[-1]
+    assert "stage: 100%" in bar and "20/20" in bar
+    assert "mlm=6.5, mass=7.25, CIDEr=12.3, ic=5.5, tifg=81.5" in bar
+    progress("done: x/averaged.pt\n", tmp_path / "log")
+    assert (tmp_path / "log").read_text() == LINES + "average of 4 written to x/averaged.pt\ndone: x/averaged.pt\n"
+
+
+def test_progress_shows_why_a_stage_failed(tmp_path: Path) -> None:
+    shown = progress(LINES + "error: the disk is full\n", tmp_path / "log")
+    assert shown.returncode == 1 and "error: the disk is full" in shown.stderr
+
+
+def test_a_persons_score_is_the_mean_over_held_back_captions() -> None:
+    captions = {"1": ["a red ball", "one red ball", "the ball"], "2": ["a blue cup", "one cup", "cup", "a cup of tea"]}
+    turns = list(report.held_back(References(Path("test.json"), captions)))
+    assert [spoken for spoken, _ in turns] == [
+        {"1": "a red ball", "2": "a blue cup"},
+        {"1": "one red ball", "2": "one cup"},
+        {"1": "the ball", "2": "cup"},
+    ]
+    assert turns[1][1].captions == {"1": ["a red ball", "the ball"], "2": ["a blue cup", "cup", "a cup of tea"]}
+
+
+def test_an_image_with_one_caption_has_no_held_back_one(tmp_path: Path) -> None:
+    with pytest.raises(report.DataError, match="an image has one caption"):
+        next(report.held_back(References(Path("test.json"), {"1": ["a ball"]})))
+
+
+TINY = {
+    "ARCH": "xgpt_demo", "BATCH": "8", "WORKERS": "0", "TEXT_LINES": "300", "SYMBOLS": "120", "TEXT_UPDATES": "12",
+    "WEB_UPDATES": "8", "IN_DOMAIN_UPDATES": "8", "FINETUNE_UPDATES": "6", "SAVE_UPDATES": "4", "VALID_LINES": "20",
+    "SCENES": "--web-train 16 --web-val 4 --train 8 --val 4 --test 6 --unseen 5",
+    "TRAINING": "--layers 1 --hidden-size 32 --ffn-size 64 --attention-heads 2", "CUDA_VISIBLE_DEVICES": "",
+}  # fmt: skip
+
+
+def test_a_killed_quickstart_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """On tiny scenes: killed in the first training, it skips what was done, resumes that, and ends with everything."""
+    environment = {**os.environ, **TINY, "WORK": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    command = ["bash", str(QUICKSTART / "run.sh")]
+    with open(tmp_path / "first.log", "w") as log:
+        first = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        checkpoint = tmp_path / "checkpoints" / "text" / "checkpoint_1_4.pt"
+        deadline = time.monotonic() + 300
+        while not checkpoint.exists() and first.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert checkpoint.exists(), (tmp_path / "first.log").read_text()
+    assert not (tmp_path / "checkpoints" / "text" / "averaged.pt").exists()
+    regions = (tmp_path / "regions" / "store.json").stat().st_mtime_ns
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (tmp_path / "regions" / "store.json").stat().st_mtime_ns == regions
+    text = (tmp_path / "logs" / "text.log").read_text()
+    assert re.search(r"Loaded checkpoint \S+/text/checkpoint_last.pt \(epoch \d+ @ [48] updates\)", text)
+    for subset, images in (("test", 6), ("unseen", 5)):
+        assert f"{subset}: {images} images, scores × 100" in done.stdout
+        rows = re.search(rf"{subset}: \d+ images.*?CIDEr fine-tuned / human: ([\d.]+)", done.stdout, re.DOTALL)
+        assert rows and "a held-back human caption" in rows[0]
+    assert "out-of-domain" in done.stdout and "in-domain" in done.stdout
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "captions.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 6
+
+    average = tmp_path / "checkpoints" / "captions" / "finetune" / "averaged.pt"
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert (tmp_path / "logs" / "finetune.log").read_text().endswith("done: " + str(average) + "\n")
+
+
+def test_photos_without_captions_are_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", str(QUICKSTART / "run.sh"), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {tmp_path} holds no dataset_*.json; DATA is a folder as examples/quickstart/README.md describes\n"
+    )
