@@ -141,6 +141,7 @@ GALLERY=()
 for name in out_of_domain in_domain finetune; do
     if [ -e "$WORK/results/$name" ]; then GALLERY+=("$name=$WORK/results/$name/generate-test.txt"); fi
 done
-xgpt-gallery --data "$IN_DOMAIN_DATA" --captions "${GALLERY[@]}" --photos "$PHOTOS" --output "$WORK/captions.html" --overwrite
+xgpt-gallery --data "$IN_DOMAIN_DATA" --captions "${GALLERY[@]}" --photos "$PHOTOS" --metrics cider,bleu \
+    --output "$WORK/captions.html" --overwrite
 echo
 echo "captions: $WORK/captions.html    curves: $WORK/curves.png    model: $CHECKPOINTS/captions/finetune/averaged.pt"

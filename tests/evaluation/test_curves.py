@@ -25,7 +25,15 @@ PRETRAINING = TrainingLog(
         "lr": {10: 1e-4, 20: 2e-4},
     },
     epochs={"ic_nll_loss": {20: 8.0}, "lr": {20: 2e-4}},
-    valid={"valid": {"ic_nll_loss": {20: 7.2}, "imlm_nll_loss": {20: 8.1}, "tifg_mse": {20: 118.0}, "loss": {20: 9.0}}},
+    valid={
+        "valid": {
+            "ic_nll_loss": {20: 7.2},
+            "imlm_nll_loss": {20: 8.1},
+            "tifg_mse": {20: 118.0},
+            "loss": {20: 9.0},
+            "best_ic_nll_loss": {20: 7.1},
+        }
+    },  # fmt: skip
 )
 CAPTIONING = TrainingLog(
     Path("caption.log"),

@@ -125,7 +125,12 @@ def _validation(log: TrainingLog, suffix: str, otherwise: str = "") -> Iterator[
 
 def _by_objective(values: Mapping[str, Series], suffix: str, otherwise: str) -> Iterator[tuple[str, Series]]:
     """The names that end in *suffix*, by their objective; if there is none (other criteria), the name *otherwise*."""
-    found = {name.removesuffix(suffix).upper(): series for name, series in values.items() if name.endswith(suffix)}
+    found = {
+        name.removesuffix(suffix).upper(): series
+        for name, series in values.items()
+        # fairseq also logs the best value so far of what --best-checkpoint-metric names
+        if name.endswith(suffix) and not name.startswith("best_")
+    }
     if not found and otherwise in values:
         found = {otherwise: values[otherwise]}
     yield from ((what, series) for what, series in found.items() if series)
