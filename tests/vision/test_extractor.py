@@ -163,6 +163,7 @@ def test_settings_of_another_extractor(
         ({"grid": 10}, "a grid of 10 x 10: .*2 to 100 regions are possible"),
         ({"image_size": 100}, f"the image size is 100; a positive multiple of {STRIDE} is needed"),
         ({"batch_size": 0}, "the batch size is 0; at least 1"),
+        ({"threads": 0}, "0 threads; at least 1"),
         ({"device": "abacus"}, "device 'abacus' cannot be used: Expected one of"),
         ({"device": "cuda:77"}, "device 'cuda:77' cannot be used: "),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,8 @@ class RegionExtractor:
             )
         if batch_size is not None and batch_size < 1:
             raise DataError(f"the batch size is {batch_size}; at least 1 is needed")
+        if threads < 1:
+            raise DataError(f"{threads} threads; at least 1 is needed")
         self.grid = grid
         self.image_size = image_size
         self.device = _device(device)
@@ -161,11 +163,19 @@ class RegionExtractor:
 
         batches = list(self._batches(photos))
         found: dict[int, Regions] = {}
-        with ThreadPoolExecutor(self.threads) as pool:
-            for batch, features in zip(batches, pool.map(run, batches), strict=True):
-                for index, photo_features in zip(batch, features, strict=True):
-                    found[index] = Regions(photo_features[: len(with_whole[index])], with_whole[index])
+        for batch, features in zip(batches, self._side_by_side(run, batches), strict=True):
+            for index, photo_features in zip(batch, features, strict=True):
+                found[index] = Regions(photo_features[: len(with_whole[index])], with_whole[index])
         return [found[index] for index in range(len(photos))]
+
+    def _side_by_side(self, run: Callable[[list[int]], HalfArray], batches: list[list[int]]) -> list[HalfArray]:
+        if self.threads == 1:
+            return list(map(run, batches))
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            return list(pool.map(run, batches))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what has not begun
 
     def _batches(self, photos: Sequence[Photo]) -> Iterator[list[int]]:
         """Photos of one shape, at most `batch_size`. Which are together depends on *photos* alone."""
