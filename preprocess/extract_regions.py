@@ -213,20 +213,19 @@ def _write_chunk(
     resumed_at = writer.position
     photos = [(item.image_id, item.photo) for item, _ in chunk if item.photo is not None]
     boxes = None if detections is None else [detections.normalised(name, photo.size) for name, photo in photos]
-    all_regions = iter(extractor.extract([photo for _, photo in photos], boxes))
+    regions = iter(extractor.extract([photo for _, photo in photos], boxes))
+    unreadable.add((at, item.path, item.reason) for item, at in chunk if item.photo is None and at >= resumed_at)
+    if len(unreadable):
+        bar.set_postfix(unreadable=len(unreadable), refresh=False)
     for item, position in chunk:
-        regions = None if item.photo is None else next(all_regions)
-        if position < resumed_at:
-            continue
-        if item.photo is None or regions is None:
-            unreadable.add(position, item.path, item.reason)
-            bar.set_postfix(unreadable=len(unreadable))
-        else:
-            try:
-                _add(writer, item.image_id, item.photo, regions, position + 1, detections)
-            except DataError as error:
-                raise DataError(f"{item.path}: {error}") from None
-        bar.update()
+        if item.photo is not None:
+            of_photo = next(regions)
+            if position >= resumed_at:
+                try:
+                    _add(writer, item.image_id, item.photo, of_photo, position + 1, detections)
+                except DataError as error:
+                    raise DataError(f"{item.path}: {error}") from None
+        bar.update(position >= resumed_at)
 
 
 def _add(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from xgpt_fairseq.files import written_aside
@@ -13,7 +14,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class UnreadablePhotos:
-    """Files that could not be read, with reasons. What was added is safe before the next image is written.
+    """Files that could not be read, with reasons. Add those before an image before the image is written.
 
     Args:
         journal: where they are kept until the end.
@@ -35,12 +36,14 @@ class UnreadablePhotos:
     def __len__(self) -> int:
         return len(self.found)
 
-    def add(self, position: int, path: Path, reason: str) -> None:
-        """Note *path*, which is at *position* in the order of the work."""
-        entry = (position, str(path), reason)
-        self.found.append(entry)
+    def add(self, entries: Iterable[tuple[int, Path, str]]) -> None:
+        """Note files with their positions in the order of the work, and the reasons. They are on disk then."""
+        new = [(position, str(path), reason) for position, path, reason in entries]
+        if not new:
+            return
+        self.found += new
         with open(self._journal, "a", encoding="ascii") as file:
-            file.write(_line(entry))
+            file.write("".join(map(_line, new)))
             file.flush()
             os.fsync(file.fileno())
 
