@@ -33,7 +33,7 @@ PRETRAINING = TrainingLog(
             "loss": {20: 9.0},
             "best_ic_nll_loss": {20: 7.1},
         }
-    },  # fmt: skip
+    },
 )
 CAPTIONING = TrainingLog(
     Path("caption.log"),
