@@ -15,6 +15,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,8 @@ def run_row(row: Row, folder: Path, *, seed: int, start: str, environment: Mappi
     """Run the stages of *row* in *folder*, each from the one before; its last writes `scores-test.json` there."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = {**os.environ, **(DEMO_ENVIRONMENT if demo else {}), **environment}
+    # the scripts call python and fairseq's programs: those of the environment that this program runs in
+    shared["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     shared |= {"SEED": str(seed), "CHECKPOINTS": str(folder), "DATASET": "captions", "OUT": str(folder)}
     checkpoint = start
     for stage in (*row.stages, Stage(CAPTION)):
