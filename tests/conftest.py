@@ -150,3 +150,28 @@ def tiny_data(tiny_captions: Path, tiny_vocabulary: Path, tiny_store: Path) -> P
         patch.setattr(sys, "argv", [*map(str, command), "--output", str(path)])
         prepare_captions.main()
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_text_data(tiny_captions: Path, tiny_vocabulary: Path) -> Path:
+    """The tiny captions as a text directory (train, valid) from prepare_text.py. Not to be changed."""
+    import prepare_text
+
+    images = json.loads(tiny_captions.read_text(encoding="utf-8"))["images"]
+    text, path = tiny_captions.parent / "text.txt", tiny_captions.parent / "text"
+    text.write_text("".join(f"{sentence['raw']}\n" for image in images for sentence in image["sentences"]))
+    command = [
+        "prepare_text.py",
+        "--input",
+        text,
+        "--vocabulary",
+        tiny_vocabulary,
+        "--output",
+        path,
+        "--valid-lines",
+        4,
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*map(str, command)])
+        prepare_text.main()
+    return path

@@ -1,0 +1,58 @@
+"""The options of the task `xgpt_text_pretrain`, and the splits that it loads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from xgpt_fairseq.data.directory import TextDirectory
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.tasks.xgpt_text_pretrain import XGPTTextPretrainConfig, XGPTTextPretrainTask
+
+
+def task_of(data: Path, **options: Any) -> XGPTTextPretrainTask:
+    cfg = SimpleNamespace(**{**vars(XGPTTextPretrainConfig(data=str(data))), "seed": 1, "train_subset": "train"})
+    vars(cfg).update(options)
+    return XGPTTextPretrainTask(cfg, TextDirectory(data))  # type: ignore[arg-type]
+
+
+def test_the_defaults_are_the_papers(tiny_text_data: Path) -> None:
+    """Section 5.4: MLM (15 %) and MASS (half a sentence), in turns."""
+    task = task_of(tiny_text_data)
+    assert task.objective_weights == {"mlm": 1.0, "mass": 1.0} and not task.joint
+    options = task.objectives["mass"].options
+    assert (options.mlm_mask_ratio, options.mass_fragment_ratio) == (0.15, 0.5)
+
+
+def test_training_is_shuffled_a_part_at_a_time_and_validation_is_whole(tiny_text_data: Path) -> None:
+    task = task_of(tiny_text_data, sentences_per_epoch=7)
+    for split in ("train", "valid"):
+        task.load_dataset(split, epoch=1)
+    assert len(task.dataset("train").ordered_indices()) == 7 < len(task.dataset("train"))
+    assert task.dataset("valid").ordered_indices().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objectives": "mlm,ic"}, "--objectives: unknown objective ic (it needs images, and this task has none)"),
+        ({"objectives": "mlm,itm"}, "--objectives: unknown objective itm; known: mlm, mass"),
+        ({"objective_weights": "mass=-1"}, "--objective-weights mass=-1: a weight is a number of 0 or more"),
+        ({"mlm_mask_ratio": 0.0}, "--mlm-mask-ratio must be between 0 and 1, got 0.0"),
+        ({"mass_fragment_ratio": 1.0}, "--mass-fragment-ratio must be between 0 and 1, got 1.0"),
+        ({"sentences_per_epoch": -1}, "--sentences-per-epoch must be 0 (all) or more, got -1"),
+    ],
+    ids=str,
+)
+def test_options_are_checked(tiny_text_data: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        task_of(tiny_text_data, **options)
+
+
+def test_captions_are_no_text(tiny_data: Path) -> None:
+    with pytest.raises(DataError, match=r"holds captions, .* sentences, for the task xgpt_text_pretrain, are needed"):
+        task_of(tiny_data)
