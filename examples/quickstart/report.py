@@ -13,9 +13,11 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+from scene_scores import read_images, shares
+
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.captions import References, read_references
+from xgpt_fairseq.evaluation.captions import References, read_captions, read_references
 from xgpt_fairseq.evaluation.metrics import score_captions
 
 METRICS = ("CIDEr", "BLEU@4", "ROUGE-L")  # METEOR of every held-back caption would take a minute
@@ -60,6 +62,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="folder with a folder of scores for each stage")
     parser.add_argument("--data", type=Path, required=True, help="data directory that was captioned")
     parser.add_argument("--subsets", default="test")
+    parser.add_argument(
+        "--scenes", type=Path, metavar="JSON", help="dataset_scenes.json: which facts of the scenes are right"
+    )
     args = parser.parse_args()
     for subset in args.subsets.split(","):
         references = read_references(args.data / f"{subset}.references.json")
@@ -70,6 +75,10 @@ def main() -> None:
             print(f"{name:26}" + "".join(f"{100 * scores[name]:9.1f}" for name in METRICS))
         *_, (last, captioner), (_, person) = table
         print(f"CIDEr {last} / human: {captioner['CIDEr'] / person['CIDEr']:.2f}")
+        if args.scenes is not None:
+            captions = read_captions(args.results / "finetune" / f"generate-{subset}.txt", references)
+            right = shares(captions, read_images(args.scenes, subset))
+            print("right: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in right.items()))
 
 
 if __name__ == "__main__":

@@ -37,11 +37,12 @@ if [ -n "$DATA" ]; then
 else
     TEXT_LINES=${TEXT_LINES:-30000} SYMBOLS=${SYMBOLS:-1000} DROPOUT=${DROPOUT:-0.1}
     TEXT_UPDATES=${TEXT_UPDATES:-150} WEB_UPDATES=${WEB_UPDATES:-160} IN_DOMAIN_UPDATES=${IN_DOMAIN_UPDATES:-80}
-    FINETUNE_UPDATES=${FINETUNE_UPDATES:-700} SUBSETS="test unseen"
+    FINETUNE_UPDATES=${FINETUNE_UPDATES:-500} SUBSETS="test unseen"
 fi
 # shellcheck disable=SC2206
-SMALL=(--dropout "$DROPOUT" --label-smoothing 0.1 --stop-min-lr=-1 --max-epoch 0 --save-interval-updates "${SAVE_UPDATES:-100}"
-       --log-interval 10 --log-format simple ${TRAINING-})   # TRAINING: more arguments for fairseq-train
+SMALL=(--dropout "$DROPOUT" --label-smoothing 0.1 --stop-min-lr=-1 --max-epoch 0 --log-interval 10 --log-format simple
+       --save-interval-updates "${SAVE_UPDATES:-100}" --save-interval 100000 --validate-interval 100000   # epochs are short
+       ${TRAINING-})   # more arguments for fairseq-train
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 mkdir -p "$WORK/logs"
 
@@ -131,9 +132,9 @@ stage finetune 4_finetune.sh "$FINETUNE_UPDATES" --lr 1e-3 --warmup-updates 200
 caption finetune "$CHECKPOINTS/captions/finetune/averaged.pt" $SUBSETS
 
 say "7/7 what came out"
-PHOTOS=$WORK/scenes/images
-if [ -n "$DATA" ]; then PHOTOS=$DATA/images; fi
-python "$HERE/report.py" --results "$WORK/results" --data "$IN_DOMAIN_DATA" --subsets "${SUBSETS// /,}"
+PHOTOS=$WORK/scenes/images FACTS=(--scenes "$CAPTIONS")
+if [ -n "$DATA" ]; then PHOTOS=$DATA/images FACTS=(); fi
+python "$HERE/report.py" --results "$WORK/results" --data "$IN_DOMAIN_DATA" --subsets "${SUBSETS// /,}" "${FACTS[@]}"
 # shellcheck disable=SC2046
 xgpt-curves --stages $(ls -tr "$WORK"/logs/{text,out_of_domain,in_domain,finetune}.log 2>/dev/null) \
     --output "$WORK/curves.png" --overwrite

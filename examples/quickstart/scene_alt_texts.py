@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from scene_captions import COLOUR_WORDS, NOUNS, PHRASES, REVERSED_PHRASES, SIZE_WORDS, statement, with_article
+from scene_captions import NOUNS, PHRASES, REVERSED_PHRASES, SIZE_WORDS, statement
 from scene_facts import ALONE, BACKGROUNDS, RELATIONS, Scene, Thing, choose
 
 # Where the noisy scenes differ: things alone, more backgrounds, clutter.
@@ -69,7 +69,7 @@ def _name(thing: Thing, random: Random, *, size: float = 0.1, colour: float = 1.
     """ "red ball", without article; size and colour are named with these probabilities."""
     words = [choose(random, NOUNS[thing.kind])]
     if random.random() < colour:
-        words.insert(0, choose(random, COLOUR_WORDS[thing.colour]))
+        words.insert(0, thing.colour)
     if random.random() < size:
         words.insert(0, choose(random, SIZE_WORDS[thing.size]))
     return " ".join(words)
@@ -77,7 +77,7 @@ def _name(thing: Thing, random: Random, *, size: float = 0.1, colour: float = 1.
 
 def _sentence(scene: Scene, random: Random) -> str:
     if scene.relation == ALONE:
-        return with_article(_name(scene.things[0], random))
+        return f"a {_name(scene.things[0], random)}"
     return statement(scene, random)
 
 
@@ -93,7 +93,7 @@ def _terse(scene: Scene, random: Random) -> str:
 
 
 def _vague(scene: Scene, random: Random) -> str:
-    names = [with_article(_name(thing, random, size=0.05, colour=0.4)) for thing in scene.things]
+    names = [f"a {_name(thing, random, size=0.05, colour=0.4)}" for thing in scene.things]
     random.shuffle(names)
     return " and ".join(names[: random.choice([1, 2, 2])])
 

@@ -13,19 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scene_captions import COLOUR_WORDS, NOUNS, SIZE_WORDS
+from scene_captions import NOUNS, SIZE_WORDS
+from scene_facts import COLOURS
 
 _KIND_OF = {noun: kind for kind, nouns in NOUNS.items() for noun in nouns}
-_COLOUR_OF = {word: colour for colour, words in COLOUR_WORDS.items() for word in words}
 _SIZE_OF = {word: size for size, words in SIZE_WORDS.items() for word in words}
 
 
-def _one_of(words: Mapping[str, str]) -> str:
-    return "|".join(sorted(words, key=len, reverse=True))  # "picture frame" before "frame"
-
-
 _THING = re.compile(
-    rf"\b(?:(?:an?|the) )?(?:({_one_of(_SIZE_OF)}) )?(?:({_one_of(_COLOUR_OF)}) )?({_one_of(_KIND_OF)})\b"
+    rf"\b(?:(?:an?|the) )?(?:({'|'.join(_SIZE_OF)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join(_KIND_OF)})\b"
 )
 
 # In a caption whose things are #0, #1, …: pattern, relation, and which group is which of its things.
@@ -86,7 +82,7 @@ def read_claims(caption: str) -> Claims:
 
     def replace(match: re.Match[str]) -> str:
         size, colour, noun = match.groups()
-        things.append((_SIZE_OF.get(size), _COLOUR_OF.get(colour), _KIND_OF[noun]))
+        things.append((_SIZE_OF.get(size), colour, _KIND_OF[noun]))
         return f"#{len(things) - 1}"
 
     # A comma stands beside a word, whether the caption is tokenized or not.

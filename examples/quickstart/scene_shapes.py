@@ -13,8 +13,8 @@ RGB = tuple[int, int, int]
 Point = tuple[float, float]
 
 HUES: dict[str, RGB] = {
-    "red": (222, 30, 34), "orange": (255, 128, 10), "yellow": (255, 224, 50), "green": (34, 160, 60),
-    "blue": (20, 88, 232), "purple": (160, 48, 190), "white": (250, 250, 248), "black": (44, 44, 46),
+    "red": (222, 30, 34), "yellow": (255, 224, 50), "green": (34, 160, 60), "blue": (20, 88, 232),
+    "white": (250, 250, 248), "black": (44, 44, 46),
 }  # fmt: skip
 
 _CLEAR = (0, 0, 0, 0)
@@ -115,19 +115,6 @@ def _star(pen: Pen) -> None:
     pen.line(*corners, *corners[:2])
 
 
-def _heart(pen: Pen) -> None:
-    sides = [math.radians(6 * i) for i in range(60)]
-    curve = [
-        (
-            0.5 + 0.5 * math.sin(t) ** 3,
-            0.42 - (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 29.5,
-        )
-        for t in sides
-    ]
-    pen.polygon(curve)
-    pen.oval(0.14, 0.14, 0.34, 0.36, pen.shades.light, outline=False)
-
-
 def _box(pen: Pen) -> None:
     pen.polygon([(0, 0.24), (0.24, 0), (1, 0), (0.76, 0.24)], pen.shades.light)
     pen.polygon([(0.76, 0.24), (1, 0), (1, 0.76), (0.76, 1)], pen.shades.dark)
@@ -150,17 +137,6 @@ def _ring(pen: Pen) -> None:
     pen.line(*_arc(0.5, 0.5, 0.41, 0.41, 150, 290), fill=pen.shades.light, thickness=2.2)
     pen.line(*_arc(0.5, 0.5, 0.41, 0.41, -20, 110), fill=pen.shades.dark, thickness=2.2)
     pen.hole(0.2, 0.2, 0.8, 0.8, round_=True)
-
-
-def _frame(pen: Pen) -> None:
-    for corners, fill in (
-        ([(0, 0), (1, 0), (0.5, 0.5)], pen.shades.light),
-        ([(0, 0), (0, 1), (0.5, 0.5)], pen.shades.base),
-        ([(1, 0), (1, 1), (0.5, 0.5)], pen.shades.base),
-        ([(0, 1), (1, 1), (0.5, 0.5)], pen.shades.dark),
-    ):
-        pen.polygon(corners, fill)
-    pen.hole(0.15, 0.18, 0.85, 0.82, round_=False)
 
 
 def _house(pen: Pen) -> None:
@@ -195,22 +171,15 @@ def _flower(pen: Pen) -> None:
 
 
 def _car(pen: Pen) -> None:
-    pen.polygon([(0.16, 0.48), (0.29, 0), (0.69, 0), (0.86, 0.48)])
-    pen.polygon([(0.27, 0.4), (0.35, 0.11), (0.47, 0.11), (0.47, 0.4)], _GLASS)
-    pen.polygon([(0.53, 0.4), (0.53, 0.11), (0.65, 0.11), (0.75, 0.4)], _GLASS)
-    pen.polygon([(0, 0.86), (0, 0.52), (0.1, 0.4), (0.9, 0.42), (1, 0.56), (1, 0.86)])
-    pen.oval(0.92, 0.5, 0.99, 0.64, _CREAM)
-    for x in (0.22, 0.76):
-        pen.oval(x - 0.105, 0.64, x + 0.105, 1, _IRON)
-        pen.oval(x - 0.05, 0.74, x + 0.05, 0.9, (200, 200, 206), outline=False)
-
-
-def _boat(pen: Pen) -> None:
-    pen.line((0.5, 0.02), (0.5, 0.74), fill=_WOOD, thickness=2.2)
-    pen.polygon([(0.55, 0.04), (0.55, 0.64), (0.97, 0.64)], pen.shades.light)
-    pen.polygon([(0.45, 0.14), (0.45, 0.64), (0.06, 0.64)])
-    pen.polygon([(0, 0.72), (1, 0.72), (0.82, 1), (0.18, 1)])
-    pen.line((0.06, 0.81), (0.94, 0.81), fill=pen.shades.dark, thickness=1.8)
+    pen.polygon([(0.15, 0.46), (0.29, 0), (0.69, 0), (0.87, 0.46)])
+    pen.polygon([(0.3, 0.36), (0.37, 0.11), (0.47, 0.11), (0.47, 0.36)], _GLASS)
+    pen.polygon([(0.53, 0.36), (0.53, 0.11), (0.63, 0.11), (0.72, 0.36)], _GLASS)
+    pen.polygon([(0, 0.88), (0, 0.5), (0.1, 0.38), (0.9, 0.4), (1, 0.54), (1, 0.88)])
+    pen.line((0.5, 0.44), (0.5, 0.82))
+    pen.oval(0.92, 0.5, 0.99, 0.62, _CREAM)
+    for x in (0.22, 0.77):
+        pen.oval(x - 0.1, 0.7, x + 0.1, 1, _IRON)
+        pen.oval(x - 0.05, 0.78, x + 0.05, 0.92, (200, 200, 206), outline=False)
 
 
 def _cup(pen: Pen) -> None:
@@ -220,15 +189,6 @@ def _cup(pen: Pen) -> None:
     pen.oval(0, 0, 0.74, 0.26, pen.shades.light)
     pen.oval(0.08, 0.06, 0.66, 0.22, (92, 56, 34), outline=False)
     pen.line((0.12, 0.36), (0.16, 0.78), fill=pen.shades.light, thickness=2.0)
-
-
-def _umbrella(pen: Pen) -> None:
-    pen.line((0.5, 0), (0.5, 0.88), *_arc(0.6, 0.88, 0.1, 0.1, 180, 20), fill=_IRON, thickness=2.0)
-    scallops = [point for x in (0.875, 0.625, 0.375, 0.125) for point in _arc(x, 0.54, 0.125, 0.08, 0, -180)]
-    pen.polygon([*_arc(0.5, 0.54, 0.5, 0.48, 180, 360), *scallops])
-    inner = [*_arc(0.5, 0.54, 0.25, 0.48, 180, 360), *_arc(0.625, 0.54, 0.125, 0.08, 0, -180)]
-    pen.polygon([*inner, *_arc(0.375, 0.54, 0.125, 0.08, 0, -180)], pen.shades.light)
-    pen.line((0.5, 0.06), (0.5, 0.52))
 
 
 def _fish(pen: Pen) -> None:
@@ -257,11 +217,10 @@ def _bird(pen: Pen) -> None:
 
 
 PAINTERS: dict[str, Callable[[Pen], None]] = {
-    "ball": _ball, "star": _star, "heart": _heart, "box": _box, "table": _table, "ring": _ring, "frame": _frame,
-    "house": _house, "tree": _tree, "flower": _flower, "car": _car, "boat": _boat, "cup": _cup,
-    "umbrella": _umbrella, "fish": _fish, "bird": _bird,
+    "ball": _ball, "star": _star, "box": _box, "table": _table, "ring": _ring, "house": _house, "tree": _tree,
+    "flower": _flower, "car": _car, "cup": _cup, "fish": _fish, "bird": _bird,
 }  # fmt: skip
 
 # Kinds that may lean a little, and that may look to the other side.
-LEANING = frozenset({"ball", "star", "heart", "flower", "umbrella", "fish", "bird", "boat"})
-TURNING = frozenset({"car", "boat", "cup", "fish", "bird"})
+LEANING = frozenset({"ball", "star", "flower", "fish", "bird"})
+TURNING = frozenset({"car", "cup", "fish", "bird"})

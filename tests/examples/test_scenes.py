@@ -124,7 +124,7 @@ def test_no_two_pictures_of_the_same_facts_are_alike(name: Name) -> None:
 
 def test_everything_has_a_painter() -> None:
     assert PAINTERS.keys() == KINDS.keys() == scene_captions.NOUNS.keys()
-    assert set(HUES) == set(COLOURS) == set(scene_captions.COLOUR_WORDS)
+    assert set(HUES) == set(COLOURS)
     assert BACKGROUND_PAINTERS.keys() == WEB_BACKGROUNDS.keys() > BACKGROUNDS.keys()
     assert {*CLUTTER_PAINTERS, None} == WEB_CLUTTER.keys()
     assert scene_captions.BACKGROUND_PHRASES.keys() == BACKGROUNDS.keys()
@@ -211,7 +211,7 @@ def test_clean_captions_are_true_and_complete(name: Name) -> None:
     assert len(set(texts)) == len(texts) == 5
     for text in texts:
         assert re.fullmatch(r"[A-Z][a-z, ]+\.", text)
-        assert not re.search(r"\ba [aeiou]|\ban [^aeiou]|  ", text.lower())
+        assert not re.search(r"\ba [aeiou]|\ban |  ", text.lower())
         claims = read_claims(text)
         assert judge(claims, facts) == Verdict(kinds=True, colours=True, relation=True), text
         # By the boxes, too, whatever the facts call it; "beside" may be either way round.
@@ -336,8 +336,8 @@ def test_karpathys_format(made: Path) -> None:
     [
         ("A small red ball to the left of a blue house.",
          [("small", "red", "ball"), (None, "blue", "house")], "left of", (0, 1)),
-        ("there is a violet duck right of an orange picture frame at night",
-         [(None, "purple", "bird"), (None, "orange", "frame")], "left of", (1, 0)),
+        ("there is a black duck right of a yellow hoop at night",
+         [(None, "black", "bird"), (None, "yellow", "ring")], "left of", (1, 0)),
         ("a red cup on the left and a large mug on the right",
          [(None, "red", "cup"), ("big", None, "cup")], "left of", (0, 1)),
         ("a white star that is beneath a tree", [(None, "white", "star"), (None, None, "tree")], "above", (1, 0)),
