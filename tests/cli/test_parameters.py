@@ -46,6 +46,7 @@ def test_base_is_one_stack_of_layers() -> None:
         # Q, K, V; then gate and information from the query and the attended, each h wide
         "AoA refiner": linear(h, 3 * h) + 2 * linear(2 * h, h) + norm,
         "transformer layers": 12 * layer,
+        "decoder's own layers": 0,
         # how words and regions match, and the words' projection
         "IDA alignment": 2 * h + linear(h, h),
         # the output's bias; what stands before the first region, and the regions' projection
@@ -64,9 +65,25 @@ def test_table(call_program: Callable[..., Any]) -> None:
     assert head == "| part | xgpt_tiny | xgpt_demo |"
     assert line == "|---|---:|---:|"
     tables = [count_parameters(arch, vocabulary_size=500, feature_dim=64) for arch in ("xgpt_tiny", "xgpt_demo")]
-    expected = [f"| {part} | {tables[0][part]:,} | {tables[1][part]:,} |" for part in PARTS]
+    parts = [part for part in PARTS if part != "decoder's own layers"]
+    expected = [f"| {part} | {tables[0][part]:,} | {tables[1][part]:,} |" for part in parts]
     expected += [f"| total | {sum(tables[0].values()):,} | {sum(tables[1].values()):,} |"]
     assert rows == expected
+
+
+def test_structures(call_program: Callable[..., Any]) -> None:
+    """Section 6: EncDecShare has as many parameters as Enc, and nearly half of EncDec's."""
+    share, enc, enc_dec = (
+        count_parameters("xgpt_tiny", vocabulary_size=10_000, feature_dim=2048, sharing=sharing)
+        for sharing in ("enc-dec-share", "enc", "enc-dec")
+    )
+    assert share == enc
+    attention = linear(768, 3 * 768) + linear(768, 768) + 2 * 768
+    assert enc_dec == {**share, "decoder's own layers": share["transformer layers"] + 6 * attention}
+    own = enc_dec["decoder's own layers"]
+    done = call_program(program, "--arch", "xgpt_tiny", "--sharing", "enc-dec-share", "enc-dec")
+    assert "| part | xgpt_tiny enc-dec-share | xgpt_tiny enc-dec |" in done.stdout
+    assert f"| decoder's own layers | 0 | {own:,} |" in done.stdout
 
 
 @pytest.mark.parametrize(("option", "value", "least"), [("--vocabulary-size", 4, 5), ("--feature-dim", 0, 1)])

@@ -28,7 +28,7 @@ def test_text_then_images_then_captions(tiny_text_data: Path, tiny_data: Path, t
         tiny_data, tmp_path / "images", "--task", "xgpt_pretrain", "--max-epoch", "1",
         "--finetune-from-model", tmp_path / "text" / "checkpoint_last.pt",
     ).stdout  # fmt: skip
-    assert re.search(r"parameters reused: \d+ \(dictionary_digest, encoder.text.tokens.weight", images)
+    assert re.search(r"parameters reused: \d+ \(dictionary_digest, structure, encoder.text.tokens.weight", images)
     assert re.search(r"parameters new: \d+ \(encoder.regions.embedding.project.weight", images)
     assert "parameters dropped: 0 (none)" in images
 

@@ -1,7 +1,8 @@
 """XGPT written plainly: numpy in float64, loops over images, heads and positions, one image and one caption at a time.
 
-An independent statement of the formulas in the paper (section 3, 4.2, appendix A.1), for the tests to compare the
-model with. Parameters are looked up by the model's names in a dict of arrays.
+An independent statement of the formulas in the paper (section 3, 4.2, 6, appendix A.1), for the tests to compare the
+model with. Parameters are looked up by the model's names in a dict of arrays. A "row" is (positions, H): what one
+image, one caption or both are embedded as.
 """
 
 from __future__ import annotations
@@ -39,14 +40,22 @@ def softmax(scores: list[float]) -> list[float]:
     return [value / sum(exponentials) for value in exponentials]
 
 
-def multi_head(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, causal: bool = False) -> np.ndarray:
-    """(T, H), (N, H), (N, H) → (T, H): scaled dot-product attention, head by head, query by query."""
+def multi_head(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, causal: bool = False, after: int | None = None
+) -> np.ndarray:
+    """(T, H), (N, H), (N, H) → (T, H): scaled dot-product attention, head by head, query by query.
+
+    *after*: UniLM's sequence-to-sequence mask. All positions see the first *after*, those behind them also what stands
+    before them and themselves.
+    """
     width = q.shape[1] // heads
     out = np.zeros_like(q)
     for head in range(heads):
         columns = slice(head * width, (head + 1) * width)
         for i in range(len(q)):
             visible = range(i + 1) if causal else range(len(k))
+            if after is not None:
+                visible = range(max(after, i + 1))
             weights = softmax([float(q[i, columns] @ k[j, columns]) / math.sqrt(width) for j in visible])
             for weight, j in zip(weights, visible, strict=True):
                 out[i, columns] += weight * v[j, columns]
@@ -94,9 +103,9 @@ def feed_forward(p: Parameters, name: str, x: np.ndarray) -> np.ndarray:
     return linear(p, f"{name}.fc2", gelu(linear(p, f"{name}.fc1", x)))
 
 
-def encode(p: Parameters, features: np.ndarray, boxes: np.ndarray, heads: int, layers: int, pre_norm: bool):
-    """Final encoder states (N, H) of one image."""
-    return encode_row(p, regions(p, features, boxes, heads) + segment(p, 1), heads, layers, pre_norm)
+def image_row(p: Parameters, features: np.ndarray, boxes: np.ndarray, heads: int) -> np.ndarray:
+    """What an image is embedded as."""
+    return regions(p, features, boxes, heads) + segment(p, 1)
 
 
 def segment(p: Parameters, index: int) -> np.ndarray | float:
@@ -126,16 +135,20 @@ def encode_row(p: Parameters, x: np.ndarray, heads: int, layers: int, pre_norm: 
     """Final encoder states (N, H) of one row of whatever kind."""
     for number in range(layers):
         name = f"encoder.layers.{number}"
-        x = sublayer(p, f"{name}.attention_norm", x, lambda y, n=name: attend(p, n, y, y, heads), pre_norm)
+
+        def to_all(y, name=name):
+            return attend(p, f"{name}.attention", y, y, heads)
+
+        x = sublayer(p, f"{name}.attention_norm", x, to_all, pre_norm)
         x = sublayer(p, f"{name}.ffn_norm", x, lambda y, n=name: feed_forward(p, n, y), pre_norm)
     return layer_norm(p, "encoder.final_norm", x) if pre_norm else x
 
 
-def attend(p: Parameters, layer: str, x: np.ndarray, states: np.ndarray, heads: int, causal: bool = False):
-    """The layer's one attention: queries from x, keys and values from states; the same weights in every use."""
-    (wq, bq), (wk, bk), (wv, bv) = thirds(p, f"{layer}.attention.qkv")
-    attended = multi_head(x @ wq.T + bq, states @ wk.T + bk, states @ wv.T + bv, heads, causal)
-    return linear(p, f"{layer}.attention.out", attended)
+def attend(p: Parameters, attention: str, x: np.ndarray, states: np.ndarray, heads: int, **mask):
+    """One attention: queries from x, keys and values from states."""
+    (wq, bq), (wk, bk), (wv, bv) = thirds(p, f"{attention}.qkv")
+    attended = multi_head(x @ wq.T + bq, states @ wk.T + bk, states @ wv.T + bv, heads, **mask)
+    return linear(p, f"{attention}.out", attended)
 
 
 def sublayer(p: Parameters, norm: str, x: np.ndarray, function, pre_norm: bool) -> np.ndarray:
@@ -147,26 +160,61 @@ def sublayer(p: Parameters, norm: str, x: np.ndarray, function, pre_norm: bool) 
 def decode(
     p: Parameters,
     tokens: list[int],
-    states: np.ndarray,
+    source: np.ndarray,
     heads: int,
     layers: int,
     pre_norm: bool = False,
     positions: list[int] | None = None,
+    sharing: str = "enc-dec-share",
 ):
-    """Logits (T, V) after each of *tokens*: shared layers, causal, with attention to the image's states."""
-    x = decode_row(p, embed_text(p, tokens, positions), states, heads, layers, pre_norm)
+    """Logits (T, V) after each of *tokens*, behind the embedded row *source* of what is encoded."""
+    x = decode_row(p, embed_text(p, tokens, positions), source, heads, layers, pre_norm, sharing)
     return x @ p["encoder.text.tokens.weight"].T + p["decoder.output.bias"]
 
 
-def decode_row(p: Parameters, x: np.ndarray, states: np.ndarray, heads: int, layers: int, pre_norm: bool = False):
+def decode_row(
+    p: Parameters,
+    x: np.ndarray,
+    source: np.ndarray,
+    heads: int,
+    layers: int,
+    pre_norm: bool = False,
+    sharing: str = "enc-dec-share",
+):
     """Final decoder states (T, H) of one row of whatever kind."""
+    if sharing == "enc":
+        return joint_row(p, source, x, heads, layers, pre_norm)
+    states = encode_row(p, source, heads, layers, pre_norm)
+    stack = "decoder" if sharing == "enc-dec" else "encoder"
+    cross = "cross_" if sharing == "enc-dec" else ""
+    attention = f"{cross}attention"
+    for number in range(layers):
+        name = f"{stack}.layers.{number}"
+
+        def to_text(y, name=name):
+            return attend(p, f"{name}.attention", y, y, heads, causal=True)
+
+        def to_source(y, name=name):
+            return attend(p, f"{name}.{attention}", y, states, heads)
+
+        x = sublayer(p, f"{name}.attention_norm", x, to_text, pre_norm)
+        x = sublayer(p, f"{name}.{cross or 'attention_'}norm", x, to_source, pre_norm)
+        x = sublayer(p, f"{name}.ffn_norm", x, lambda y, n=name: feed_forward(p, n, y), pre_norm)
+    return layer_norm(p, f"{stack}.final_norm", x) if pre_norm else x
+
+
+def joint_row(p: Parameters, source: np.ndarray, x: np.ndarray, heads: int, layers: int, pre_norm: bool = False):
+    """Section 6, Enc: [source ; x] through one stack under the sequence-to-sequence mask; the states of x."""
+    both = np.concatenate([source, x])
     for number in range(layers):
         name = f"encoder.layers.{number}"
-        norm = f"{name}.attention_norm"
-        x = sublayer(p, norm, x, lambda y, n=name: attend(p, n, y, y, heads, causal=True), pre_norm)
-        x = sublayer(p, norm, x, lambda y, n=name: attend(p, n, y, states, heads), pre_norm)
-        x = sublayer(p, f"{name}.ffn_norm", x, lambda y, n=name: feed_forward(p, n, y), pre_norm)
-    return layer_norm(p, "encoder.final_norm", x) if pre_norm else x
+
+        def to_both(y, name=name):
+            return attend(p, f"{name}.attention", y, y, heads, after=len(source))
+
+        both = sublayer(p, f"{name}.attention_norm", both, to_both, pre_norm)
+        both = sublayer(p, f"{name}.ffn_norm", both, lambda y, n=name: feed_forward(p, n, y), pre_norm)
+    return (layer_norm(p, "encoder.final_norm", both) if pre_norm else both)[len(source) :]
 
 
 def caption_loss(logits: np.ndarray, target: list[int], label_smoothing: float = 0.0) -> float:

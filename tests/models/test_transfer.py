@@ -14,6 +14,7 @@ from test_xgpt import build
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import IMAGE_PARTS
+from xgpt_fairseq.models.xgpt import STRUCTURES
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -30,7 +31,9 @@ def test_images_are_new_after_text(caplog: pytest.LogCaptureFixture) -> None:
         source = own if name.startswith(IMAGE_PARTS) else text.state_dict()
         assert torch.equal(tensor, source[name]), name
     reused, new, dropped = logged(caplog)
-    assert reused.startswith(f"parameters reused: {len(text.state_dict())} (dictionary_digest, encoder.text.tokens")
+    assert reused.startswith(
+        f"parameters reused: {len(text.state_dict())} (dictionary_digest, structure, encoder.text.tokens"
+    )
     assert "encoder.layers.0…1.attention.qkv.weight" in reused
     assert new.startswith(f"parameters new: {len(own) - len(text.state_dict())} (encoder.regions.embedding.project")
     assert "encoder.alignment.project.weight" in new and "decoder.region_output.bias" in new
@@ -81,3 +84,37 @@ def test_regions_may_be_refined_more_deeply(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO):
         model.load_state_dict(build(refine_layers=1).state_dict())
     assert "encoder.regions.refiner.1…2.qkv.weight" in logged(caplog)[1]
+
+
+@pytest.mark.parametrize(("own", "given"), [("enc", "enc-dec-share"), ("enc-dec-share", "enc")])
+def test_one_stack_starts_from_one_stack(own: str, given: str, caplog: pytest.LogCaptureFixture) -> None:
+    model, checkpoint = build(seed=1, sharing=own), build(seed=2, sharing=given).state_dict()
+    with pytest.raises(DataError, match=f"the checkpoint is a model of --sharing {given}, this is one of .* {own}$"):
+        model.load_state_dict(checkpoint)
+    model.starts_from = "stage.pt"
+    with caplog.at_level(logging.INFO):
+        model.load_state_dict(checkpoint)
+    assert logged(caplog)[0] == (
+        f"the checkpoint is a model of --sharing {given}: its weights are reused in one of --sharing {own}"
+    )
+    state = model.state_dict()
+    assert state.pop("structure") != checkpoint.pop("structure")  # the model stays what it is
+    assert all(torch.equal(tensor, checkpoint[name]) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("starts_from", [None, "stage.pt"])
+@pytest.mark.parametrize("other", ["enc", "enc-dec-share"])
+def test_two_stacks_and_one_are_no_start_for_each_other(other: str, starts_from: str | None) -> None:
+    for own, given in (("enc-dec", other), (other, "enc-dec")):
+        model = build(sharing=own)
+        model.starts_from = starts_from
+        with pytest.raises(DataError, match=f"--sharing {own} cannot start from|--sharing {given}, this is one of"):
+            model.load_state_dict(build(sharing=given).state_dict())
+
+
+@pytest.mark.parametrize("sharing", STRUCTURES)
+def test_each_structure_starts_from_its_own_text_model(sharing: str) -> None:
+    text, model = build(seed=1, feature_dim=None, sharing=sharing), build(seed=2, sharing=sharing)
+    model.starts_from = "text.pt"
+    model.load_state_dict(text.state_dict())
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in text.state_dict().items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -20,7 +21,7 @@ import reference
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.encoder import kept_images
-from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTConfig, XGPTModel, apply_architecture
+from xgpt_fairseq.models.xgpt import ARCHITECTURES, STRUCTURES, XGPTConfig, XGPTModel, apply_architecture
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
 
 HEADS, LAYERS, HIDDEN, WIDTH = 4, 2, 16, 7
@@ -86,6 +87,10 @@ VARIANTS = [
     {"refine_layers": 0},
     {"refine_layers": 3},
     {"no_segment_embedding": True},
+    {"sharing": "enc-dec"},
+    {"sharing": "enc-dec", "normalize_before": True},
+    {"sharing": "enc"},
+    {"sharing": "enc", "normalize_before": True},
 ]
 
 
@@ -109,10 +114,10 @@ def test_forward_and_loss_equal_the_plain_reference(options, label_smoothing):
     expected_loss, right = 0.0, 0
     for i, caption in enumerate(captions):
         alone = one(batch, i)
-        states = reference.encode(
-            p, alone["features"][0].double().numpy(), alone["boxes"][0].numpy(), HEADS, LAYERS, pre_norm
-        )
-        expected = reference.decode(p, [2, *caption.tolist()[:-1]], states, HEADS, LAYERS, pre_norm)
+        source = reference.image_row(p, alone["features"][0].double().numpy(), alone["boxes"][0].numpy(), HEADS)
+        tokens = [2, *caption.tolist()[:-1]]
+        sharing = options.get("sharing", "enc-dec-share")
+        expected = reference.decode(p, tokens, source, HEADS, LAYERS, pre_norm, sharing=sharing)
         np.testing.assert_allclose(logits[i, : len(caption)].detach().numpy(), expected, atol=1e-9)
         expected_loss += reference.caption_loss(expected, caption.tolist(), label_smoothing)
         right += sum(int(np.argmax(row)) == word for row, word in zip(expected, caption.tolist(), strict=True))
@@ -153,9 +158,10 @@ def step_by_step(model, batch, rows_per_image: int, tokens: torch.Tensor) -> tor
     return torch.cat(steps, dim=1)
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("rows_per_image", [1, 3])
-def test_incremental_decoding_equals_full_decoding_for_1_to_100_regions(rows_per_image):
-    model = build()
+def test_incremental_decoding_equals_full_decoding_for_1_to_100_regions(rows_per_image, sharing):
+    model = build(sharing=sharing)
     counts = [1, 100, 2, 37, 10]
     batch = images(counts)
     tokens = torch.randint(4, 24, (len(counts) * rows_per_image, 9))
@@ -166,9 +172,10 @@ def test_incremental_decoding_equals_full_decoding_for_1_to_100_regions(rows_per
     torch.testing.assert_close(steps, full, atol=1e-4, rtol=1e-4)
 
 
-def test_incremental_decoding_equals_full_decoding_under_beam_reorder():
+@pytest.mark.parametrize("sharing", STRUCTURES)
+def test_incremental_decoding_equals_full_decoding_under_beam_reorder(sharing):
     """A search that swaps, doubles and drops beams, and ends images early."""
-    model = build()
+    model = build(sharing=sharing)
     batch = images([4, 1, 9])
     beam, generator = 2, torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -196,8 +203,9 @@ def test_incremental_decoding_equals_full_decoding_under_beam_reorder():
     assert len(alive) == 1
 
 
-def test_a_reordering_across_images_is_refused():
-    model = build()
+@pytest.mark.parametrize("sharing", STRUCTURES)
+def test_a_reordering_across_images_is_refused(sharing):
+    model = build(sharing=sharing)
     encoder_out = model.encoder(**images([2, 3]))
     with pytest.raises(ValueError, match="rows of an image adjacent"):
         model.encoder.reorder_encoder_out(encoder_out, torch.tensor([0, 1, 0, 1]))
@@ -213,8 +221,9 @@ def test_kept_images_follows_any_search(images, beam, data):
     assert (list(range(images)) if kept is None else kept.tolist()) == keep
 
 
-def test_cross_attention_keys_are_kept_once_an_image():
-    model = build()
+@pytest.mark.parametrize("sharing", ["enc-dec-share", "enc-dec"])
+def test_cross_attention_keys_are_kept_once_an_image(sharing):
+    model = build(sharing=sharing)
     encoder_out = model.encoder(**images([4, 6]))
     encoder_out = model.encoder.reorder_encoder_out(encoder_out, torch.arange(2).repeat_interleave(5))
     state: dict = {}
@@ -223,7 +232,46 @@ def test_cross_attention_keys_are_kept_once_an_image():
     assert all(cache["cross_key"].size(0) == 2 and cache["self_key"].size(0) == 10 for cache in state.values())
 
 
-@pytest.mark.parametrize("options", [{}, {"normalize_before": True}], ids=str)
+def test_enc_keeps_an_image_s_keys_once_and_the_text_s_a_beam():
+    model = build(sharing="enc")
+    encoder_out = model.encoder(**images([4, 6]))
+    encoder_out = model.encoder.reorder_encoder_out(encoder_out, torch.arange(2).repeat_interleave(5))
+    state: dict = {}
+    model.decoder(torch.full((10, 1), 2), encoder_out, state)
+    assert [tuple(k.shape) for k, _ in encoder_out["images"].keys_values] == [(2, HEADS, 6, HIDDEN // HEADS)] * LAYERS
+    assert all(set(cache) == {"self_key", "self_value"} and len(cache["self_key"]) == 10 for cache in state.values())
+
+
+def test_enc_s_regions_never_see_the_text():
+    """What the text attends to of an image does not depend on any parameter or token of the text."""
+    model = build(sharing="enc")
+    encoder_out = model.encoder(**images([4, 6]))
+    model.decoder(torch.tensor([[2, 5, 6], [2, 7, 8]]), encoder_out)
+    sums = [encoder_out["images"].states.sum(), *(k.sum() + v.sum() for k, v in encoder_out["images"].keys_values)]
+    found = torch.autograd.grad(sum(sums), list(model.encoder.text.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in found)
+
+
+def test_what_the_structures_share():
+    """EncDec has a stack for the decoder, with cross-attention of its own; the others have the encoder's layers."""
+    for sharing in ("enc-dec-share", "enc"):
+        model = build(sharing=sharing)
+        assert model.decoder.layers is model.encoder.layers
+        assert not any(name.startswith("decoder.layers") for name in model.state_dict())
+        copied = copy.deepcopy(model)
+        assert copied.decoder.layers is copied.encoder.layers is not model.encoder.layers
+    model = build(sharing="enc-dec")
+    encoder, decoder = set(model.encoder.parameters()), set(model.decoder.parameters())
+    assert not encoder & decoder
+    assert set(model.decoder.layers.parameters()) < decoder
+    cross = {name.split(".")[3] for name in model.state_dict() if name.startswith("decoder.layers.0.cross")}
+    assert cross == {"cross_attention", "cross_norm"}
+    layers = [sum(p.numel() for p in stack.layers.parameters()) for stack in (model.encoder, model.decoder)]
+    attention = 4 * (HIDDEN * HIDDEN + HIDDEN) + 2 * HIDDEN
+    assert layers[1] - layers[0] == LAYERS * attention
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_padding_never_changes_a_result(options):
     model = build(**options)
     batch = images([3, 100, 1])
@@ -239,8 +287,9 @@ def test_padding_never_changes_a_result(options):
     assert torch.equal(together, again)
 
 
-def test_regions_are_a_set():
-    model = build()
+@pytest.mark.parametrize("sharing", STRUCTURES)
+def test_regions_are_a_set(sharing):
+    model = build(sharing=sharing)
     batch = images([6])
     order = torch.randperm(6)
     tokens = torch.tensor([[2, 5, 6]])
@@ -251,8 +300,9 @@ def test_regions_are_a_set():
     torch.testing.assert_close(logits, again, atol=1e-5, rtol=1e-5)
 
 
-def test_no_position_sees_later_words():
-    model = build()
+@pytest.mark.parametrize("sharing", STRUCTURES)
+def test_no_position_sees_later_words(sharing):
+    model = build(sharing=sharing)
     batch = images([6])
     tokens = torch.randint(4, 24, (1, 8))
     with torch.no_grad():
@@ -265,10 +315,11 @@ def test_no_position_sees_later_words():
             assert not torch.equal(before[:, changed], after[:, changed])
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("image_index", [[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]], ids=str)
-def test_captions_of_an_image_share_its_encoding(image_index):
+def test_captions_of_an_image_share_its_encoding(image_index, sharing):
     """Loss and gradient equal those of the same pairs taken one by one, whether the groups are equal or not."""
-    model = build().double()
+    model = build(sharing=sharing).double()
     batch = images([5, 3], dtype=torch.float64)
     captions = [torch.tensor(tokens) for tokens in ([5, 6, 2], [7, 2], [8, 9, 10, 2], [11, 2])]
     equal = image_index == [0, 0, 1, 1]
@@ -298,9 +349,10 @@ def test_captions_of_an_image_share_its_encoding(image_index):
         torch.testing.assert_close(ours[name], gradient, atol=1e-5, rtol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("beam", [1, 2, 5])
-def test_batch_order_and_company_never_change_a_caption(beam):
-    model = build()
+def test_batch_order_and_company_never_change_a_caption(beam, sharing):
+    model = build(sharing=sharing)
     counts = [4, 1, 100, 9, 30, 2]
     batch = images(counts)
     generator = SequenceGenerator([model], model.decoder.dictionary, beam_size=beam)
@@ -314,10 +366,11 @@ def test_batch_order_and_company_never_change_a_caption(beam):
     assert [captions(one(batch, i))[0] for i in range(len(counts))] == together
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("beam", [1, 3])
-def test_beam_search_equals_a_plain_one(beam):
+def test_beam_search_equals_a_plain_one(beam, sharing):
     """fairseq's search over the cached decoder finds what a search over full forward passes finds."""
-    model = build(words=6)
+    model = build(words=6, sharing=sharing)
     batch = images([3])
     dictionary = model.decoder.dictionary
     found = SequenceGenerator([model], dictionary, beam_size=beam, max_len_b=5).generate([], {"net_input": batch})
@@ -347,9 +400,10 @@ def step_length(tokens: list[int]) -> int:
     return len(tokens) - 1
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_stays_near_float32(dtype):
-    model = build()
+def test_half_precision_stays_near_float32(dtype, sharing):
+    model = build(sharing=sharing)
     batch = images([3, 7])
     captions = [torch.tensor(tokens) for tokens in ([5, 6, 2], [7, 8, 9, 2])]
     target, previous = teacher_forcing(captions, pad=1, eos=2)
@@ -359,7 +413,7 @@ def test_half_precision_stays_near_float32(dtype):
         "target_index": (target.view(-1) != 1).nonzero().squeeze(1),
     }
     exact = IC.loss(model, sample, label_smoothing=0.0).loss
-    half = build().to(dtype)
+    half = build(sharing=sharing).to(dtype)
     loss = IC.loss(half, sample, label_smoothing=0.0).loss
     loss.backward()
     assert loss.dtype == torch.float32
@@ -380,8 +434,9 @@ def test_initialisation_is_bert_s():
             assert float(values.detach().std()) == pytest.approx(0.02, rel=0.1), name
 
 
-def test_every_parameter_learns_from_captions():
-    model = build()
+@pytest.mark.parametrize("sharing", STRUCTURES)
+def test_every_parameter_learns_from_captions(sharing):
+    model = build(sharing=sharing)
     batch = images([3, 4])
     tokens = torch.tensor([[2, 5, 6], [2, 7, 8]])
     logits, _ = model(**batch, prev_output_tokens=tokens)

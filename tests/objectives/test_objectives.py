@@ -15,6 +15,7 @@ import reference
 from test_xgpt import HEADS, LAYERS, WIDTH, build, images, one
 
 from xgpt_fairseq.data.objective_dataset import pad_right
+from xgpt_fairseq.models.xgpt import STRUCTURES
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
 
 SYMBOLS = Symbols(pad=1, eos=2, mask=23, words=(4, 23))
@@ -46,14 +47,15 @@ def regions_of(p: reference.Parameters, batch: dict[str, torch.Tensor], image: i
     return reference.regions(p, alone["features"][0].double().numpy(), alone["boxes"][0].numpy(), HEADS)
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("image_index", [None, [0, 0, 1]], ids=str)
 @pytest.mark.parametrize(
     ("name", "options"),
     [("ic", {}), ("imlm", {}), ("ida", {}), ("ida", {"ida_placeholder": "multi"}), ("ida", {"ida_keep_regions": True})],
     ids=str,
 )
-def test_word_objectives_equal_a_plain_computation(name, options, image_index):
-    objective, model = objective_of(name, **options), build().double()
+def test_word_objectives_equal_a_plain_computation(name, options, image_index, sharing):
+    objective, model = objective_of(name, **options), build(sharing=sharing).double()
     batch = images([4, 2, 3] if image_index is None else [4, 2], dtype=torch.float64)
     index = None if image_index is None else torch.tensor(image_index)
     sample, examples = sample_of(objective, batch, image_index=index)
@@ -71,43 +73,45 @@ def test_word_objectives_equal_a_plain_computation(name, options, image_index):
             x = reference.align(p, reference.embed_text(p, example["src_tokens"].tolist()), v)
             if options.get("ida_keep_regions"):
                 x = np.concatenate([v + reference.segment(p, 1), x])
-        states = reference.encode_row(p, x, HEADS, LAYERS)
         positions = example["positions"].tolist() if "positions" in example else None
         tokens = example["prev_output_tokens"].tolist()
-        logits = reference.decode(p, tokens, states, HEADS, LAYERS, positions=positions)
+        logits = reference.decode(p, tokens, x, HEADS, LAYERS, positions=positions, sharing=sharing)
         expected += reference.caption_loss(logits, example["target"].tolist())
     assert float(result.loss.detach()) == pytest.approx(expected, rel=1e-6)
     assert result.predictions == sum(len(example["target"]) for example in examples)
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("name", ["mlm", "mass"])
-def test_text_objectives_equal_a_plain_computation(name):
+def test_text_objectives_equal_a_plain_computation(name, sharing):
     """On a model without image parts, as text pre-training builds it."""
-    objective, model = objective_of(name), build(feature_dim=None).double()
+    objective, model = objective_of(name), build(feature_dim=None, sharing=sharing).double()
     sample, examples = sample_of(objective, {})
     result = objective.loss(model, sample, label_smoothing=0.0)
     p = reference.parameters_of(model)
     expected, predictions = 0.0, 0
     for example in examples:
         source, target = example["src_tokens"].tolist(), example["target"].tolist()
-        states = reference.encode_row(p, reference.embed_text(p, source), HEADS, LAYERS)
+        text = reference.embed_text(p, source)
         if name == "mlm":
+            states = reference.encode_row(p, text, HEADS, LAYERS)
             masked = [i for i, token in enumerate(target) if token != SYMBOLS.pad]
             logits = states[masked] @ p["encoder.text.tokens.weight"].T + p["decoder.output.bias"]
             target = [target[i] for i in masked]
         else:
             tokens, positions = example["prev_output_tokens"].tolist(), example["positions"].tolist()
-            logits = reference.decode(p, tokens, states, HEADS, LAYERS, positions=positions)
+            logits = reference.decode(p, tokens, text, HEADS, LAYERS, positions=positions, sharing=sharing)
         expected += reference.caption_loss(logits, target)
         predictions += len(target)
     assert float(result.loss.detach()) == pytest.approx(expected, rel=1e-6)
     assert result.predictions == predictions
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("target", ["embedding", "feature"])
 @pytest.mark.parametrize("limit", [100, 2])
-def test_tifg_equals_a_plain_computation(target, limit):
-    objective, model = objective_of("tifg", tifg_regions=limit), build(tifg_target=target).double()
+def test_tifg_equals_a_plain_computation(target, limit, sharing):
+    objective, model = objective_of("tifg", tifg_regions=limit), build(tifg_target=target, sharing=sharing).double()
     batch = images([4, 2, 3], dtype=torch.float64)
     sample, examples = sample_of(objective, batch)
     result = objective.loss(model, sample, label_smoothing=0.0)
@@ -121,9 +125,8 @@ def test_tifg_equals_a_plain_computation(target, limit):
         embedded = reference.layer_norm(p, f"{name}.norm", reference.linear(p, f"{name}.project", np.array(rows)))
         truth = features if target == "feature" else reference.refine(p, embedded, HEADS)
         text = reference.embed_text(p, example["src_tokens"].tolist())
-        states = reference.encode_row(p, text, HEADS, LAYERS)
         fed = np.concatenate([p["decoder.region_start"][None], embedded[: min(limit, len(embedded)) - 1]])
-        decoded = reference.decode_row(p, fed + reference.segment(p, 1), states, HEADS, LAYERS)
+        decoded = reference.decode_row(p, fed + reference.segment(p, 1), text, HEADS, LAYERS, sharing=sharing)
         predicted = reference.linear(p, "decoder.region_output", decoded)
         errors = [((x - y) ** 2).sum() for x, y in zip(truth, predicted, strict=False)]
         expected += sum(errors) / len(errors)
@@ -131,9 +134,10 @@ def test_tifg_equals_a_plain_computation(target, limit):
     assert result.predictions == 3 and result.correct is None
 
 
-def test_tifg_predicts_regions_from_earlier_ones_and_the_text_only():
+@pytest.mark.parametrize("sharing", STRUCTURES)
+def test_tifg_predicts_regions_from_earlier_ones_and_the_text_only(sharing):
     """Changing region i, in feature or box, changes no prediction at or before i, and those after it."""
-    objective, model = objective_of("tifg"), build()
+    objective, model = objective_of("tifg"), build(sharing=sharing)
     batch = images([6])
     sample, _ = sample_of(objective, batch, captions=CAPTIONS[:1])
     with torch.no_grad():
@@ -166,15 +170,17 @@ REACHED = {
     "encoder.regions.embedding.": REGIONS | {"tifg"},  # TIFG feeds regions to its decoder
     "encoder.regions.refiner.": REFINER,  # and has them, refined, as its target, without gradient
     "encoder.alignment.": {"ida"},
+    "decoder.layers.": set(OBJECTIVES) - {"mlm"},  # of enc-dec
     "decoder.output.": set(OBJECTIVES) - {"tifg"},
     "decoder.region_start": {"tifg"},
     "decoder.region_output.": {"tifg"},
 }
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_each_objective_reaches_exactly_its_parameters(name):
-    model, objective = build(), objective_of(name)
+def test_each_objective_reaches_exactly_its_parameters(name, sharing):
+    model, objective = build(sharing=sharing), objective_of(name)
     sample, _ = sample_of(objective, images([4, 2, 3]))
     objective.loss(model, sample, label_smoothing=0.0).loss.backward()
     for parameter_name, parameter in model.named_parameters():
@@ -195,9 +201,10 @@ def test_ida_s_words_reach_the_decoder_through_the_regions_alone():
     assert sizes == {"joint": 4 + words, "aligned": words, "aligned+regions": 4 + words}
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_padding_and_company_never_change_a_loss(name):
-    objective, model = objective_of(name), build().double()
+def test_padding_and_company_never_change_a_loss(name, sharing):
+    objective, model = objective_of(name), build(sharing=sharing).double()
     batch = images([4, 9, 1], dtype=torch.float64)
     sample, _ = sample_of(objective, batch)
     together = float(objective.loss(model, sample, label_smoothing=0.0).loss.detach())
@@ -217,13 +224,14 @@ def test_padding_and_company_never_change_a_loss(name):
     assert together == pytest.approx(apart, rel=1e-6)
 
 
+@pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_half_precision_stays_near_float32(name, dtype):
+def test_half_precision_stays_near_float32(name, dtype, sharing):
     objective = objective_of(name)
     sample, _ = sample_of(objective, images([4, 2, 3]))
-    exact = objective.loss(build(), sample, label_smoothing=0.0).loss
-    half = build().to(dtype)
+    exact = objective.loss(build(sharing=sharing), sample, label_smoothing=0.0).loss
+    half = build(sharing=sharing).to(dtype)
     loss = objective.loss(half, sample, label_smoothing=0.0).loss
     loss.backward()
     assert loss.dtype == torch.float32

@@ -2,6 +2,7 @@
 
 example:
     xgpt-parameters --vocabulary-size 10000 --feature-dim 2048
+    xgpt-parameters --arch xgpt_tiny xgpt_base --sharing enc-dec-share enc enc-dec
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fairseq.data import Dictionary
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTConfig, XGPTModel, apply_architecture
+from xgpt_fairseq.models.xgpt import ARCHITECTURES, STRUCTURES, XGPTConfig, XGPTModel, apply_architecture
 
 # part of the table → beginnings of parameter names
 PARTS = {
@@ -23,17 +24,20 @@ PARTS = {
     "region input": ("encoder.regions.embedding.",),
     "AoA refiner": ("encoder.regions.refiner.",),
     "transformer layers": ("encoder.layers.",),
+    "decoder's own layers": ("decoder.layers.",),
     "IDA alignment": ("encoder.alignment.",),
-    "heads (word bias, TIFG regions)": ("decoder.",),
+    "heads (word bias, TIFG regions)": ("decoder.output.", "decoder.region_"),
 }
 
 
-def count_parameters(arch: str, *, vocabulary_size: int, feature_dim: int) -> dict[str, int]:
+def count_parameters(
+    arch: str, *, vocabulary_size: int, feature_dim: int, sharing: str = "enc-dec-share"
+) -> dict[str, int]:
     """Parameters of *arch* by part; every parameter belongs to exactly one part."""
     dictionary = Dictionary()
     for number in range(vocabulary_size - len(dictionary)):
         dictionary.add_symbol(f"word{number}")
-    cfg = XGPTConfig(feature_dim=feature_dim)
+    cfg = XGPTConfig(feature_dim=feature_dim, sharing=sharing)
     apply_architecture(arch, cfg)
     with torch.device("meta"):  # shapes alone: nothing is allocated
         model = XGPTModel.build_model(cfg, SimpleNamespace(target_dictionary=dictionary))
@@ -47,6 +51,7 @@ def count_parameters(arch: str, *, vocabulary_size: int, feature_dim: int) -> di
 def program() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--sharing", nargs="+", choices=STRUCTURES, default=["enc-dec-share"], help="structures")
     parser.add_argument("--vocabulary-size", type=int, default=10000, help="symbols of the dictionary")
     parser.add_argument("--feature-dim", type=int, default=2048, help="width of the region features")
     args = parser.parse_args()
@@ -54,12 +59,15 @@ def program() -> None:
         raise DataError(f"--vocabulary-size must be at least 5 (fairseq's special symbols), got {args.vocabulary_size}")
     if args.feature_dim < 1:
         raise DataError(f"--feature-dim must be at least 1, got {args.feature_dim}")
-    tables = [
-        count_parameters(arch, vocabulary_size=args.vocabulary_size, feature_dim=args.feature_dim) for arch in args.arch
-    ]
-    print(f"| part | {' | '.join(args.arch)} |")
+    models = [(arch, sharing) for arch in args.arch for sharing in args.sharing]
+    sizes = {"vocabulary_size": args.vocabulary_size, "feature_dim": args.feature_dim}
+    tables = [count_parameters(arch, sharing=sharing, **sizes) for arch, sharing in models]
+    names = [arch if args.sharing == ["enc-dec-share"] else f"{arch} {sharing}" for arch, sharing in models]
+    print(f"| part | {' | '.join(names)} |")
     print(f"|---|{'---:|' * len(tables)}")
     for part in PARTS:
+        if not any(table[part] for table in tables):
+            continue
         print(f"| {part} | {' | '.join(f'{table[part]:,}' for table in tables)} |")
     print(f"| total | {' | '.join(f'{sum(table.values()):,}' for table in tables)} |")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,6 +17,20 @@ def merge_heads(x: Tensor) -> Tensor:
     """(B, heads, T, d) → (B, T, heads · d)."""
     batch, heads, length, width = x.shape
     return x.transpose(1, 2).reshape(batch, length, heads * width)
+
+
+def by_image(x: Tensor, images: int) -> Tensor:
+    """(C, heads, T, d) → (I, heads, C / I · T, d): an image's captions, which are adjacent rows, side by side."""
+    captions, heads, length, width = x.shape
+    grouped = x.view(images, captions // images, heads, length, width)
+    return grouped.transpose(1, 2).reshape(images, heads, -1, width)
+
+
+def by_caption(x: Tensor, captions: int) -> Tensor:
+    """(I, heads, C / I · T, d) → (C, heads, T, d): the inverse of `by_image`."""
+    images, heads, _, width = x.shape
+    grouped = x.view(images, heads, captions // images, -1, width)
+    return grouped.transpose(1, 2).reshape(captions, heads, -1, width)
 
 
 class Attention(nn.Module):
@@ -60,4 +75,36 @@ class Attention(nn.Module):
         """Attend and project back to (B, T, H). *mask* is True where a query may look: (B, 1, T or 1, N)."""
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        return self.out(merge_heads(attended))
+
+    def joint(
+        self, q: Tensor, image_k: Tensor, image_v: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, causal: bool
+    ) -> Tensor:
+        """Attend to an image and to a text in one softmax, and project back to (C, T, H).
+
+        Written out, since a fused kernel would need the image's keys and values copied for each of its captions or
+        beams.
+
+        Args:
+            q: (C, heads, T, d) of the text.
+            image_k, image_v: (I, heads, N, d), each for C / I adjacent rows of *q*.
+            k, v: (C, heads, t, d) of the text.
+            mask: (I, 1, 1, N), True at real regions.
+            causal: position i sees the text up to itself (t = T); else all of it.
+        """
+        captions, _, length, width = q.shape
+        images, _, regions, _ = image_k.shape
+        q = q * width**-0.5
+        to_image = by_image(q, images) @ image_k.transpose(2, 3)  # (I, heads, C / I · T, N)
+        to_image = by_caption(to_image.masked_fill(~mask, float("-inf")), captions)  # (C, heads, T, N)
+        to_text = q @ k.transpose(2, 3)  # (C, heads, T, t)
+        if causal:
+            later = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+            to_text = to_text.masked_fill(later, float("-inf"))
+        scores = torch.cat([to_image, to_text], dim=-1)
+        exact = torch.promote_types(scores.dtype, torch.float32)  # under half precision
+        weights = torch.softmax(scores, dim=-1, dtype=exact).to(v.dtype)
+        weights = F.dropout(weights, self.dropout, self.training)
+        to_image, to_text = weights.split([regions, k.size(2)], dim=-1)
+        attended = by_caption(by_image(to_image, images) @ image_v, captions) + to_text @ v
         return self.out(merge_heads(attended))

@@ -1,4 +1,4 @@
-"""The decoder: the encoder's own layers, run causally over words or regions."""
+"""The decoder: the encoder's own layers, or a stack of its own, run causally over words or regions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,36 @@ from xgpt_fairseq.models.text import WordPrediction
 
 
 class XGPTDecoder(FairseqIncrementalDecoder):
-    """The encoder's own layers, run causally over the text and with attention to the encoder's final states."""
+    """Layers run causally over the text, with attention to what the encoder made of the image.
+
+    Args:
+        encoder: its embeddings, and its layers unless there is a *stack*.
+        stack: layers and final norm of the decoder's own (EncDec); None: the encoder's (EncDecShare, Enc).
+        region_output_dim: width of what TIFG predicts; None: a model of text alone.
+    """
+
+    layers: nn.ModuleList
+    final_norm: nn.Module
+    shared: XGPTEncoder
 
     def __init__(
-        self, dictionary: Dictionary, encoder: XGPTEncoder, *, max_positions: int, region_output_dim: int | None
+        self,
+        dictionary: Dictionary,
+        encoder: XGPTEncoder,
+        *,
+        stack: tuple[nn.ModuleList, nn.Module] | None,
+        max_positions: int,
+        region_output_dim: int | None,
     ) -> None:
         super().__init__(dictionary)
-        # Outside the module registry, so that shared parameters have one name, the encoder's, in a state dict.
+        # What is shared lies outside the module registry, so that a parameter has one name, the encoder's, in a state
+        # dict.
         object.__setattr__(self, "shared", encoder)
+        if stack is None:
+            object.__setattr__(self, "layers", encoder.layers)
+            object.__setattr__(self, "final_norm", encoder.final_norm)
+        else:
+            self.layers, self.final_norm = stack
         self.output = WordPrediction(vocabulary_size=len(dictionary))
         self._max_positions = max_positions
         hidden_size = encoder.text.tokens.embedding_dim
@@ -31,8 +53,6 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         if region_output_dim is not None:
             self.region_start = nn.Parameter(torch.empty(hidden_size).normal_(0, 0.02))
             self.region_output = nn.Linear(hidden_size, region_output_dim)
-
-    shared: XGPTEncoder
 
     def forward(
         self,
@@ -93,28 +113,29 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         assert self.region_start is not None and self.region_output is not None, "a model of text alone has no regions"
         start = self.region_start.expand(embedded.size(0), 1, -1)
         x = torch.cat([start, embedded[:, :-1]], dim=1)  # shifted right: (C, N, H)
-        return self.region_output(self._decode(self.shared._with_segment(x, 1), encoder_out["images"], None))
+        return self.region_output(self._decode(self.shared.with_segment(x, 1), encoder_out["images"], None))
 
     def _decode(
         self, x: Tensor, images: EncoderStates, incremental_state: dict[str, dict[str, Tensor]] | None
     ) -> Tensor:
-        for number, layer in enumerate(self.shared.layers):
+        for number, layer in enumerate(self.layers):
             cache = None if incremental_state is None else incremental_state.setdefault(f"layer{number}", {})
-            x = layer.decode(x, images, cache)  # type: ignore[operator]
-        return self.shared.final_norm(x)
+            x = layer.decode(x, images, number, cache)  # type: ignore[operator]
+        return self.final_norm(x)
 
     def reorder_incremental_state(
         self, incremental_state: dict[str, dict[str, Tensor]], new_order: Tensor, **unused: Any
     ) -> None:
         """Make each row of the caches continue row new_order[row]; drop the images whose search has ended."""
         for cache in incremental_state.values():
-            rows, images = cache["self_key"].size(0), cache["cross_key"].size(0)
-            kept = kept_images(new_order, rows=rows, images=images)
+            rows = cache["self_key"].size(0)
             for name in ("self_key", "self_value"):
                 cache[name] = cache[name].index_select(0, new_order)
-            if kept is not None:
-                for name in ("cross_key", "cross_value"):
-                    cache[name] = cache[name].index_select(0, kept)
+            if "cross_key" in cache:  # Enc keeps the images' keys in the encoder's output
+                kept = kept_images(new_order, rows=rows, images=cache["cross_key"].size(0))
+                if kept is not None:
+                    for name in ("cross_key", "cross_value"):
+                        cache[name] = cache[name].index_select(0, kept)
 
     def max_positions(self) -> int:
         """Longest text in tokens."""

@@ -1,4 +1,4 @@
-"""The encoder: regions, captions, or both together, through the stack of layers that the decoder shares."""
+"""The encoder: regions, captions, or both together, through a stack of layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 
 from xgpt_fairseq.models.alignment import Alignment
-from xgpt_fairseq.models.layers import EncoderStates, TransformerLayer
+from xgpt_fairseq.models.layers import EncoderStates, JointLayer, TransformerLayer
 from xgpt_fairseq.models.regions import RegionEncoder
 from xgpt_fairseq.models.text import TextEmbedding
 
@@ -25,6 +25,7 @@ class XGPTEncoder(FairseqEncoder):
         self,
         dictionary: Dictionary,
         *,
+        layer: type[TransformerLayer],
         feature_dim: int | None,
         hidden_size: int,
         layers: int,
@@ -61,19 +62,17 @@ class XGPTEncoder(FairseqEncoder):
             self.alignment = Alignment(hidden_size=hidden_size)
         self.padding_idx = dictionary.pad()
         self.segments = nn.Embedding(2, hidden_size) if segment_embedding else None  # 0: text, 1: regions
-        self.layers = nn.ModuleList(
-            TransformerLayer(
-                hidden_size=hidden_size,
-                heads=heads,
-                ffn_size=ffn_size,
-                dropout=dropout,
-                attention_dropout=attention_dropout,
-                normalize_before=normalize_before,
-            )
-            for _ in range(layers)
+        self.layers, self.final_norm = stack(
+            layer,
+            layers,
+            hidden_size=hidden_size,
+            heads=heads,
+            ffn_size=ffn_size,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            normalize_before=normalize_before,
         )
-        # post-layer-norm layers end in a LayerNorm of their own
-        self.final_norm = nn.LayerNorm(hidden_size) if normalize_before else nn.Identity()
+        self.keeps_keys_values = issubclass(layer, JointLayer)  # its decoder reads them
 
     def segment(self, index: int) -> Tensor | None:
         """The embedding (H,) of modality *index* (0 text, 1 regions), or None where the model has none."""
@@ -112,15 +111,15 @@ class XGPTEncoder(FairseqEncoder):
         region_mask = ~padding_mask[:, None, None, :]  # (I, 1, 1, N)
         regions = self.regions(features, boxes, region_mask)  # (I, N, H)
         if src_tokens is None:
-            return self._encode(self._with_segment(regions, 1), region_mask, image_index)
+            return self._encode(self.with_segment(regions, 1), region_mask, image_index)
         x, mask = self._embed_text(src_tokens)  # (C, S, H), (C, 1, 1, S)
         if text_mode != "joint":
             x = self.alignment(x, regions, region_mask, image_index)
-            x = self._with_segment(x + self.text.positions.weight[: x.size(1)], 0)
+            x = self.with_segment(x + self.text.positions.weight[: x.size(1)], 0)
         if text_mode != "aligned":
             rows = image_of_each(src_tokens.size(0), regions.size(0), image_index, regions.device)  # (C,)
             regions, region_mask = regions.index_select(0, rows), region_mask.index_select(0, rows)
-            x = torch.cat([self._with_segment(regions, 1), x], dim=1)  # (C, N + S, H)
+            x = torch.cat([self.with_segment(regions, 1), x], dim=1)  # (C, N + S, H)
             mask = torch.cat([region_mask, mask], dim=-1)
         return self._encode(x, mask)
 
@@ -128,15 +127,17 @@ class XGPTEncoder(FairseqEncoder):
         positions = torch.arange(tokens.size(1), device=tokens.device)
         return self.text(tokens, positions, self.segment(0)), tokens.ne(self.padding_idx)[:, None, None, :]
 
-    def _with_segment(self, x: Tensor, index: int) -> Tensor:
+    def with_segment(self, x: Tensor, index: int) -> Tensor:
         segment = self.segment(index)
         return x if segment is None else x + segment
 
     def _encode(self, x: Tensor, mask: Tensor, image_index: Tensor | None = None) -> dict[str, Any]:
-        rows = x.size(0)
+        kept = []
         for layer in self.layers:
-            x = layer.encode(x, mask)  # type: ignore[operator]  # a ModuleList forgets its modules' class
-        return {"images": EncoderStates(self.final_norm(x), mask, image_index), "rows": rows}
+            x, keys_values = layer.encode(x, mask)  # type: ignore[operator]  # a ModuleList forgets its modules' class
+            if self.keeps_keys_values:
+                kept.append(keys_values)
+        return {"images": EncoderStates(self.final_norm(x), mask, image_index, tuple(kept)), "rows": x.size(0)}
 
     def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
         """Follow a search without copying states for its beams.
@@ -150,12 +151,21 @@ class XGPTEncoder(FairseqEncoder):
         images: EncoderStates = encoder_out["images"]
         kept = kept_images(new_order, rows=encoder_out["rows"], images=images.states.size(0))
         if kept is not None:
-            images = EncoderStates(images.states.index_select(0, kept), images.mask.index_select(0, kept))
+            images = images.kept(kept)
         return {"images": images, "rows": new_order.numel()}
 
     def max_positions(self) -> int:
         """The number of regions has no limit of the model's own."""
         return 100_000
+
+
+def stack(
+    layer: type[TransformerLayer], layers: int, *, hidden_size: int, normalize_before: bool, **sizes: Any
+) -> tuple[nn.ModuleList, nn.Module]:
+    """So many layers of a class, and what normalises their output."""
+    made = (layer(hidden_size=hidden_size, normalize_before=normalize_before, **sizes) for _ in range(layers))
+    # post-layer-norm layers end in a LayerNorm of their own
+    return nn.ModuleList(made), nn.LayerNorm(hidden_size) if normalize_before else nn.Identity()
 
 
 def image_of_each(captions: int, images: int, image_index: Tensor | None, device: torch.device) -> Tensor:

@@ -1,9 +1,10 @@
-"""One transformer layer that serves as encoder layer and, with the same weights, as decoder layer (section 4.2)."""
+"""Transformer layers: what all have in common, and how each structure of section 6 (`--sharing`) attends to images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,21 +12,43 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.models.attention import Attention
 
+KeysValues = tuple[Tensor, Tensor]  # each (rows, heads, positions, d)
+
 
 @dataclass(frozen=True)
 class EncoderStates:
-    """What the decoder sees of the images.
+    """What the decoder sees of the images (or of whatever was encoded).
 
     Attributes:
         states: final encoder states (I, N, H), one row an image.
         mask: True at real positions, (I, 1, 1, N): ready for attention.
         image_index: (C,), the image of each caption, or None where the captions are in groups of one size, image by
             image (one caption an image, `--captions-per-image K`, the beams of a search).
+        keys_values: what each layer attended to, (I, heads, N, d); empty unless the decoder's layers read it (Enc).
     """
 
     states: Tensor
     mask: Tensor
     image_index: Tensor | None = None
+    keys_values: tuple[KeysValues, ...] = ()
+
+    def kept(self, images: Tensor) -> EncoderStates:
+        """The images of these indices alone; captions are in groups of one size."""
+        keys_values = tuple((k.index_select(0, images), v.index_select(0, images)) for k, v in self.keys_values)
+        return EncoderStates(
+            self.states.index_select(0, images), self.mask.index_select(0, images), keys_values=keys_values
+        )
+
+    def of_each_row(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and mask for the decoder's rows: one of each an image where captions are in groups of one size,
+        a copy for each caption where they are not."""
+        if self.image_index is None:
+            return k, v, self.mask
+        return (
+            k.index_select(0, self.image_index),
+            v.index_select(0, self.image_index),
+            self.mask.index_select(0, self.image_index),
+        )
 
 
 # A layer's keys and values in incremental decoding: "self_key", "self_value" (rows, heads, t, d) of the text so far,
@@ -34,10 +57,9 @@ Cache = dict[str, Tensor]
 
 
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward with residuals; post-layer-norm as BERT, or pre-layer-norm.
+    """Attention and feed-forward with residuals; post-layer-norm as BERT, or pre-layer-norm. Encodes.
 
-    As decoder layer: causal self-attention, then cross-attention to the encoder's final states with the same
-    projections and the same LayerNorm, then the feed-forward network.
+    The decoders below add what `decode` needs, and nothing else.
     """
 
     def __init__(
@@ -59,55 +81,109 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.normalize_before = normalize_before
 
-    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, N, H) → (B, N, H); every position sees all that *mask* (B, 1, 1, N) admits."""
+    def encode(self, x: Tensor, mask: Tensor) -> tuple[Tensor, KeysValues]:
+        """(B, N, H) → (B, N, H); every position sees all that *mask* (B, 1, 1, N) admits.
 
-        def attend(y: Tensor) -> Tensor:
-            return self.attention(*self.attention.queries_keys_values(y), mask=mask)
+        Returns:
+            tuple: the states, and the keys and values that were attended to.
+        """
+        y = self.attention_norm(x) if self.normalize_before else x
+        q, k, v = self.attention.queries_keys_values(y)
+        x = self._add(self.attention_norm, x, self.attention(q, k, v, mask=mask))
+        return self._residual(self.ffn_norm, x, self._feed_forward), (k, v)
 
-        x = self._residual(self.attention_norm, x, attend)
-        return self._residual(self.ffn_norm, x, self._feed_forward)
-
-    def decode(self, x: Tensor, images: EncoderStates, cache: Cache | None = None) -> Tensor:
+    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: Cache | None = None) -> Tensor:
         """(C, T, H) → (C, T, H), each position seeing the text up to itself and its image.
 
-        With a *cache*, x holds the newest position alone (T = 1) and the cache is extended by it.
+        With a *cache*, x holds the newest position alone (T = 1) and the cache is extended by it. *number* is the
+        layer's place in its stack.
         """
-        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, cache))
-        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_images(y, images, cache))
-        return self._residual(self.ffn_norm, x, self._feed_forward)
+        raise NotImplementedError(f"{type(self).__name__} does not decode")
 
     def _residual(self, norm: nn.LayerNorm, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.normalize_before:
-            return x + self.dropout(sublayer(norm(x)))
-        return norm(x + self.dropout(sublayer(x)))
+        return self._add(norm, x, sublayer(norm(x) if self.normalize_before else x))
+
+    def _add(self, norm: nn.LayerNorm, x: Tensor, change: Tensor) -> Tensor:
+        x = x + self.dropout(change)
+        return x if self.normalize_before else norm(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))  # the erf form
 
-    def _attend_to_text(self, x: Tensor, cache: Cache | None) -> Tensor:
-        q, k, v = self.attention.queries_keys_values(x)
+    def _text_so_far(self, k: Tensor, v: Tensor, cache: Cache | None) -> KeysValues:
+        """The text's keys and values: these, behind those that the cache holds."""
         if cache is None:
-            return self.attention(q, k, v, causal=True)
+            return k, v
         if "self_key" in cache:
             k = torch.cat([cache["self_key"], k], dim=2)
             v = torch.cat([cache["self_value"], v], dim=2)
         cache["self_key"], cache["self_value"] = k, v
-        return self.attention(q, k, v)  # the one query may see all that the cache holds
+        return k, v
+
+
+class CrossAttentionLayer(TransformerLayer):
+    """Causal self-attention, then cross-attention to the encoder's final states, then the feed-forward network.
+
+    Its cross-attention has weights and a LayerNorm of its own: the decoder of EncDec.
+    """
+
+    cross_attention: Attention
+    cross_norm: nn.LayerNorm
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self._add_cross_attention()
+
+    def _add_cross_attention(self) -> None:
+        own = self.attention
+        self.cross_attention = Attention(hidden_size=own.hidden_size, heads=own.heads, dropout=own.dropout)
+        self.cross_norm = nn.LayerNorm(own.hidden_size)
+
+    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: Cache | None = None) -> Tensor:
+        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, cache))
+        x = self._residual(self.cross_norm, x, lambda y: self._attend_to_images(y, images, cache))
+        return self._residual(self.ffn_norm, x, self._feed_forward)
+
+    def _attend_to_text(self, x: Tensor, cache: Cache | None) -> Tensor:
+        q, k, v = self.attention.queries_keys_values(x)
+        k, v = self._text_so_far(k, v, cache)
+        return self.attention(q, k, v, causal=cache is None)  # a cache's one query may see all that the cache holds
 
     def _attend_to_images(self, x: Tensor, images: EncoderStates, cache: Cache | None) -> Tensor:
         if cache is not None and "cross_key" in cache:
             k, v = cache["cross_key"], cache["cross_value"]  # (I, heads, N, d)
         else:
-            k, v = self.attention.keys_values(images.states)
+            k, v = self.cross_attention.keys_values(images.states)
             if cache is not None:
                 cache["cross_key"], cache["cross_value"] = k, v
-        captions, length, hidden = x.shape
-        mask = images.mask
-        if images.image_index is not None:  # groups of different sizes: each caption gets its own copy
-            k, v = k.index_select(0, images.image_index), v.index_select(0, images.image_index)
-            mask = mask.index_select(0, images.image_index)
+        k, v, mask = images.of_each_row(k, v)
         # (C, T, H) → (I, C / I · T, H): the queries of all captions (or beams) of an image against one set of keys
-        grouped = x.view(k.size(0), -1, hidden)
-        attended = self.attention(self.attention.queries(grouped), k, v, mask=mask)
-        return attended.view(captions, length, hidden)
+        grouped = x.view(k.size(0), -1, x.size(-1))
+        attended = self.cross_attention(self.cross_attention.queries(grouped), k, v, mask=mask)
+        return attended.view_as(x)
+
+
+class SharedLayer(CrossAttentionLayer):
+    """EncDecShare (section 4.2): encoder and decoder layer in one, and self- and cross-attention the same weights."""
+
+    def _add_cross_attention(self) -> None:
+        # Outside the module registry, so that each parameter has one name.
+        object.__setattr__(self, "cross_attention", self.attention)
+        object.__setattr__(self, "cross_norm", self.attention_norm)
+
+
+class JointLayer(TransformerLayer):
+    """Enc (section 6): a text position attends to its image and to the text so far in one softmax.
+
+    That is the sequence-to-sequence mask of UniLM on [regions ; text]: the regions, which never see the text, attend
+    as encoder; the text attends to the same layer's keys and values of theirs.
+    """
+
+    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: Cache | None = None) -> Tensor:
+        y = self.attention_norm(x) if self.normalize_before else x
+        q, k, v = self.attention.queries_keys_values(y)
+        k, v = self._text_so_far(k, v, cache)
+        image_k, image_v, mask = images.of_each_row(*images.keys_values[number])
+        attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, causal=cache is None)
+        x = self._add(self.attention_norm, x, attended)
+        return self._residual(self.ffn_norm, x, self._feed_forward)

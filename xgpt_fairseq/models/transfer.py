@@ -20,6 +20,27 @@ logger = logging.getLogger(__name__)
 IMAGE_PARTS = ("encoder.regions.", "encoder.alignment.", "decoder.region_")
 
 
+def check_structure(own: str, given: str, *, starts_from: str | None) -> None:
+    """Check that a model of --sharing *own* can load a checkpoint of --sharing *given*.
+
+    Enc and EncDecShare have the same parameters and use them differently: a training may start one from the other.
+    EncDec has a stack more, so that neither can stand for it.
+
+    Raises:
+        DataError: they differ, and this is no start of a training, or one is EncDec.
+    """
+    if own == given:
+        return
+    if starts_from is None:
+        raise DataError(f"the checkpoint is a model of --sharing {given}, this is one of --sharing {own}")
+    if "enc-dec" in (own, given):
+        raise DataError(
+            f"a model of --sharing {own} cannot start from one of --sharing {given}: the decoder of enc-dec has "
+            "weights of its own (start it from a checkpoint of enc-dec, or leave out --finetune-from-model)"
+        )
+    logger.info(f"the checkpoint is a model of --sharing {given}: its weights are reused in one of --sharing {own}")
+
+
 def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, starts_from: str | None) -> dict[str, Tensor]:
     """The state that the model loads: the checkpoint's where it has the parameter, the model's own where it may be new.
 

@@ -18,10 +18,18 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.decoder import XGPTDecoder
-from xgpt_fairseq.models.encoder import XGPTEncoder, image_of_each
-from xgpt_fairseq.models.transfer import transfer
+from xgpt_fairseq.models.encoder import XGPTEncoder, image_of_each, stack
+from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLayer, TransformerLayer
+from xgpt_fairseq.models.transfer import check_structure, transfer
 
-SHARING = ChoiceEnum(["enc-dec-share"])
+# The structures of section 6: the encoder's layers, and the decoder's where they are not the same. A checkpoint holds
+# its structure's place in this list.
+STRUCTURES: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] | None]] = {
+    "enc-dec-share": (SharedLayer, None),
+    "enc-dec": (TransformerLayer, CrossAttentionLayer),
+    "enc": (JointLayer, None),
+}
+SHARING = ChoiceEnum(list(STRUCTURES))
 TIFG_TARGET = ChoiceEnum(["embedding", "feature"])
 
 # Sizes by architecture. A size that is named on the command line or in a YAML file wins over its architecture's.
@@ -59,8 +67,9 @@ class XGPTConfig(FairseqDataclass):
     )
     sharing: SHARING = field(  # type: ignore[valid-type]
         default="enc-dec-share",
-        metadata={"help": "enc-dec-share: encoder and decoder are one stack of layers, and self- and cross-attention "
-                  "share their weights (section 4.2)"},
+        metadata={"help": "structure of the model. enc-dec-share: encoder and decoder are one stack of layers, and "
+                  "self- and cross-attention share their weights (section 4.2). enc-dec: a stack for each. enc: one "
+                  "stack, and text attends to the image and to the text so far at once (section 6)"},
     )  # fmt: skip
     max_target_positions: int = field(
         default=60, metadata={"help": "longest text in tokens, end of sentence included (appendix A.2)"}
@@ -101,18 +110,20 @@ def initialize(module: nn.Module) -> None:
 
 @register_model("xgpt", dataclass=XGPTConfig)
 class XGPTModel(FairseqEncoderDecoderModel):
-    """Encoder and decoder over one stack of layers.
+    """Encoder and decoder, over one stack of layers or two.
 
     It is called with a batch's `net_input`; see `XGPTEncoder.forward` and `XGPTDecoder.forward` for the shapes.
     """
 
     dictionary_digest: Tensor
+    structure: Tensor  # () uint8, the place of `sharing` in STRUCTURES
 
-    def __init__(self, encoder: XGPTEncoder, decoder: XGPTDecoder, *, tifg_target: str) -> None:
+    def __init__(self, encoder: XGPTEncoder, decoder: XGPTDecoder, *, sharing: str, tifg_target: str) -> None:
         super().__init__(encoder, decoder)
         self.tifg_target = tifg_target
         self.starts_from: str | None = None  # the checkpoint that training starts from: see `transfer`
         self.register_buffer("dictionary_digest", dictionary_digest(encoder.dictionary))
+        self.register_buffer("structure", torch.tensor(list(STRUCTURES).index(sharing), dtype=torch.uint8))
         self.apply(initialize)
 
     @classmethod
@@ -135,29 +146,35 @@ class XGPTModel(FairseqEncoderDecoderModel):
             )
         assert cfg.layers and cfg.hidden_size and cfg.ffn_size and cfg.attention_heads  # for mypy
         dictionary = task.target_dictionary
+        encoder_layer, decoder_layer = STRUCTURES[str(cfg.sharing)]
+        sizes: dict[str, Any] = {
+            "layers": cfg.layers,
+            "hidden_size": cfg.hidden_size,
+            "heads": cfg.attention_heads,
+            "ffn_size": cfg.ffn_size,
+            "dropout": cfg.dropout,
+            "attention_dropout": cfg.attention_dropout,
+            "normalize_before": cfg.normalize_before,
+        }
         encoder = XGPTEncoder(
             dictionary,
+            layer=encoder_layer,
             feature_dim=cfg.feature_dim,
-            hidden_size=cfg.hidden_size,
-            layers=cfg.layers,
-            heads=cfg.attention_heads,
-            ffn_size=cfg.ffn_size,
             refine_layers=cfg.refine_layers,
             max_positions=cfg.max_target_positions,
-            dropout=cfg.dropout,
-            attention_dropout=cfg.attention_dropout,
-            normalize_before=cfg.normalize_before,
             normalize_regions=cfg.normalize_regions,
             segment_embedding=not cfg.no_segment_embedding,
+            **sizes,
         )
         region_output_dim = cfg.feature_dim if cfg.tifg_target == "feature" else cfg.hidden_size
         decoder = XGPTDecoder(
             dictionary,
             encoder,
+            stack=None if decoder_layer is None else stack(decoder_layer, **sizes),
             max_positions=cfg.max_target_positions,
             region_output_dim=None if cfg.feature_dim is None else region_output_dim,
         )
-        return cls(encoder, decoder, tifg_target=cfg.tifg_target)
+        return cls(encoder, decoder, sharing=str(cfg.sharing), tifg_target=cfg.tifg_target)
 
     def forward(
         self,
@@ -221,6 +238,11 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 "the data directory's dict.txt is not the dictionary of the checkpoint: all stages must share one "
                 "vocabulary (prepare the data with the --vocabulary that the checkpoint was trained with)"
             )
+        if "structure" in state_dict:
+            names = list(STRUCTURES)
+            own_name, given_name = names[int(self.structure)], names[int(state_dict["structure"])]
+            check_structure(own_name, given_name, starts_from=self.starts_from)
+            state_dict = {**state_dict, "structure": self.structure}
         name = "encoder.regions.embedding.project.weight"  # (H, D + 5)
         own = self.state_dict()
         if name in state_dict and name in own and state_dict[name].size(1) != own[name].size(1):

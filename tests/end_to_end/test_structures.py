@@ -1,0 +1,64 @@
+"""The structures of section 6 (`--sharing`) through the real programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from programs import generate, generated, logged, run, train
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(file)["model"]
+
+
+@pytest.mark.parametrize("sharing", ["enc-dec", "enc"])
+def test_a_structure_trains_all_objectives_resumes_averages_and_captions(
+    sharing: str, tiny_text_data: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    options = ["--sharing", sharing, "--task", "xgpt_pretrain"]
+    text = [*options, "--task", "xgpt_text_pretrain", "--batch-size", "8", "--max-update", "2"]
+    train(tiny_text_data, tmp_path / "text", *text)
+    start = ["--finetune-from-model", tmp_path / "text" / "checkpoint_last.pt"]
+
+    whole = train(tiny_data, tmp_path / "whole", *options, *start, "--max-epoch", "2").stdout
+    for name in ("ic_nll_loss", "imlm_nll_loss", "ida_nll_loss", "tifg_mse"):
+        losses = logged(whole, name, "train")
+        assert losses[1] < losses[0], name
+    train(tiny_data, tmp_path / "parts", *options, *start, "--max-epoch", "1")
+    again = train(tiny_data, tmp_path / "parts", *options, *start, "--max-epoch", "2").stdout
+    assert "Loaded checkpoint" in again
+    expected, resumed = (weights(tmp_path / run / "checkpoint_last.pt") for run in ("whole", "parts"))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in expected.items())
+
+    average = tmp_path / "average.pt"
+    run("xgpt-average-checkpoints", "--checkpoints", tmp_path / "whole", "--last-epochs", "2", "--output", average)
+    captions = [
+        "--sharing", sharing, "--finetune-from-model", average, "--max-update", "2", "--eval-captions",
+    ]  # fmt: skip
+    log = train(tiny_data, tmp_path / "captions", *captions).stdout
+    assert "parameters new: 0 (none)" in log and logged(log, "cider", "valid")
+    generate(tiny_data, tmp_path / "captions" / "checkpoint_last.pt", tmp_path, "--beam", "2")
+    assert all(caption for (caption, *_) in generated(tmp_path).values())
+
+    # another structure: no resume; a start only where the parameters are the same
+    other = train(tiny_data, tmp_path / "parts", "--task", "xgpt_pretrain", "--max-epoch", "3", check=False)
+    assert other.returncode == 1
+    assert other.stderr.splitlines()[-1] == (
+        f"error: the checkpoint is a model of --sharing {sharing}, this is one of --sharing enc-dec-share"
+    )
+    shared = train(
+        tiny_data, tmp_path / "shared", "--finetune-from-model", average, "--max-update", "1", check=False
+    )  # fmt: skip
+    if sharing == "enc":
+        assert "a model of --sharing enc: its weights are reused in one of --sharing enc-dec-share" in shared.stdout
+    else:
+        assert shared.stderr.splitlines()[-1].startswith(
+            "error: a model of --sharing enc-dec-share cannot start from one of --sharing enc-dec"
+        )
