@@ -1,190 +1,126 @@
 #!/usr/bin/env python
 """Repeat a table of the paper: its rows, several seeds each, through the stage scripts of examples/xgpt_base.
 
-Started again, it skips what is done and goes on with what was interrupted. The table is written anew after every run.
+Stages that rows share are run once. As many runs go at once as there are GPUs (or, without any, cores). Started again,
+it skips what is done and goes on with what was interrupted. OUTPUT/TABLE.md and OUTPUT/TABLE.png are written anew.
 
-example:
-    python examples/ablations/ablations.py table2 --scale demo --data data/coco_mini --seeds 1,2,3 \\
-        --rows ic,ic+imlm+ida+tifg
+examples:
+    python examples/ablations/ablations.py table3 --scale demo
+    python examples/ablations/ablations.py table2 --data data/coco --out-of-domain-data data/cc \\
+        --start checkpoints/text/averaged.pt --rows ic,ic+imlm+ida+tifg --seeds 1,2,3
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import results
+import torch
+from runs import Runner, Setting, devices, tree
+from tables import TABLES, Row
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import written_aside
 
-RECIPE = Path(__file__).resolve().parent.parent / "xgpt_base"
-OUT_OF_DOMAIN, IN_DOMAIN, FINETUNE, CAPTION = (
-    "2_out_of_domain.sh",
-    "3_in_domain.sh",
-    "4_finetune.sh",
-    "5_caption.sh",
-)
-METRICS = ("CIDEr", "BLEU@4", "METEOR", "SPICE")  # the columns of the paper's tables
-
-# What a stage's script is given at demo scale beside the recipe's own arguments: minutes on two cores.
-DEMO_ENVIRONMENT = {"ARCH": "xgpt_demo", "BATCH": "64", "GPU_BATCH": "64", "WORKERS": "0"}
-_SMALL = ["--dropout", "0.2", "--label-smoothing", "0.1", "--log-interval", "25", "--log-format", "simple"]
-_ENDS = ["--stop-min-lr=-1", "--max-epoch", "0"]  # by --max-update alone
-_PRETRAIN = [*_SMALL, *_ENDS, "--captions-per-image", "5", "--save-interval-updates", "300"]
-DEMO = {
-    OUT_OF_DOMAIN: [*_PRETRAIN, "--lr", "1e-3", "--warmup-updates", "200", "--max-update", "600"],
-    IN_DOMAIN: [*_PRETRAIN, "--lr", "5e-4", "--warmup-updates", "50", "--max-update", "300"],
-    FINETUNE: [*_SMALL, *_ENDS, "--lr", "5e-4", "--warmup-updates", "50", "--max-update", "300"],
-    CAPTION: [],
-}
+QUICKSTART = Path(__file__).resolve().parent.parent / "quickstart" / "run.sh"
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage script, with what this row sets for it."""
+def chosen(rows: tuple[Row, ...], names: str | None, table: str) -> list[Row]:
+    """The rows of these names, in the table's order.
 
-    script: str
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table: its stages, in order, and the paper's scores (CIDEr, BLEU@4, METEOR, SPICE)."""
-
-    name: str
-    stages: tuple[Stage, ...]
-    paper: tuple[float, float, float, float]
+    Raises:
+        DataError: the table has no such row.
+    """
+    if names is None:
+        return list(rows)
+    known = {row.name for row in rows}
+    unknown = [name for name in names.split(",") if name not in known]
+    if unknown:
+        raise DataError(f"--rows: {table} has no row {unknown[0]!r}; it has: {', '.join(row.name for row in rows)}")
+    return [row for row in rows if row.name in names.split(",")]
 
 
-def _objectives_row(objectives: str, paper: tuple[float, float, float, float], *, in_domain: bool = False) -> Row:
-    chosen = {"OBJECTIVES": objectives.replace("+", ",")}
-    stages = [Stage(OUT_OF_DOMAIN, chosen)]
-    if in_domain:
-        stages.append(Stage(IN_DOMAIN, chosen))
-    return Row(objectives + (" in domain" if in_domain else ""), (*stages, Stage(FINETUNE)), paper)
+def seed_list(text: str) -> list[int]:
+    """`1,2,3`, as argparse reads it."""
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,2,3") from None
+    return list(dict.fromkeys(seeds))
 
 
-ALL = "ic+imlm+ida+tifg"
-TABLES: dict[str, list[Row]] = {
-    # pre-training objectives, out of domain and then in domain
-    "table2": [
-        _objectives_row("ic", (116.4, 35.9, 28.2, 21.1)),
-        _objectives_row("ic+imlm", (117.7, 36.2, 28.2, 21.2)),
-        _objectives_row("ic+ida", (118.1, 36.4, 28.3, 21.3)),
-        _objectives_row("ic+tifg", (117.3, 36.0, 28.2, 21.2)),
-        _objectives_row(ALL, (118.3, 36.5, 28.4, 21.3)),
-        _objectives_row("ic+imlm", (119.1, 36.7, 28.5, 21.5), in_domain=True),
-        _objectives_row("ic+ida", (119.2, 36.6, 28.5, 21.6), in_domain=True),
-        _objectives_row("ic+tifg", (118.2, 36.4, 28.4, 21.3), in_domain=True),
-        _objectives_row(ALL, (120.1, 37.2, 28.6, 21.8), in_domain=True),
-    ],
-}
+def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before `--`, and behind it."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:place], arguments[place + 1 :]
 
 
-def run_row(row: Row, folder: Path, *, seed: int, start: str, environment: Mapping[str, str], demo: bool) -> None:
-    """Run the stages of *row* in *folder*, each from the one before; its last writes `scores-test.json` there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shared = {**os.environ, **(DEMO_ENVIRONMENT if demo else {}), **environment}
-    # the scripts call python and fairseq's programs: those of the environment that this program runs in
-    shared["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    shared |= {"SEED": str(seed), "CHECKPOINTS": str(folder), "DATASET": "captions", "OUT": str(folder)}
-    checkpoint = start
-    for stage in (*row.stages, Stage(CAPTION)):
-        setting = {**shared, "FROM": checkpoint, "CHECKPOINT": checkpoint, **stage.environment}
-        arguments = DEMO[stage.script] if demo else []
-        with open(folder / f"{Path(stage.script).stem}.log", "a", encoding="utf-8") as log:
-            done = subprocess.run(
-                ["bash", str(RECIPE / stage.script), *arguments],
-                env=setting,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        if done.returncode:
-            raise DataError(f"{row.name}, seed {seed}: {stage.script} failed; see {log.name}")
-        name = {OUT_OF_DOMAIN: "out_of_domain", IN_DOMAIN: "captions/in_domain", FINETUNE: "captions/finetune"}
-        if stage.script in name:
-            checkpoint = str(folder / name[stage.script] / "averaged.pt")
-
-
-def read_scores(folder: Path) -> dict[str, float] | None:
-    """The scores of a finished run, in percent; None where it is not finished."""
-    file = folder / "scores-test.json"
-    if not file.is_file():
-        return None
-    return {name: 100 * value for name, value in json.loads(file.read_text(encoding="utf-8"))["scores"].items()}
-
-
-def table(rows: Sequence[Row], folder: Path, seeds: Sequence[int]) -> str:
-    """The table in Markdown: mean ± standard deviation over the finished seeds, and the paper's score behind it."""
-    lines = ["| pre-training | seeds | " + " | ".join(METRICS) + " |", "|---" * (2 + len(METRICS)) + "|"]
-    for row in rows:
-        found = [read_scores(folder / slug(row) / f"seed{seed}") for seed in seeds]
-        finished = [scores for scores in found if scores is not None]
-        cells = []
-        for name, paper in zip(METRICS, row.paper, strict=True):
-            values = [scores[name] for scores in finished if name in scores]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append((f"{statistics.mean(values):.1f}{spread}" if values else "–") + f" ({paper})")
-        lines.append(f"| {row.name} | {len(finished)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def slug(row: Row) -> str:
-    """The name of a row's folder."""
-    return row.name.replace(" ", "_")
+def draw_scenes() -> Path:
+    """The quickstart's scenes, regions and data directories; made, unless they are there. Their folder."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if subprocess.run(
+        ["bash", str(QUICKSTART)], env={**os.environ, "PATH": path, "PREPARE_ONLY": "1"}, check=False
+    ).returncode:
+        raise DataError("the quickstart's scenes could not be made")
+    return Path(os.environ.get("WORK", QUICKSTART.parent / "output" / "scenes"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="What follows -- goes to every fairseq-train.",
+    )
     parser.add_argument("table", choices=sorted(TABLES))
     parser.add_argument("--scale", choices=["paper", "demo"], default="paper", help="demo: minutes on two cores")
+    parser.add_argument("--data", type=Path, help="data directory in domain [paper: data/coco; demo: drawn scenes]")
     parser.add_argument(
-        "--data", type=Path, metavar="DATA", help="data directory: in domain, and out of domain at demo"
+        "--out-of-domain-data", type=Path, metavar="DATA", help="data directory [paper: data/cc; demo: --data]"
     )
-    parser.add_argument("--out-of-domain-data", type=Path, metavar="DATA", help="data directory [--data]")
     parser.add_argument("--start", default="none", metavar="FILE", help="checkpoint that all rows start from [none]")
     parser.add_argument("--rows", help="names of rows, separated by commas [all]")
-    parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--output", type=Path, default=Path("ablations"), help="folder for runs and tables")
-    args = parser.parse_args()
-    rows = TABLES[args.table]
-    if args.rows:
-        known = {row.name: row for row in rows}
-        unknown = [name for name in args.rows.split(",") if name not in known]
-        if unknown:
-            raise DataError(f"--rows: {args.table} has no row {unknown[0]!r}; it has: {', '.join(known)}")
-        rows = [known[name] for name in args.rows.split(",")]
-    seeds = [int(seed) for seed in args.seeds.split(",")]
-    environment = {}
-    if args.data:
-        environment["IN_DOMAIN_DATA"] = str(args.data)
-        environment["OUT_OF_DOMAIN_DATA"] = str(args.out_of_domain_data or args.data)
-    folder = args.output / args.table
-    for seed in seeds:  # a whole table of one seed first
-        for row in rows:
-            run_folder = folder / slug(row) / f"seed{seed}"
-            if read_scores(run_folder) is None:
-                started = time.monotonic()
-                print(f"{row.name}, seed {seed} …", flush=True)
-                run_row(
-                    row,
-                    run_folder,
-                    seed=seed,
-                    start=args.start,
-                    environment=environment,
-                    demo=args.scale == "demo",
-                )
-                print(f"{row.name}, seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
-            (folder / "table.md").write_text(table(rows, folder, seeds), encoding="utf-8")
-    print((folder / "table.md").read_text(encoding="utf-8"), end="")
+    parser.add_argument("--seeds", type=seed_list, default=[1, 2, 3])
+    parser.add_argument("--output", type=Path, help="folder for runs and tables [ablations/SCALE/TABLE]")
+    parser.add_argument("--gpus", type=int, default=torch.cuda.device_count(), help="GPUs to use [all: %(default)s]")
+    parser.add_argument("--gpus-per-run", type=int, default=1, metavar="N", help="the total batch stays the same")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once [one for each GPU, or core]")
+    parser.add_argument("--keep-checkpoints", action="store_true", help="also those that were averaged")
+    own, training = split_at_dashes(sys.argv[1:])
+    args = parser.parse_args(own)
+    demo, table = args.scale == "demo", TABLES[args.table]
+    rows = chosen(table.rows, args.rows, args.table)
+    output = (args.output or Path("ablations", args.scale, args.table)).resolve()
+    data, out_of_domain = args.data, args.out_of_domain_data
+    if demo and data is None:
+        scenes = draw_scenes()
+        data, out_of_domain = scenes / "captions", out_of_domain or scenes / "web"
+    data = data or Path("data/coco")
+    out_of_domain = out_of_domain or (data if demo else Path("data/cc"))
+    setting = Setting(
+        demo=table.demo if demo else None,
+        environment={"IN_DOMAIN_DATA": str(data.resolve()), "OUT_OF_DOMAIN_DATA": str(out_of_domain.resolve())},
+        arguments=training,
+        keep_checkpoints=args.keep_checkpoints,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops what is running, as Ctrl-C does
+    runner = Runner(setting, devices(gpus=args.gpus, gpus_per_run=args.gpus_per_run, jobs=args.jobs))
+    start = args.start if args.start == "none" else str(Path(args.start).resolve())
+    # a whole table of one seed first
+    failed = runner.run([node for seed in args.seeds for node in tree(rows, seed, output=output, start=start)])
+    scores = results.read_scores(rows, args.seeds, output)
+    text = results.table(rows, scores, table.title)
+    with written_aside(output / f"{args.table}.md") as aside:
+        aside.write_text(text, encoding="utf-8")
+    results.plot(rows, scores, table.title, output / f"{args.table}.png")
+    print(text, end="")
+    if failed:
+        raise DataError(f"{len(failed)} of the stages failed; the first: {failed[0]}")
 
 
 if __name__ == "__main__":

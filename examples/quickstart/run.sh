@@ -6,7 +6,8 @@
 #   make quickstart DATA=path/to/coco_mini     on real photos
 #
 # DATA holds dataset_*.json (Karpathy's format) and, for each photo, att/<id>.npz and box/<id>.npy. Started again, it
-# skips the stages that are done and goes on with a training that was interrupted. README.md lists the variables.
+# skips the stages that are done and goes on with a training that was interrupted. With PREPARE_ONLY=1 it stops when the
+# data is there. README.md lists the variables.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -103,6 +104,8 @@ prepare() {   # prepare DATA CAPTIONS SPLITS
 }
 prepare "$IN_DOMAIN_DATA" "$CAPTIONS" "train,val,${SUBSETS// /,}"
 if ((WEB_UPDATES > 0)); then prepare "$OUT_OF_DOMAIN_DATA" "$WORK/scenes/dataset_web.json" train,val; fi
+
+if [ -n "${PREPARE_ONLY-}" ]; then exit; fi
 
 say "3/7 text pre-training: MLM and MASS, $TEXT_UPDATES updates"
 FROM=none

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import ablations
+import pytest
+import results
+from runs import Node, Runner, Setting, count, devices, folder_of, tree
+from tables import FINETUNE, METRICS, TABLES
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
 from programs import ROOT, SMALL, run
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.xgpt import STRUCTURES
 
 
 def write_scores(folder: Path, **scores: float) -> None:
@@ -18,28 +30,143 @@ def write_scores(folder: Path, **scores: float) -> None:
 
 
 def test_the_table_has_mean_and_spread_of_what_is_finished(tmp_path: Path) -> None:
-    rows = ablations.TABLES["table2"][:2]
+    rows = TABLES["table2"].rows[:2]
     for seed, cider in ((1, 0.42), (2, 0.46)):
-        write_scores(tmp_path / "ic" / f"seed{seed}", CIDEr=cider, **{"BLEU@4": 0.125, "METEOR": 0.2})
-    write_scores(tmp_path / "ic+imlm" / "seed2", CIDEr=0.5)
-    assert ablations.table(rows, tmp_path, [1, 2, 3]).splitlines() == [
-        "| pre-training | seeds | CIDEr | BLEU@4 | METEOR | SPICE |",
+        write_scores(folder_of(rows[0], seed, tmp_path), CIDEr=cider, **{"BLEU@4": 0.125, "METEOR": 0.2})
+    write_scores(folder_of(rows[1], 2, tmp_path), CIDEr=0.5)
+    scores = results.read_scores(rows, [1, 2, 3], tmp_path)
+    assert results.table(rows, scores, "objectives").splitlines() == [
+        "| objectives | seeds | CIDEr | BLEU@4 | METEOR | SPICE |",
         "|---|---|---|---|---|---|",
         "| ic | 2 | 44.0 ± 2.8 (116.4) | 12.5 ± 0.0 (35.9) | 20.0 ± 0.0 (28.2) | – (21.1) |",
         "| ic+imlm | 1 | 50.0 (117.7) | – (36.2) | – (28.2) | – (21.2) |",
     ]
+    results.plot(rows, scores, "objectives", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_of_nothing_is_none(tmp_path: Path) -> None:
+    rows = TABLES["table3"].rows
+    results.plot(rows, results.read_scores(rows, [1], tmp_path), "structures", tmp_path / "plot.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_are_the_papers() -> None:
-    names = [row.name for row in ablations.TABLES["table2"]]
-    assert names[0] == "ic" and names[4] == "ic+imlm+ida+tifg" and names[8] == "ic+imlm+ida+tifg in domain"
-    assert [len(row.stages) for row in ablations.TABLES["table2"]] == [2] * 5 + [3] * 4
+    rows = TABLES["table2"].rows
+    assert rows[0].name == "ic" and rows[4].name == "ic+imlm+ida+tifg" and rows[8].name == "ic+imlm+ida+tifg in domain"
+    assert [len(row.stages) for row in rows] == [2] * 5 + [3] * 4
+    structures = {row.stages[0].arguments[1] for row in TABLES["table3"].rows}
+    assert structures == set(STRUCTURES)
+    for table in TABLES.values():
+        assert all(0 < len(row.paper) <= len(METRICS) for row in table.rows)
+        assert {stage.script for row in table.rows for stage in row.stages} <= set(table.demo)
+        assert len({row.name for row in table.rows}) == len(table.rows)
 
 
-def test_an_unknown_row_is_named(call_program, tmp_path: Path) -> None:
+def test_stages_that_rows_share_are_run_once(tmp_path: Path) -> None:
+    nodes = tree(TABLES["table2"].rows, 1, output=tmp_path, start="text.pt")
+    assert len(nodes) == 5 and count(nodes) == 5 + 4 + 9
+    (ida,) = [node for node in nodes if node.stage.name == "out_of_domain-ic+ida"]
+    assert ida.start == "text.pt" and set(ida.next) == {"in_domain-ic+ida", "finetune"}
+    assert ida.next["finetune"].start == str(tmp_path / "seed1" / ida.stage.name / "out_of_domain" / "averaged.pt")
+    last = ida.next["in_domain-ic+ida"].next["finetune"]
+    assert last.folder == folder_of(TABLES["table2"].rows[6], 1, tmp_path)
+    single, multi = tree(TABLES["table6"].rows, 1, output=tmp_path, start="none")
+    assert single.folder == ida.folder and multi.folder != ida.folder
+    assert multi.stage.arguments == ("--ida-placeholder", "multi")
+
+
+def test_what_a_stage_is_given(tmp_path: Path) -> None:
+    tiny, *_, base = tree(TABLES["table3"].rows, 2, output=tmp_path, start="none")
+    paper = Setting(demo=None, environment={"IN_DOMAIN_DATA": "coco"})
+    assert paper.command(tiny) == (
+        {"ARCH": "xgpt_tiny", "IN_DOMAIN_DATA": "coco", "SEED": "2"},
+        ["--sharing", "enc"],
+    )
+    assert paper.command(base)[0]["ARCH"] == "xgpt_base"
+    demo = Setting(demo=TABLES["table3"].demo, environment={}, arguments=["--max-update", "3"])
+    assert demo.command(tiny)[1][-4:] == ["--layers", "2", "--max-update", "3"]
+    assert "--layers" not in demo.command(base)[1]
+    (pretrain, *_) = tree(TABLES["table2"].rows[4:], 2, output=tmp_path, start="none")
+    assert paper.command(pretrain)[0]["OBJECTIVES"] == "ic,imlm,ida,tifg"
+
+
+def test_runs_share_the_gpus_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices(gpus=5, gpus_per_run=2, jobs=None) == [
+        {"GPUS": "2", "CUDA_VISIBLE_DEVICES": "0,1"},
+        {"GPUS": "2", "CUDA_VISIBLE_DEVICES": "2,3"},
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in devices(gpus=2, gpus_per_run=1, jobs=None)] == ["4", "7"]
+    assert len(devices(gpus=2, gpus_per_run=1, jobs=1)) == 1
+    with pytest.raises(DataError, match="--gpus-per-run 4, but there are 2 GPUs"):
+        devices(gpus=2, gpus_per_run=4, jobs=None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    assert devices(gpus=0, gpus_per_run=1, jobs=2) == [{"GPUS": "0", "OMP_NUM_THREADS": "4"}] * 2
+    assert devices(gpus=0, gpus_per_run=1, jobs=None) == [{"GPUS": "0", "OMP_NUM_THREADS": "1"}] * 8
+
+
+class Fake(Runner):
+    """Stages that leave their average, but for one that fails."""
+
+    def __init__(self, at_once: int, broken: str = "") -> None:
+        super().__init__(Setting(demo={}, environment={}), [{"GPUS": "0"}] * at_once)
+        self.setting = Setting(demo=None, environment={})
+        self.broken, self.started = broken, []
+
+    def _script(self, node: Node, script: str, variables, arguments) -> None:
+        assert node.first or Path(node.start).is_file()  # the stage before is done
+        if script == "5_caption.sh":
+            (node.folder / "scores-test.json").write_text(json.dumps({"scores": {"CIDEr": 0.5}}))
+            return
+        self.started.append((node.seed, node.stage.name))
+        if node.stage.name == self.broken:
+            raise DataError("it broke")
+        node.average.parent.mkdir(parents=True, exist_ok=True)
+        (node.average.parent / "checkpoint_best.pt").touch()
+        node.average.touch()
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_every_stage_runs_after_the_one_before_and_only_once(at_once: int, tmp_path: Path) -> None:
+    rows = TABLES["table2"].rows
+    nodes = [node for seed in (1, 2) for node in tree(rows, seed, output=tmp_path, start="none")]
+    fake = Fake(at_once)
+    assert fake.run(nodes) == []
+    assert len(fake.started) == 2 * 18
+    assert [seed for seed, _ in fake.started][:10] == [1] * 10  # a whole table of one seed first
+    assert all(len(found) == 2 for found in results.read_scores(rows, [1, 2], tmp_path).values())
+    assert not list(tmp_path.rglob("checkpoint*.pt")) and len(list(tmp_path.rglob("averaged.pt"))) == 36
+    assert fake.run(nodes) == [] and len(fake.started) == 2 * 18
+
+
+def test_a_stage_that_fails_takes_its_rows_alone_with_it(tmp_path: Path) -> None:
+    rows = TABLES["table2"].rows
+    failed = Fake(2, broken="in_domain-ic+tifg").run(tree(rows, 1, output=tmp_path, start="none"))
+    assert failed == ["seed 1, out_of_domain-ic+tifg > in_domain-ic+tifg: it broke"]
+    scores = results.read_scores(rows, [1], tmp_path)
+    assert [name for name, found in scores.items() if not found] == ["ic+tifg in domain"]
+
+
+def test_a_stage_of_other_settings_is_refused(tmp_path: Path) -> None:
+    nodes = tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="none")
+    Fake(1).run(nodes)
+    other = Fake(1)
+    other.setting = Setting(demo=None, environment={}, arguments=["--lr", "1"])
+    (failed,) = other.run(nodes)
+    assert f"{tmp_path / 'seed1' / 'out_of_domain-ic+ida' / 'settings.json'} says" in failed
+    assert "other arguments ([], now ['--lr', '1']): use another --output" in failed
+    (start,) = Fake(1).run(tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="text.pt"))
+    assert "other start (none, now text.pt)" in start
+
+
+def test_unknown_rows_and_seeds_are_named(call_program, tmp_path: Path) -> None:
     outcome = call_program(ablations.main, "table2", "--rows", "ic,itm", "--output", tmp_path)
     assert outcome.status == 1
     assert outcome.error.startswith("--rows: table2 has no row 'itm'; it has: ic, ic+imlm")
+    outcome = call_program(ablations.main, "table2", "--seeds", "1,two")
+    assert outcome.status == 2 and "'1,two' is no list of numbers such as 1,2,3" in outcome.stderr
 
 
 def test_a_failing_stage_names_its_log(call_program, tmp_path: Path) -> None:
@@ -48,26 +175,61 @@ def test_a_failing_stage_names_its_log(call_program, tmp_path: Path) -> None:
         "--scale", "demo",
     )  # fmt: skip
     assert outcome.status == 1
-    assert outcome.error.startswith("ic, seed 1: 2_out_of_domain.sh failed; see ")
-    assert "is not a data directory" in (tmp_path / "table2" / "ic" / "seed1" / "2_out_of_domain.log").read_text()
-
-
-def test_a_row_runs_from_its_first_stage_to_scores_and_is_not_run_again(tiny_data: Path, tmp_path: Path) -> None:
-    """With the demo's own settings but for sizes, which a row's script takes as it takes them from a user."""
-    program = tmp_path / "small.py"
-    program.write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT / 'examples' / 'ablations')!r}); import ablations\n"
-        f"small = {SMALL!r} + ['--max-update', '3']\n"
-        "ablations.DEMO = {k: v if k == ablations.CAPTION else v + small for k, v in ablations.DEMO.items()}\n"
-        "ablations.main()\n"
+    log = tmp_path / "seed1" / "out_of_domain-ic" / "2_out_of_domain.log"
+    assert outcome.error == (
+        f"1 of the stages failed; the first: seed 1, out_of_domain-ic: 2_out_of_domain.sh failed; see {log}"
     )
+    assert "is not a data directory" in log.read_text()
+
+
+# tiny sizes, given as a user gives arguments to every training
+TINY = ["--", *SMALL, "--layers", "1", "--max-update", "3", "--save-interval-updates", "1"]
+
+
+def test_rows_run_from_their_first_stage_to_scores_and_are_not_run_again(tiny_data: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable, program, "table2", "--scale", "demo", "--rows", "ic+tifg in domain", "--seeds", "7",
-        "--data", tiny_data, "--output", tmp_path,
+        sys.executable, ROOT / "examples/ablations/ablations.py", "table2", "--scale", "demo", "--rows",
+        "ic+tifg in domain,ic+tifg", "--seeds", "7", "--data", tiny_data, "--output", tmp_path, "--gpus", "0", *TINY,
     ]  # fmt: skip
     done = run(*command)
-    assert "| ic+tifg in domain | 1 |" in done.stdout and "seed 7: " in done.stdout
-    assert done.stdout.endswith((tmp_path / "table2" / "table.md").read_text())
-    log = (tmp_path / "table2" / "ic+tifg_in_domain" / "seed7" / "3_in_domain.log").read_text()
+    assert "| ic+tifg | 1 |" in done.stdout and "| ic+tifg in domain | 1 |" in done.stdout
+    assert done.stdout == (tmp_path / "table2.md").read_text()
+    assert (tmp_path / "table2.png").stat().st_size > 5000
+    assert done.stderr.count("seed 7, ") == 4 and "seed 7, out_of_domain-ic+tifg > finetune: " in done.stderr
+    log = (tmp_path / "seed7/out_of_domain-ic+tifg/in_domain-ic+tifg/3_in_domain.log").read_text()
     assert "ic=1,tifg=0.3" in log and "parameters new: 0" in log
-    assert "seed 7 …" not in run(*command).stdout
+    again = run(*command)
+    assert "seed 7, " not in again.stderr and again.stdout == done.stdout
+
+
+def test_structures_and_placeholders_run(tiny_data: Path, tmp_path: Path) -> None:
+    program = [sys.executable, ROOT / "examples/ablations/ablations.py"]
+    common = ["--scale", "demo", "--seeds", "1", "--data", tiny_data, "--gpus", "0", "--output"]
+    done = run(*program, "table3", *common, tmp_path / "3", "--rows", "Tiny Enc,Tiny EncDec", *TINY)
+    assert "| Tiny Enc | 1 |" in done.stdout and "| Tiny EncDec | 1 |" in done.stdout
+    state = load_checkpoint(tmp_path / "3/seed1/captions-tiny-enc-dec/captions/finetune/averaged.pt")["model"]
+    assert "decoder.layers.0.cross_attention.qkv.weight" in state
+    done = run(*program, "table6", *common, tmp_path / "6", "--rows", "multi [MASK]", *TINY)
+    assert "| multi [MASK] | 1 |" in done.stdout
+    log = (tmp_path / "6/seed1/out_of_domain-ic+ida-multi/2_out_of_domain.log").read_text()
+    assert "'ida_placeholder': multi" in log
+
+
+def test_a_stopped_table_stops_its_trainings_and_goes_on(tiny_data: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(ROOT / "examples/ablations/ablations.py"), "table3", "--scale", "demo", "--seeds", "1",
+        "--rows", "Tiny Enc", "--data", str(tiny_data), "--output", str(tmp_path), "--gpus", "0", *TINY,
+        "--max-update", "4000",
+    ]  # fmt: skip
+    log = tmp_path / "seed1" / "captions-tiny-enc" / f"{Path(FINETUNE).stem}.log"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if log.exists() and "Saved checkpoint" in log.read_text():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    size = log.stat().st_size
+    time.sleep(1)
+    assert log.stat().st_size == size  # the training has stopped with it
+    assert not (tmp_path / "table3.md").exists()

@@ -1,0 +1,81 @@
+"""What came out: a table in Markdown, and a plot, of means and standard deviations beside the paper's numbers."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from runs import folder_of
+from tables import METRICS, Row
+
+from xgpt_fairseq.files import written_aside
+
+Scores = Mapping[str, float]
+
+
+def read_scores(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> dict[str, list[Scores]]:
+    """Row → the scores of its finished seeds, in percent."""
+    found: dict[str, list[Scores]] = {}
+    for row in rows:
+        files = [folder_of(row, seed, output) / "scores-test.json" for seed in seeds]
+        scores = [json.loads(file.read_text(encoding="utf-8"))["scores"] for file in files if file.is_file()]
+        found[row.name] = [{name: 100 * value for name, value in each.items()} for each in scores]
+    return found
+
+
+def _values(scores: Sequence[Scores], metric: str) -> list[float]:
+    return [each[metric] for each in scores if metric in each]
+
+
+def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Scores]], title: str) -> str:
+    """Mean ± standard deviation over the finished seeds, and the paper's number in brackets."""
+    lines = [f"| {title} | seeds | " + " | ".join(METRICS) + " |", "|---" * (2 + len(METRICS)) + "|"]
+    for row in rows:
+        cells = []
+        for place, metric in enumerate(METRICS):
+            values = _values(scores[row.name], metric)
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            measured = f"{statistics.mean(values):.1f}{spread}" if values else "–"
+            cells.append(measured + (f" ({row.paper[place]})" if place < len(row.paper) else ""))
+        lines.append(f"| {row.name} | {len(scores[row.name])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: Sequence[Row], scores: Mapping[str, Sequence[Scores]], title: str, file: Path) -> None:
+    """A panel a metric: dots with bars, the mean and standard deviation; on the upper axis, the paper's number."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    metrics = [metric for metric in METRICS if any(_values(each, metric) for each in scores.values())]
+    if not metrics:
+        return
+    figure, axes = plt.subplots(
+        1, len(metrics), sharey=True, squeeze=False, figsize=(2.2 + 2.6 * len(metrics), 1.6 + 0.34 * len(rows))
+    )
+    places = range(len(rows))
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        upper = axis.twiny()
+        for place, row in zip(places, rows, strict=True):
+            values = _values(scores[row.name], metric)
+            if values:
+                spread = statistics.stdev(values) if len(values) > 1 else 0
+                axis.errorbar(statistics.mean(values), place - 0.12, xerr=spread, fmt="o", capsize=3, color="C0")
+                axis.plot(values, [place - 0.12] * len(values), "|", color="C0", alpha=0.5)
+            if METRICS.index(metric) < len(row.paper):
+                upper.plot(row.paper[METRICS.index(metric)], place + 0.18, "D", mfc="none", color="C1")
+        axis.set_xlabel(f"{metric}, measured", color="C0")
+        upper.set_xlabel("paper", color="C1")
+        axis.margins(x=0.15)
+        upper.margins(x=0.15)
+        axis.grid(axis="y", alpha=0.3)
+    axes[0][0].set_yticks(places, [row.name for row in rows])
+    axes[0][0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.suptitle(title)
+    figure.tight_layout()
+    with written_aside(file) as aside:
+        figure.savefig(aside, dpi=110, format=file.suffix[1:])
+    plt.close(figure)

@@ -1,0 +1,247 @@
+"""Run the stages of many rows: each once a seed, after the stage that it starts from, several at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tables import FINETUNE, LEAVES, Row, Script, Stage
+from tqdm import tqdm
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import write_json
+
+RECIPE = Path(__file__).resolve().parent.parent / "xgpt_base"
+CAPTION = "5_caption.sh"
+
+DEMO_ENVIRONMENT = {"ARCH": "xgpt_demo", "BATCH": "64", "GPU_BATCH": "64", "WORKERS": "0"}
+
+
+@dataclass
+class Node:
+    """A stage of one seed, in its folder, and the stages that start from it."""
+
+    stage: Stage
+    folder: Path
+    seed: int
+    start: str  # the checkpoint that it starts from
+    first: bool  # whether that is the user's
+    next: dict[str, Node] = field(default_factory=dict)
+
+    @property
+    def average(self) -> Path:
+        return self.folder / LEAVES[self.stage.script] / "averaged.pt"
+
+    @property
+    def label(self) -> str:
+        names = [self.stage.name] if self.first else [self.folder.parent.name, self.stage.name]
+        return f"seed {self.seed}, {' > '.join(names)}"
+
+
+def folder_of(row: Row, seed: int, output: Path) -> Path:
+    """Where the last stage of *row* leaves its scores: a folder a stage, each within that of the one before."""
+    return output.joinpath(f"seed{seed}", *(stage.name for stage in row.stages))
+
+
+def tree(rows: Sequence[Row], seed: int, *, output: Path, start: str) -> list[Node]:
+    """The stages of *rows*, each once: those that start from *start*; the others hang on them."""
+    first: dict[str, Node] = {}
+    for row in rows:
+        level, folder, checkpoint = first, output / f"seed{seed}", start
+        for stage in row.stages:
+            folder = folder / stage.name
+            node = level.setdefault(stage.name, Node(stage, folder, seed, checkpoint, first=level is first))
+            level, checkpoint = node.next, str(node.average)
+    return list(first.values())
+
+
+def is_done(node: Node) -> bool:
+    """Whether the stage has left all that it is to leave."""
+    return (node.folder / "scores-test.json").is_file() if node.stage.script == FINETUNE else node.average.is_file()
+
+
+def count(nodes: Sequence[Node]) -> int:
+    """How many stages these are, with those that hang on them."""
+    return sum(1 + count(list(node.next.values())) for node in nodes)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all stages of a table share.
+
+    Attributes:
+        demo: what each script is given at demo scale; None: the recipe alone.
+        environment: variables of the stage scripts.
+        arguments: more arguments for every training.
+        keep_checkpoints: leave those that were averaged.
+    """
+
+    demo: Mapping[Script, Sequence[str]] | None
+    environment: Mapping[str, str]
+    arguments: Sequence[str] = ()
+    keep_checkpoints: bool = False
+
+    def command(self, node: Node) -> tuple[dict[str, str], list[str]]:
+        """The variables and arguments of a stage's script."""
+        stage = node.stage
+        variables = {
+            **({"ARCH": f"xgpt_{stage.size}"} if self.demo is None else DEMO_ENVIRONMENT),
+            **self.environment,
+            "SEED": str(node.seed),
+        }
+        if stage.objectives is not None:
+            variables["OBJECTIVES"] = stage.objectives.replace("+", ",")
+        arguments = list(stage.arguments)
+        if self.demo is not None:
+            arguments += self.demo[stage.script]
+            if stage.size == "tiny":
+                arguments += ["--layers", "2"]  # half of xgpt_demo's, as Tiny has half of Base's
+        return variables, [*arguments, *self.arguments]
+
+
+class Runner:
+    """Runs trees of stages, one on each *device* at a time.
+
+    Args:
+        devices: what each run is given: variables that choose its GPUs, or its thread on a CPU.
+    """
+
+    def __init__(self, setting: Setting, devices: Sequence[Mapping[str, str]]) -> None:
+        self.setting = setting
+        self.devices = devices
+        self._free: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
+        for device in devices:
+            self._free.put(device)
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = threading.Event()
+
+    def run(self, nodes: Sequence[Node]) -> list[str]:
+        """Run *nodes* and all that hang on them.
+
+        A stage that fails takes those that hang on it with it, and no others.
+
+        Returns:
+            list: what failed, a line each.
+        """
+        failed: list[str] = []
+        with (
+            ThreadPoolExecutor(len(self.devices)) as pool,
+            tqdm(total=count(nodes), unit=" stages", desc="stages") as bar,
+        ):
+            ready = list(nodes)
+            running: dict[Future[float | None], Node] = {}
+            try:
+                while ready or running:
+                    while ready and len(running) < len(self.devices):
+                        node = ready.pop(0)
+                        running[pool.submit(self._stage, node)] = node
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        node = running.pop(future)
+                        if (error := future.exception()) is not None:
+                            failed.append(f"{node.label}: {error}")
+                            bar.write(failed[-1], file=sys.stderr)
+                            bar.update(count([node]))
+                            continue
+                        if (seconds := future.result()) is not None:
+                            bar.write(f"{node.label}: {seconds:.0f} s", file=sys.stderr)
+                        bar.update()
+                        ready[:0] = node.next.values()  # a row to its end before another begins
+            except BaseException:
+                self._stopped.set()
+                for process in list(self._running):
+                    os.killpg(process.pid, signal.SIGTERM)
+                raise
+        return failed
+
+    def _stage(self, node: Node) -> float | None:
+        """Run one stage; the seconds that it took, or None where it was done."""
+        self._check_settings(node)
+        if is_done(node):
+            return None
+        started = time.monotonic()
+        device = self._free.get()
+        try:
+            variables, arguments = self.setting.command(node)
+            place = {"CHECKPOINTS": str(node.folder), "DATASET": "captions", "FROM": node.start}
+            self._script(node, node.stage.script, {**variables, **device, **place}, arguments)
+            if not self.setting.keep_checkpoints:
+                for checkpoint in node.average.parent.glob("checkpoint*.pt"):
+                    checkpoint.unlink()
+            if node.stage.script == FINETUNE:
+                caption = {"CHECKPOINT": str(node.average), "OUT": str(node.folder)}
+                self._script(node, CAPTION, {**variables, **device, **place, **caption}, [])
+        finally:
+            self._free.put(device)
+        return time.monotonic() - started
+
+    def _check_settings(self, node: Node) -> None:
+        """A stage that was run, or begun, with other settings is no part of this table.
+
+        Raises:
+            DataError: it was.
+        """
+        variables, arguments = self.setting.command(node)
+        own: dict[str, Any] = {"script": node.stage.script, "variables": variables, "arguments": arguments}
+        if node.first:
+            own["start"] = node.start
+        file = node.folder / "settings.json"
+        if not file.exists():
+            node.folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, own)
+        elif (other := json.loads(file.read_text(encoding="utf-8"))) != own:
+            (difference, *_) = [name for name in own if own[name] != other.get(name)]
+            raise DataError(
+                f"{file} says that this stage was run with other {difference} ({other.get(difference)}, now "
+                f"{own[difference]}): use another --output, or remove the folder"
+            )
+
+    def _script(self, node: Node, script: str, variables: Mapping[str, str], arguments: Sequence[str]) -> None:
+        environment = {**os.environ, **variables}
+        # the scripts call python and fairseq's programs: those of the environment that this program runs in
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        with open(node.folder / f"{Path(script).stem}.log", "a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                ["bash", str(RECIPE / script), *arguments],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that it can be stopped with all that it started
+            )
+            self._running.add(process)
+            if self._stopped.is_set():
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                status = process.wait()
+            finally:
+                self._running.discard(process)
+        if status:
+            raise DataError(f"{script} failed; see {log.name}")
+
+
+def devices(*, gpus: int, gpus_per_run: int, jobs: int | None) -> list[dict[str, str]]:
+    """What runs at once are given: GPUs of their own, or, where there are none, a thread each.
+
+    Raises:
+        DataError: a run is to have more GPUs than there are.
+    """
+    if gpus == 0:
+        cores = len(os.sched_getaffinity(0))
+        jobs = jobs or cores
+        return [{"GPUS": "0", "OMP_NUM_THREADS": str(max(1, cores // jobs))}] * jobs
+    if gpus_per_run > gpus:
+        raise DataError(f"--gpus-per-run {gpus_per_run}, but there are {gpus} GPUs")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",")[:gpus] if visible else [str(number) for number in range(gpus)]
+    groups = [names[i : i + gpus_per_run] for i in range(0, gpus - gpus_per_run + 1, gpus_per_run)]
+    return [{"GPUS": str(gpus_per_run), "CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups[:jobs]]
