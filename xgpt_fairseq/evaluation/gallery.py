@@ -195,7 +195,7 @@ def draw_gallery(
                 "id": image_id,
                 "anchor": "image-" + urllib.parse.quote(image_id, safe="", errors="replace"),
                 "position": position[image_id],
-                "picture": _picture(image_id, photos, regions, overlay=overlay),
+                "picture": picture(image_id, photos, regions, overlay=overlay),
                 "people": references.captions[image_id],
                 "systems": [_of_image(system, image_id) for system in systems],
                 "best": max(system.main_score(image_id) for system in systems),
@@ -234,7 +234,18 @@ def _of_image(system: System, image_id: str) -> dict[str, object]:
     }
 
 
-def _picture(image_id: str, photos: Photos | None, regions: RegionStore | None, *, overlay: bool) -> Picture:
+def picture_of_photo(file: Path) -> Picture:
+    """The photo in *file*, held by the page.
+
+    Raises:
+        DataError: it cannot be read, or pillow is not installed.
+    """
+    source, width, height = _photo(file, None)
+    return Picture(width, height, source)
+
+
+def picture(image_id: str, photos: Photos | None, regions: RegionStore | None, *, overlay: bool) -> Picture:
+    """The photo of an image or, where there is none, its regions."""
     file = None if photos is None else photos.files.get(image_id)
     if photos is not None and file is not None:
         source, width, height = _photo(file, photos.link_from)

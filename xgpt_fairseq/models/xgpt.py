@@ -8,6 +8,7 @@ import hashlib
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
 import torch
@@ -176,6 +177,26 @@ class XGPTModel(FairseqEncoderDecoderModel):
         )
         return cls(encoder, decoder, sharing=str(cfg.sharing), tifg_target=cfg.tifg_target)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name_or_path: str,
+        checkpoint_file: str | None = None,
+        data_name_or_path: str | None = None,
+        **unused: Any,
+    ) -> Any:
+        """A model that captions photos (`XGPTHubInterface`).
+
+        Args:
+            model_name_or_path: a bundle that xgpt-export wrote, a checkpoint, or the folder of *checkpoint_file*.
+            checkpoint_file: a checkpoint in that folder.
+            data_name_or_path: the data directory of a checkpoint; None: the one that it was trained on.
+        """
+        from xgpt_fairseq.hub_interface import XGPTHubInterface
+
+        path = Path(model_name_or_path, checkpoint_file) if checkpoint_file else Path(model_name_or_path)
+        return XGPTHubInterface.from_path(path, data=data_name_or_path)
+
     def forward(
         self,
         prev_output_tokens: Tensor | None = None,
@@ -238,11 +259,10 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 "the data directory's dict.txt is not the dictionary of the checkpoint: all stages must share one "
                 "vocabulary (prepare the data with the --vocabulary that the checkpoint was trained with)"
             )
-        if "structure" in state_dict:
-            names = list(STRUCTURES)
-            own_name, given_name = names[int(self.structure)], names[int(state_dict["structure"])]
-            check_structure(own_name, given_name, starts_from=self.starts_from)
-            state_dict = {**state_dict, "structure": self.structure}
+        names = list(STRUCTURES)
+        given = int(state_dict.get("structure", 0))  # checkpoints of before --sharing are enc-dec-share
+        check_structure(names[int(self.structure)], names[given], starts_from=self.starts_from)
+        state_dict = {**state_dict, "structure": self.structure}
         name = "encoder.regions.embedding.project.weight"  # (H, D + 5)
         own = self.state_dict()
         if name in state_dict and name in own and state_dict[name].size(1) != own[name].size(1):

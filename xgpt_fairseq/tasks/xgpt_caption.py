@@ -14,7 +14,6 @@ from fairseq.tasks import register_task
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.constraints import read_constraints
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.vocabulary import MASK
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.online import SUMS, OnlineScorer
 from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
@@ -136,9 +135,7 @@ class XGPTCaptionTask(XGPTTask):
             raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
         if getattr(args, "print_alignment", None):
             raise DataError("--print-alignment: captions have no source words that they could be aligned with")
-        not_words = [MASK, self.target_dictionary.bos_word]
-        not_words += [symbol for symbol in self.target_dictionary.symbols if symbol.startswith("madeupword")]
-        extra = {**(extra_gen_cls_kwargs or {}), "tokens_to_suppress": not_words}
+        extra = {**(extra_gen_cls_kwargs or {}), "tokens_to_suppress": self.vocabulary.not_words}
         generator = super().build_generator(
             models,
             args,

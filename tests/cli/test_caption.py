@@ -1,0 +1,143 @@
+"""The programs `xgpt-export` and `xgpt-caption`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from test_hub_interface import build, photos  # noqa: F401  (a fixture)
+
+from xgpt_fairseq.cli import caption as caption_program
+from xgpt_fairseq.cli import export as export_program
+from xgpt_fairseq.hub_interface import XGPTHubInterface
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    build(tiny_vocabulary).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(photos: list[Path], tmp_path: Path) -> Path:  # noqa: F811
+    """Three photos, a text file and a photo that is cut."""
+    path = tmp_path / "holiday"
+    path.mkdir()
+    for photo in photos[:3]:
+        (path / photo.name).write_bytes(photo.read_bytes())
+    (path / "notes.txt").write_text("bread, milk")
+    (path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    return path
+
+
+def call(call_program: Callable[..., Any], *arguments: object) -> Any:
+    return call_program(caption_program.main, *arguments)
+
+
+def test_good_photos_are_captioned_and_the_others_named(
+    call_program: Callable[..., Any], bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    done = call(
+        call_program, folder, "--path", bundle, "--json", tmp_path / "c.json", "--html", tmp_path / "c.html",
+        "--title", "Summer & sun",
+    )  # fmt: skip
+    assert done.status == 0
+    files = [folder / f"{number}.png" for number in range(3)]
+    expected = XGPTHubInterface.from_path(bundle).caption(files)
+    assert done.stdout == "".join(f"{file}\t{text}\n" for file, text in zip(files, expected, strict=True))
+    assert f"not read: {folder / 'notes.txt'}: not a photo" in done.stderr
+    assert f"not read: {folder / 'broken.jpg'}: " in done.stderr
+    assert json.loads((tmp_path / "c.json").read_text()) == [
+        {"file": str(file), "image_id": file.stem, "caption": text} for file, text in zip(files, expected, strict=True)
+    ]
+    page = (tmp_path / "c.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3 and "<h1>Summer &amp; sun</h1>" in page
+    assert "notes.txt: not a photo" in page and "2 files could not be read" in page and "<script" not in page
+
+
+def test_exit_status(call_program: Callable[..., Any], bundle: Path, folder: Path, tmp_path: Path) -> None:
+    strict = call(call_program, folder, "--path", bundle, "--strict")
+    assert strict.status == 1 and strict.error == "--strict: 2 of 5 files could not be read"
+    assert strict.stdout.count("\n") == 3
+    none = call(call_program, folder / "notes.txt", folder / "gone.jpg", "--path", bundle)
+    assert none.status == 1 and none.error == "none of the 2 files could be read as a photo"
+    assert f"not read: {folder / 'gone.jpg'}: no such file" in none.stderr
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert call(call_program, empty, "--path", bundle).error == f"there are no files in {empty}"
+
+
+def test_nothing_is_overwritten_unasked(
+    call_program: Callable[..., Any], bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.json").write_text("mine")
+    done = call(call_program, folder, "--path", bundle, "--json", tmp_path / "c.json")
+    assert done.status == 1 and done.stdout == "" and (tmp_path / "c.json").read_text() == "mine"
+    assert call(call_program, folder, "--path", bundle, "--json", tmp_path / "c.json", "--overwrite").status == 0
+    assert len(json.loads((tmp_path / "c.json").read_text())) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--beam", 0, "--beam must be at least 1, got 0"),
+        ("--batch-size", 0, "--batch-size must be at least 1, got 0"),
+        ("--no-repeat-ngram-size", -1, "--no-repeat-ngram-size must be at least 0, got -1"),
+        ("--detections", "boxes.json", "--detections: the model was trained on the cells of a grid"),
+    ],
+)
+def test_options_that_make_no_sense(
+    call_program: Callable[..., Any], bundle: Path, folder: Path, option: str, value: object, message: str
+) -> None:
+    done = call(call_program, folder, "--path", bundle, option, value)
+    assert done.status == 1 and done.error.startswith(message)
+
+
+def test_boxes_of_a_detector(
+    call_program: Callable[..., Any], tiny_vocabulary: Path, folder: Path, tmp_path: Path
+) -> None:
+    build(tiny_vocabulary, grid=None).save(tmp_path / "bundle")
+    without = call(call_program, folder, "--path", tmp_path / "bundle")
+    assert without.status == 1 and without.error.startswith("the model was trained on the boxes of a detector")
+    boxes = [{"image_id": n, "bbox": [2, 3, 30, 40], "category_id": 1, "score": 0.5} for n in range(3)]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    done = call(call_program, folder, "--path", tmp_path / "bundle", "--detections", tmp_path / "boxes.json")
+    assert done.status == 0 and done.stdout.count("\n") == 3
+
+
+def test_a_region_store(
+    call_program: Callable[..., Any], tiny_vocabulary: Path, write_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    build(tiny_vocabulary, extractor=False).save(tmp_path / "bundle")
+    store = write_store(tmp_path / "store", feature_dim=1280, images=[7, 5])
+    page = tmp_path / "c.html"
+    done = call(call_program, store, "--path", tmp_path / "bundle", "--json", tmp_path / "c.json", "--html", page)
+    assert done.status == 0
+    captions = json.loads((tmp_path / "c.json").read_text())
+    assert [each["image_id"] for each in captions] == ["7", "5"]
+    assert done.stdout == "".join(f"{each['image_id']}\t{each['caption']}\n" for each in captions)
+    assert page.read_text().count("<svg") == 2
+    both = call(call_program, store, store, "--path", tmp_path / "bundle")
+    assert both.status == 1 and both.error.startswith("one region store at a time")
+
+
+def test_export_says_what_a_bundle_can_do(
+    call_program: Callable[..., Any], tiny_vocabulary: Path, bundle: Path, tmp_path: Path
+) -> None:
+    done = call_program(export_program.main, bundle, "--output", tmp_path / "copy")
+    assert done.status == 0 and done.stdout.endswith("captions photos and region stores\n")
+    again = call_program(export_program.main, bundle, "--output", tmp_path / "copy")
+    assert again.status == 1 and "exists and is not empty; --overwrite" in again.error
+    assert call_program(export_program.main, bundle, "--output", tmp_path / "copy", "--overwrite").status == 0
+    for options, words in (({"extractor": False}, "captions region stores alone"), ({"grid": None}, "--detections")):
+        build(tiny_vocabulary, **options).save(tmp_path / "other")
+        assert words in call_program(export_program.main, tmp_path / "other", "--output", tmp_path / words).stdout
+    file = call_program(export_program.main, bundle, "--output", bundle / "dict.txt")
+    assert file.status == 1 and file.error.endswith("is a file; a bundle is a folder")

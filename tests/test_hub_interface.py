@@ -1,0 +1,211 @@
+"""Captions of photos by a model from a bundle or a checkpoint, against a plain search over plain batches."""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from fairseq.sequence_generator import SequenceGenerator
+
+from xgpt_fairseq.data.caption_dataset import pad_regions
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_writer import RegionWriter
+from xgpt_fairseq.data.vocabulary import Vocabulary
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.vision.extractor import RegionExtractor
+
+SIZES = {"layers": 2, "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "max_target_positions": 40}
+
+
+def draw(folder: Path) -> list[Path]:
+    """Seven photos of different colours and proportions."""
+    from PIL import Image
+
+    files = []
+    for number in range(7):
+        random = np.random.default_rng(number)
+        blocks = random.integers(0, 256, (4, 3 + number % 3, 3), dtype=np.uint8)
+        files.append(folder / f"{number}.png")
+        Image.fromarray(blocks.repeat(24, axis=0).repeat(24, axis=1)).save(files[-1])
+    return files
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return draw(tmp_path_factory.mktemp("photos"))
+
+
+TEXTS = [
+    "a red cat sits in a field.", "a green dog sleeps.", "the grey horse is standing on the table.", "a blue cat.",
+    "a grey dog is standing near an old man's house.", "a red horse sleeps in a field.", "a green cat on the table.",
+]  # fmt: skip
+
+
+def build(vocabulary: Path, *, grid: int | None = 2, extractor: bool = True, **options: object) -> XGPTHubInterface:
+    """A model that has learned one of TEXTS for each of the seven photos, so that its captions differ."""
+    extractor_of_grid = RegionExtractor(grid=2, image_size=96, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        regions = extractor_of_grid.extract([extractor_of_grid.load(photo) for photo in draw(Path(folder))])
+    images = pad_regions([each.features for each in regions], [each.boxes for each in regions])
+    opened = Vocabulary(vocabulary)
+    config = XGPTConfig(feature_dim=1280, dropout=0.0, attention_dropout=0.0, **SIZES, **options)
+    torch.manual_seed(3)
+    model = XGPTModel.build_model(config, SimpleNamespace(target_dictionary=opened.dictionary))
+    ids = [torch.tensor([*opened.encode_list(text), 2]) for text in TEXTS]
+    target = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=1)
+    previous = target.roll(1, dims=1)
+    previous[:, 0] = 2
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(100):
+        logits, _ = model(**images, prev_output_tokens=previous)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    settings = RegionExtractor(grid=grid, image_size=96, device="cpu").settings if extractor else None
+    return XGPTHubInterface(model, config, opened, extractor_settings=settings, trained_on="regions of photos (mine)")
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_vocabulary: Path) -> XGPTHubInterface:
+    return build(tiny_vocabulary)
+
+
+@pytest.fixture(scope="module")
+def bundle(captioner: XGPTHubInterface, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    captioner.save(path)
+    return path
+
+
+def plain_captions(captioner: XGPTHubInterface, photos: list[Path], beam: int) -> list[str]:
+    """One photo after the other, through fairseq's generator."""
+    dictionary = captioner.vocabulary.dictionary
+    generator = SequenceGenerator(
+        [captioner.model], dictionary, beam_size=beam, tokens_to_suppress=captioner.vocabulary.not_words
+    )
+    extractor = RegionExtractor(grid=2, image_size=96, device="cpu")
+    captions = []
+    for photo in photos:
+        [regions] = extractor.extract([extractor.load(photo)])
+        net_input = {
+            "features": torch.from_numpy(regions.features)[None],
+            "boxes": torch.from_numpy(regions.boxes)[None],
+            "padding_mask": torch.zeros(1, len(regions.boxes), dtype=torch.bool),
+        }
+        best = generator.generate([], {"net_input": net_input})[0][0]["tokens"]
+        captions.append(captioner.vocabulary.decode(dictionary.string(best)))
+    return captions
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_captions_are_those_of_a_plain_search(captioner: XGPTHubInterface, photos: list[Path], beam: int) -> None:
+    expected = plain_captions(captioner, photos, beam)
+    assert len(set(expected)) > 3
+    for batch_size in (1, 3, 100):
+        assert captioner.caption(photos, options=SearchOptions(beam=beam), batch_size=batch_size) == expected
+
+
+def test_a_bundle_says_what_the_model_says(captioner: XGPTHubInterface, bundle: Path, photos: list[Path]) -> None:
+    opened = XGPTModel.from_pretrained(str(bundle))
+    assert opened.config == captioner.config and opened.extractor_settings == captioner.extractor_settings
+    state = opened.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in captioner.model.state_dict().items())
+    assert opened.caption(photos) == captioner.caption(photos)
+    assert sorted(file.name for file in bundle.iterdir()) == [
+        "bpe.codes", "bundle.json", "dict.txt", "model.safetensors", "vocabulary.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sharing", ["enc", "enc-dec"])
+def test_every_structure_makes_a_bundle(
+    sharing: str, tiny_vocabulary: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    captioner = build(tiny_vocabulary, sharing=sharing, normalize_before=True)
+    captioner.save(tmp_path / "bundle")
+    assert XGPTHubInterface.from_path(tmp_path / "bundle").caption(photos[:2]) == captioner.caption(photos[:2])
+
+
+def test_the_search_s_options_reach_it(captioner: XGPTHubInterface, photos: list[Path]) -> None:
+    short = captioner.caption(photos, options=SearchOptions(max_len_b=3))
+    assert all(len(captioner.vocabulary.encode(caption).split()) <= 3 for caption in short)
+    for caption in captioner.caption(photos, options=SearchOptions(no_repeat_ngram_size=1)):
+        pieces = captioner.vocabulary.encode(caption).split()
+        assert len(pieces) == len(set(pieces))
+
+
+def test_a_region_store_is_captioned_as_its_photos(
+    captioner: XGPTHubInterface, photos: list[Path], tmp_path: Path, write_store
+) -> None:
+    extractor = captioner.extractor
+    with RegionWriter(tmp_path / "store", extractor.feature_dim) as writer:
+        for number, regions in enumerate(extractor.extract([extractor.load(photo) for photo in photos])):
+            writer.add(photos[number].stem, regions.features, regions.boxes, position=number + 1)
+        writer.finish()
+    found = list(captioner.caption_store(RegionStore(tmp_path / "store"), batch_size=3))
+    assert found == list(zip((photo.stem for photo in photos), captioner.caption(photos), strict=True))
+    narrow = RegionStore(write_store(tmp_path / "narrow", feature_dim=8))
+    with pytest.raises(DataError, match=r"narrow has features of width 8, the model was trained on width 1280 \(reg"):
+        captioner.caption_store(narrow)
+
+
+def test_boxes_of_a_detector(tiny_vocabulary: Path, photos: list[Path]) -> None:
+    captioner = build(tiny_vocabulary, grid=None)
+    boxes = [np.array([[0.1, 0.1, 0.6, 0.7], [0.5, 0.2, 0.9, 0.9]][: 1 + n % 2]) for n in range(len(photos))]
+    together = captioner.caption(photos, boxes=boxes)
+    assert together == [captioner.caption([p], boxes=[b])[0] for p, b in zip(photos, boxes, strict=True)]
+    with pytest.raises(DataError, match="boxes of a detector are needed"):
+        captioner.caption(photos)
+
+
+def test_a_model_of_other_regions_captions_no_photos(tiny_vocabulary: Path, photos: list[Path], tmp_path: Path) -> None:
+    captioner = build(tiny_vocabulary, extractor=False)
+    captioner.save(tmp_path / "bundle")
+    with pytest.raises(DataError, match=r"trained on regions of photos \(mine\), which cannot be made from photos"):
+        XGPTHubInterface.from_path(tmp_path / "bundle").caption(photos)
+
+
+def test_what_is_wrong_with_a_bundle_is_said(captioner: XGPTHubInterface, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is not a bundle.*xgpt-export"):
+        XGPTHubInterface.from_path(tmp_path)
+    captioner.save(tmp_path / "bundle")
+    with pytest.raises(DataError, match="is a bundle, which has all it needs"):
+        XGPTHubInterface.from_path(tmp_path / "bundle", data=tmp_path)
+    weights = tmp_path / "bundle" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"model.safetensors is damaged or cut short"):
+        XGPTHubInterface.from_path(tmp_path / "bundle")
+    weights.unlink()
+    with pytest.raises(DataError, match=r"model.safetensors is missing; export the model again"):
+        XGPTHubInterface.from_path(tmp_path / "bundle")
+    description = tmp_path / "bundle" / "bundle.json"
+    description.write_text(description.read_text().replace('"layers"', '"leaders"'))
+    with pytest.raises(DataError, match=r"bundle.json is damaged: .*leaders"):
+        XGPTHubInterface.from_path(tmp_path / "bundle")
+
+
+def test_a_checkpoint_needs_its_configuration_and_images(
+    captioner: XGPTHubInterface, tiny_data: Path, tmp_path: Path
+) -> None:
+    state = captioner.model.state_dict()
+    torch.save({"model": state}, tmp_path / "bare.pt")
+    with pytest.raises(DataError, match="has no configuration of its model"):
+        XGPTHubInterface.from_path(tmp_path / "bare.pt")
+    cfg = {"model": Namespace(**SIZES), "task": {}}
+    torch.save({"model": state, "cfg": cfg}, tmp_path / "homeless.pt")
+    with pytest.raises(DataError, match="does not say which data it was trained on"):
+        XGPTHubInterface.from_path(tmp_path / "homeless.pt")
+    text = {name: tensor for name, tensor in state.items() if "region" not in name}
+    torch.save({"model": text, "cfg": cfg}, tmp_path / "text.pt")
+    with pytest.raises(DataError, match="is a model of text alone"):
+        XGPTHubInterface.from_path(tmp_path / "text.pt", data=tiny_data)
+    with pytest.raises(DataError, match=r"missing\.pt does not exist"):
+        XGPTModel.from_pretrained(str(tmp_path), "missing.pt")

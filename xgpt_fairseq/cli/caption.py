@@ -1,0 +1,203 @@
+"""`xgpt-caption`: captions of photos, folders of photos, or the images of a region store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.data.image_id import canonical_image_id
+from xgpt_fairseq.data.region_store import MAX_REGIONS, RegionStore
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import check_writable, write_json, written_aside
+from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, SearchOptions, XGPTHubInterface
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.vision.detections import Detections
+
+LOADERS = 4  # threads that decode photos; more are waiting for the backbone
+
+_EXAMPLE = """\
+Each caption is a line: file (or image id), tab, caption. Files that cannot be read as photos are named on standard
+error; the exit status is 1 only if there was none that could (or any that could not, with --strict).
+
+example:
+  xgpt-caption photos holiday.jpg --path bundle --json captions.json --html captions.html
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: caption(_parser().parse_args(arguments)))
+
+
+def caption(args: argparse.Namespace) -> None:
+    """Caption, print, and write the files that were asked for."""
+    for output in (args.json, args.html):
+        if output is not None:
+            check_writable(output, overwrite=args.overwrite)
+    for name in ("beam", "batch_size", "max_len", "no_repeat_ngram_size"):
+        least = 0 if name == "no_repeat_ngram_size" else 1
+        if getattr(args, name) < least:
+            raise DataError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    captioner = XGPTHubInterface.from_path(args.path, data=args.data).to(device)
+    options = SearchOptions(
+        beam=args.beam,
+        lenpen=args.lenpen,
+        max_len_b=args.max_len,
+        no_repeat_ngram_size=args.no_repeat_ngram_size,
+    )
+    if any((path / "store.json").is_file() for path in args.photos):
+        _caption_store(args, captioner, options)
+    else:
+        _caption_photos(args, captioner, options)
+
+
+def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
+    if len(args.photos) > 1:
+        raise DataError(f"one region store at a time: {', '.join(map(str, args.photos))}")
+    if args.detections:
+        raise DataError("--detections is for photos; a region store has its regions")
+    store = RegionStore(args.photos[0])
+    captions: list[tuple[str, str]] = []
+    found = captioner.caption_store(store, options, args.batch_size)
+    for image_id, text in tqdm(found, total=len(store), unit=" images", disable=None):
+        captions.append((image_id, text))
+        tqdm.write(f"{image_id}\t{text}", file=sys.stdout)
+    if args.json is not None:
+        _write_json(args.json, [{"image_id": image_id, "caption": text} for image_id, text in captions])
+    if args.html is not None:
+        from xgpt_fairseq.evaluation.caption_page import CaptionedPicture, draw_captions
+        from xgpt_fairseq.evaluation.gallery import picture
+
+        cards = [CaptionedPicture(name, picture(name, None, store, overlay=False), text) for name, text in captions]
+        _write_page(args.html, draw_captions(cards, title=args.title))
+
+
+def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
+    from xgpt_fairseq.vision.photos import find_photos
+
+    files = find_photos(args.photos)
+    if not files:
+        raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
+    needed = captioner.extractor.grid is None
+    if needed != (args.detections is not None):
+        raise DataError(
+            "the model was trained on the boxes of a detector: give those of the photos, --detections results.json"
+            if needed
+            else "--detections: the model was trained on the cells of a grid, not on the boxes of a detector"
+        )
+    detections = _read_detections(args.detections, files) if needed else None
+    captions: list[tuple[Path, str]] = []
+    unreadable: list[tuple[str, str]] = []
+    with tqdm(total=len(files), unit=" photos", disable=None) as bar:
+
+        def missed(file: Path, reason: str) -> None:
+            unreadable.append((str(file), reason))
+            bar.write(f"not read: {file}: {reason}", file=sys.stderr)
+            bar.update()
+
+        photos = _load(captioner, files, detections, missed)
+        for file, text in captioner.caption_loaded(photos, options=options, batch_size=args.batch_size):
+            captions.append((file, text))
+            bar.write(f"{file}\t{text}", file=sys.stdout)
+            bar.update()
+    if args.json is not None:
+        named = [{"file": str(file), "image_id": canonical_image_id(file.name), "caption": c} for file, c in captions]
+        _write_json(args.json, named)
+    if args.html is not None and captions:
+        from xgpt_fairseq.evaluation.caption_page import CaptionedPicture, draw_captions
+        from xgpt_fairseq.evaluation.gallery import picture_of_photo
+
+        cards = [CaptionedPicture(str(file), picture_of_photo(file), text) for file, text in captions]
+        _write_page(args.html, draw_captions(cards, title=args.title, unreadable=unreadable))
+    if not captions:
+        raise DataError(f"none of the {len(files)} files could be read as a photo")
+    if args.strict and unreadable:
+        raise DataError(f"--strict: {len(unreadable)} of {len(files)} files could not be read")
+
+
+def _load(
+    captioner: XGPTHubInterface,
+    files: Sequence[Path],
+    detections: Detections | None,
+    missed: Callable[[Path, str], None],
+) -> Iterator[LoadedPhoto[Path]]:
+    """Read photos, some ahead of those that are captioned; tell *missed* of those that are none."""
+    from xgpt_fairseq.vision.photos import Photo, PhotoError
+
+    def load(file: Path) -> Photo | PhotoError:
+        try:
+            return captioner.extractor.load(file)
+        except PhotoError as error:
+            return error
+
+    with ThreadPoolExecutor(LOADERS) as pool:
+        rest = iter(files)
+        waiting = deque((file, pool.submit(load, file)) for file in islice(rest, CHUNK))
+        while waiting:
+            file, future = waiting.popleft()
+            for following in islice(rest, 1):
+                waiting.append((following, pool.submit(load, following)))
+            photo = future.result()
+            if isinstance(photo, PhotoError):
+                missed(file, photo.reason)
+                continue
+            boxes = None if detections is None else detections.normalised(canonical_image_id(file.name), photo.size)
+            yield file, photo, boxes
+
+
+def _read_detections(path: Path, files: Sequence[Path]) -> Detections:
+    from xgpt_fairseq.vision.detections import Detections
+
+    return Detections(path, {canonical_image_id(file.name) for file in files}, MAX_REGIONS - 1)
+
+
+def _write_json(path: Path, value: list[dict[str, str]]) -> None:
+    write_json(path, value)
+
+
+def _write_page(path: Path, page: str) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(page, encoding="utf-8", errors="replace")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xgpt-caption", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "photos", type=Path, nargs="+", metavar="PHOTO", help="photos, folders of photos, or a region store"
+    )
+    parser.add_argument(
+        "--path", type=Path, required=True, metavar="BUNDLE", help="what xgpt-export wrote, or a checkpoint"
+    )
+    parser.add_argument("--data", type=Path, help="data directory of a checkpoint [the one it was trained on]")
+    parser.add_argument(
+        "--detections", type=Path, metavar="JSON", help="boxes of the photos, for a model that was trained on such"
+    )
+    parser.add_argument("--beam", type=int, default=2, help="beam of the search (%(default)s)")
+    parser.add_argument("--lenpen", type=float, default=1.0, help="> 1: longer captions, < 1: shorter (%(default)s)")
+    parser.add_argument("--max-len", type=int, default=60, help="longest caption in tokens (%(default)s)")
+    parser.add_argument("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="no N words twice in a row")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images decoded at once (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the images with their captions")
+    parser.add_argument("--title", default="Captions", help="of the page")
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of --json and --html")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

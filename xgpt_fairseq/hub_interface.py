@@ -1,0 +1,310 @@
+"""A trained model that captions photos: fairseq's hub interface, and the bundle that `xgpt-export` writes.
+
+    from xgpt_fairseq.models.xgpt import XGPTModel
+
+    model = XGPTModel.from_pretrained("bundle")
+    model.caption(["photo.jpg", "another.jpg"])          # ["a man rides a horse.", …]
+
+A bundle is a folder with all that captioning needs, and nothing that training needs:
+
+    bundle.json          format version; the model's structure and sizes; how regions are made from photos
+    model.safetensors    the parameters
+    dict.txt, vocabulary.json, bpe.codes or bpe.model
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from fairseq.sequence_generator import SequenceGenerator
+from torch import Tensor, nn
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.data.caption_dataset import pad_regions
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.vocabulary import FILES, Vocabulary
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import folder_written_aside, read_description, write_json
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.workarounds import RepeatBlock
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.vision.extractor import RegionExtractor
+    from xgpt_fairseq.vision.photos import Photo
+
+BUNDLE_VERSION = 1
+WEIGHTS = "model.safetensors"
+
+Key = TypeVar("Key")
+Boxes = npt.NDArray[np.floating[Any]]
+LoadedPhoto = tuple[Key, "Photo", Boxes | None]
+
+# Photos that are decoded and have their regions extracted together.
+CHUNK = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """How captions are searched: fairseq's options of the same names. Beam 2 is the paper's (section 5.3)."""
+
+    beam: int = 2
+    lenpen: float = 1.0
+    max_len_b: int = 200
+    min_len: int = 1
+    no_repeat_ngram_size: int = 0
+
+
+class XGPTHubInterface(nn.Module):
+    """A model, its vocabulary, and how regions are made from photos.
+
+    Args:
+        model: the trained model.
+        config: what it was built from.
+        vocabulary: its vocabulary.
+        extractor_settings: those of the region extractor (`RegionExtractor.settings`) that made the regions it was
+            trained on; None: they are of another origin, and it captions regions alone.
+        trained_on: that origin in words, for error messages.
+    """
+
+    def __init__(
+        self,
+        model: XGPTModel,
+        config: XGPTConfig,
+        vocabulary: Vocabulary,
+        *,
+        extractor_settings: Mapping[str, Any] | None,
+        trained_on: str,
+    ) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.extractor_settings = extractor_settings
+        self.trained_on = trained_on
+
+    @classmethod
+    def from_path(cls, path: Path | str, *, data: Path | str | None = None) -> XGPTHubInterface:
+        """Open a bundle, or a checkpoint with its data directory.
+
+        Args:
+            path: a folder that `xgpt-export` wrote, or a checkpoint.
+            data: the data directory of a checkpoint; None: the one that it was trained on.
+
+        Raises:
+            DataError: neither of the two, or damaged.
+        """
+        path = Path(path)
+        if path.is_dir():
+            if data is not None:
+                raise DataError(f"{path} is a bundle, which has all it needs: a data directory is for checkpoints")
+            return cls._from_bundle(path)
+        return cls._from_checkpoint(path, data)
+
+    @classmethod
+    def _from_bundle(cls, path: Path) -> XGPTHubInterface:
+        file = path / "bundle.json"
+        value = read_description(file, what="a bundle", made_by="xgpt-export", newest=BUNDLE_VERSION)
+        vocabulary = Vocabulary(path)
+        try:
+            config = XGPTConfig(**value["model"])
+            extractor_settings, trained_on = value["extractor"], value["trained_on"]
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{file} is damaged: {error}") from None
+        model = _build(config, vocabulary)
+        weights = path / WEIGHTS
+        safetensors = _safetensors()
+        try:
+            state = safetensors.load_file(weights)
+        except FileNotFoundError:
+            raise DataError(f"{weights} is missing; export the model again") from None
+        except Exception as error:  # bytes that are damaged
+            raise DataError(f"{weights} is damaged or cut short: {error}") from None
+        model.load_state_dict(state)
+        return cls(model, config, vocabulary, extractor_settings=extractor_settings, trained_on=trained_on)
+
+    @classmethod
+    def _from_checkpoint(cls, path: Path, data: Path | str | None) -> XGPTHubInterface:
+        state = load_checkpoint(path)
+        cfg = state.get("cfg") or {}
+        given, task = cfg.get("model"), cfg.get("task") or {}
+        if given is None:
+            raise DataError(f"{path} has no configuration of its model: it is no checkpoint of fairseq-train")
+        values = vars(given) if not isinstance(given, Mapping) else given
+        names = {field.name for field in dataclasses.fields(XGPTConfig)}
+        config = XGPTConfig(**{name: value for name, value in values.items() if name in names})
+        if data is None and "data" not in task:
+            raise DataError(f"{path} does not say which data it was trained on: name the data directory")
+        directory = DataDirectory(data if data is not None else task["data"])
+        source = directory.regions.source
+        extractor = source.get("extractor")
+        embedding = state["model"].get("encoder.regions.embedding.project.weight")  # (H, D + 5)
+        if embedding is None:
+            raise DataError(f"{path} is a model of text alone; it has to be trained with images before it captions")
+        config.feature_dim = embedding.size(1) - 5
+        model = _build(config, directory.vocabulary)
+        model.load_state_dict(state["model"])
+        name = Path(source.get("path", directory.regions_path)).name
+        trained_on = f"regions of {source.get('format', 'an unknown format')} ({name})"
+        return cls(model, config, directory.vocabulary, extractor_settings=extractor, trained_on=trained_on)
+
+    def save(self, output: Path) -> None:
+        """Write a bundle: aside first, so that *output* is whole or not there.
+
+        Raises:
+            DataError: safetensors is not installed.
+        """
+        safetensors = _safetensors()
+        fields = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(XGPTConfig)}
+        model = {name: str(v) if isinstance(v, str) else v for name, v in fields.items() if not name.startswith("_")}
+        value = {
+            "version": BUNDLE_VERSION,
+            "model": model,
+            "extractor": self.extractor_settings,
+            "trained_on": self.trained_on,
+        }
+        state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        with folder_written_aside(output, last="bundle.json", files=[*FILES, WEIGHTS, "bundle.json"]) as aside:
+            (aside / WEIGHTS).write_bytes(safetensors.save(state))
+            self.vocabulary.copy_to(aside)
+            write_json(aside / "bundle.json", value)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; `.to(device)` moves it."""
+        return self.model.dictionary_digest.device
+
+    @cached_property
+    def extractor(self) -> RegionExtractor:
+        """Makes the regions of photos as those that the model was trained on.
+
+        Raises:
+            DataError: it was trained on regions of another origin; or the extra `photos` is not installed.
+        """
+        if self.extractor_settings is None:
+            raise DataError(
+                f"the model was trained on {self.trained_on}, which cannot be made from photos here: give a region "
+                "store of the same features, or train on regions of preprocess/extract_regions.py"
+            )
+        from xgpt_fairseq.vision.extractor import RegionExtractor
+
+        return RegionExtractor.from_settings(self.extractor_settings, device=str(self.device))
+
+    def caption(
+        self,
+        photos: Sequence[Path | str],
+        *,
+        boxes: Sequence[Boxes] | None = None,
+        options: SearchOptions | None = None,
+        batch_size: int = 32,
+    ) -> list[str]:
+        """Caption photos.
+
+        Args:
+            photos: their files.
+            boxes: for a model that was trained on boxes of a detector, those of each photo: (n, 4) x1 y1 x2 y2 in 0..1.
+            options: of the search.
+            batch_size: photos that are decoded together.
+
+        Returns:
+            list: a caption for each photo.
+
+        Raises:
+            PhotoError: a file cannot be read as a photo.
+            DataError: the model needs boxes that are not given; or see `extractor`.
+        """
+        given = boxes if boxes is not None else [None] * len(photos)
+        loaded = (
+            (None, self.extractor.load(Path(photo)), corners) for photo, corners in zip(photos, given, strict=True)
+        )
+        return [caption for _, caption in self.caption_loaded(loaded, options=options, batch_size=batch_size)]
+
+    def caption_loaded(
+        self, photos: Iterable[LoadedPhoto[Key]], *, options: SearchOptions | None = None, batch_size: int = 32
+    ) -> Iterator[tuple[Key, str]]:
+        """Caption photos as they come.
+
+        Args:
+            photos: of each, what to call it, itself, and its boxes or None; see `caption`.
+
+        Yields:
+            tuple: what it is called, and its caption; in order.
+        """
+
+        def regions() -> Iterator[tuple[Key, Any, Any]]:
+            stream = iter(photos)
+            while chunk := list(islice(stream, CHUNK)):
+                boxes = [corners for *_, corners in chunk if corners is not None]
+                found = self.extractor.extract([photo for _, photo, _ in chunk], boxes or None)
+                for (key, *_), each in zip(chunk, found, strict=True):
+                    yield key, each.features, each.boxes
+
+        return self._caption(regions(), options, batch_size)
+
+    def caption_store(
+        self, store: RegionStore, options: SearchOptions | None = None, batch_size: int = 32
+    ) -> Iterator[tuple[str, str]]:
+        """Caption the images of a region store, in its order: (image id, caption).
+
+        Raises:
+            DataError: its features have another width than the model's.
+        """
+        if store.feature_dim != self.config.feature_dim:
+            raise DataError(
+                f"the region store {store.path} has features of width {store.feature_dim}, the model was trained on "
+                f"width {self.config.feature_dim} ({self.trained_on})"
+            )
+        images = ((store.image_id(row), store.features(row), store.boxes(row)) for row in range(len(store)))
+        return self._caption(images, options, batch_size)
+
+    @torch.inference_mode()
+    def _caption(
+        self, images: Iterable[tuple[Key, Any, Any]], options: SearchOptions | None, batch_size: int
+    ) -> Iterator[tuple[Key, str]]:
+        """(name, features (n, D), boxes (n, 4)) → (name, caption)."""
+        generator = self._generator(options or SearchOptions())
+        stream = iter(images)
+        while batch := list(islice(stream, batch_size)):
+            net_input = pad_regions([features for _, features, _ in batch], [boxes for *_, boxes in batch])
+            net_input = {name: tensor.to(self.device) for name, tensor in net_input.items()}
+            for (name, *_), hypotheses in zip(batch, generator.generate([], {"net_input": net_input}), strict=True):
+                yield name, self._to_text(hypotheses[0]["tokens"])
+
+    def _generator(self, options: SearchOptions) -> SequenceGenerator:
+        generator = SequenceGenerator(
+            [self.model],
+            self.vocabulary.dictionary,
+            beam_size=options.beam,
+            len_penalty=options.lenpen,
+            max_len_b=options.max_len_b,
+            min_len=options.min_len,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
+            tokens_to_suppress=self.vocabulary.not_words,
+        )
+        if options.no_repeat_ngram_size:
+            generator.repeat_ngram_blocker = RepeatBlock(options.no_repeat_ngram_size)
+        return generator
+
+    def _to_text(self, tokens: Tensor) -> str:
+        return self.vocabulary.decode(self.vocabulary.dictionary.string(tokens.int().cpu()))
+
+
+def _build(config: XGPTConfig, vocabulary: Vocabulary) -> XGPTModel:
+    return XGPTModel.build_model(config, SimpleNamespace(target_dictionary=vocabulary.dictionary))
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise DataError('bundles need the package safetensors: pip install "xgpt-fairseq[bundle]"') from None
+    return safetensors.torch
