@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
 from programs import ROOT, SMALL, run
 
 from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import STRUCTURES
 
@@ -180,6 +181,23 @@ def test_a_failing_stage_names_its_log(call_program, tmp_path: Path) -> None:
         f"1 of the stages failed; the first: seed 1, out_of_domain-ic: 2_out_of_domain.sh failed; see {log}"
     )
     assert "is not a data directory" in log.read_text()
+
+
+def test_the_demo_draws_the_quickstart_s_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny = {
+        "WORK": str(tmp_path), "TEXT_LINES": "200", "SYMBOLS": "60", "VALID_LINES": "20",
+        "SCENES": "--web-train 8 --web-val 2 --train 4 --val 2 --test 2 --unseen 2",
+    }  # fmt: skip
+    for name, value in tiny.items():
+        monkeypatch.setenv(name, value)
+    folder = ablations.draw_scenes()
+    assert folder == tmp_path and not (tmp_path / "checkpoints").exists()
+    assert DataDirectory(folder / "captions").regions.feature_dim == DataDirectory(folder / "web").regions.feature_dim
+    monkeypatch.setenv("SCENES", "--no-such-option")  # they are there, and not drawn again
+    assert ablations.draw_scenes() == folder
+    monkeypatch.setenv("WORK", str(tmp_path / "other"))
+    with pytest.raises(DataError, match="the quickstart's scenes could not be made"):
+        ablations.draw_scenes()
 
 
 # tiny sizes, given as a user gives arguments to every training
