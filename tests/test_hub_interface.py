@@ -19,6 +19,7 @@ from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.precision import cpu_has_bfloat16
 from xgpt_fairseq.vision.extractor import RegionExtractor
 
 SIZES = {"layers": 2, "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "max_target_positions": 40}
@@ -139,6 +140,12 @@ def test_the_search_s_options_reach_it(captioner: XGPTHubInterface, photos: list
     for caption in captioner.caption(photos, options=SearchOptions(no_repeat_ngram_size=1)):
         pieces = captioner.vocabulary.encode(caption).split()
         assert len(pieces) == len(set(pieces))
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no bfloat16 arithmetic")
+def test_captions_in_bfloat16(captioner: XGPTHubInterface, photos: list[Path]) -> None:
+    exact, rounded = captioner.caption(photos), captioner.caption(photos, options=SearchOptions(cpu_bf16=True))
+    assert sum(a == b for a, b in zip(exact, rounded, strict=True)) >= 5
 
 
 def test_a_region_store_is_captioned_as_its_photos(

@@ -36,6 +36,7 @@ from xgpt_fairseq.data.vocabulary import FILES, Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import folder_written_aside, read_description, write_json
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.workarounds import RepeatBlock
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class SearchOptions:
     max_len_b: int = 200
     min_len: int = 1
     no_repeat_ngram_size: int = 0
+    cpu_bf16: bool = False
 
 
 class XGPTHubInterface(nn.Module):
@@ -271,12 +273,17 @@ class XGPTHubInterface(nn.Module):
         self, images: Iterable[tuple[Key, Any, Any]], options: SearchOptions | None, batch_size: int
     ) -> Iterator[tuple[Key, str]]:
         """(name, features (n, D), boxes (n, 4)) → (name, caption)."""
-        generator = self._generator(options or SearchOptions())
+        options = options or SearchOptions()
+        if options.cpu_bf16:
+            check_cpu_bfloat16()
+        generator = self._generator(options)
         stream = iter(images)
         while batch := list(islice(stream, batch_size)):
             net_input = pad_regions([features for _, features, _ in batch], [boxes for *_, boxes in batch])
             net_input = {name: tensor.to(self.device) for name, tensor in net_input.items()}
-            for (name, *_), hypotheses in zip(batch, generator.generate([], {"net_input": net_input}), strict=True):
+            with autocast(options.cpu_bf16):
+                found = generator.generate([], {"net_input": net_input})
+            for (name, *_), hypotheses in zip(batch, found, strict=True):
                 yield name, self._to_text(hypotheses[0]["tokens"])
 
     def _generator(self, options: SearchOptions) -> SequenceGenerator:

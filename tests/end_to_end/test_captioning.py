@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from programs import PLUGIN, ROOT, SMALL, generate, generated, logged, preprocess, run, train
 
 from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.precision import cpu_has_bfloat16
 
 
 @pytest.fixture(scope="module")
@@ -306,3 +307,17 @@ def test_twenty_photos_are_memorised(coco_mini, tmp_path):
     captions = [hypotheses[0] for _, hypotheses in sorted(generated(tmp_path, "train").items())]
     words = [" ".join(image["sentences"][0]["raw"].lower().split()) for image in images]
     assert captions == words
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no bfloat16 arithmetic")
+def test_bfloat16_on_a_cpu(tiny_data, tmp_path):
+    log = train(
+        tiny_data, tmp_path / "run", "--cpu-bf16", "--max-epoch", "6", "--eval-captions", "--no-epoch-checkpoints"
+    ).stdout  # fmt: skip
+    losses = logged(log, "nll_loss", "train")
+    assert losses[-1] < losses[0] and logged(log, "cider", "valid")
+    exact = train(tiny_data, tmp_path / "exact", "--max-epoch", "6", "--no-epoch-checkpoints").stdout
+    assert losses == pytest.approx(logged(exact, "nll_loss", "train"), rel=0.03)
+    assert losses != logged(exact, "nll_loss", "train")
+    generate(tiny_data, tmp_path / "run" / "checkpoint_last.pt", tmp_path, "--beam", "2", "--cpu-bf16")
+    assert all(caption for (caption, *_) in generated(tmp_path).values())

@@ -55,6 +55,7 @@ def caption(args: argparse.Namespace) -> None:
         lenpen=args.lenpen,
         max_len_b=args.max_len,
         no_repeat_ngram_size=args.no_repeat_ngram_size,
+        cpu_bf16=args.cpu_bf16,
     )
     if any((path / "store.json").is_file() for path in args.photos):
         _caption_store(args, captioner, options)
@@ -191,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="no N words twice in a row")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images decoded at once (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
+    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the images with their captions")
     parser.add_argument("--title", default="Captions", help="of the page")

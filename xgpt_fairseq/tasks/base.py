@@ -17,6 +17,7 @@ from xgpt_fairseq.data.turns import take_turns
 from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, build_objectives
+from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.workarounds import load_checkpoints_on_all_ranks
 
 SCHEDULE = ChoiceEnum(["turns", "joint"])
@@ -25,6 +26,11 @@ SCHEDULE = ChoiceEnum(["turns", "joint"])
 @dataclass
 class XGPTTaskConfig(FairseqDataclass):
     data: str = field(default=MISSING, metadata={"help": "data directory (see preprocess/)"})
+    cpu_bf16: bool = field(
+        default=False,
+        metadata={"help": "on a CPU with bfloat16 arithmetic, multiply matrices in it; weights, softmax and loss stay "
+                  "float32 (on GPUs: --bf16, --fp16 or --amp)"},
+    )  # fmt: skip
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
@@ -74,6 +80,8 @@ class XGPTTask(FairseqTask):
         self.objective_weights = objective_weights
         self.objectives = build_objectives(objective_weights, vocabulary.dictionary, options)
         self.joint = joint
+        if cfg.cpu_bf16:
+            check_cpu_bfloat16()
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "XGPTTask":
@@ -196,6 +204,16 @@ class XGPTTask(FairseqTask):
                 "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
                 "reaches all parameters"
             )
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's step, in the precision that was asked for."""
+        with autocast(self.cfg.cpu_bf16):
+            return super().train_step(*args, **kwargs)
+
+    def valid_step(self, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's step, in the precision that was asked for."""
+        with autocast(self.cfg.cpu_bf16):
+            return super().valid_step(*args, **kwargs)
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """Step with a gradient of 0, not none, where the update's objective did not reach a parameter.

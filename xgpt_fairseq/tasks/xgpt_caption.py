@@ -17,6 +17,7 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.online import SUMS, OnlineScorer
 from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
+from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.tasks.base import XGPTTask, XGPTTaskConfig
 from xgpt_fairseq.workarounds import RepeatBlock, sample_for_search
 
@@ -157,7 +158,10 @@ class XGPTCaptionTask(XGPTTask):
     ) -> Any:
         """Search captions for a batch of images: for each image its hypotheses, best first."""
         sample = sample_for_search(sample, generator)
-        return super().inference_step(generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints)
+        with autocast(self.cfg.cpu_bf16):
+            return super().inference_step(
+                generator, models, sample, prefix_tokens=prefix_tokens, constraints=constraints
+            )
 
     def build_tokenizer(self, args: Any) -> Any:
         """None unless one is named: the vocabulary undoes tokenization together with BPE."""
@@ -181,7 +185,7 @@ class XGPTCaptionTask(XGPTTask):
             raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the subset that trains")
         net_input = sample["parts"][0]["net_input"] if sample["objective"] == "joint" else sample["net_input"]
         images = {name: net_input[name] for name in ("features", "boxes", "padding_mask")}
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self.cfg.cpu_bf16):
             hypotheses = self._greedy.generate([], {"net_input": images})
         captions = [self.to_text(hypothesis[0]["tokens"]) for hypothesis in hypotheses]
         return scorer.add(sample["id"].tolist(), captions)
