@@ -138,10 +138,11 @@ def word_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> Obje
         target: (M,) the right tokens.
         label_smoothing: weight of the uniform distribution over all V words in the target.
     """
-    logits = logits.float()
-    nll = F.cross_entropy(logits, target, reduction="sum")
+    log_probabilities = F.log_softmax(logits.float(), dim=-1)  # (M, V), once for both
+    nll = F.nll_loss(log_probabilities, target, reduction="sum")
     loss = nll
     if label_smoothing > 0:
-        loss = F.cross_entropy(logits, target, reduction="sum", label_smoothing=label_smoothing)
+        uniform = -log_probabilities.sum() / logits.size(-1)
+        loss = (1 - label_smoothing) * nll + label_smoothing * uniform
     correct = (logits.detach().argmax(dim=-1) == target).sum()
     return ObjectiveLoss(loss=loss, plain=nll.detach(), predictions=target.numel(), correct=correct)
