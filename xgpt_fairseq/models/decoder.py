@@ -120,7 +120,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
     ) -> Tensor:
         for number, layer in enumerate(self.layers):
             cache = None if incremental_state is None else incremental_state.setdefault(f"layer{number}", {})
-            x = layer.decode(x, images, number, cache)  # type: ignore[operator]
+            x = self.shared.run(layer.decode, x, images, number, cache)
         return self.final_norm(x)
 
     def reorder_incremental_state(

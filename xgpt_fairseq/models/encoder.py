@@ -8,6 +8,7 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xgpt_fairseq.models.alignment import Alignment
 from xgpt_fairseq.models.layers import EncoderStates, JointLayer, TransformerLayer
@@ -38,6 +39,7 @@ class XGPTEncoder(FairseqEncoder):
         normalize_before: bool,
         normalize_regions: bool,
         segment_embedding: bool,
+        checkpoint_activations: bool,
     ) -> None:
         super().__init__(dictionary)
         self.text = TextEmbedding(
@@ -72,6 +74,7 @@ class XGPTEncoder(FairseqEncoder):
             attention_dropout=attention_dropout,
             normalize_before=normalize_before,
         )
+        self.checkpoint_activations = checkpoint_activations
         self.keeps_keys_values = issubclass(layer, JointLayer)  # its decoder reads them
 
     def segment(self, index: int) -> Tensor | None:
@@ -123,6 +126,12 @@ class XGPTEncoder(FairseqEncoder):
             mask = torch.cat([region_mask, mask], dim=-1)
         return self._encode(x, mask)
 
+    def run(self, part: Any, *inputs: Any) -> Any:
+        """part(*inputs); in training with --checkpoint-activations, all between is computed again when it is needed."""
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False)
+        return part(*inputs)
+
     def _embed_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         positions = torch.arange(tokens.size(1), device=tokens.device)
         return self.text(tokens, positions, self.segment(0)), tokens.ne(self.padding_idx)[:, None, None, :]
@@ -134,7 +143,7 @@ class XGPTEncoder(FairseqEncoder):
     def _encode(self, x: Tensor, mask: Tensor, image_index: Tensor | None = None) -> dict[str, Any]:
         kept = []
         for layer in self.layers:
-            x, keys_values = layer.encode(x, mask)  # type: ignore[operator]  # a ModuleList forgets its modules' class
+            x, keys_values = self.run(layer.encode, x, mask)
             if self.keeps_keys_values:
                 kept.append(keys_values)
         return {"images": EncoderStates(self.final_norm(x), mask, image_index, tuple(kept)), "rows": x.size(0)}

@@ -84,6 +84,11 @@ class XGPTConfig(FairseqDataclass):
     normalize_before: bool = field(
         default=False, metadata={"help": "LayerNorm before each sublayer instead of after it"}
     )
+    checkpoint_activations: bool = field(
+        default=False,
+        metadata={"help": "keep only each layer's input for the backward pass and compute the rest again: less memory, "
+                  "a third more time"},
+    )  # fmt: skip
 
 
 def apply_architecture(name: str, cfg: Namespace | FairseqDataclass) -> None:
@@ -165,6 +170,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
             max_positions=cfg.max_target_positions,
             normalize_regions=cfg.normalize_regions,
             segment_embedding=not cfg.no_segment_embedding,
+            checkpoint_activations=cfg.checkpoint_activations,
             **sizes,
         )
         region_output_dim = cfg.feature_dim if cfg.tifg_target == "feature" else cfg.hidden_size
