@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from caption_readers import fairseq_split, read_captions
+from caption_options import parse_files
+from caption_readers import CaptionOptions, fairseq_split, read_captions
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.image_id import canonical_image_id
@@ -79,9 +80,11 @@ def read_ids(path: Path) -> set[str]:
     return ids - {""}
 
 
-def caption_file_ids(path: Path, splits: Sequence[str]) -> set[str]:
-    """The ids of the images in a caption file, of all *splits* if none is named."""
-    images = list(read_captions(path, "auto"))
+def caption_file_ids(path: Path, splits: Sequence[str], split_of_file: str | None) -> set[str]:
+    """The ids of the images in a caption file, of all *splits* if none is named. Only then must they have a split."""
+    named = {path: split_of_file} if split_of_file else {}
+    options = CaptionOptions(named_splits=named, unknown_split=None if splits else "unknown")
+    images = list(read_captions(path, "auto", options))
     found = {image.split for image in images}
     for split in splits:
         if split not in found:
@@ -92,9 +95,11 @@ def caption_file_ids(path: Path, splits: Sequence[str]) -> set[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="TEXT", help="text file to write")
-    files: dict[str, Any] = {"nargs": "+", "type": Path, "action": "extend", "default": []}
-    parser.add_argument("--exclude-ids", **files, metavar="FILE", help="images to leave out, an id a line")
-    parser.add_argument("--exclude", **files, metavar="CAPTIONS", help="caption files whose images to leave out")
+    files: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    parser.add_argument("--exclude-ids", **files, type=Path, metavar="FILE", help="images to leave out, an id a line")
+    parser.add_argument(
+        "--exclude", **files, metavar="[SPLIT=]CAPTIONS", help="caption files whose images to leave out"
+    )
     parser.add_argument(
         "--exclude-splits", default="", metavar="val,test", help="leave out these splits of --exclude only, not all"
     )
@@ -118,7 +123,8 @@ def main() -> None:
         raise DataError("--exclude-splits speaks of caption files: name them by --exclude")
     splits = [fairseq_split(split) for split in args.exclude_splits.split(",") if split]
     named = {path: read_ids(path) for path in args.exclude_ids}
-    named |= {path: caption_file_ids(path, splits) for path in args.exclude}
+    caption_files, splits_of_files = parse_files(args.exclude)
+    named |= {path: caption_file_ids(path, splits, splits_of_files.get(path)) for path in caption_files}
 
     captions = read_coco(jar_path())
     images = set(captions.image_ids)

@@ -2,10 +2,12 @@
 """Learn a vocabulary (BPE and fairseq dictionary) from text, for all stages of training.
 
 Inputs are plain text files (UTF-8, one sentence a line; .gz, .bz2, .xz; - for the standard input), or caption files
-that prepare_captions.py reads (JSON: the captions of the training split).
+that prepare_captions.py reads, of which it takes the captions of the training split. Where neither the file nor its
+name says the split, SPLIT=FILE or --split-files does.
 
-example:
+examples:
     python preprocess/learn_bpe.py --input wiki.en.txt --output vocabulary --symbols 10000
+    python preprocess/learn_bpe.py --input results_20130124.token --split-files train=train.txt --output vocabulary
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from text_readers import check_inputs, sentences
+from caption_options import add_split_files, caption_options, parse_files
+from text_readers import check_inputs, say_caption_files, sentences
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
@@ -24,8 +27,9 @@ from xgpt_fairseq.errors import DataError
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--input", nargs="+", action="extend", type=Path, required=True, metavar="FILE", help="text or caption files"
+        "--input", nargs="+", action="extend", required=True, metavar="[SPLIT=]FILE", help="text or caption files"
     )
+    add_split_files(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="VOCABULARY", help="folder to write")
     parser.add_argument("--symbols", type=int, default=10000, help="merges, or vocabulary size with sentencepiece")
     parser.add_argument("--bpe", choices=["subword_nmt", "sentencepiece"], default="subword_nmt")
@@ -37,8 +41,11 @@ def main() -> None:
         raise DataError(f"{args.output} already holds a vocabulary; pass --overwrite to replace it")
     if args.symbols < 1:
         raise DataError(f"--symbols must be at least 1, got {args.symbols}")
-    check_inputs(args.input)
-    with tqdm(sentences(args.input), desc="reading", unit=" sentences", unit_scale=True) as progress:
+    inputs, splits = parse_files(args.input)
+    check_inputs(inputs)
+    say_caption_files(inputs)
+    captions = caption_options(splits, args.split_files)
+    with tqdm(sentences(inputs, captions), desc="reading", unit=" sentences", unit_scale=True) as progress:
         vocabulary = learn_vocabulary(
             progress,
             args.output,

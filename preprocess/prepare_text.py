@@ -2,7 +2,7 @@
 """Plain text → a data directory for text pre-training (the task xgpt_text_pretrain).
 
 Inputs are those of learn_bpe.py: text (UTF-8, one sentence or paragraph a line; .gz, .bz2, .xz; - for the standard
-input) and caption files (JSON: the captions of the training split). Lines of more than --max-tokens (appendix A.2: 60)
+input) and caption files (the captions of the training split). Lines of more than --max-tokens (appendix A.2: 60)
 are cut into several sentences. Of the different lines some are held out for validation, and no copy of them is in the
 training split. A run that was interrupted goes on where it was when it is started again.
 
@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from caption_options import add_split_files, caption_options, parse_files
+from caption_readers import CaptionOptions
 from held_out import HeldOut
-from text_readers import BLOCK_BYTES, Block, check_inputs, read_blocks, total_bytes
+from text_readers import BLOCK_BYTES, Block, check_inputs, read_blocks, say_caption_files, total_bytes
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
@@ -156,7 +158,14 @@ def _chained(checksum: int, crc32: int) -> int:
 
 
 def encode(
-    run: UnfinishedRun, inputs: list[Path], vocabulary: Vocabulary, *, max_tokens: int, valid_lines: int, workers: int
+    run: UnfinishedRun,
+    inputs: list[Path],
+    captions: CaptionOptions,
+    vocabulary: Vocabulary,
+    *,
+    max_tokens: int,
+    valid_lines: int,
+    workers: int,
 ) -> tuple[Progress, HeldOut, dict[str, dict[str, int]]]:
     """Write the token files to `run.data`; return the counts, what is held out, and the splits' description.
 
@@ -167,7 +176,7 @@ def encode(
     progress = Progress(**state.get("progress", {}))
     size = len(vocabulary.dictionary)
     held_out = HeldOut(valid_lines, ids_dtype(size), state.get("held_out"))
-    blocks = read_blocks(inputs)
+    blocks = read_blocks(inputs, captions)
     try:
         train = IndexedWriter(run.data / "train.text", vocabulary_size=size, state=state.get("train"))
     except DataError as error:
@@ -239,20 +248,25 @@ def _finished(writer: IndexedWriter) -> dict[str, int]:
     return {"sentences": writer.sentences, "tokens": writer.tokens, **sizes}
 
 
-def prepare(args: argparse.Namespace, vocabulary: Vocabulary) -> tuple[Progress, HeldOut, dict[str, dict[str, int]]]:
+def prepare(
+    args: argparse.Namespace, inputs: list[Path], captions: CaptionOptions, vocabulary: Vocabulary
+) -> tuple[Progress, HeldOut, dict[str, dict[str, int]]]:
     """Write the data directory; return what `encode` does."""
-    options = {
-        "input": [str(path) for path in args.input],
+    options: dict[str, Any] = {
+        "input": [str(path) for path in inputs],
         "vocabulary": [file_crc32(path) for name in VOCABULARY_FILES if (path := vocabulary.path / name).exists()],
         "max_tokens": args.max_tokens,
         "valid_lines": args.valid_lines,
         "block_bytes": BLOCK_BYTES,
     }
+    if captions.named_splits or args.split_files:
+        options["splits"] = [f"{split}={path}" for path, split in captions.named_splits.items()] + args.split_files
     with UnfinishedRun(args.output, options, overwrite=args.overwrite) as unfinished:
         try:
             progress, held_out, splits = encode(
                 unfinished,
-                args.input,
+                inputs,
+                captions,
                 vocabulary,
                 max_tokens=args.max_tokens,
                 valid_lines=args.valid_lines,
@@ -269,7 +283,7 @@ def prepare(args: argparse.Namespace, vocabulary: Vocabulary) -> tuple[Progress,
                     "dictionary_crc32": file_crc32(unfinished.data / "dict.txt"),
                     "made_by": {
                         "program": "prepare_text.py",
-                        "input": [path.name for path in args.input],
+                        "input": [path.name for path in inputs],
                         "lines": progress.lines,
                         "blank": progress.blank,
                         "cut_to_max_tokens": progress.cut,
@@ -292,8 +306,9 @@ def prepare(args: argparse.Namespace, vocabulary: Vocabulary) -> tuple[Progress,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--input", nargs="+", action="extend", type=Path, required=True, metavar="FILE", help="text or caption files"
+        "--input", nargs="+", action="extend", required=True, metavar="[SPLIT=]FILE", help="text or caption files"
     )
+    add_split_files(parser)
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder from learn_bpe.py, shared by all stages")
     parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
     parser.add_argument("--valid-lines", type=int, default=2000, help="lines held out for validation (2000); 0: none")
@@ -305,10 +320,13 @@ def main() -> None:
         raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
     if args.valid_lines < 0:
         raise DataError(f"--valid-lines must be 0 (none) or more, got {args.valid_lines}")
-    check_inputs(args.input)
+    inputs, named_splits = parse_files(args.input)
+    check_inputs(inputs)
+    say_caption_files(inputs)
+    captions = caption_options(named_splits, args.split_files)
     check_replaceable(args.output, "text", overwrite=args.overwrite)
     vocabulary = Vocabulary(args.vocabulary)
-    progress, held_out, splits = prepare(args, vocabulary)
+    progress, held_out, splits = prepare(args, inputs, captions, vocabulary)
     for split, counts in splits.items():
         print(f"{split}: {counts['sentences']:,} sentences, {counts['tokens']:,} tokens")
     copies = held_out.copies - len(held_out)

@@ -1,33 +1,28 @@
 """Readers of plain text, one sentence or paragraph a line, for programs that learn from it or encode it.
 
-A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file (`.json`, any format of
-`caption_readers`) the training captions are the lines. Nothing is read twice, and little at once.
+A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file (any format of
+`caption_readers`, which its first lines tell) the training captions are the lines. Nothing but these is read twice, and
+little at once.
 """
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
-import lzma
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
-from caption_readers import read_captions
+from caption_readers import CaptionOptions, find_format, read_captions
+from text_files import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
 
 from xgpt_fairseq.errors import DataError
 
 STDIN = Path("-")
 BLOCK_BYTES = 1 << 18
-# A file without line breaks must not end up in memory as one line.
-LONGEST_LINE = 1 << 24
 
-_COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NO_OPTIONS = CaptionOptions()
 
 
 @dataclass(frozen=True)
@@ -82,28 +77,49 @@ def total_bytes(paths: Sequence[Path]) -> int | None:
     return sum(path.stat().st_size for path in paths)
 
 
-def read_blocks(paths: Sequence[Path]) -> Iterator[Block]:
+def is_caption_file(path: Path) -> bool:
+    """Whether *path* holds captions: every `.json` is taken for that, other files if they are in a known format."""
+    return path.suffix == ".json" or (path != STDIN and find_format(path) is not None)
+
+
+def say_caption_files(paths: Sequence[Path]) -> None:
+    """Tell the user, on the standard error, which inputs are not taken as text."""
+    for path in filter(is_caption_file, paths):
+        print(f"{path}: captions, of which the training split is taken", file=sys.stderr)
+
+
+def read_blocks(paths: Sequence[Path], captions: CaptionOptions = _NO_OPTIONS) -> Iterator[Block]:
     """All lines of all inputs, in order. The same inputs always give the same blocks.
 
+    Args:
+        paths: the inputs.
+        captions: where the splits of caption files are said, if not in them.
+
     Raises:
-        DataError: an input is missing or damaged, or a line is longer than `LONGEST_LINE`.
+        DataError: an input is missing or damaged, a line is longer than `LONGEST_LINE`, the split of captions is
+            unknown, or a split is said of a file that has no captions.
     """
     check_inputs(paths)
     position = 0
     for path in paths:
-        if path.suffix == ".json":
+        if is_caption_file(path):
             position += path.stat().st_size
-            yield from _caption_blocks(path, position)
+            yield from _caption_blocks(path, position, captions)
             continue
+        if path in captions.named_splits:
+            raise DataError(
+                f"--input {captions.named_splits[path]}={path}: only caption files have splits, and it is none of a "
+                "known format"
+            )
         with _raw(path) as raw:
             yield from _text_blocks(path, raw, position)
         if path.is_file():
             position += path.stat().st_size
 
 
-def sentences(paths: Sequence[Path]) -> Iterator[str]:
+def sentences(paths: Sequence[Path], captions: CaptionOptions = _NO_OPTIONS) -> Iterator[str]:
     """The lines of all inputs that are not blank."""
-    for block in read_blocks(paths):
+    for block in read_blocks(paths, captions):
         yield from (line for line in block.lines() if line.strip())
 
 
@@ -113,11 +129,11 @@ def _raw(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
 
 def _text_blocks(path: Path, raw: BinaryIO, start: int) -> Iterator[Block]:
     counted = path.is_file()
-    file: IO[bytes] = _COMPRESSIONS[path.suffix](raw) if path.suffix in _COMPRESSIONS else raw
+    file: IO[bytes] = COMPRESSIONS[path.suffix](raw) if path.suffix in COMPRESSIONS else raw
     line = 1
     while data := _whole_lines(path, file, line):
         lines = data.count(b"\n") + (not data.endswith(b"\n"))
-        data = data.removeprefix(_BYTE_ORDER_MARK) if line == 1 else data
+        data = data.removeprefix(BYTE_ORDER_MARK) if line == 1 else data
         yield Block(path, line, data, start + raw.tell() if counted else 0)
         line += lines
 
@@ -135,29 +151,26 @@ def _whole_lines(path: Path, file: IO[bytes], line: int) -> bytes:
                     "a line"
                 )
         return data
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+    except READ_ERRORS as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _caption_blocks(path: Path, position: int) -> Iterator[Block]:
+def _caption_blocks(path: Path, position: int, options: CaptionOptions) -> Iterator[Block]:
     texts: list[str] = []
     line, size = 1, 0
-    for image in read_captions(path, "auto"):
+    for image in read_captions(path, "auto", options):
         if image.split != "train":
             continue
         for caption in image.captions:
             texts.append(" ".join(caption.text.split()))  # a caption may have line breaks in it
             size += len(texts[-1]) + 1
         if size >= BLOCK_BYTES:
-            yield Block(path, line, _joined(path, texts), position)
+            yield Block(path, line, _joined(texts), position)
             line += len(texts)
             texts, size = [], 0
     if texts:
-        yield Block(path, line, _joined(path, texts), position)
+        yield Block(path, line, _joined(texts), position)
 
 
-def _joined(path: Path, texts: list[str]) -> bytes:
-    try:
-        return "".join(f"{text}\n" for text in texts).encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON can spell half a character
-        raise DataError(f"{path}: a caption is not Unicode text: {error}") from error
+def _joined(texts: list[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode("utf-8")

@@ -89,6 +89,25 @@ def test_images_left_out(jar: Path, write: Callable[..., Any], tmp_path: Path) -
     assert (tmp_path / "text.txt").read_text().splitlines() == ["Red motor scooter.", "Ein Roller", "A bicycle."]
 
 
+def test_caption_files_of_other_formats(jar: Path, write: Callable[..., Any], tmp_path: Path) -> None:
+    coco = {"images": [{"id": 42}, {"id": 9}], "annotations": [{"image_id": 9, "id": 1, "caption": "A."}]}
+    captions = tmp_path / "captions_val2014.json"
+    captions.write_text(json.dumps(coco))
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"image": "COCO_train2014_000000318556.jpg", "caption": "A."}\n')
+    kept = "A bicycle.\n"
+    assert write("--exclude", captions, lines).status == 0  # of which split they are does not matter
+    assert (tmp_path / "text.txt").read_text() == kept
+    done = write("--exclude", captions, f"test={lines}", "--exclude-splits", "val,test", "--overwrite")
+    assert done.status == 1
+    assert f"{captions} has no images of split 'test' to exclude; it has: valid" in done.error
+    assert write("--exclude", captions, f"val={lines}", "--exclude-splits", "val", "--overwrite").status == 0
+    assert (tmp_path / "text.txt").read_text() == kept
+    done = write("--exclude", lines, "--exclude-splits", "val", "--overwrite")
+    assert done.status == 1
+    assert f"{lines}: of which split is image 318556?" in done.error
+
+
 def test_a_sample(jar: Path, write: Callable[..., Any], tmp_path: Path) -> None:
     everything = [" ".join(text.split()) for captions in TINY.values() for _, text in captions]
     samples = []

@@ -1,0 +1,82 @@
+"""Lines of text files, plain or compressed: what the readers of text, of captions and of lists share."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import itertools
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from xgpt_fairseq.errors import DataError
+
+# A file without line breaks must not end up in memory as one line.
+LONGEST_LINE = 1 << 24
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+READ_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
+
+# So much of a file is looked at to find out what it is.
+_HEAD_LINES = 20
+_HEAD_BYTES = 1 << 16
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of *path* with their numbers, from 1, without line ends and without a byte order mark.
+
+    Lines end with `\\n` or `\\r\\n` alone: other characters that Unicode breaks lines at occur in captions.
+
+    Raises:
+        DataError: the file is missing, damaged or not UTF-8, or a line is longer than `LONGEST_LINE`.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    try:
+        with _opened(path) as file:
+            for number in itertools.count(1):
+                data = file.readline(LONGEST_LINE)
+                if not data:
+                    return
+                if len(data) == LONGEST_LINE and not data.endswith(b"\n"):
+                    raise DataError(f"{path}: line {number} is longer than {LONGEST_LINE >> 20} MiB")
+                if number == 1:
+                    data = data.removeprefix(BYTE_ORDER_MARK)
+                try:
+                    text = data.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path} is not UTF-8 text: line {number}, {error.reason}") from error
+                yield number, text.removesuffix("\n").removesuffix("\r")
+    except READ_ERRORS as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def first_lines(path: Path) -> list[str]:
+    """The first lines of *path* that are not blank, to recognise a format by. Empty if *path* is not a file.
+
+    What is not UTF-8 is replaced: whether a file is damaged is to be found out by the reader of its format.
+
+    Raises:
+        DataError: a compressed file that cannot be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with _opened(path) as file:
+            data = file.read(_HEAD_BYTES)
+    except READ_ERRORS as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    lines = data.removeprefix(BYTE_ORDER_MARK).decode("utf-8", errors="replace").split("\n")
+    if len(data) == _HEAD_BYTES and len(lines) > 1:
+        lines.pop()  # cut
+    return [line.removesuffix("\r") for line in lines if line.strip()][:_HEAD_LINES]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with open(path, "rb") as raw:
+        yield COMPRESSIONS[path.suffix](raw) if path.suffix in COMPRESSIONS else raw
