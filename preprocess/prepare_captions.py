@@ -4,25 +4,45 @@
 Captions are normalised, tokenized and split by the vocabulary, cut to --max-tokens (appendix A.2: 60), and paired
 with the rows of the region store; raw captions are kept as references for the metrics.
 
-example:
+SOURCE is a caption file: karpathy (dataset_coco.json), coco (captions_train2014.json), flickr30k-token
+(results_20130124.token), cc-tsv (Train_GCC-training.tsv) or jsonl. An image's split is what the file says of it; else
+what SPLIT=FILE or --split-files say; else what the file's name says.
+
+examples:
     python preprocess/prepare_captions.py dataset_coco.json --vocabulary vocabulary --regions coco.regions \\
         --output data/coco
+    python preprocess/prepare_captions.py captions_train2014.json valid=captions_minival.json --splits train,val …
+    python preprocess/prepare_captions.py results_20130124.token --split-files train=train.txt val=val.txt \\
+        test=test.txt …
+    python preprocess/prepare_captions.py Train_GCC-training.tsv Validation_GCC-1.1.0-Validation.tsv \\
+        --splits train,val --image-ids crc32 --missing-images skip --max-missing 0.3 …
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections import defaultdict
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from caption_readers import CAPTION_READERS, CaptionedImage, detect, fairseq_split, read_captions
+from caption_options import add_split_files, parse_files, read_image_ids, read_split_files
+from caption_readers import (
+    CAPTION_READERS,
+    CaptionedImage,
+    CaptionOptions,
+    detect,
+    fairseq_split,
+    read_sources,
+)
+from caption_survey import UNCAPTIONED, Count, check, say, survey
+from split_writer import SplitWriter
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import FORMAT_VERSION, check_replaceable, file_crc32
-from xgpt_fairseq.data.indexed_writer import IndexedWriter
 from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.data.vocabulary import Vocabulary
@@ -30,7 +50,14 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import folder_written_aside, write_json
 from xgpt_fairseq.workers import parallel
 
-SPLIT_FILES = ("*.captions.bin", "*.captions.idx", "*.pairs.npy", "*.references.json", "*.missing-images.txt")
+SPLIT_FILES = (
+    "*.captions.bin",
+    "*.captions.idx",
+    "*.pairs.npy",
+    "*.references.json",
+    "*.missing-images.txt",
+    UNCAPTIONED,
+)
 
 
 class _EncodeIds:
@@ -48,75 +75,43 @@ class _EncodeIds:
         return np.append(ids[: self._max_tokens - 1], self._eos), cut
 
 
-def collect(source: Path, name: str, splits: list[str]) -> dict[str, list[CaptionedImage]]:
-    """The images of the wanted splits, in the order of the source."""
-    images: dict[str, list[CaptionedImage]] = defaultdict(list)
-    for image in read_captions(source, name):
-        images[image.split].append(image)
-    for split in splits:
-        if not any(image.captions for image in images[split]):
-            found = ", ".join(sorted(key for key, value in images.items() if value)) or "none"
-            raise DataError(f"{source} has no captions for split {split!r}; it has: {found} (choose by --splits)")
-    for split in images.keys() - set(splits):
-        print(f"split {split!r}: {len(images[split])} images are not used (--splits)")
-    return {split: images[split] for split in splits}
+def write_splits(
+    folder: Path,
+    images: Iterable[CaptionedImage],
+    counts: dict[str, Count],
+    store: RegionStore,
+    encode: _EncodeIds,
+    workers: int,
+) -> dict[str, dict[str, int]]:
+    """Read the source a second time, and write the files of the splits in *counts*; return their description."""
+    waiting: deque[tuple[str, int, str, str]] = deque()
+    writers: dict[str, SplitWriter] = {}
 
+    def texts() -> Iterator[str]:
+        for image in images:
+            if image.split in writers and image.captions and store.has(image.image_id):
+                row = store.row(image.image_id)
+                for caption in image.captions:
+                    waiting.append((image.split, row, image.image_id, caption.text))
+                    yield caption.text
 
-def with_regions(
-    images: list[CaptionedImage], store: RegionStore, split: str, missing: str, report: Path
-) -> list[CaptionedImage]:
-    """The images that the store holds and that have captions; the others are counted and listed in *report*."""
-    absent = [image.image_id for image in images if not store.has(image.image_id)]
-    if absent and missing == "error":
-        raise DataError(
-            f"{len(absent)} of {len(images)} images of split {split!r} are not in {store.path}, the first: "
-            f"{', '.join(absent[:5])}; import them, or pass --missing-images skip"
-        )
-    if absent:
-        report.write_text("".join(f"{image_id}\n" for image_id in absent), encoding="utf-8")
-        print(f"{split}: {len(absent)} images without regions are left out, listed in {report.name}")
-    bare = [image.image_id for image in images if not image.captions]
-    if bare:
-        print(f"{split}: {len(bare)} images without captions are left out, the first: {', '.join(bare[:5])}")
-    kept = [image for image in images if image.captions and store.has(image.image_id)]
-    if not kept:
-        raise DataError(f"no image of split {split!r} is in {store.path}: is it the store of these images?")
-    return kept
-
-
-def write_split(
-    folder: Path, split: str, images: list[CaptionedImage], store: RegionStore, encode: _EncodeIds, workers: int
-) -> dict[str, int]:
-    """Write the files of one split; return its counts."""
-    texts = [caption.text for image in images for caption in image.captions]
-    progress = tqdm(parallel(encode, texts, workers), desc=f"{split} captions", total=len(texts), unit_scale=True)
-    cut = 0
-    with IndexedWriter(folder / f"{split}.captions", vocabulary_size=encode.vocabulary_size) as writer:
-        for text, (ids, was_cut) in zip(texts, progress, strict=True):
+    total = sum(count.captions for count in counts.values())
+    with contextlib.ExitStack() as stack:
+        for split in counts:
+            writers[split] = SplitWriter(folder, split, vocabulary_size=encode.vocabulary_size)
+            stack.callback(writers[split].close)
+        encoded = parallel(encode, texts(), workers)
+        for ids, was_cut in stack.enter_context(tqdm(encoded, desc="captions", total=total, unit_scale=True)):
+            split, row, image_id, text = waiting.popleft()
             if len(ids) == 1:
                 raise DataError(
                     f"split {split!r}: nothing is left of the caption {text!r} after tokenization; remove it"
                 )
-            writer.add(ids, [len(ids)])
-            cut += was_cut
-        sizes = writer.finish()
-    rows = np.repeat([store.row(image.image_id) for image in images], [len(image.captions) for image in images])
-    np.save(folder / f"{split}.pairs.npy", rows.astype(np.int32 if len(store) < 2**31 else np.int64))
-    write_json(folder / f"{split}.references.json", references(images), indent=None)
-    return {"images": len(images), "captions": len(texts), "cut_to_max_tokens": cut, **sizes}
-
-
-def references(images: list[CaptionedImage]) -> dict[str, object]:
-    """COCO's caption format; image ids are numbers where they are numeric, as COCO's tools expect."""
-
-    def number(image_id: str) -> int | str:
-        return int(image_id) if image_id.isascii() and image_id.isdigit() else image_id
-
-    annotations = [
-        {"id": position, "image_id": number(image.image_id), "caption": caption.text}
-        for position, (image, caption) in enumerate((image, c) for image in images for c in image.captions)
-    ]
-    return {"images": [{"id": number(image.image_id)} for image in images], "annotations": annotations}
+            writers[split].add(row, image_id, text, ids, was_cut)
+        for split, count in counts.items():
+            if (writers[split].images, writers[split].captions) != (count.kept, count.captions):
+                raise DataError("the source was changed while it was read; run the program again")
+        return {split: writer.finish(store_images=len(store)) for split, writer in writers.items()}
 
 
 def _check_output(output: Path, regions: Path, *, overwrite: bool) -> None:
@@ -129,49 +124,96 @@ def _check_output(output: Path, regions: Path, *, overwrite: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="caption file")
+    parser.add_argument("source", nargs="+", metavar="[SPLIT=]SOURCE", help="caption file, or several")
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder from learn_bpe.py, shared by all stages")
     parser.add_argument("--regions", type=Path, required=True, metavar="STORE", help="region store of the images")
     parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
     parser.add_argument("--format", choices=["auto", *CAPTION_READERS], default="auto")
     parser.add_argument("--splits", default="train,val,test", help="which splits, by the source's or fairseq's names")
+    add_split_files(parser)
+    parser.add_argument(
+        "--image-ids",
+        nargs="+",
+        metavar="line|crc32|MAP",
+        help="how the images of cc-tsv files are named: line, the number of the line from 0 (default); crc32 of the "
+        "URL; or files that map URLs to image ids, JSON or tab-separated, reports of DownloadConceptualCaptions too",
+    )
     parser.add_argument("--missing-images", choices=["error", "skip"], default="error")
+    parser.add_argument(
+        "--max-missing",
+        type=float,
+        metavar="SHARE",
+        help="with --missing-images skip: an error if more than this share of a split's images, 0 to 1, are missing",
+    )
     parser.add_argument("--max-tokens", type=int, default=60, help="longest caption in tokens, with end of sentence")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data directory")
     args = parser.parse_args()
     _check_output(args.output, args.regions, overwrite=args.overwrite)
-    if args.max_tokens < 2:
-        raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
+    _check_options(args)
     vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
-    name = detect(args.source) if args.format == "auto" else args.format
-    print(f"{args.source}: {name}")
+    files, named_splits = parse_files(args.source)
+    sources = [(file, detect(file) if args.format == "auto" else args.format) for file in files]
+    for file, name in sources:
+        print(f"{file}: {name}")
+    formats = list(dict.fromkeys(name for _, name in sources))
+    if args.image_ids is not None and "cc-tsv" not in formats:
+        raise DataError("--image-ids is for cc-tsv files, and no SOURCE is one")
+    options = CaptionOptions(
+        named_splits=named_splits,
+        split_lists=read_split_files(args.split_files),
+        image_id_of_url=read_image_ids(args.image_ids or ["line"]),
+    )
     splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
-    images = collect(args.source, name, splits)
+    max_missing = 1.0 if args.max_missing is None else args.max_missing
 
     with folder_written_aside(args.output, last="dataset.json", files=(*SPLIT_FILES, *VOCABULARY_FILES)) as aside:
-        counts = {}
-        for split in splits:
-            kept = with_regions(images[split], store, split, args.missing_images, aside / f"{split}.missing-images.txt")
-            encode = _EncodeIds(vocabulary, args.max_tokens)
-            counts[split] = write_split(aside, split, kept, store, encode, args.workers)
+        with tqdm(read_sources(sources, options), desc="reading", unit=" images", unit_scale=True) as progress:
+            found = survey(progress, splits, options.split_lists, store, aside)
+        check(found.counts, splits, store, ", ".join(map(str, files)), args.missing_images, max_missing)
+        say(found, splits)
+        encode = _EncodeIds(vocabulary, args.max_tokens)
+        wanted = {split: found.counts[split] for split in splits}
+        written = write_splits(aside, read_sources(sources, options), wanted, store, encode, args.workers)
         vocabulary.copy_to(aside)
         write_json(
             aside / "dataset.json",
             {
                 "version": FORMAT_VERSION,
-                "splits": counts,
+                "splits": written,
                 "max_tokens": args.max_tokens,
                 "feature_dim": store.feature_dim,
                 "regions": os.path.relpath(args.regions, args.output),
                 "regions_ids_crc32": store.ids_crc32,
                 "dictionary_crc32": file_crc32(aside / "dict.txt"),
-                "made_by": {"program": "prepare_captions.py", "source": args.source.name, "format": name},
+                "made_by": {
+                    "program": "prepare_captions.py",
+                    "source": ", ".join(file.name for file in files),
+                    "format": ", ".join(formats),
+                },
             },
         )
-    for split, count in counts.items():
-        print(f"{split}: {count['images']} images, {count['captions']} captions, {count['cut_to_max_tokens']} cut")
+    for split, description in written.items():
+        print(
+            f"{split}: {description['images']} images, {description['captions']} captions, "
+            f"{description['cut_to_max_tokens']} cut"
+        )
+    if found.uncaptioned:
+        print(
+            f"{found.uncaptioned} of {len(store)} images of the region store have no captions, listed in {UNCAPTIONED}"
+        )
     print(f"written to {args.output}")
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.max_tokens < 2:
+        raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
+    if args.max_missing is None:
+        return
+    if not 0 <= args.max_missing <= 1:
+        raise DataError(f"--max-missing is a share, 0 to 1, got {args.max_missing:g}")
+    if args.missing_images != "skip":
+        raise DataError("--max-missing needs --missing-images skip; by default a single missing image is an error")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,7 @@ def test_as_a_command(tmp_path: Path, tiny_captions: Path, tiny_vocabulary: Path
         "train: 8 images, 39 captions, 0 cut",
         "valid: 2 images, 10 captions, 0 cut",
         "test: 2 images, 10 captions, 0 cut",
+        "1 of 13 images of the region store have no captions, listed in uncaptioned-images.txt",
         "written to new/data",
     ]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["data"]
@@ -271,6 +272,7 @@ def test_overwrite(prepare: Callable[..., Any], tiny_captions: Path, tmp_path: P
     assert prepare("--splits", "test", "--overwrite").status == 0
     names = {"captions.bin", "captions.idx", "pairs.npy", "references.json"}
     expected = {f"test.{name}" for name in names} | {"dataset.json", "dict.txt", "bpe.codes", "vocabulary.json"}
+    expected.add("uncaptioned-images.txt")
     assert set(contents(tmp_path / "data")) == expected
     check_split(tmp_path / "data", "test", source_images(tiny_captions, "test"))
 
