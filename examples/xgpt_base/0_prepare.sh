@@ -28,7 +28,9 @@ fi
 prepare() {
     if [ -z "$2" ] || [ -e "$DATA/$1" ]; then return; fi
     if [ ! -e "$DATA/$1.regions" ]; then
-        python "$ROOT/preprocess/import_regions.py" "$2" --output "$DATA/$1.regions" --sizes "$3" --workers "$WORKERS"
+        local sizes=()
+        if [[ $3 == *.json ]]; then sizes=(--sizes "$3"); fi   # other formats have no sizes of photos
+        python "$ROOT/preprocess/import_regions.py" "$2" --output "$DATA/$1.regions" "${sizes[@]}" --workers "$WORKERS"
     fi
     python "$ROOT/preprocess/prepare_captions.py" "$3" --vocabulary "$DATA/vocabulary" --regions "$DATA/$1.regions" \
         --output "$DATA/$1" --splits "$4" --missing-images "${MISSING_IMAGES:-error}" --workers "$WORKERS"
