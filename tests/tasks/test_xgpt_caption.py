@@ -80,7 +80,7 @@ def test_several_processes_need_legacy_ddp(
 ) -> None:
     distributed = {"distributed_world_size": world, "ddp_backend": backend, "find_unused_parameters": unused}
     options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "eval_captions": False,
-               "best_checkpoint_metric": "loss", "seed": 1}  # fmt: skip
+               "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
     root = OmegaConf.create({"task": options, "distributed_training": distributed, "checkpoint": {}})
     task = XGPTCaptionTask(root.task, DataDirectory(tiny_data))
     if refused:
@@ -92,7 +92,7 @@ def test_several_processes_need_legacy_ddp(
 
 def test_every_process_reads_checkpoints(tiny_data: Path) -> None:
     options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "eval_captions": False,
-               "best_checkpoint_metric": "loss", "seed": 1}  # fmt: skip
+               "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
     root = OmegaConf.create({"task": options, "checkpoint": {"load_checkpoint_on_all_dp_ranks": False}})
     XGPTCaptionTask.setup_task(root.task)
     assert root.checkpoint.load_checkpoint_on_all_dp_ranks is True
