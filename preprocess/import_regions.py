@@ -9,6 +9,7 @@ command goes on where it was. The store appears under its name when it is whole.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import time
@@ -96,11 +97,15 @@ def import_regions() -> None:
 
 def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int]:
     reader, found = open_archive(args.source, args.format)
-    print(f"found {reader.name}: {found}")
+    with contextlib.closing(reader):
+        print(f"found {reader.name}: {found}")
+        return _write_store(args, reader)
+
+
+def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[RegionReader, RegionStore, int]:
     sizes = load_sizes(args.sizes)
-    sample = [
-        record for record, _ in itertools.islice(reader.iterate(), min(SAMPLE_IMAGES, args.limit or SAMPLE_IMAGES))
-    ]
+    wanted = SAMPLE_IMAGES if args.boxes == "auto" and reader.box_kind == "unknown" else 1
+    sample = [record for record, _ in itertools.islice(reader.iterate(), min(wanted, args.limit or wanted))]
     if not sample:
         raise DataError(f"{args.source}: no images in it")
     box_kind = _box_kind(args.boxes, reader, sample)

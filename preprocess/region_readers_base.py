@@ -6,14 +6,18 @@ objects that say where a record lies, so that worker processes can do the decodi
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from xgpt_fairseq.errors import DataError
 
 BoxKind = Literal["pixel", "normalised", "unknown"]
 
@@ -85,3 +89,39 @@ class RegionReader(ABC):
         """The decoded records from *position* on, each with the position behind it."""
         for pending, next_position in self.pending(position):
             yield pending.decode(), next_position
+
+    def close(self) -> None:  # noqa: B027 (most readers leave nothing open)
+        """Let go of the files that reading has left open in this process."""
+
+
+def folders_in(path: Path) -> list[Path]:
+    """*path* and the folders in it, sorted; none if it is no folder. Its files, which can be many, are not touched."""
+    if not path.is_dir():
+        return []
+    with os.scandir(path) as entries:
+        return [path, *sorted(Path(entry.path) for entry in entries if entry.is_dir())]
+
+
+def check_features(features: npt.NDArray[Any], where: str) -> None:
+    """Check that *features* are floats (n, D). Raises DataError."""
+    if features.ndim != 2 or features.dtype.kind != "f":
+        raise DataError(
+            f"{where}: features are {features.dtype} of shape {features.shape}; floats of (regions, width) expected"
+        )
+
+
+def check_boxes(boxes: npt.NDArray[Any], count: int, where: str) -> None:
+    """Check that *boxes* are numbers (*count*, 4). Raises DataError."""
+    if boxes.shape != (count, 4) or boxes.dtype.kind not in "fiu":
+        raise DataError(
+            f"{where}: boxes are {boxes.dtype} of shape {boxes.shape}; {count} regions have features, so numbers of "
+            f"({count}, 4) expected"
+        )
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """What identifies a list of names, where positions count them: another list makes positions mean something else."""
+    digest = hashlib.sha256()
+    for number, name in enumerate(names):
+        digest.update(b"\n" * (number > 0) + name.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

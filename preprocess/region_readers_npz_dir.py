@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from region_readers_base import BoxKind, Pending, Record, RegionReader
+from region_readers_base import BoxKind, Pending, Record, RegionReader, names_digest
 
 from xgpt_fairseq.errors import DataError
 
@@ -80,9 +79,12 @@ class NpzDirReader(RegionReader):
             yield PendingFiles(file, self.boxes / f"{file.stem}.npy"), index + 1
 
     def describe(self) -> dict[str, Any]:
-        # Positions count names, so that another set of names makes them mean something else.
-        names = hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape")).hexdigest()
-        return {"format": self.name, "features": self.features.name, "boxes": self.boxes.name, "names_sha256": names}
+        return {
+            "format": self.name,
+            "features": self.features.name,
+            "boxes": self.boxes.name,
+            "names_sha256": names_digest(self.names),
+        }
 
 
 def _find_folders(path: Path) -> tuple[Path, Path] | None:
