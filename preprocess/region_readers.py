@@ -9,11 +9,27 @@ from pathlib import Path
 
 from region_readers_base import RegionReader
 from region_readers_butd_tsv import ButdTsvReader
+from region_readers_m2_h5 import M2H5Reader
+from region_readers_mmf_npy import MmfNpyReader
 from region_readers_npz_dir import NpzDirReader
+from region_readers_vilbert_lmdb import VilbertLmdbReader
+from region_readers_vinvl_tsv import VinvlTsvReader
+from region_readers_vlp_h5 import VlpH5Reader
 
 from xgpt_fairseq.errors import DataError
 
-READERS: dict[str, type[RegionReader]] = {reader.name: reader for reader in (NpzDirReader, ButdTsvReader)}
+READERS: dict[str, type[RegionReader]] = {
+    reader.name: reader
+    for reader in (
+        NpzDirReader,
+        ButdTsvReader,
+        VinvlTsvReader,
+        VlpH5Reader,
+        M2H5Reader,
+        VilbertLmdbReader,
+        MmfNpyReader,
+    )
+}
 
 
 def open_archive(path: Path, format_name: str = "auto") -> tuple[RegionReader, str]:

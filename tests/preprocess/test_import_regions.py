@@ -210,7 +210,7 @@ def test_help_has_an_example(call: Call) -> None:
     status, out, _ = call("--help")
     assert status == 0
     assert "python preprocess/import_regions.py data/cocobu --output data/regions" in out
-    assert "{auto,npz-dir,butd-tsv}" in out
+    assert "{auto,npz-dir,butd-tsv,vinvl-tsv,vlp-h5,m2-h5,vilbert-lmdb,mmf-npy}" in "".join(out.split())
 
 
 # Sizes
