@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -115,7 +116,9 @@ for _ in parallel(work, range(10_000), 2, chunk=1):
 def test_no_process_stays_behind(tmp_path: Path, how: signal.Signals) -> None:
     marks = tmp_path / "processes"
     command = [sys.executable, "-c", PROGRAM, str(marks)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+    # a shell starts what it puts into the background deaf to Ctrl-C, and the tests may run there
+    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hearing) as program:
         while not marks.exists() or len(set(marks.read_text().split())) < 2:
             assert program.poll() is None
             time.sleep(0.05)
