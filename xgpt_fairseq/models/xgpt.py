@@ -87,7 +87,7 @@ class XGPTConfig(FairseqDataclass):
     checkpoint_activations: bool = field(
         default=False,
         metadata={"help": "keep only each layer's input for the backward pass and compute the rest again: less memory, "
-                  "a third more time"},
+                  "more time"},
     )  # fmt: skip
 
 
