@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.gallery import Picture
+from xgpt_fairseq.evaluation.pages import template
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,5 @@ def draw_captions(cards: Sequence[CaptionedPicture], *, title: str, unreadable: 
     Raises:
         DataError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError:
-        raise DataError('pages need jinja2: pip install "xgpt-fairseq[report]"') from None
-    files = resources.files("xgpt_fairseq.evaluation") / "templates"
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string((files / "captions.html").read_text(encoding="utf-8")).render(
-        title=title,
-        style=Markup((files / "gallery.css").read_text(encoding="utf-8")),
-        cards=cards,
-        unreadable=unreadable,
-    )
+    page = template("captions.html", what="the page of captions")
+    return page.render(title=title, cards=cards, unreadable=unreadable)

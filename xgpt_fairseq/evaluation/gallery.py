@@ -14,7 +14,6 @@ import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +24,7 @@ from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.captions import References
 from xgpt_fairseq.evaluation.metrics import Scores
+from xgpt_fairseq.evaluation.pages import read_template, template
 
 THUMBNAIL = 320
 """Length of the longer side of a picture on the page, in pixels."""
@@ -181,12 +181,8 @@ def draw_gallery(
     Raises:
         DataError: a photo cannot be read, *regions* lacks an image, or jinja2 or pillow is not installed.
     """
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError:
-        raise DataError('the gallery needs jinja2: pip install "xgpt-fairseq[report]"') from None
-
+    script = read_template("gallery.js")
+    page = template("gallery.html", what="the gallery", script=script)  # before the pictures, which take long
     position = {image_id: number for number, image_id in enumerate(references.image_ids)}
     cards = []
     for image_id in tqdm(image_ids, desc="pictures", unit="image", disable=None):
@@ -201,17 +197,9 @@ def draw_gallery(
                 "best": max(system.main_score(image_id) for system in systems),
             }
         )
-    files = resources.files("xgpt_fairseq.evaluation") / "templates"
-    script = (files / "gallery.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["hundredfold"] = lambda value: f"{100 * value:.1f}"
     metrics = list(systems[0].scores.corpus)
-    return environment.from_string((files / "gallery.html").read_text(encoding="utf-8")).render(
+    return page.render(
         title=title,
-        style=Markup((files / "gallery.css").read_text(encoding="utf-8")),
-        script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         linked=photos is not None and photos.link_from is not None,
         systems=systems,
