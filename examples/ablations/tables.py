@@ -87,14 +87,14 @@ _SMALL = (
 )
 _DEMO_PRETRAINED: dict[Script, tuple[str, ...]] = {
     OUT_OF_DOMAIN: (
-        *_SMALL, "--captions-per-image", "1", "--lr", "1e-3", "--warmup-updates", "50", "--max-update", "160",
-        "--save-interval-updates", "40",
+        *_SMALL, "--captions-per-image", "1", "--batch-size", "32", "--lr", "1e-3", "--warmup-updates", "50",
+        "--max-update", "160", "--save-interval-updates", "40",
     ),
     IN_DOMAIN: (
-        *_SMALL, "--lr", "1e-3", "--warmup-updates", "25", "--max-update", "80", "--save-interval-updates", "20",
+        *_SMALL, "--lr", "1e-3", "--warmup-updates", "15", "--max-update", "60", "--save-interval-updates", "15",
     ),
     FINETUNE: (
-        *_SMALL, "--lr", "1e-3", "--warmup-updates", "25", "--max-update", "100", "--save-interval-updates", "25",
+        *_SMALL, "--lr", "1e-3", "--warmup-updates", "15", "--max-update", "60", "--save-interval-updates", "15",
     ),
 }  # fmt: skip
 _DEMO_STRUCTURES: dict[Script, tuple[str, ...]] = {
