@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import reference
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.decoder import CACHE
 from xgpt_fairseq.models.encoder import kept_images
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, STRUCTURES, XGPTConfig, XGPTModel, apply_architecture
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
@@ -229,17 +230,18 @@ def test_cross_attention_keys_are_kept_once_an_image(sharing):
     state: dict = {}
     model.decoder(torch.full((10, 1), 2), encoder_out, state)
     assert encoder_out["images"].states.size(0) == 2
-    assert all(cache["cross_key"].size(0) == 2 and cache["self_key"].size(0) == 10 for cache in state.values())
+    kept = state[CACHE].of_images
+    assert [tuple(k.shape) for k, _ in kept.values()] == [(2, HEADS, 6, HIDDEN // HEADS)] * LAYERS
 
 
-def test_enc_keeps_an_image_s_keys_once_and_the_text_s_a_beam():
+def test_enc_keeps_an_image_s_keys_once():
     model = build(sharing="enc")
     encoder_out = model.encoder(**images([4, 6]))
     encoder_out = model.encoder.reorder_encoder_out(encoder_out, torch.arange(2).repeat_interleave(5))
     state: dict = {}
     model.decoder(torch.full((10, 1), 2), encoder_out, state)
     assert [tuple(k.shape) for k, _ in encoder_out["images"].keys_values] == [(2, HEADS, 6, HIDDEN // HEADS)] * LAYERS
-    assert all(set(cache) == {"self_key", "self_value"} and len(cache["self_key"]) == 10 for cache in state.values())
+    assert not state[CACHE].of_images
 
 
 def test_enc_s_regions_never_see_the_text():

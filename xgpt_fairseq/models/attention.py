@@ -78,7 +78,15 @@ class Attention(nn.Module):
         return self.out(merge_heads(attended))
 
     def joint(
-        self, q: Tensor, image_k: Tensor, image_v: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, causal: bool
+        self,
+        q: Tensor,
+        image_k: Tensor,
+        image_v: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor,
+        text_mask: Tensor | None,
     ) -> Tensor:
         """Attend to an image and to a text in one softmax, and project back to (C, T, H).
 
@@ -90,17 +98,16 @@ class Attention(nn.Module):
             image_k, image_v: (I, heads, N, d), each for C / I adjacent rows of *q*.
             k, v: (C, heads, t, d) of the text.
             mask: (I, 1, 1, N), True at real regions.
-            causal: position i sees the text up to itself (t = T); else all of it.
+            text_mask: (T, t) or (C, 1, T, t), True where a query may look in the text; None: everywhere.
         """
-        captions, _, length, width = q.shape
+        captions, width = q.size(0), q.size(3)
         images, _, regions, _ = image_k.shape
         q = q * width**-0.5
         to_image = by_image(q, images) @ image_k.transpose(2, 3)  # (I, heads, C / I · T, N)
         to_image = by_caption(to_image.masked_fill(~mask, float("-inf")), captions)  # (C, heads, T, N)
         to_text = q @ k.transpose(2, 3)  # (C, heads, T, t)
-        if causal:
-            later = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
-            to_text = to_text.masked_fill(later, float("-inf"))
+        if text_mask is not None:
+            to_text = to_text.masked_fill(~text_mask, float("-inf"))
         scores = torch.cat([to_image, to_text], dim=-1)
         exact = torch.promote_types(scores.dtype, torch.float32)  # under half precision
         weights = torch.softmax(scores, dim=-1, dtype=exact).to(v.dtype)

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.models.encoder import XGPTEncoder, kept_images
 from xgpt_fairseq.models.layers import EncoderStates
+from xgpt_fairseq.models.search_cache import SearchCache
 from xgpt_fairseq.models.text import WordPrediction
+
+CACHE = "search"  # its key in fairseq's incremental state
 
 
 class XGPTDecoder(FairseqIncrementalDecoder):
@@ -58,7 +61,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         self,
         prev_output_tokens: Tensor,
         encoder_out: dict[str, Any] | None = None,
-        incremental_state: dict[str, dict[str, Tensor]] | None = None,
+        incremental_state: dict[str, SearchCache] | None = None,
         output_index: Tensor | None = None,
         positions: Tensor | None = None,
         **unused: Any,
@@ -89,7 +92,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         self,
         prev_output_tokens: Tensor,
         encoder_out: dict[str, Any] | None,
-        incremental_state: dict[str, dict[str, Tensor]] | None = None,
+        incremental_state: dict[str, SearchCache] | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
         """The decoder's final states (C, T, H), T = 1 in incremental decoding."""
@@ -115,27 +118,30 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         x = torch.cat([start, embedded[:, :-1]], dim=1)  # shifted right: (C, N, H)
         return self.region_output(self._decode(self.shared.with_segment(x, 1), encoder_out["images"], None))
 
-    def _decode(
-        self, x: Tensor, images: EncoderStates, incremental_state: dict[str, dict[str, Tensor]] | None
-    ) -> Tensor:
-        for number, layer in enumerate(self.layers):
-            cache = None if incremental_state is None else incremental_state.setdefault(f"layer{number}", {})
-            x = self.shared.run(layer.decode, x, images, number, cache)
-        return self.final_norm(x)
+    def _decode(self, x: Tensor, images: EncoderStates, incremental_state: dict[str, SearchCache] | None) -> Tensor:
+        layers: Any = self.layers
+        if incremental_state is None:
+            for number, layer in enumerate(layers):
+                x = self.shared.run(layer.decode, x, images, number)
+            return self.final_norm(x)
+        rows, count = x.size(0), images.mask.size(0)
+        if CACHE not in incremental_state:
+            incremental_state[CACHE] = SearchCache(images=count, rows=rows, device=x.device)
+        cache = incremental_state[CACHE]
+        cache.next_position()
+        x = x.view(count, rows // count, -1)  # (rows, 1, H) → (I, B, H)
+        for number, layer in enumerate(layers):
+            x = layer.decode(x, images, number, cache)
+        return self.final_norm(x).view(rows, 1, -1)
 
     def reorder_incremental_state(
-        self, incremental_state: dict[str, dict[str, Tensor]], new_order: Tensor, **unused: Any
+        self, incremental_state: dict[str, SearchCache], new_order: Tensor, **unused: Any
     ) -> None:
-        """Make each row of the caches continue row new_order[row]; drop the images whose search has ended."""
-        for cache in incremental_state.values():
-            rows = cache["self_key"].size(0)
-            for name in ("self_key", "self_value"):
-                cache[name] = cache[name].index_select(0, new_order)
-            if "cross_key" in cache:  # Enc keeps the images' keys in the encoder's output
-                kept = kept_images(new_order, rows=rows, images=cache["cross_key"].size(0))
-                if kept is not None:
-                    for name in ("cross_key", "cross_value"):
-                        cache[name] = cache[name].index_select(0, kept)
+        """Make each row continue row new_order[row]; drop the images whose search has ended."""
+        cache = incremental_state.get(CACHE)
+        if cache is not None:
+            kept = kept_images(new_order, rows=cache.images * cache.group, images=cache.images)
+            cache.reorder(new_order, kept)
 
     def max_positions(self) -> int:
         """Longest text in tokens."""

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xgpt_fairseq.models.attention import Attention
-
-KeysValues = tuple[Tensor, Tensor]  # each (rows, heads, positions, d)
+from xgpt_fairseq.models.search_cache import KeysValues, SearchCache
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class EncoderStates:
         )
 
 
-# A layer's keys and values in incremental decoding: "self_key", "self_value" (rows, heads, t, d) of the text so far,
-# and "cross_key", "cross_value" (I, heads, N, d) of the images: computed once, one row an image however many beams.
-Cache = dict[str, Tensor]
-
-
 class TransformerLayer(nn.Module):
     """Attention and feed-forward with residuals; post-layer-norm as BERT, or pre-layer-norm. Encodes.
 
@@ -92,11 +86,11 @@ class TransformerLayer(nn.Module):
         x = self._add(self.attention_norm, x, self.attention(q, k, v, mask=mask))
         return self._residual(self.ffn_norm, x, self._feed_forward), (k, v)
 
-    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: Cache | None = None) -> Tensor:
+    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None = None) -> Tensor:
         """(C, T, H) → (C, T, H), each position seeing the text up to itself and its image.
 
-        With a *cache*, x holds the newest position alone (T = 1) and the cache is extended by it. *number* is the
-        layer's place in its stack.
+        With a *cache*, x is (I, B, H), the newest position of each of an image's B rows, and the cache is extended by
+        it. *number* is the layer's place in its stack.
         """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
@@ -109,16 +103,6 @@ class TransformerLayer(nn.Module):
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))  # the erf form
-
-    def _text_so_far(self, k: Tensor, v: Tensor, cache: Cache | None) -> KeysValues:
-        """The text's keys and values: these, behind those that the cache holds."""
-        if cache is None:
-            return k, v
-        if "self_key" in cache:
-            k = torch.cat([cache["self_key"], k], dim=2)
-            v = torch.cat([cache["self_value"], v], dim=2)
-        cache["self_key"], cache["self_value"] = k, v
-        return k, v
 
 
 class CrossAttentionLayer(TransformerLayer):
@@ -139,23 +123,26 @@ class CrossAttentionLayer(TransformerLayer):
         self.cross_attention = Attention(hidden_size=own.hidden_size, heads=own.heads, dropout=own.dropout)
         self.cross_norm = nn.LayerNorm(own.hidden_size)
 
-    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: Cache | None = None) -> Tensor:
-        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, cache))
-        x = self._residual(self.cross_norm, x, lambda y: self._attend_to_images(y, images, cache))
+    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None = None) -> Tensor:
+        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, number, cache))
+        x = self._residual(self.cross_norm, x, lambda y: self._attend_to_images(y, images, number, cache))
         return self._residual(self.ffn_norm, x, self._feed_forward)
 
-    def _attend_to_text(self, x: Tensor, cache: Cache | None) -> Tensor:
+    def _attend_to_text(self, x: Tensor, number: int, cache: SearchCache | None) -> Tensor:
         q, k, v = self.attention.queries_keys_values(x)
-        k, v = self._text_so_far(k, v, cache)
-        return self.attention(q, k, v, causal=cache is None)  # a cache's one query may see all that the cache holds
+        if cache is None:
+            return self.attention(q, k, v, causal=True)
+        k, v = cache.append(number, k, v)
+        return self.attention(q, k, v, mask=cache.mask)
 
-    def _attend_to_images(self, x: Tensor, images: EncoderStates, cache: Cache | None) -> Tensor:
-        if cache is not None and "cross_key" in cache:
-            k, v = cache["cross_key"], cache["cross_value"]  # (I, heads, N, d)
+    def _attend_to_images(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None) -> Tensor:
+        if cache is None:
+            k, v = self.cross_attention.keys_values(images.states)  # (I, heads, N, d)
         else:
-            k, v = self.cross_attention.keys_values(images.states)
-            if cache is not None:
-                cache["cross_key"], cache["cross_value"] = k, v
+            if number not in cache.of_images:
+                k, v = self.cross_attention.keys_values(images.states)
+                cache.of_images[number] = k.contiguous(), v.contiguous()  # they are read in every step
+            k, v = cache.of_images[number]
         k, v, mask = images.of_each_row(k, v)
         # (C, T, H) → (I, C / I · T, H): the queries of all captions (or beams) of an image against one set of keys
         grouped = x.view(k.size(0), -1, x.size(-1))
@@ -179,11 +166,19 @@ class JointLayer(TransformerLayer):
     as encoder; the text attends to the same layer's keys and values of theirs.
     """
 
-    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: Cache | None = None) -> Tensor:
+    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None = None) -> Tensor:
         y = self.attention_norm(x) if self.normalize_before else x
         q, k, v = self.attention.queries_keys_values(y)
-        k, v = self._text_so_far(k, v, cache)
         image_k, image_v, mask = images.of_each_row(*images.keys_values[number])
-        attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, causal=cache is None)
+        if cache is None:
+            attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, text_mask=causal_mask(x))
+        else:
+            k, v = cache.append(number, k, v)
+            attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, text_mask=cache.mask)
         x = self._add(self.attention_norm, x, attended)
         return self._residual(self.ffn_norm, x, self._feed_forward)
+
+
+def causal_mask(x: Tensor) -> Tensor:
+    """(T, T) for x (C, T, H): True where a position may look, at itself and before."""
+    return torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).tril()
