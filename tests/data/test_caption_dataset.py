@@ -215,6 +215,43 @@ def test_items_of_one_length_come_in_any_order(tiny_store: Path) -> None:
         assert order[:40] != sorted(order[:40])
 
 
+@given(CAPTIONS, st.integers(1, 15), st.integers(0, 9))
+def test_windows_hold_neighbours_of_the_store(
+    tiny_store: Path, captions: list[tuple[int, int]], locality: int, seed: int
+) -> None:
+    rows, lengths = [row for row, _ in captions], [length for _, length in captions]
+    data = dataset(tiny_store, lengths, rows, locality=locality, captions_per_image=2)
+    ordered = data.ordered_indices()
+    windows = data.windows(ordered, np.random.default_rng(seed))
+    images = sorted(set(rows))
+    covered: list[int] = []
+    for window in windows:
+        places = [images.index(data.item_rows[item]) for item in window]
+        assert max(places) - min(places) < locality
+        covered += sorted(set(places))
+        kept = [item for item in ordered.tolist() if item in set(window.tolist())]
+        assert window.tolist() == kept  # like lengths stay side by side
+    assert sorted(covered) == list(range(len(images)))  # no image in two windows
+    assert sorted(item for window in windows for item in window.tolist()) == list(range(len(data)))
+
+
+def test_windows_move_and_change_places(tiny_store: Path) -> None:
+    data = dataset(tiny_store, [5] * 13, list(range(13)), locality=4)
+    ordered = data.ordered_indices()
+    cuts = [[sorted(w.tolist()) for w in data.windows(ordered, np.random.default_rng(seed))] for seed in range(8)]
+    assert len({tuple(sorted(map(tuple, cut))) for cut in cuts}) > 1  # bounds
+    assert any(cut != sorted(cut) for cut in cuts)  # order
+    assert cuts[0] == [sorted(w.tolist()) for w in data.windows(ordered, np.random.default_rng(0))]
+
+
+def test_without_locality_there_is_one_window(tiny_store: Path) -> None:
+    data = dataset(tiny_store, [5] * 13, list(range(13)))
+    (window,) = data.windows(np.array([3, 1, 2]), np.random.default_rng(1))
+    assert window.tolist() == [3, 1, 2]
+    (window,) = dataset(tiny_store, [5] * 13, list(range(13)), locality=2).windows(np.array([3, 1, 2]), None)
+    assert window.tolist() == [3, 1, 2]  # validation keeps its order
+
+
 def test_without_shuffling_the_order_is_the_files(tiny_store: Path) -> None:
     data = dataset(tiny_store, [5, 2, 9, 3], [4, 4, 1, 0], shuffle=False)
     assert data.ordered_indices().tolist() == [0, 1, 2, 3]

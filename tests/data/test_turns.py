@@ -50,7 +50,7 @@ def test_what_the_ranks_train_on(sizes, world, update_freq, objectives, epoch):
     """Through fairseq's own sharding and grouping, for every world size and update-freq."""
     code = IndexCode(items=sum(sizes), objectives=objectives)
     order = take_turns(
-        batches_of(sizes),
+        [batches_of(sizes)],
         epoch=epoch,
         objectives=objectives,
         block=world * update_freq,
@@ -84,7 +84,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(sizes, block):
     def order(seed: int, epoch: int) -> list[list[int]]:
         code = IndexCode(items=sum(sizes), objectives=2)
         rng = np.random.default_rng([seed, epoch])
-        batches = take_turns(batches_of(sizes), epoch=epoch, objectives=2, block=block, code=code, rng=rng)
+        batches = take_turns([batches_of(sizes)], epoch=epoch, objectives=2, block=block, code=code, rng=rng)
         return [batch.tolist() for batch in batches]
 
     assert order(1, 1) == order(1, 1)
@@ -95,10 +95,20 @@ def test_epochs_are_shuffled():
     sizes = [2] * 20
     code = IndexCode(items=40, objectives=1)
     orders = [
-        [code.unpack(b[0])[2] for b in take_turns(batches_of(sizes), epoch=1, objectives=1, block=1, code=code,
+        [code.unpack(b[0])[2] for b in take_turns([batches_of(sizes)], epoch=1, objectives=1, block=1, code=code,
                                                   rng=np.random.default_rng(seed))]
         for seed in (1, 2)
     ]  # fmt: skip
     assert orders[0] != orders[1] != sorted(orders[1])
-    kept = take_turns(batches_of(sizes), epoch=0, objectives=1, block=1, code=code, rng=None)
+    kept = take_turns([batches_of(sizes)], epoch=0, objectives=1, block=1, code=code, rng=None)
     assert [code.unpack(batch[0])[2] for batch in kept] == list(range(0, 40, 2))
+
+
+def test_windows_follow_one_another():
+    batches = batches_of([1] * 40)
+    code = IndexCode(items=40, objectives=2)
+    rng = np.random.default_rng(1)
+    order = take_turns([batches[20:], batches[:20]], epoch=1, objectives=2, block=3, code=code, rng=rng)
+    first = [code.unpack(batch[0])[2] for batch in order if code.unpack(batch[0])[1] == 0]
+    assert sorted(first[:20]) == list(range(20, 40))
+    assert first[:20] != list(range(20, 40))

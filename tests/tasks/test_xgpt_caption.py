@@ -24,6 +24,7 @@ def task_of(data: Path, **options: Any) -> XGPTCaptionTask:
     ("options", "message"),
     [
         ({"captions_per_image": 0}, "--captions-per-image must be at least 1, got 0"),
+        ({"locality": -1}, "--locality must be at least 0, got -1"),
         ({"best_checkpoint_metric": "cider"}, "--best-checkpoint-metric cider needs --eval-captions"),
     ],
 )
@@ -79,7 +80,7 @@ def test_several_processes_need_legacy_ddp(
     tiny_data: Path, backend: str, world: int, unused: bool, refused: bool
 ) -> None:
     distributed = {"distributed_world_size": world, "ddp_backend": backend, "find_unused_parameters": unused}
-    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "eval_captions": False,
+    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "locality": 0, "eval_captions": False,
                "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
     root = OmegaConf.create({"task": options, "distributed_training": distributed, "checkpoint": {}})
     task = XGPTCaptionTask(root.task, DataDirectory(tiny_data))
@@ -91,7 +92,7 @@ def test_several_processes_need_legacy_ddp(
 
 
 def test_every_process_reads_checkpoints(tiny_data: Path) -> None:
-    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "eval_captions": False,
+    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "locality": 0, "eval_captions": False,
                "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
     root = OmegaConf.create({"task": options, "checkpoint": {"load_checkpoint_on_all_dp_ranks": False}})
     XGPTCaptionTask.setup_task(root.task)

@@ -47,6 +47,7 @@ class CaptionDataset(ObjectiveDataset):
         objectives, split, pad, seed, joint, shuffle: see `ObjectiveDataset`.
         captions_per_image: captions an item; 0: all of the image's.
         first_caption_only: one item an image with its first caption alone: what generation reads.
+        locality: see `windows`; 0: an epoch's order has nothing to do with the store's.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class CaptionDataset(ObjectiveDataset):
         joint: bool = False,
         captions_per_image: int = 1,
         first_caption_only: bool = False,
+        locality: int = 0,
         shuffle: bool = True,
     ) -> None:
         image_rows = np.asarray(image_rows)
@@ -78,6 +80,7 @@ class CaptionDataset(ObjectiveDataset):
         self.store = store
         self.captions_per_image = captions_per_image
         self.item_rows = image_rows[self.order[self.first]]
+        self.locality = locality
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item: its captions and the image's row; the regions are read by the collater, once an image."""
@@ -128,6 +131,22 @@ class CaptionDataset(ObjectiveDataset):
             return np.arange(len(self), dtype=np.int64)
         indices = np.random.permutation(len(self)).astype(np.int64)  # noqa: NPY002  (fairseq seeds this one)
         return indices[np.lexsort((self.sizes[indices], self.count[indices]))]
+
+    def windows(self, indices: np.ndarray, rng: np.random.Generator | None) -> list[np.ndarray]:
+        """Cut ordered items (items,) into windows of `locality` images that follow one another in the store.
+
+        A store larger than memory is read from one window at a time. The windows come in random order, and where they
+        begin moves with every epoch; within a window, items keep their random order. So two images can train in one
+        update where fewer than `locality` others of the split lie between them.
+        """
+        if not self.locality or rng is None:
+            return [indices]
+        _, place = np.unique(self.item_rows, return_inverse=True)  # (all items,) of its image in the split
+        window = (place[indices] + rng.integers(self.locality)) // self.locality
+        order = np.argsort(window, kind="stable")
+        bounds = np.flatnonzero(np.diff(window[order])) + 1
+        windows = np.split(indices[order], bounds)
+        return [windows[i] for i in rng.permutation(len(windows))]
 
     def batch_by_size(
         self,

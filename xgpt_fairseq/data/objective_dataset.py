@@ -139,6 +139,10 @@ class ObjectiveDataset(FairseqDataset):
         fits = self.sizes[indices] <= limit
         return indices[fits], indices[~fits].tolist()
 
+    def windows(self, indices: np.ndarray, rng: np.random.Generator | None) -> list[np.ndarray]:
+        """Ordered items (items,) in the pieces that are batched and shuffled by themselves: one, of all."""
+        return [indices]
+
     def batch_by_size(
         self,
         indices: np.ndarray,

@@ -58,7 +58,7 @@ def in_blocks(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
 
 
 def take_turns(
-    batches: Sequence[Batch],
+    windows: Sequence[Sequence[Batch]],
     *,
     epoch: int,
     objectives: int,
@@ -69,15 +69,17 @@ def take_turns(
     """The batches of an epoch in the order of training, each (items,) int64 of packed indices.
 
     Args:
-        batches: the epoch's batches of items, each pair in one of them.
+        windows: the epoch's batches of items, each pair in one of them; the windows follow one another as they are.
         objectives: how many objectives take turns.
         block: batches an update, over all ranks: world size × update-freq.
-        rng: shuffles the batches; seeded by (seed, epoch) alone, so that all ranks and every resumed run agree. None
-            leaves them in order.
+        rng: shuffles the batches of each window; seeded by (seed, epoch) alone, so that all ranks and every resumed
+            run agree. None leaves them in order.
     """
-    shuffled = list(batches) if rng is None else [batches[i] for i in rng.permutation(len(batches))]
+    batches: list[Batch] = []
+    for window in windows:
+        batches += window if rng is None else [window[i] for i in rng.permutation(len(window))]
     order: list[np.ndarray] = []
-    for same_pairs in in_blocks(shuffled, block):
+    for same_pairs in in_blocks(batches, block):
         for objective in range(objectives):
             order += [code.pack(epoch, objective, batch) for batch in same_pairs]
     return order

@@ -155,14 +155,17 @@ class XGPTTask(FairseqTask):
                     f"split {texts.split!r}: all texts are longer than the model's --max-target-positions (the "
                     f"shortest has {texts.sizes.min()} tokens with the end of sentence)"
                 )
-            batches = dataset.batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+            rng = np.random.default_rng([seed, epoch]) if texts.shuffle else None
             return take_turns(
-                batches,
+                [
+                    dataset.batch_by_size(window, max_tokens, max_sentences, required_batch_size_multiple)
+                    for window in texts.windows(indices, rng)
+                ],
                 epoch=epoch if texts.shuffle else 0,  # validation's masks stay the same
                 objectives=1 if texts.joint else len(texts.objectives),
                 block=num_shards * (self._update_freq(epoch) if texts.shuffle else 1),
                 code=texts.code,
-                rng=np.random.default_rng([seed, epoch]) if texts.shuffle else None,
+                rng=rng,
             )
 
         iterator = EpochBatchIterator(

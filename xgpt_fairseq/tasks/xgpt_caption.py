@@ -34,6 +34,11 @@ class XGPTCaptionConfig(XGPTTaskConfig):
         metadata={"help": "captions of an image that train on one encoding of it (5 for COCO, Flickr30k); --batch-size "
                   "counts captions"},
     )  # fmt: skip
+    locality: int = field(
+        default=0,
+        metadata={"help": "for a region store larger than memory: an epoch reads it in windows of so many images that "
+                  "lie side by side, in random order, random within (for example 20000) [0: any order]"},
+    )  # fmt: skip
     eval_captions: bool = field(
         default=False,
         metadata={"help": "validate by greedy decoding too: logs cider and bleu4, for --best-checkpoint-metric"},
@@ -62,6 +67,8 @@ class XGPTCaptionTask(XGPTTask):
         self._greedy: Any = None
         if cfg.captions_per_image < 1:
             raise DataError(f"--captions-per-image must be at least 1, got {cfg.captions_per_image}")
+        if cfg.locality < 0:
+            raise DataError(f"--locality must be at least 0, got {cfg.locality}")
         if cfg.best_checkpoint_metric in ("cider", "bleu4") and not cfg.eval_captions:
             raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
 
@@ -108,6 +115,7 @@ class XGPTCaptionTask(XGPTTask):
             joint=self.joint and not generating,
             captions_per_image=self.cfg.captions_per_image if training else 0,
             first_caption_only=generating,
+            locality=self.cfg.locality,
             shuffle=training,
         )
         if generating and self.cfg.constraints_file:
