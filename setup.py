@@ -44,6 +44,7 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
+            "xgpt-augment = xgpt_fairseq.cli.augment:main",
             "xgpt-average-checkpoints = xgpt_fairseq.cli.average_checkpoints:main",
             "xgpt-caption = xgpt_fairseq.cli.caption:main",
             "xgpt-curves = xgpt_fairseq.cli.curves:main",

@@ -38,26 +38,19 @@ from caption_readers import (
     read_sources,
 )
 from caption_survey import UNCAPTIONED, Count, check, say, survey
-from split_writer import SplitWriter
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.directory import FORMAT_VERSION, check_replaceable, file_crc32
+from xgpt_fairseq.data.directory import FORMAT_VERSION, check_regions_inside, check_replaceable, file_crc32
 from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
 from xgpt_fairseq.data.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import folder_written_aside, write_json
 from xgpt_fairseq.workers import parallel
 
-SPLIT_FILES = (
-    "*.captions.bin",
-    "*.captions.idx",
-    "*.pairs.npy",
-    "*.references.json",
-    "*.missing-images.txt",
-    UNCAPTIONED,
-)
+FILES = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED)
 
 
 class _EncodeIds:
@@ -114,14 +107,6 @@ def write_splits(
         return {split: writer.finish(store_images=len(store)) for split, writer in writers.items()}
 
 
-def _check_output(output: Path, regions: Path, *, overwrite: bool) -> None:
-    """Refuse what must not be replaced. A region store inside *output* stays there, and so must be *regions*."""
-    check_replaceable(output, "captions", overwrite=overwrite)
-    inside = output / "regions"
-    if os.path.lexists(inside) and inside.resolve() != regions.resolve():
-        raise DataError(f"{output} holds a region store, {inside}, that is not --regions {regions}; move it away first")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="+", metavar="[SPLIT=]SOURCE", help="caption file, or several")
@@ -149,7 +134,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing data directory")
     args = parser.parse_args()
-    _check_output(args.output, args.regions, overwrite=args.overwrite)
+    check_replaceable(args.output, "captions", overwrite=args.overwrite)
+    check_regions_inside(args.output, args.regions)
     _check_options(args)
     vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
     files, named_splits = parse_files(args.source)
@@ -167,7 +153,7 @@ def main() -> None:
     splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
     max_missing = 1.0 if args.max_missing is None else args.max_missing
 
-    with folder_written_aside(args.output, last="dataset.json", files=(*SPLIT_FILES, *VOCABULARY_FILES)) as aside:
+    with folder_written_aside(args.output, last="dataset.json", files=FILES) as aside:
         with tqdm(read_sources(sources, options), desc="reading", unit=" images", unit_scale=True) as progress:
             found = survey(progress, splits, options.split_lists, store, aside)
         check(found.counts, splits, store, ", ".join(map(str, files)), args.missing_images, max_missing)

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from fairseq.search import DiverseBeamSearch, Sampling
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
 from xgpt_fairseq.checkpoints import load_checkpoint
-from xgpt_fairseq.data.caption_dataset import pad_regions
+from xgpt_fairseq.data.caption_dataset import load_regions, pad_regions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.vocabulary import FILES, Vocabulary
@@ -63,7 +64,26 @@ class SearchOptions:
     max_len_b: int = 200
     min_len: int = 1
     no_repeat_ngram_size: int = 0
+    sampling: bool = False
+    sampling_topp: float = -1.0
+    temperature: float = 1.0
+    diverse_beam_groups: int = -1
+    diverse_beam_strength: float = 0.5
+    unkpen: float = 0.0
     cpu_bf16: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One of the captions that a search finds for an image.
+
+    Attributes:
+        text: as a person writes it.
+        tokens: its length in subwords as it was generated, without the end of sentence.
+    """
+
+    text: str
+    tokens: int
 
 
 class XGPTHubInterface(nn.Module):
@@ -260,13 +280,33 @@ class XGPTHubInterface(nn.Module):
         Raises:
             DataError: its features have another width than the model's.
         """
+        self.check_store(store)
+        images = ((store.image_id(row), store.features(row), store.boxes(row)) for row in range(len(store)))
+        return self._caption(images, options, batch_size)
+
+    def check_store(self, store: RegionStore) -> None:
+        """Refuse a store that the model cannot read.
+
+        Raises:
+            DataError: its features have another width than the model's.
+        """
         if store.feature_dim != self.config.feature_dim:
             raise DataError(
                 f"the region store {store.path} has features of width {store.feature_dim}, the model was trained on "
                 f"width {self.config.feature_dim} ({self.trained_on})"
             )
-        images = ((store.image_id(row), store.features(row), store.boxes(row)) for row in range(len(store)))
-        return self._caption(images, options, batch_size)
+
+    @torch.inference_mode()
+    def candidates(self, store: RegionStore, rows: Sequence[int], options: SearchOptions) -> list[list[Candidate]]:
+        """All captions that one search finds for the images *rows* of a region store, decoded together, best first.
+
+        A search that samples draws from torch's generator: `options.beam` captions an image, independent of each other.
+        """
+        found = self._search(self._generator(options), load_regions(store, np.asarray(rows)), options)
+        return [
+            [Candidate(self._to_text(each["tokens"]), len(each["tokens"]) - 1) for each in hypotheses]
+            for hypotheses in found
+        ]
 
     @torch.inference_mode()
     def _caption(
@@ -274,19 +314,30 @@ class XGPTHubInterface(nn.Module):
     ) -> Iterator[tuple[Key, str]]:
         """(name, features (n, D), boxes (n, 4)) → (name, caption)."""
         options = options or SearchOptions()
-        if options.cpu_bf16:
-            check_cpu_bfloat16()
         generator = self._generator(options)
         stream = iter(images)
         while batch := list(islice(stream, batch_size)):
             net_input = pad_regions([features for _, features, _ in batch], [boxes for *_, boxes in batch])
-            net_input = {name: tensor.to(self.device) for name, tensor in net_input.items()}
-            with autocast(options.cpu_bf16):
-                found = generator.generate([], {"net_input": net_input})
+            found = self._search(generator, net_input, options)
             for (name, *_), hypotheses in zip(batch, found, strict=True):
                 yield name, self._to_text(hypotheses[0]["tokens"])
 
+    def _search(self, generator: SequenceGenerator, images: Mapping[str, Tensor], options: SearchOptions) -> Any:
+        """The hypotheses of each of the padded *images* (see `pad_regions`), best first."""
+        net_input = {name: tensor.to(self.device) for name, tensor in images.items()}
+        with autocast(options.cpu_bf16):
+            return generator.generate([], {"net_input": net_input})
+
     def _generator(self, options: SearchOptions) -> SequenceGenerator:
+        if options.cpu_bf16:
+            check_cpu_bfloat16()
+        strategy = None
+        if options.sampling:
+            strategy = Sampling(self.vocabulary.dictionary, sampling_topp=options.sampling_topp)
+        elif options.diverse_beam_groups > 0:
+            strategy = DiverseBeamSearch(
+                self.vocabulary.dictionary, options.diverse_beam_groups, options.diverse_beam_strength
+            )
         generator = SequenceGenerator(
             [self.model],
             self.vocabulary.dictionary,
@@ -294,6 +345,9 @@ class XGPTHubInterface(nn.Module):
             len_penalty=options.lenpen,
             max_len_b=options.max_len_b,
             min_len=options.min_len,
+            temperature=options.temperature,
+            unk_penalty=options.unkpen,
+            search_strategy=strategy,
             no_repeat_ngram_size=options.no_repeat_ngram_size,
             tokens_to_suppress=self.vocabulary.not_words,
         )

@@ -296,7 +296,9 @@ def test_a_region_store_in_the_directory_stays(prepare: Callable[..., Any], tiny
     # another store would not be the one that is read
     done = prepare("--overwrite")
     assert done.status == 1
-    assert f"{data} holds a region store, {data / 'regions'}, that is not --regions {tiny_store}" in done.error
+    assert (
+        f"{data} holds a region store, {data / 'regions'}, that is not that of the captions, {tiny_store}" in done.error
+    )
     assert contents(data / "regions") == before
 
 

@@ -75,6 +75,19 @@ def check_replaceable(output: Path, kind: str, *, overwrite: bool) -> None:
         raise DataError(f"{output} is a data directory of kind {found!r}, not {kind!r}: it is not replaced")
 
 
+def check_regions_inside(output: Path, regions: Path) -> None:
+    """Refuse to write captions of the store *regions* where another one lies, which would be taken for theirs.
+
+    Raises:
+        DataError: *output* holds a region store that is not *regions*.
+    """
+    inside = output / "regions"
+    if os.path.lexists(inside) and inside.resolve() != regions.resolve():
+        raise DataError(
+            f"{output} holds a region store, {inside}, that is not that of the captions, {regions}; move it away first"
+        )
+
+
 class _Directory:
     """What all data directories share: a description, a vocabulary, and token ids by split.
 

@@ -12,6 +12,9 @@ import numpy as np
 
 from xgpt_fairseq.data.indexed_writer import IndexedWriter
 
+# What a split's files may be called.
+SPLIT_FILES = ("*.captions.bin", "*.captions.idx", "*.pairs.npy", "*.references.json")
+
 
 class SplitWriter:
     """Token ids, rows in the region store, and references of one split; `finish` completes them, `close` lets go.

@@ -1,0 +1,132 @@
+"""The files of an augmented data directory.
+
+Beside what every data directory has (see `xgpt_fairseq.data.directory`), with the generated captions behind each
+image's own:
+
+    captions.karpathy.json   all splits in Karpathy's layout; what a model generated is marked `"generated": true`
+    retrieval.jsonline       the augmented splits as ViLBERT's retrieval loaders read them
+    augmentation.json        how it was made, counts, diversity; AUGMENTATION.md the same to read
+
+ViLBERT (jiasenlu/vilbert_beta and facebookresearch/vilbert-multi-task, `retreival_dataset.py`, `_load_annotations`)
+reads a JSON object a line: `sentences`, a list of captions; the image is `int(img_path.split(".")[0])` for its task
+RetrievalFlickr30k, and `id` as it stands for RetrievalCOCO. A line holds both, so that one file serves both tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xgpt_fairseq.augmentation.filters import words
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
+from xgpt_fairseq.errors import DataError
+
+KARPATHY = "captions.karpathy.json"
+RETRIEVAL = "retrieval.jsonline"
+REPORT_JSON = "augmentation.json"
+REPORT_MD = "AUGMENTATION.md"
+
+# split → image → the captions that were generated for it
+Added = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+def write_captions(folder: Path, directory: DataDirectory, added: Added) -> dict[str, dict[str, int]]:
+    """Write the splits' files: those of *directory*, with the captions *added*; return their description."""
+    return {
+        split: _write_split(folder, directory, split, added[split])
+        if split in added
+        else _copy_split(folder, directory, split)
+        for split in directory.description["splits"]
+    }
+
+
+def _copy_split(folder: Path, directory: DataDirectory, split: str) -> dict[str, int]:
+    for pattern in SPLIT_FILES:
+        name = pattern.replace("*", split, 1)
+        shutil.copyfile(directory.path / name, folder / name)
+    return directory.description["splits"][split]
+
+
+def _write_split(
+    folder: Path, directory: DataDirectory, split: str, added: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    tokens, rows = directory.captions(split), directory.pairs(split)
+    vocabulary = directory.vocabulary
+    eos = vocabulary.dictionary.eos()
+    writer = SplitWriter(folder, split, vocabulary_size=len(vocabulary.dictionary))
+    place = 0
+    try:
+        for image_id, own in directory.references(split).captions.items():
+            row = int(rows[place])
+            if directory.regions.image_id(row) != image_id or len(set(rows[place : place + len(own)].tolist())) != 1:
+                raise DataError(
+                    f"{directory.references_path(split)} and {split}.pairs.npy disagree at image {image_id}; prepare "
+                    f"{directory.path} again"
+                )
+            for text in own:
+                writer.add(row, image_id, text, np.asarray(tokens[place]), was_cut=False)
+                place += 1
+            for text in added[image_id]:
+                writer.add(row, image_id, text, np.append(vocabulary.encode_ids(text), eos), was_cut=False)
+        description = writer.finish(store_images=len(directory.regions))
+    finally:
+        writer.close()
+    # which of the original captions were cut is not known, how many is; a generated one never is
+    return description | {"cut_to_max_tokens": directory.description["splits"][split]["cut_to_max_tokens"]}
+
+
+def write_karpathy(file: Path, directory: DataDirectory, added: Added) -> None:
+    """Write all splits in the layout of Karpathy's `dataset_*.json`, an image a line."""
+    with open(file, "w", encoding="utf-8") as output:
+        output.write('{"images": [')
+        sentence_id = 0
+        for number, (split, image_id, own, generated) in enumerate(_images(directory, added)):
+            sentences: list[dict[str, Any]] = []
+            for text, is_generated in [*((text, False) for text in own), *((text, True) for text in generated)]:
+                sentence = {"raw": text, "tokens": words(text), "imgid": number, "sentid": sentence_id}
+                sentences.append(sentence | ({"generated": True} if is_generated else {}))
+                sentence_id += 1
+            image = {
+                **({"cocoid": int(image_id)} if is_number(image_id) else {}),
+                "filename": f"{image_id}.jpg",
+                "imgid": number,
+                "split": "val" if split == "valid" else split,
+                "sentids": [sentence["sentid"] for sentence in sentences],
+                "sentences": sentences,
+            }
+            output.write(("," if number else "") + "\n" + json.dumps(image, ensure_ascii=False))
+        output.write('\n], "dataset": "augmented"}\n')
+
+
+def write_retrieval(file: Path, directory: DataDirectory, added: Added) -> int:
+    """Write the splits of *added* as ViLBERT's loaders read them; return how many images they take for COCO alone.
+
+    Those are the images whose id is no number: a loader of RetrievalFlickr30k stops at them.
+    """
+    no_numbers = 0
+    with open(file, "w", encoding="utf-8") as output:
+        for split, image_id, own, generated in _images(directory, added):
+            if split in added:
+                number: int | str = int(image_id) if is_number(image_id) else image_id
+                no_numbers += isinstance(number, str)
+                value = {"id": number, "img_path": f"{image_id}.jpg", "sentences": [*own, *generated]}
+                output.write(json.dumps(value, ensure_ascii=False) + "\n")
+    return no_numbers
+
+
+def is_number(image_id: str) -> bool:
+    """Whether an image's id is a number, as those of COCO and Flickr30k."""
+    return image_id.isascii() and image_id.isdigit()
+
+
+def _images(directory: DataDirectory, added: Added) -> Iterator[tuple[str, str, list[str], Iterable[str]]]:
+    """(split, image id, its own captions, those generated) of all images."""
+    for split in directory.description["splits"]:
+        for image_id, own in directory.references(split).captions.items():
+            yield split, image_id, own, added.get(split, {}).get(image_id, ())

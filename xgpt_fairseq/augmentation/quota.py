@@ -1,0 +1,25 @@
+"""How many captions each image gets, where their average is given."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def quotas(images: int, per_image: float, seed: int) -> np.ndarray:
+    """An average as whole numbers: with 2.1, every image gets 2, and a tenth of them, chosen by *seed*, one more.
+
+    Args:
+        images: how many images there are.
+        per_image: captions an image on average, 0 or more.
+        seed: decides which images get one more.
+
+    Returns:
+        ndarray: int64 (images,); the sum is *images* × *per_image*, rounded.
+    """
+    total = math.floor(images * per_image + 0.5)
+    counts = np.full(images, total // images if images else 0, dtype=np.int64)
+    more = np.random.default_rng([seed, images]).permutation(images)[: total - counts.sum()]
+    counts[more] += 1
+    return counts

@@ -1,0 +1,141 @@
+"""`xgpt-augment`: add captions that a model generates to a data directory (section 6.1)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from xgpt_fairseq.augmentation.augment import AugmentOptions, augment
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.data.directory import DataDirectory, check_regions_inside, check_replaceable
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
+
+_TOPP, _TEMPERATURE, _STRENGTH, _ROUNDS = 0.9, 1.0, 0.5, 4
+
+_EXAMPLE = """\
+Captions are sampled, or with --diverse-beam-groups searched. Copies of the image's own captions or of each other,
+captions that repeat a phrase, empty ones and ones that are not ended at the longest length are dropped and counted; an
+image that is short of captions gets another round. The captions depend on the model, the data, --seed, --batch-size and
+the options, not on interruptions: the same command goes on where a run was stopped.
+
+NEW_DATA is a data directory for fairseq-train. It also holds captions.karpathy.json (generated captions are marked),
+retrieval.jsonline for ViLBERT's retrieval loader, augmentation.json and AUGMENTATION.md.
+
+example:
+  xgpt-augment data/flickr30k --path checkpoints/flickr30k/averaged.pt --per-image 2.1 --output data/flickr30k-augmented
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: _augment(_parser().parse_args(arguments)))
+
+
+def _augment(args: argparse.Namespace) -> None:
+    search = _search(args)
+    _check_numbers(args)
+    rounds = args.rounds if args.rounds is not None else (_ROUNDS if search.sampling else 1)
+    if rounds > 1 and not search.sampling:
+        raise DataError(f"--rounds {rounds}: diverse beam search finds the same again; give more --candidates instead")
+    check_replaceable(args.output, "captions", overwrite=args.overwrite)
+    directory = DataDirectory(args.data)
+    if args.output.resolve() == directory.path.resolve():
+        raise DataError(f"--output {args.output} is DATA itself; name another folder")
+    check_regions_inside(args.output, directory.regions_path)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    captioner = XGPTHubInterface.from_path(args.path, data=None if args.path.is_dir() else args.data).to(device)
+    options = AugmentOptions(
+        splits=[split.strip() for split in args.split.split(",")],
+        per_image=args.per_image,
+        search=search,
+        rounds=rounds,
+        repeat_ngram=args.repeat_ngram,
+        seed=args.seed,
+        batch_size=args.batch_size,
+    )
+    print(augment(directory, captioner, args.output, options, overwrite=args.overwrite))
+    print(f"written to {args.output}")
+
+
+def _search(args: argparse.Namespace) -> SearchOptions:
+    """The search that the options ask for."""
+    if args.diverse_beam_groups is None:
+        if args.diverse_beam_strength is not None:
+            raise DataError("--diverse-beam-strength needs --diverse-beam-groups")
+        topp = _TOPP if args.sampling_topp is None else args.sampling_topp
+        temperature = _TEMPERATURE if args.temperature is None else args.temperature
+        if not 0 < topp <= 1:
+            raise DataError(f"--sampling-topp must be above 0 and at most 1, got {topp:g}")
+        if not 0 < temperature < math.inf:
+            raise DataError(f"--temperature must be above 0, got {temperature:g}")
+        return SearchOptions(
+            beam=args.candidates, sampling=True, sampling_topp=topp, temperature=temperature, cpu_bf16=args.cpu_bf16
+        )
+    if args.sampling_topp is not None or args.temperature is not None:
+        raise DataError("--diverse-beam-groups searches, --sampling-topp and --temperature sample: choose one of them")
+    groups = args.diverse_beam_groups
+    if groups < 1 or args.candidates % groups:
+        raise DataError(f"--candidates {args.candidates} must be a multiple of --diverse-beam-groups {groups}")
+    strength = _STRENGTH if args.diverse_beam_strength is None else args.diverse_beam_strength
+    return SearchOptions(
+        beam=args.candidates, diverse_beam_groups=groups, diverse_beam_strength=strength, cpu_bf16=args.cpu_bf16
+    )
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if not 0 < args.per_image < math.inf:
+        raise DataError(f"--per-image must be above 0, got {args.per_image:g}")
+    for name, least in (("candidates", 1), ("rounds", 1), ("batch_size", 1), ("repeat_ngram", 0), ("seed", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise DataError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xgpt-augment", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="data directory from preprocess/prepare_captions.py")
+    parser.add_argument(
+        "--path", type=Path, required=True, metavar="CHECKPOINT", help="a checkpoint, or a bundle of xgpt-export"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="NEW_DATA", help="data directory to write")
+    parser.add_argument("--split", default="train", help="split to augment, or several: train,valid (%(default)s)")
+    parser.add_argument(
+        "--per-image", type=float, default=2.1, help="captions to add an image, on average (%(default)s: the paper's)"
+    )
+    parser.add_argument("--sampling-topp", type=float, metavar="P", help=f"sample from the likeliest words ({_TOPP})")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help=f"< 1: likelier captions, > 1: more varied ({_TEMPERATURE:g})"
+    )
+    parser.add_argument("--diverse-beam-groups", type=int, metavar="N", help="diverse beam search instead of sampling")
+    parser.add_argument("--diverse-beam-strength", type=float, metavar="X", help=f"its penalty ({_STRENGTH})")
+    parser.add_argument(
+        "--candidates", type=int, default=5, metavar="N", help="captions generated an image and round (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help=f"at most, for an image that is short ({_ROUNDS}; with diverse beams 1)"
+    )
+    parser.add_argument(
+        "--repeat-ngram",
+        type=int,
+        default=3,
+        metavar="N",
+        help="drop captions in which N words come twice in the same order (%(default)s; 0: keep them)",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of all that is random (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images decoded at once (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
+    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace NEW_DATA, or an unfinished run of other options"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()
