@@ -28,8 +28,7 @@ SIZES = {"layers": 2, "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "
 TRAIN_IMAGES = 8
 
 
-@pytest.fixture(scope="module")
-def captioner(tiny_data: Path) -> XGPTHubInterface:
+def learned(tiny_data: Path) -> XGPTHubInterface:
     """A model that has learned the tiny training captions."""
     directory = DataDirectory(tiny_data)
     dictionary = directory.vocabulary.dictionary
@@ -51,6 +50,11 @@ def captioner(tiny_data: Path) -> XGPTHubInterface:
         loss.backward()
         optimizer.step()
     return XGPTHubInterface(model, config, directory.vocabulary, extractor_settings=None, trained_on="tiny regions")
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_data: Path) -> XGPTHubInterface:
+    return learned(tiny_data)
 
 
 @pytest.fixture(scope="module")
