@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test lint format quickstart parameters clean
+.PHONY: help install test lint format quickstart bench parameters clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=DIR: on real photos"
 	@echo "make test                  lint, types and all tests"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
+	@echo "make bench                 speed and memory against fairseq's own Transformer and other peers"
 	@echo "make parameters            parameter counts of the architectures, by part"
 
 $(INSTALLED): setup.py constraints.txt
@@ -34,6 +35,9 @@ test: lint
 
 quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh "$(DATA)"
+
+bench: $(INSTALLED)
+	$(BIN)/python tests/benchmarks/bench.py $(NAMES)
 
 parameters: $(INSTALLED)
 	$(BIN)/xgpt-parameters

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import multiprocessing
 import os
 import resource
 import shutil
@@ -20,10 +19,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in (ROOT, ROOT / "preprocess", ROOT / "tests" / "preprocess"):
@@ -32,6 +30,7 @@ for folder in (ROOT, ROOT / "preprocess", ROOT / "tests" / "preprocess"):
 import archives  # noqa: E402
 import import_regions  # noqa: E402
 import numpy as np  # noqa: E402
+from measuring import in_a_process  # noqa: E402
 
 BLOCK = 1 << 20
 
@@ -119,21 +118,6 @@ def import_archive(options: Sequence[str]) -> Result:
         import_regions.import_regions()
     seconds = time.perf_counter() - began
     return Result(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
-
-
-def in_a_process(function: Callable[..., Any], *arguments: object) -> Any:
-    """What *function* returns in a process of its own, whose memory is its own, too."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_send, args=(sender, function, arguments))
-    process.start()
-    sender.close()
-    result = receiver.recv()
-    process.join()
-    return result
-
-
-def _send(sender: Connection, function: Callable[..., Any], arguments: tuple[object, ...]) -> None:
-    sender.send(function(*arguments))
 
 
 if __name__ == "__main__":

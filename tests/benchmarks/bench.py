@@ -1,0 +1,40 @@
+"""Ratios of xgpt_fairseq to its peers, each measured by turns in the same run: the median of some rounds, and bounds.
+
+    python tests/benchmarks/bench.py                       # all, some 20 minutes on two cores: `make bench`
+    python tests/benchmarks/bench.py training reading --rounds 5
+
+Prints a table in Markdown. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+import measuring
+
+BENCHMARKS = ("training", "objectives", "generation", "reading", "processes", "startup")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which (default: all): {', '.join(BENCHMARKS)}")
+    parser.add_argument("--rounds", metavar="N", type=int, default=5, help="(default: %(default)s)")
+    args = parser.parse_args()
+    unknown = sorted(set(args.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    print(measuring.HEAD)
+    for name in args.names or BENCHMARKS:
+        for line in measuring.in_a_process(measure, name, args.rounds, method="spawn"):
+            print(line, flush=True)
+
+
+def measure(name: str, rounds: int) -> list[measuring.Line]:
+    """The lines of one benchmark."""
+    lines: list[measuring.Line] = importlib.import_module(f"bench_{name}").measure(rounds)
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""XGPT and fairseq's stock Transformer of the same sizes, and the same work for both.
+
+The stock model (`--arch transformer`) has 12 + 12 layers of width 768, 8 heads and feed-forward networks of 3072, and
+reads 100 source tokens where XGPT reads 100 regions. Images have 5 captions each of 14 tokens with the end of sentence;
+stock sees an image once for each of them, as pairs are all that it knows.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion  # noqa: E402
+from fairseq.data import Dictionary  # noqa: E402
+from fairseq.models.transformer import TransformerModel, base_architecture  # noqa: E402
+from fairseq.optim.adam import Adam  # noqa: E402
+
+from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion  # noqa: E402
+from xgpt_fairseq.data.caption_dataset import CaptionDataset  # noqa: E402
+from xgpt_fairseq.data.region_store import RegionStore  # noqa: E402
+from xgpt_fairseq.data.region_writer import RegionWriter  # noqa: E402
+from xgpt_fairseq.data.vocabulary import MASK  # noqa: E402
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel  # noqa: E402
+from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives  # noqa: E402
+
+VOCABULARY = 30_000
+REGIONS = 100
+WIDTH = 2048
+TOKENS = 14  # of a caption, end of sentence included
+CAPTIONS = 5  # of an image
+
+
+def dictionary() -> Dictionary:
+    words = Dictionary()
+    for number in range(VOCABULARY - words.nspecial - 1):
+        words.add_symbol(f"w{number}")
+    words.add_symbol(MASK)
+    return words
+
+
+def write_store(path: Path, *, images: int, regions: int = REGIONS, width: int = WIDTH) -> RegionStore:
+    """A store of made-up images."""
+    random = np.random.default_rng(1)
+    with RegionWriter(path, width) as writer:
+        for image in range(images):
+            corners = np.sort(random.random((regions, 2, 2), dtype=np.float32), axis=1).reshape(regions, 4)
+            features = np.maximum(random.standard_normal((regions, width), dtype=np.float32), 0)
+            writer.add(image, features, corners, position=image + 1)
+        writer.finish()
+    return RegionStore(path)
+
+
+class Captions(list[torch.Tensor]):
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.array([len(tokens) for tokens in self], dtype=np.int32)
+
+
+def made_up_captions(words: Dictionary, number: int) -> Captions:
+    """*number* captions of `TOKENS` tokens with the end of sentence."""
+    random = np.random.default_rng(2)
+    low, high = words.nspecial, words.index(MASK)
+    return Captions(
+        torch.from_numpy(np.append(random.integers(low, high, TOKENS - 1), words.eos())) for _ in range(number)
+    )
+
+
+class XGPT:
+    """xgpt_base with its criterion and batches as fairseq's trainer would have them."""
+
+    def __init__(self, store: RegionStore, *, objectives: tuple[str, ...] = ("ic",), arch: str = "xgpt_base") -> None:
+        torch.manual_seed(1)
+        self.words = dictionary()
+        task = SimpleNamespace(target_dictionary=self.words, feature_dim=store.feature_dim, store_name="benchmark")
+        self.objectives = build_objectives(list(objectives), self.words, ObjectiveOptions())
+        criterion_task = SimpleNamespace(
+            objectives=self.objectives, objective_weights=dict.fromkeys(objectives, 1.0), target_dictionary=self.words
+        )
+        self.model = XGPTModel.build_model(XGPTConfig(), task)
+        self.criterion = XGPTCriterion(criterion_task, label_smoothing=0.0, sentence_avg=False)
+        images = np.repeat(np.arange(len(store)), CAPTIONS)
+        self.data = CaptionDataset(
+            made_up_captions(self.words, len(images)),
+            images,
+            store,
+            self.objectives,
+            split="train",
+            pad=self.words.pad(),
+            captions_per_image=CAPTIONS,
+        )
+
+    def batch(self, objective: int = 0) -> dict[str, Any]:
+        """All images with all captions, for one objective."""
+        items = self.data.code.pack(1, objective, np.arange(len(self.data)))
+        return self.data.collater([self.data[index] for index in items])
+
+
+class Stock:
+    """fairseq's Transformer with its criterion; its batches are pairs."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        self.words = dictionary()
+        task = SimpleNamespace(source_dictionary=self.words, target_dictionary=self.words)
+        sizes: dict[str, Any] = {}
+        for side in ("encoder", "decoder"):
+            sizes |= {f"{side}_layers": 12, f"{side}_embed_dim": 768, f"{side}_ffn_embed_dim": 3072,
+                      f"{side}_attention_heads": 8}  # fmt: skip
+        args = Namespace(**sizes, share_decoder_input_output_embed=True, activation_fn="gelu", dropout=0.1,
+                         attention_dropout=0.1, max_source_positions=REGIONS + 2, max_target_positions=60)  # fmt: skip
+        base_architecture(args)
+        self.model = TransformerModel.build_model(args, task)
+        self.criterion = CrossEntropyCriterion(task, sentence_avg=False)
+
+    def batch(self, images: int, captions: int = CAPTIONS) -> dict[str, Any]:
+        """So many images with their captions, as pairs."""
+        random = torch.Generator().manual_seed(1)
+        shape = (images, REGIONS)
+        sources = torch.randint(4, VOCABULARY - 1, shape, generator=random).repeat_interleave(captions, dim=0)
+        target = torch.stack(list(made_up_captions(self.words, images * captions)))
+        shifted = torch.cat([torch.full((len(target), 1), self.words.eos()), target[:, :-1]], dim=1)
+        lengths = torch.full((len(sources),), REGIONS)
+        net_input = {"src_tokens": sources, "src_lengths": lengths, "prev_output_tokens": shifted}
+        return {"net_input": net_input, "target": target, "ntokens": target.numel(), "nsentences": len(target)}
+
+
+def optimizer(model: torch.nn.Module) -> Adam:
+    """fairseq's."""
+    return Adam(model.parameters(), lr=1e-5, betas=(0.9, 0.98))
+
+
+def update(model: torch.nn.Module, criterion: Any, batch: dict[str, Any], adam: Adam, *, bf16: bool) -> None:
+    """One update, as the trainer does it: loss, gradient, clipping, Adam."""
+    model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        loss, size, _ = criterion(model, batch)
+    (loss / size).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 5)
+    adam.step()
+    adam.zero_grad(set_to_none=False)
