@@ -1,0 +1,67 @@
+"""The comparison of kinds of regions: which images it takes, what it says, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import compare_regions
+import pytest
+
+from xgpt_fairseq.data.region_store import RegionStore
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    splits = {1: "train", 2: "restval", 3: "val", 4: "test", 5: "train", 6: "test"}
+    images = [{"filename": f"COCO_val2014_{i:012d}.jpg", "split": s, "sentences": []} for i, s in splits.items()]
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"images": images}), encoding="utf-8")
+    return path
+
+
+def photos(folder: Path, *numbers: int) -> Path:
+    folder.mkdir()
+    for number in numbers:
+        (folder / f"{number:012d}.jpg").touch()
+    return folder
+
+
+def test_images_with_a_photo_train_or_test(captions: Path, tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen.json"
+    assert compare_regions.select(captions, photos(tmp_path / "photos", 1, 2, 3, 4), chosen) == (2, 2)
+    images = json.loads(chosen.read_text(encoding="utf-8"))["images"]
+    assert [(int(image["filename"][-16:-4]), image["split"]) for image in images] == [
+        (1, "train"), (2, "train"), (3, "test"), (4, "test"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("there", [(1, 5), (4,), ()])
+def test_photos_of_both_parts_are_needed(captions: Path, tmp_path: Path, there: tuple[int, ...], call_program) -> None:
+    outcome = call_program(
+        compare_regions.main, "--photos", photos(tmp_path / "photos", *there), "--captions", captions,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert outcome.status
+    assert "both are needed" in outcome.error
+
+
+def test_a_start_needs_its_vocabulary(captions: Path, tmp_path: Path, call_program: Callable) -> None:
+    outcome = call_program(
+        compare_regions.main, "--photos", tmp_path, "--captions", captions, "--start", "text.pt", "--output",
+        tmp_path / "out",
+    )  # fmt: skip
+    assert outcome.error == "--start needs --vocabulary, the one that the checkpoint was trained with"
+
+
+def test_a_program_that_fails_stops_it_and_names_its_log(tmp_path: Path) -> None:
+    with pytest.raises(compare_regions.DataError, match=r"xgpt-evaluate failed with status 2; see .*e.log"):
+        compare_regions.call("xgpt-evaluate", "--no-such-option", log=tmp_path / "e.log")
+    assert "usage: xgpt-evaluate" in (tmp_path / "e.log").read_text(encoding="utf-8")
+
+
+def test_the_table(tiny_store: Path) -> None:
+    scores = {"grid": [{"CIDEr": 40.0, "BLEU@4": 10.0, "METEOR": 5.0}, {"CIDEr": 42.0, "BLEU@4": 10.0, "METEOR": 7.0}]}
+    table = compare_regions.table(scores, {"grid": RegionStore(tiny_store)})
+    assert table.splitlines()[-1] == "| grid | 4 | 2 | 41.0 ± 1.4 | 10.0 ± 0.0 | 6.0 ± 1.4 |"
