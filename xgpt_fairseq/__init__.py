@@ -11,8 +11,17 @@ logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 from xgpt_fairseq import checkpoints, errors
 from xgpt_fairseq.criterions import xgpt_criterion
 from xgpt_fairseq.models import xgpt
-from xgpt_fairseq.tasks import xgpt_caption, xgpt_pretrain, xgpt_text_pretrain
+from xgpt_fairseq.tasks import xgpt_caption, xgpt_pretrain, xgpt_retrieval, xgpt_text_pretrain
 
 errors.report_in_fairseq_programs()
 
-__all__ = ["checkpoints", "errors", "xgpt", "xgpt_caption", "xgpt_criterion", "xgpt_pretrain", "xgpt_text_pretrain"]
+__all__ = [
+    "checkpoints",
+    "errors",
+    "xgpt",
+    "xgpt_caption",
+    "xgpt_criterion",
+    "xgpt_pretrain",
+    "xgpt_retrieval",
+    "xgpt_text_pretrain",
+]

@@ -11,7 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 
-from xgpt_fairseq.objectives import OBJECTIVES
+from xgpt_fairseq.objectives import TRAINED
 
 # What is logged of each objective: its loss without label smoothing, how many predictions that sums, how many of them
 # are right, image-caption pairs, and whether this was training.
@@ -82,7 +82,8 @@ class XGPTCriterion(FairseqCriterion):
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Log the loss as it is optimised and, of each objective, its own.
 
-        Words: nll_loss in bits a word, perplexity, accuracy in percent. Regions: the squared error. In training also
+        Words: nll_loss in bits a word, perplexity, accuracy in percent; matching: the same, of its choices. Regions:
+        the squared error. In training also
         updates and pairs a second. The names begin with the objective's; image captioning's stand without it too, as
         fairseq's users know them (`nll_loss`, `ppl`, `accuracy`).
         """
@@ -94,7 +95,7 @@ class XGPTCriterion(FairseqCriterion):
         if sample_size == 0:
             return
         metrics.log_scalar("loss", total("loss") / sample_size / math.log(2), sample_size, round=3)
-        for name, objective in OBJECTIVES.items():
+        for name, objective in TRAINED.items():
             predictions = total(f"{name}_predictions")
             if predictions == 0:
                 continue

@@ -107,7 +107,7 @@ class XGPTEncoder(FairseqEncoder):
         """
         if features is None:
             assert src_tokens is not None, "there is nothing to encode"
-            x, mask = self._embed_text(src_tokens)
+            x, mask = self.embed_text(src_tokens)
             return self._encode(x, mask)
         assert boxes is not None and padding_mask is not None
         assert self.regions is not None and self.alignment is not None, "a model of text alone cannot encode images"
@@ -115,16 +115,37 @@ class XGPTEncoder(FairseqEncoder):
         regions = self.regions(features, boxes, region_mask)  # (I, N, H)
         if src_tokens is None:
             return self._encode(self.with_segment(regions, 1), region_mask, image_index)
-        x, mask = self._embed_text(src_tokens)  # (C, S, H), (C, 1, 1, S)
+        x, mask = self.embed_text(src_tokens)  # (C, S, H), (C, 1, 1, S)
         if text_mode != "joint":
             x = self.alignment(x, regions, region_mask, image_index)
             x = self.with_segment(x + self.text.positions.weight[: x.size(1)], 0)
-        if text_mode != "aligned":
-            rows = image_of_each(src_tokens.size(0), regions.size(0), image_index, regions.device)  # (C,)
-            regions, region_mask = regions.index_select(0, rows), region_mask.index_select(0, rows)
-            x = torch.cat([self.with_segment(regions, 1), x], dim=1)  # (C, N + S, H)
-            mask = torch.cat([region_mask, mask], dim=-1)
+        if text_mode == "aligned":
+            return self._encode(x, mask)
+        rows = image_of_each(src_tokens.size(0), regions.size(0), image_index, regions.device)  # (C,)
+        return self.encode_pairs(self.with_segment(regions, 1), region_mask, x, mask, rows)
+
+    def encode_pairs(
+        self, regions: Tensor, region_mask: Tensor, text: Tensor, text_mask: Tensor, image_of_text: Tensor
+    ) -> dict[str, Any]:
+        """Encode [regions ; text] of pairs, from what is embedded already.
+
+        Args:
+            regions: (I, N, H) refined and with their segment (`embed_images`); region_mask: (I, 1, 1, N).
+            text: (C, S, H) (`embed_text`); text_mask: (C, 1, 1, S).
+            image_of_text: (C,) the image of each text.
+
+        Returns:
+            dict: as `forward`; its states are (C, N + S, H).
+        """
+        x = torch.cat([regions.index_select(0, image_of_text), text], dim=1)  # (C, N + S, H)
+        mask = torch.cat([region_mask.index_select(0, image_of_text), text_mask], dim=-1)
         return self._encode(x, mask)
+
+    def embed_images(self, features: Tensor, boxes: Tensor, padding_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Refined regions (I, N, H) with their segment, as the layers take them, and their mask (I, 1, 1, N)."""
+        assert self.regions is not None, "a model of text alone cannot encode images"
+        mask = ~padding_mask[:, None, None, :]
+        return self.with_segment(self.regions(features, boxes, mask), 1), mask
 
     def run(self, part: Any, *inputs: Any) -> Any:
         """part(*inputs); in training with --checkpoint-activations, all between is computed again when it is needed."""
@@ -132,7 +153,8 @@ class XGPTEncoder(FairseqEncoder):
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)
 
-    def _embed_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def embed_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedded captions (C, S, H) of tokens (C, S), and their mask (C, 1, 1, S)."""
         positions = torch.arange(tokens.size(1), device=tokens.device)
         return self.text(tokens, positions, self.segment(0)), tokens.ne(self.padding_idx)[:, None, None, :]
 

@@ -1,6 +1,7 @@
 """From one stage's checkpoint to the next stage's model: what is reused, new or dropped, by name.
 
-State dicts have the same names in every stage; the model of text pre-training has no image parts, all others have.
+State dicts have the same names in every stage; the model of text pre-training has no image parts, all others have, and
+the model of retrieval has a matching head, which no other has.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 # What a model of text alone does not have: it may be new in a stage, or be left behind.
 IMAGE_PARTS = ("encoder.regions.", "encoder.alignment.", "decoder.region_")
+# What only the model of retrieval has: the same.
+MATCHING_PARTS = ("matching.",)
 
 
 def check_structure(own: str, given: str, *, starts_from: str | None) -> None:
@@ -47,8 +50,8 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, starts_f
     Args:
         own: the model's state dict, freshly initialised.
         given: the checkpoint's.
-        starts_from: the checkpoint that a training starts from (--finetune-from-model), for which image parts may be
-            new or dropped; None: the checkpoint must be this model's.
+        starts_from: the checkpoint that a training starts from (--finetune-from-model), for which image parts and the
+            matching head may be new or dropped; None: the checkpoint must be this model's.
 
     Raises:
         DataError: the two differ otherwise, in names or shapes.
@@ -62,13 +65,14 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, starts_f
                 f"the checkpoint's {name} has shape {tuple(given[name].shape)}, the model's {tuple(own[name].shape)}: "
                 "use the architecture and options that the checkpoint was trained with"
             )
-    foreign = [name for name in (*new, *dropped) if not name.startswith(IMAGE_PARTS)]
+    foreign = [name for name in (*new, *dropped) if not name.startswith(IMAGE_PARTS + MATCHING_PARTS)]
     if foreign:
         raise DataError(
             f"the checkpoint and the model differ in structure (only the checkpoint has: {_listed(dropped)}; only the "
             f"model: {_listed(new)}): use the architecture and options that the checkpoint was trained with"
         )
     if starts_from is None:
+        _check_head(new, dropped)
         if new:
             raise DataError(
                 "the checkpoint has no image parts, or not all: a model of text pre-training is started from, by "
@@ -80,6 +84,20 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, starts_f
         for what, names in (("reused", reused), ("new", new), ("dropped", dropped)):
             logger.info(f"parameters {what}: {len(names)} ({_listed(names)})")
     return {name: given.get(name, own[name]) for name in own}
+
+
+def _check_head(new: Iterable[str], dropped: Iterable[str]) -> None:
+    """Raises DataError where only one of checkpoint and model has the matching head."""
+    if any(name.startswith(MATCHING_PARTS) for name in new):
+        raise DataError(
+            "the checkpoint has no matching head: it is no model of retrieval; train one from it (--task "
+            "xgpt_retrieval --finetune-from-model)"
+        )
+    if any(name.startswith(MATCHING_PARTS) for name in dropped):
+        raise DataError(
+            "the checkpoint has a matching head: it is a model of retrieval (--task xgpt_retrieval, xgpt-evaluate "
+            "--retrieval), and does not caption; a training may start from it, by --finetune-from-model"
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

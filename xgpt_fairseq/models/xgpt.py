@@ -21,6 +21,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.decoder import XGPTDecoder
 from xgpt_fairseq.models.encoder import XGPTEncoder, image_of_each, stack
 from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLayer, TransformerLayer
+from xgpt_fairseq.models.matching import MatchingHead
 from xgpt_fairseq.models.transfer import check_structure, transfer
 
 # The structures of section 6: the encoder's layers, and the decoder's where they are not the same. A checkpoint holds
@@ -119,13 +120,23 @@ class XGPTModel(FairseqEncoderDecoderModel):
     """Encoder and decoder, over one stack of layers or two.
 
     It is called with a batch's `net_input`; see `XGPTEncoder.forward` and `XGPTDecoder.forward` for the shapes.
+    The model of retrieval has a matching head beside them; its decoder rests.
     """
 
     dictionary_digest: Tensor
     structure: Tensor  # () uint8, the place of `sharing` in STRUCTURES
 
-    def __init__(self, encoder: XGPTEncoder, decoder: XGPTDecoder, *, sharing: str, tifg_target: str) -> None:
+    def __init__(
+        self,
+        encoder: XGPTEncoder,
+        decoder: XGPTDecoder,
+        *,
+        sharing: str,
+        tifg_target: str,
+        matching: MatchingHead | None = None,
+    ) -> None:
         super().__init__(encoder, decoder)
+        self.matching = matching
         self.tifg_target = tifg_target
         self.starts_from: str | None = None  # the checkpoint that training starts from: see `transfer`
         self.register_buffer("dictionary_digest", dictionary_digest(encoder.dictionary))
@@ -136,7 +147,8 @@ class XGPTModel(FairseqEncoderDecoderModel):
     def build_model(cls, cfg: XGPTConfig, task: Any) -> "XGPTModel":
         """Build from fairseq's configuration; the region width comes from the task's store where *cfg* has none.
 
-        A task without images builds a model without image parts, unless *cfg* names a width.
+        A task without images builds a model without image parts, unless *cfg* names a width. A task that says
+        `matching` builds one with a matching head.
         """
         apply_architecture("xgpt_base", cfg)  # `--arch xgpt`, or a YAML file that names no sizes
         for size, least in {**dict.fromkeys(ARCHITECTURES["xgpt_base"], 1), "refine_layers": 0}.items():
@@ -181,7 +193,10 @@ class XGPTModel(FairseqEncoderDecoderModel):
             max_positions=cfg.max_target_positions,
             region_output_dim=None if cfg.feature_dim is None else region_output_dim,
         )
-        return cls(encoder, decoder, sharing=str(cfg.sharing), tifg_target=cfg.tifg_target)
+        matching = None
+        if getattr(task, "matching", False):
+            matching = MatchingHead(hidden_size=cfg.hidden_size, dropout=cfg.dropout)
+        return cls(encoder, decoder, sharing=str(cfg.sharing), tifg_target=cfg.tifg_target, matching=matching)
 
     @classmethod
     def from_pretrained(
@@ -209,19 +224,29 @@ class XGPTModel(FairseqEncoderDecoderModel):
         positions: Tensor | None = None,
         output_index: Tensor | None = None,
         generate_regions: int = 0,
+        match: bool = False,
         **encoder_input: Any,
-    ) -> tuple[Any, ...]:
+    ) -> Any:
         """Encode each image once, decode all its captions: logits as `XGPTDecoder.forward` returns them.
 
         Without *prev_output_tokens*, words are predicted from the encoder's states (MLM). With *generate_regions*, at
-        most so many regions are generated from the captions instead: see `_generate_regions`.
+        most so many regions are generated from the captions instead: see `_generate_regions`. With *match*, the result
+        is a score (C,) for each caption and its image.
         """
+        if match:
+            return self.match(self.encoder(**encoder_input), encoder_input["features"].size(1))
         if generate_regions:
             return self._generate_regions(generate_regions, **encoder_input)
         encoder_out = self.encoder(**encoder_input)
         if prev_output_tokens is None:
             return self.decoder.predict_words(encoder_out["images"].states, output_index), {}
         return self.decoder(prev_output_tokens, encoder_out=encoder_out, output_index=output_index, positions=positions)
+
+    def match(self, encoder_out: dict[str, Any], regions: int) -> Tensor:
+        """Scores (C,) of pairs encoded as [regions ; text], the first *regions* positions (N) the image's."""
+        assert self.matching is not None, "a model without a matching head does not match"
+        images = encoder_out["images"]
+        return self.matching(images.states, images.mask, regions)
 
     def _generate_regions(
         self,

@@ -11,6 +11,7 @@ from xgpt_fairseq.objectives.ic import ImageCaptioning
 from xgpt_fairseq.objectives.ida import ImageConditionedDenoising
 from xgpt_fairseq.objectives.imlm import ImageConditionedMLM
 from xgpt_fairseq.objectives.mass import MaskedSequenceToSequence
+from xgpt_fairseq.objectives.matching import ImageTextMatching
 from xgpt_fairseq.objectives.mlm import MaskedLanguageModelling
 from xgpt_fairseq.objectives.tifg import TextConditionedImageFeatures
 
@@ -26,13 +27,16 @@ OBJECTIVES: dict[str, type[Objective]] = {
     )
 }
 
+# What the tasks train: those of pre-training, and matching, whose batches only xgpt_retrieval makes.
+TRAINED: dict[str, type[Objective]] = {**OBJECTIVES, ImageTextMatching.name: ImageTextMatching}
+
 
 def build_objectives(
     names: Iterable[str], dictionary: Dictionary, options: ObjectiveOptions | None = None
 ) -> dict[str, Objective]:
     """The objectives *names*, in their order, for captions over *dictionary*."""
     symbols = Symbols.of(dictionary)
-    return {name: OBJECTIVES[name](symbols, options or ObjectiveOptions()) for name in names}
+    return {name: TRAINED[name](symbols, options or ObjectiveOptions()) for name in names}
 
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveLoss", "ObjectiveOptions", "Symbols", "build_objectives"]
+__all__ = ["OBJECTIVES", "TRAINED", "Objective", "ObjectiveLoss", "ObjectiveOptions", "Symbols", "build_objectives"]

@@ -1,8 +1,9 @@
 """What the tasks share: objectives, the order of batches, the optimizer's step, and what a model starts from."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -13,12 +14,15 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
 from xgpt_fairseq.criterions import xgpt_criterion as xgpt_criterion  # registers --criterion xgpt
+from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.turns import take_turns
 from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.workarounds import load_checkpoints_on_all_ranks
+
+logger = logging.getLogger(__name__)
 
 SCHEDULE = ChoiceEnum(["turns", "joint"])
 
@@ -53,6 +57,15 @@ class PretrainingConfig(FairseqDataclass):
     )  # fmt: skip
     mlm_mask_ratio: float = field(default=0.15, metadata={"help": "part of a text that MLM masks"})
     mass_fragment_ratio: float = field(default=0.5, metadata={"help": "part of a text that MASS masks"})
+
+
+@dataclass
+class RegionsConfig(XGPTTaskConfig):
+    """What all tasks of images have."""
+
+    regions: Optional[str] = field(
+        default=None, metadata={"help": "region store [the one that the data directory names]"}
+    )
 
 
 class XGPTTask(FairseqTask):
@@ -228,6 +241,41 @@ class XGPTTask(FairseqTask):
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         super().optimizer_step(optimizer, model, update_num)
+
+
+class RegionsTask(XGPTTask):
+    """A task over captions and their regions.
+
+    Args:
+        cfg: the task's configuration.
+        directory: the opened data directory.
+        objectives: see `XGPTTask`.
+    """
+
+    def __init__(self, cfg: Any, directory: DataDirectory, **objectives: Any) -> None:
+        super().__init__(cfg, directory.vocabulary, **objectives)
+        self.directory = directory
+
+    @classmethod
+    def open(cls, cfg: Any) -> "RegionsTask":
+        """Open the data directory and its region store, so that what is wrong with them is said before training."""
+        directory = DataDirectory(cfg.data, regions=cfg.regions)
+        store = directory.regions
+        logger.info(
+            f"{directory.path}: dictionary of {len(directory.vocabulary.dictionary):,} symbols; regions "
+            f"{store.path}: {len(store):,} images, features of width {store.feature_dim}"
+        )
+        return cls(cfg, directory)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the region features, for the model."""
+        return self.directory.regions.feature_dim
+
+    @property
+    def store_name(self) -> str:
+        """Where the regions come from, for error messages."""
+        return str(self.directory.regions.path)
 
 
 def _starts_from(cfg: Any) -> tuple[str | None, str]:

@@ -1,6 +1,5 @@
 """The task `xgpt_caption`: image captioning, for fine-tuning, validation by captions, and generation (section 5)."""
 
-import logging
 from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +17,12 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.online import SUMS, OnlineScorer
 from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
 from xgpt_fairseq.precision import autocast
-from xgpt_fairseq.tasks.base import XGPTTask, XGPTTaskConfig
+from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
 from xgpt_fairseq.workarounds import RepeatBlock, sample_for_search
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
-class XGPTCaptionConfig(XGPTTaskConfig):
-    regions: Optional[str] = field(
-        default=None, metadata={"help": "region store [the one that the data directory names]"}
-    )
+class XGPTCaptionConfig(RegionsConfig):
     captions_per_image: int = field(
         default=1,
         metadata={"help": "captions of an image that train on one encoding of it (5 for COCO, Flickr30k); --batch-size "
@@ -50,7 +44,7 @@ class XGPTCaptionConfig(XGPTTaskConfig):
 
 
 @register_task("xgpt_caption", dataclass=XGPTCaptionConfig)
-class XGPTCaptionTask(XGPTTask):
+class XGPTCaptionTask(RegionsTask):
     """Captions from regions: loads data directories, validates by captions, and generates.
 
     Args:
@@ -61,8 +55,7 @@ class XGPTCaptionTask(XGPTTask):
 
     def __init__(self, cfg: XGPTCaptionConfig, directory: DataDirectory, **objectives: Any) -> None:
         alone = {"objective_weights": {"ic": 1.0}, "options": ObjectiveOptions()}
-        super().__init__(cfg, directory.vocabulary, **(objectives or alone))
-        self.directory = directory
+        super().__init__(cfg, directory, **(objectives or alone))
         self._scorers: dict[str, OnlineScorer] = {}
         self._greedy: Any = None
         if cfg.captions_per_image < 1:
@@ -71,27 +64,6 @@ class XGPTCaptionTask(XGPTTask):
             raise DataError(f"--locality must be at least 0, got {cfg.locality}")
         if cfg.best_checkpoint_metric in ("cider", "bleu4") and not cfg.eval_captions:
             raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
-
-    @classmethod
-    def open(cls, cfg: XGPTCaptionConfig) -> "XGPTCaptionTask":
-        """Open the data directory and its region store, so that what is wrong with them is said before training."""
-        directory = DataDirectory(cfg.data, regions=cfg.regions)
-        store = directory.regions
-        logger.info(
-            f"{directory.path}: dictionary of {len(directory.vocabulary.dictionary):,} symbols; regions "
-            f"{store.path}: {len(store):,} images, features of width {store.feature_dim}"
-        )
-        return cls(cfg, directory)
-
-    @property
-    def feature_dim(self) -> int:
-        """Width of the region features, for the model."""
-        return self.directory.regions.feature_dim
-
-    @property
-    def store_name(self) -> str:
-        """Where the regions come from, for error messages."""
-        return str(self.directory.regions.path)
 
     def load_dataset(
         self, split: str, combine: bool = False, task_cfg: Any = None, epoch: int | None = None, **kwargs: Any

@@ -1,0 +1,231 @@
+"""Pairs and their negatives for retrieval: batches of the objective `matching`."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+DRAWS = 20  # of a negative, until it is one; where all captions say the same there is none
+BLOCK = 1024  # images whose similarities to all others are in memory at once
+
+Pair = tuple[int, int]  # row of the image, number of the caption
+
+
+class MatchingDataset(CaptionDataset):
+    """Items of an image and one of its captions; the collater adds negatives.
+
+    `four-way`, as ViLBERT trains (`RetreivalDataset` of vilbert-multi-task): one question an item, among the pair; its
+    image with a random other image's caption; its caption with a random other image; and its image with a caption of
+    a hard image, one of the *hard_pool* whose mean region features are nearest to its own by cosine. ViLBERT
+    draws the last at random where it validates; here it is a hard one there, too.
+
+    `in-batch`: the items of a batch are each other's negatives. Item i's caption is scored with its own image and with
+    those of items i + 1 … i + n, cyclically; each caption asks for its image and each image for its caption among the
+    pairs that were scored. n is *max_negatives*, or less where the batch is small.
+
+    No negative has the item's image. A caption that says what a caption of the image says, word by word, is no
+    negative of it either: it is drawn again (`four-way`; up to `DRAWS` times) or left out (`in-batch`). Negatives of
+    `four-way` depend on (seed, epoch, pair) alone; those of `in-batch` on the batch, which (seed, epoch) decide.
+
+    Args:
+        captions, image_rows, store, split, pad, seed, shuffle: see `CaptionDataset`.
+        objectives: `matching` alone.
+        negatives: `four-way` or `in-batch`.
+        hard_pool: how many images are near an image.
+        max_negatives: most negatives of a question of `in-batch`.
+        longest: no negative is a caption of more tokens (end of sentence included), the model's limit; None: any.
+
+    Raises:
+        DataError: the split has not two images with captions.
+    """
+
+    def __init__(
+        self,
+        captions: Any,
+        image_rows: np.ndarray,
+        store: RegionStore,
+        objectives: Any,
+        *,
+        negatives: str = "four-way",
+        hard_pool: int = 100,
+        max_negatives: int = 3,
+        longest: int | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(captions, image_rows, store, objectives, captions_per_image=1, **common)
+        self.negatives = negatives
+        self.max_negatives = max_negatives
+        fits = np.arange(len(image_rows))
+        if longest is not None:
+            fits = np.flatnonzero(np.asarray(captions.sizes) <= longest)
+        order, self._first, self._count = group_captions(np.asarray(image_rows)[fits], 0)
+        self._numbers = fits[order]  # caption numbers, image by image
+        self.images = np.asarray(image_rows)[self._numbers[self._first]] if len(order) else order  # rows in the store
+        if len(self.images) < 2:
+            raise DataError(
+                f"split {self.split!r} has {len(self.images)} image{'s' * (len(self.images) != 1)} with captions that "
+                f"are short enough: negatives need two"
+            )
+        self._place = {row: place for place, row in enumerate(self.images.tolist())}
+        self.hard = None
+        if negatives == "four-way":
+            logger.info(f"{self.split}: looking for {hard_pool} near images of each of {len(self.images):,}")
+            self.hard = nearest_images(mean_features(store, self.images), hard_pool)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """An item: its pair and, of `four-way`, its negatives."""
+        item = super().__getitem__(index)
+        pair = (item["image_row"], item["numbers"][0])
+        item["pairs"] = [pair, *self._draw(pair, item["epoch"])] if self.negatives == "four-way" else [pair]
+        return item
+
+    def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Merge items of one epoch to a batch.
+
+        Returns:
+            dict: as `CaptionDataset.collater` says, with a caption in `net_input` for each of P pairs, `image_index`
+            (P,) always, `nsentences` = P, and `choices` (Q, K), see `ImageTextMatching`.
+        """
+        if not samples:
+            return {}
+        pairs: list[Pair]
+        if self.negatives == "four-way":
+            pairs = [pair for sample in samples for pair in sample["pairs"]]
+            choices = np.arange(len(pairs)).reshape(len(samples), -1)
+        else:
+            pairs, choices = self._cross([sample["pairs"][0] for sample in samples])
+        rows, image_index = np.unique([row for row, _ in pairs], return_inverse=True)
+        read = {number: self.captions[number] for number in {number for _, number in pairs}}
+        images = {"image_index": torch.from_numpy(image_index), **load_regions(self.store, rows)}
+        texts = [(number, read[number]) for _, number in pairs]
+        image_ids = [self.store.image_id(int(row)) for row in rows]
+        return self.collate_texts(samples, texts, images, image_ids=image_ids, choices=torch.from_numpy(choices))
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """Positions that items (items,) take, for --max-tokens: regions and tokens of each pair that is scored."""
+        per_item = 4 if self.negatives == "four-way" else 1 + self.max_negatives
+        return per_item * super().num_tokens_vec(indices)
+
+    def _draw(self, pair: Pair, epoch: int) -> list[Pair]:
+        """The pair's three negatives: a wrong caption, a wrong image, a hard caption."""
+        row, number = pair
+        rng = np.random.default_rng([self.seed, epoch, zlib.crc32(b"negatives"), number])
+        own = self._place[row]
+        others = _others(rng, len(self.images), own)
+        wrong = self._wrong_caption(rng, others, own)
+        image = self._wrong_image(others, number)
+        assert self.hard is not None
+        hard = self._wrong_caption(rng, _some(rng, self.hard[own]), own)
+        return [(row, wrong), (int(self.images[image]), number), (row, hard)]
+
+    def _wrong_caption(self, rng: np.random.Generator, images: Iterator[int], own: int) -> int:
+        """A caption of one of *images*, which says nothing that a caption of *own* says."""
+        for _ in range(DRAWS):
+            numbers = self._captions_of(next(images))
+            number = int(numbers[rng.integers(len(numbers))])
+            if not self._describes(number, own):
+                break
+        return number
+
+    def _wrong_image(self, images: Iterator[int], number: int) -> int:
+        """One of *images* of which caption *number* is not said."""
+        for _ in range(DRAWS):
+            image = next(images)
+            if not self._describes(number, image):
+                break
+        return image
+
+    def _describes(self, number: int, image: int) -> bool:
+        """Whether caption *number* says, token by token, what a caption of *image* says."""
+        tokens, sizes = self.captions[number], self.captions.sizes
+        return any(
+            sizes[other] == sizes[number] and torch.equal(tokens, self.captions[other])
+            for other in self._captions_of(image).tolist()
+        )
+
+    def _captions_of(self, image: int) -> np.ndarray:
+        first = self._first[image]
+        return self._numbers[first : first + self._count[image]]
+
+    def _cross(self, items: list[Pair]) -> tuple[list[Pair], np.ndarray]:
+        """The pairs that are scored of a batch's *items*, and the questions among them (Q, K)."""
+        n = min(self.max_negatives, len(items) - 1)
+        pairs: list[Pair] = []
+        of_caption: list[list[int]] = [[] for _ in items]
+        of_image: list[list[int]] = [[] for _ in items]
+        for i, (row, number) in enumerate(items):
+            for step in range(n + 1):
+                j = (i + step) % len(items)
+                other = items[j][0]
+                if step and (other == row or self._describes(number, self._place[other])):
+                    continue
+                of_caption[i].append(len(pairs))
+                of_image[j].append(len(pairs))
+                pairs.append((other, number))
+        # an image's own pair may not have come first
+        own = [places[0] for places in of_caption]
+        questions = of_caption + [
+            [first, *(p for p in places if p != first)] for first, places in zip(own, of_image, strict=True)
+        ]
+        questions = [places for places in questions if len(places) > 1]  # one that has no negative asks nothing
+        width = max([len(places) for places in questions], default=1)
+        choices = np.full((len(questions), width), -1, dtype=np.int64)
+        for line, places in zip(choices, questions, strict=True):
+            line[: len(places)] = places
+        return pairs, choices
+
+
+def _others(rng: np.random.Generator, images: int, own: int) -> Iterator[int]:
+    """Random images but *own*, for ever."""
+    while True:
+        image = int(rng.integers(images - 1))
+        yield image + (image >= own)
+
+
+def _some(rng: np.random.Generator, images: np.ndarray) -> Iterator[int]:
+    """Random ones of *images*, for ever."""
+    while True:
+        yield int(images[rng.integers(len(images))])
+
+
+def mean_features(store: RegionStore, rows: np.ndarray) -> np.ndarray:
+    """(I, D) float32: the mean of each image's region features. Reads them once, an image at a time."""
+    means = np.empty((len(rows), store.feature_dim), dtype=np.float32)
+    for mean, row in zip(means, rows.tolist(), strict=True):
+        mean[:] = store.features(row).mean(axis=0, dtype=np.float32)
+    return means
+
+
+def nearest_images(features: np.ndarray, count: int) -> np.ndarray:
+    """(I, count) the nearest other images of each by cosine, nearest first; of equally near ones the first.
+
+    *count* is cut to the I - 1 others that there are. Similarities are computed for `BLOCK` images at a time, so that
+    memory grows with I, not its square.
+    """
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.where(length > 0, length, 1)
+    count = min(count, len(unit) - 1)
+    nearest = np.empty((len(unit), count), dtype=np.int32)
+    for start in range(0, len(unit), BLOCK):
+        block = slice(start, start + BLOCK)
+        similarity = unit[block] @ unit.T  # (≤ BLOCK, I)
+        lines = np.arange(len(similarity))
+        similarity[lines, start + lines] = -np.inf
+        if count < len(unit) - 1:
+            candidates = np.sort(np.argpartition(-similarity, count - 1, axis=1)[:, :count], axis=1)
+        else:
+            candidates = np.broadcast_to(np.arange(len(unit)), similarity.shape)
+        order = np.argsort(-np.take_along_axis(similarity, candidates, axis=1), axis=1, kind="stable")[:, :count]
+        nearest[block] = np.take_along_axis(candidates, order, axis=1)
+    return nearest
