@@ -157,13 +157,7 @@ class XGPTHubInterface(nn.Module):
     @classmethod
     def _from_checkpoint(cls, path: Path, data: Path | str | None) -> XGPTHubInterface:
         state = load_checkpoint(path)
-        cfg = state.get("cfg") or {}
-        given, task = cfg.get("model"), cfg.get("task") or {}
-        if given is None:
-            raise DataError(f"{path} has no configuration of its model: it is no checkpoint of fairseq-train")
-        values = vars(given) if not isinstance(given, Mapping) else given
-        names = {field.name for field in dataclasses.fields(XGPTConfig)}
-        config = XGPTConfig(**{name: value for name, value in values.items() if name in names})
+        config, task = model_config(path, state), (state.get("cfg") or {}).get("task") or {}
         if data is None and "data" not in task:
             raise DataError(f"{path} does not say which data it was trained on: name the data directory")
         directory = DataDirectory(data if data is not None else task["data"])
@@ -357,6 +351,20 @@ class XGPTHubInterface(nn.Module):
 
     def _to_text(self, tokens: Tensor) -> str:
         return self.vocabulary.decode(self.vocabulary.dictionary.string(tokens.int().cpu()))
+
+
+def model_config(path: Path, state: Mapping[str, Any]) -> XGPTConfig:
+    """What the model in the checkpoint *state* of *path* was built from.
+
+    Raises:
+        DataError: it does not say.
+    """
+    given = (state.get("cfg") or {}).get("model")
+    if given is None:
+        raise DataError(f"{path} has no configuration of its model: it is no checkpoint of fairseq-train")
+    values = vars(given) if not isinstance(given, Mapping) else given
+    names = {field.name for field in dataclasses.fields(XGPTConfig)}
+    return XGPTConfig(**{name: value for name, value in values.items() if name in names})
 
 
 def _build(config: XGPTConfig, vocabulary: Vocabulary) -> XGPTModel:

@@ -1,4 +1,4 @@
-"""`xgpt-evaluate`: score the captions of a split with COCO's metrics."""
+"""`xgpt-evaluate`: score the captions of a split with COCO's metrics, or retrieval (`--retrieval`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.captions import read_captions, read_references, write_coco_results
 from xgpt_fairseq.evaluation.metrics import METRICS, Scores, score_captions
@@ -19,6 +20,7 @@ example:
   fairseq-generate DATA --user-dir xgpt_fairseq --task xgpt_caption --path checkpoint_best.pt \\
       --gen-subset test --beam 2 --results-path OUT
   xgpt-evaluate OUT/generate-test.txt --references DATA/test.references.json --output scores.json
+  xgpt-evaluate --retrieval --path retrieval.pt --data DATA --splits valid,test --output recall.json
 """
 
 
@@ -28,6 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score, print a table, and write what was asked for."""
+    captioning = {"CAPTIONS": args.captions, "--references": args.references}
+    if args.retrieval:
+        for name, value in {**captioning, "--coco-results": args.coco_results}.items():
+            if value is not None:
+                raise DataError(f"{name} {value} is for captions, not for --retrieval")
+        evaluate_retrieval(args)
+        return
+    for name, value in captioning.items():
+        if value is None:
+            raise DataError(f"{name} is missing: xgpt-evaluate CAPTIONS --references FILE, or --retrieval")
     for path in filter(None, (args.output, args.coco_results)):
         check_writable(path, overwrite=args.overwrite)
     references = read_references(args.references)
@@ -48,20 +60,21 @@ def evaluate(args: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xgpt-evaluate",
-        description="Score the captions of a split as COCO's evaluation does (pycocoevalcap, PTB tokenization).",
+        description="Score the captions of a split as COCO's evaluation does (pycocoevalcap, PTB tokenization), or the "
+        "retrieval of images and captions.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "captions",
         type=Path,
+        nargs="?",
         metavar="CAPTIONS",
         help="fairseq-generate's output (generate-test.txt) or COCO results (JSON); its content tells which",
     )
     parser.add_argument(
         "--references",
         type=Path,
-        required=True,
         metavar="FILE",
         help="the human captions of the split in COCO's format, DATA/<split>.references.json",
     )
@@ -81,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the folder with Stanford CoreNLP 3.6.0's two jars, which SPICE needs (default: pycocoevalcap/spice/lib)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_options(parser)
     return parser
 
 

@@ -1,0 +1,170 @@
+"""`xgpt-evaluate --retrieval`: recall of images for captions and captions for images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from xgpt_fairseq.data.directory import DataDirectory, file_crc32
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.evaluation.recall import Recall, caption_retrieval, image_retrieval
+from xgpt_fairseq.evaluation.retrieval import (
+    IDS,
+    SCORES,
+    PoolScorer,
+    load_model,
+    read_pool,
+    read_scores,
+    score_pool,
+    write_ids,
+)
+from xgpt_fairseq.files import check_writable, write_json
+from xgpt_fairseq.precision import check_cpu_bfloat16
+from xgpt_fairseq.unfinished import UnfinishedRun
+
+SAVE_PAIRS = 20_000  # after so many pairs, what is done is put on disk
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of `--retrieval`."""
+    group = parser.add_argument_group("with --retrieval")
+    group.add_argument(
+        "--retrieval",
+        action="store_true",
+        help="score retrieval instead of captions: R@1, R@5, R@10 and median rank, of a checkpoint or of --scores",
+    )
+    group.add_argument("--path", type=Path, metavar="CHECKPOINT", help="a model that xgpt_retrieval trained")
+    group.add_argument("--data", type=Path, help="data directory")
+    group.add_argument("--regions", type=Path, metavar="STORE", help="region store [the data directory's]")
+    group.add_argument("--splits", default="test", metavar="LIST", help="splits that form one pool (%(default)s)")
+    group.add_argument(
+        "--save-scores", type=Path, metavar="FOLDER", help="write the scores of all pairs: scores.npy and ids.json"
+    )
+    group.add_argument(
+        "--scores", type=Path, metavar="FOLDER", help="such a folder, of whatever model, in place of --path"
+    )
+    group.add_argument("--batch-size", type=int, default=256, metavar="N", help="pairs encoded at once (%(default)s)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
+    group.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
+    group.add_argument("--fp16", action="store_true", help="float16, on a GPU")
+
+
+def evaluate_retrieval(args: argparse.Namespace) -> None:
+    """Score all pairs of the pool, or read their scores; print a table, and write what was asked for."""
+    if (args.scores is None) == (args.path is None):
+        raise DataError("--retrieval needs --path CHECKPOINT and --data DATA, or --scores FOLDER alone")
+    if args.output:
+        check_writable(args.output, overwrite=args.overwrite)
+    if args.scores is not None:
+        for name in ("data", "save_scores"):
+            if getattr(args, name) is not None:
+                raise DataError(f"--{name.replace('_', '-')} belongs to --path; --scores has all that it needs")
+        matrix, image_of_caption, _ = read_scores(args.scores)
+        _finish(args, matrix, image_of_caption, {"scores": str(args.scores)})
+        return
+    if args.data is None:
+        raise DataError("--path needs the data directory: --data DATA")
+    if args.batch_size < 1:
+        raise DataError(f"--batch-size must be at least 1, got {args.batch_size}")
+    if args.save_scores is not None:
+        if (args.save_scores / IDS).exists() and not args.overwrite:
+            raise DataError(f"{args.save_scores} exists; give another name or --overwrite")
+        if not args.save_scores.parent.is_dir():
+            raise DataError(f"{args.save_scores}: no folder {args.save_scores.parent}")
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.fp16 and device.startswith("cpu"):
+        raise DataError("--fp16 needs a GPU; on a CPU: --cpu-bf16")
+    if args.cpu_bf16:
+        if not device.startswith("cpu"):
+            raise DataError("--cpu-bf16 is for CPUs; on a GPU: --fp16")
+        check_cpu_bfloat16()
+    directory = DataDirectory(args.data, regions=args.regions)
+    model = load_model(args.path, directory)
+    model = (model.half() if args.fp16 else model).to(device)
+    splits = [split.strip() for split in args.splits.split(",")]
+    pool = read_pool(directory, splits, longest=model.max_decoder_positions())
+    if pool.cut:
+        print(f"{pool.cut} captions are longer than the model reads, and were cut", file=sys.stderr)
+    about = {"checkpoint": str(args.path), "data": str(args.data), "splits": splits}
+    options = {
+        **about,
+        "checkpoint_crc32": _crc32(args.path),
+        "captions_crc32": [file_crc32(Path(f"{directory.path / split}.captions.bin")) for split in splits],
+        "regions": directory.regions.ids_crc32,
+        "batch_size": args.batch_size,
+        "precision": "fp16" if args.fp16 else "bf16" if args.cpu_bf16 else "fp32",
+        "device": device.partition(":")[0],
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        # what is interrupted goes on beside what is written; where nothing is, there is nothing to go on for
+        output = args.save_scores or args.output or Path(temporary, "scores")
+        with UnfinishedRun(output, options, overwrite=args.overwrite) as run:
+            scorer = PoolScorer(model, pool, directory.regions, batch_size=args.batch_size, cpu_bf16=args.cpu_bf16)
+            _score(scorer, run)
+            _finish(args, np.load(run.data / SCORES, mmap_mode="r"), pool.image_of_caption, about)
+            if args.save_scores is not None:
+                write_ids(run.data, pool)
+                run.finish(last=IDS, files=[SCORES, IDS])
+            run.forget()
+
+
+def _score(scorer: PoolScorer, run: UnfinishedRun) -> None:
+    done = 0 if run.state is None else int(run.state["blocks"])
+    images = len(scorer.pool.image_rows)
+    per_block = scorer.captions_at_once * images
+    total, initial = len(scorer.pool.captions) * images, done * per_block
+    with tqdm(total=total, initial=min(initial, total), unit=" pairs", unit_scale=True, disable=None) as bar:
+        score_pool(
+            scorer,
+            run.data / SCORES,
+            start=done,
+            save=lambda blocks: run.save({"blocks": blocks}),
+            every=max(1, SAVE_PAIRS // per_block),
+            progress=lambda captions: bar.update(captions * images),
+        )
+
+
+def _finish(args: argparse.Namespace, matrix: np.ndarray, image_of_caption: np.ndarray, about: dict[str, Any]) -> None:
+    found = {
+        "image retrieval": image_retrieval(matrix, image_of_caption),
+        "caption retrieval": caption_retrieval(matrix, image_of_caption),
+    }
+    print(_table(found))
+    if args.output:
+        write_json(args.output, {**about, **{name.replace(" ", "_"): _report(each) for name, each in found.items()}})
+
+
+def _table(found: dict[str, Recall]) -> str:
+    first = found["image retrieval"]
+    lines = [f"{first.queries} captions, {first.candidates} images; recall in percent, ties as chance would break them"]
+    lines.append(f"{'':<18}" + "".join(f"{f'R@{k}':>8}" for k in first.at) + f"{'median rank':>14}")
+    for name, each in found.items():
+        lines.append(f"{name:<18}" + "".join(f"{100 * v:8.1f}" for v in each.at.values()) + f"{each.median_rank:14.1f}")
+        lines.append(f"{'  by chance':<18}" + "".join(f"{100 * v:8.1f}" for v in each.chance.values()))
+    return "\n".join(lines)
+
+
+def _report(found: Recall) -> dict[str, Any]:
+    return {
+        **{f"R@{k}": value for k, value in found.at.items()},
+        "median_rank": found.median_rank,
+        "chance": {f"R@{k}": value for k, value in found.chance.items()},
+        "queries": found.queries,
+        "candidates": found.candidates,
+    }
+
+
+def _crc32(path: Path) -> str:
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            crc = zlib.crc32(chunk, crc)
+    return f"{crc:08x}"
