@@ -36,11 +36,12 @@ def dictionary_of(words: int) -> Dictionary:
     return dictionary
 
 
-def build(seed: int = 0, words: int = 20, **options) -> XGPTModel:
+def build(seed: int = 0, words: int = 20, matching: bool = False, **options) -> XGPTModel:
     torch.manual_seed(seed)
     sizes = {"layers": LAYERS, "hidden_size": HIDDEN, "ffn_size": 32, "attention_heads": HEADS, "feature_dim": WIDTH}
     cfg = XGPTConfig(**{**sizes, "max_target_positions": 24, **options})
-    model = XGPTModel.build_model(cfg, SimpleNamespace(target_dictionary=dictionary_of(words)))
+    task = SimpleNamespace(target_dictionary=dictionary_of(words), matching=matching)
+    model = XGPTModel.build_model(cfg, task)
     with torch.no_grad():  # N(0, 0.02) and zero biases would hide mistakes
         for name, parameter in model.named_parameters():
             if "norm" not in name:

@@ -161,7 +161,7 @@ class MatchingDataset(CaptionDataset):
     def _cross(self, items: list[Pair]) -> tuple[list[Pair], np.ndarray]:
         """The pairs that are scored of a batch's *items*, and the questions among them (Q, K)."""
         n = min(self.max_negatives, len(items) - 1)
-        pairs: list[Pair] = []
+        places: dict[Pair, int] = {}  # an image that several items have is scored with a caption once
         of_caption: list[list[int]] = [[] for _ in items]
         of_image: list[list[int]] = [[] for _ in items]
         for i, (row, number) in enumerate(items):
@@ -170,20 +170,21 @@ class MatchingDataset(CaptionDataset):
                 other = items[j][0]
                 if step and (other == row or self._describes(number, self._place[other])):
                     continue
-                of_caption[i].append(len(pairs))
-                of_image[j].append(len(pairs))
-                pairs.append((other, number))
+                if (other, number) not in places:
+                    places[other, number] = len(places)
+                    of_caption[i].append(places[other, number])
+                of_image[j].append(places[other, number])
         # an image's own pair may not have come first
-        own = [places[0] for places in of_caption]
+        own = [places[pair] for pair in items]
         questions = of_caption + [
-            [first, *(p for p in places if p != first)] for first, places in zip(own, of_image, strict=True)
+            [first, *(place for place in asked if place != first)] for first, asked in zip(own, of_image, strict=True)
         ]
-        questions = [places for places in questions if len(places) > 1]  # one that has no negative asks nothing
-        width = max([len(places) for places in questions], default=1)
+        questions = [asked for asked in questions if len(asked) > 1]  # one that has no negative asks nothing
+        width = max([len(asked) for asked in questions], default=1)
         choices = np.full((len(questions), width), -1, dtype=np.int64)
-        for line, places in zip(choices, questions, strict=True):
-            line[: len(places)] = places
-        return pairs, choices
+        for line, asked in zip(choices, questions, strict=True):
+            line[: len(asked)] = asked
+        return list(places), choices
 
 
 def _others(rng: np.random.Generator, images: int, own: int) -> Iterator[int]:
