@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in ("preprocess", "examples/quickstart", "examples/ablations", "examples/own_photos"):
+for folder in (
+    "preprocess",
+    "examples/quickstart",
+    "examples/runner",
+    "examples/ablations",
+    "examples/own_photos",
+    "examples/retrieval_augmentation",
+):
     sys.path.insert(0, str(ROOT / folder))
 
 # Two cores, two test processes: threads of their own would only get in each other's way.

@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from rows import Row, Script, Stage, Table
 
 METRICS = ("CIDEr", "BLEU@4", "METEOR", "SPICE")  # the columns of the paper's tables
 
-Script = Literal["2_out_of_domain.sh", "3_in_domain.sh", "4_finetune.sh"]
-OUT_OF_DOMAIN: Script = "2_out_of_domain.sh"
-IN_DOMAIN: Script = "3_in_domain.sh"
-FINETUNE: Script = "4_finetune.sh"
-
-# Where each script of examples/xgpt_base leaves its average, below CHECKPOINTS with DATASET=captions.
-LEAVES = {OUT_OF_DOMAIN: "out_of_domain", IN_DOMAIN: "captions/in_domain", FINETUNE: "captions/finetune"}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage script with what it is given beside the recipe's own arguments.
-
-    Two rows that begin with equal stages share them: a stage is run once for each seed.
-    """
-
-    name: str  # of its folder
-    script: Script
-    objectives: str | None = None
-    arguments: tuple[str, ...] = ()
-    size: Literal["tiny", "base"] = "base"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table: its stages in order, and the paper's scores, those of METRICS, where it has them."""
-
-    name: str
-    stages: tuple[Stage, ...]
-    paper: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper.
-
-    Attributes:
-        title: what is compared.
-        rows: in the paper's order.
-        demo: script → what it is given at demo scale.
-    """
-
-    title: str
-    rows: tuple[Row, ...]
-    demo: Mapping[Script, tuple[str, ...]] = field(default_factory=dict)
+RECIPE = Path(__file__).resolve().parent.parent / "xgpt_base"
+OUT_OF_DOMAIN = Script(RECIPE, "2_out_of_domain.sh", "out_of_domain")
+IN_DOMAIN = Script(RECIPE, "3_in_domain.sh", "captions/in_domain")
+FINETUNE = Script(RECIPE, "4_finetune.sh", "captions/finetune", scored_by="5_caption.sh")
 
 
 def _pretrained(
@@ -119,6 +79,7 @@ TABLES: dict[str, Table] = {
             _pretrained("ic+tifg", (118.2, 36.4, 28.4, 21.3), in_domain=True),
             _pretrained(_ALL, (120.1, 37.2, 28.6, 21.8), in_domain=True),
         ),
+        METRICS,
         _DEMO_PRETRAINED,
     ),
     "table3": Table(
@@ -129,6 +90,7 @@ TABLES: dict[str, Table] = {
             _structure("Tiny EncDecShare", "tiny", "enc-dec-share", (112.7, 34.6, 27.9, 20.7)),
             _structure("Base EncDecShare", "base", "enc-dec-share", (112.9, 35.0, 27.9, 20.8)),
         ),
+        METRICS,
         _DEMO_STRUCTURES,
     ),
     # As the text has it: multi loses 0.3 CIDEr. Single is what the other tables use: the ic+ida of Table 2.
@@ -138,6 +100,7 @@ TABLES: dict[str, Table] = {
             _pretrained("ic+ida", (118.1, 36.4, 28.3, 21.3), name="single [MASK]"),
             _pretrained("ic+ida", (117.8,), name="multi [MASK]", arguments=("--ida-placeholder", "multi")),
         ),
+        METRICS,
         _DEMO_PRETRAINED,
     ),
 }

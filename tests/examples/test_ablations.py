@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import ablations
+import program
 import pytest
 import results
 from runs import Node, Runner, Setting, count, devices, folder_of, tree
@@ -36,19 +37,19 @@ def test_the_table_has_mean_and_spread_of_what_is_finished(tmp_path: Path) -> No
         write_scores(folder_of(rows[0], seed, tmp_path), CIDEr=cider, **{"BLEU@4": 0.125, "METEOR": 0.2})
     write_scores(folder_of(rows[1], 2, tmp_path), CIDEr=0.5)
     scores = results.read_scores(rows, [1, 2, 3], tmp_path)
-    assert results.table(rows, scores, "objectives").splitlines() == [
+    assert results.table(rows, scores, "objectives", METRICS).splitlines() == [
         "| objectives | seeds | CIDEr | BLEU@4 | METEOR | SPICE |",
         "|---|---|---|---|---|---|",
         "| ic | 2 | 44.0 ± 2.8 (116.4) | 12.5 ± 0.0 (35.9) | 20.0 ± 0.0 (28.2) | – (21.1) |",
         "| ic+imlm | 1 | 50.0 (117.7) | – (36.2) | – (28.2) | – (21.2) |",
     ]
-    results.plot(rows, scores, "objectives", tmp_path / "plot.png")
+    results.plot(rows, scores, "objectives", METRICS, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_plot_of_nothing_is_none(tmp_path: Path) -> None:
     rows = TABLES["table3"].rows
-    results.plot(rows, results.read_scores(rows, [1], tmp_path), "structures", tmp_path / "plot.png")
+    results.plot(rows, results.read_scores(rows, [1], tmp_path), "structures", METRICS, tmp_path / "plot.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -190,14 +191,14 @@ def test_the_demo_draws_the_quickstart_s_scenes(monkeypatch: pytest.MonkeyPatch,
     }  # fmt: skip
     for name, value in tiny.items():
         monkeypatch.setenv(name, value)
-    folder = ablations.draw_scenes()
+    folder = program.quickstart(prepare_only=True)
     assert folder == tmp_path and not (tmp_path / "checkpoints").exists()
     assert DataDirectory(folder / "captions").regions.feature_dim == DataDirectory(folder / "web").regions.feature_dim
     monkeypatch.setenv("SCENES", "--no-such-option")  # they are there, and not drawn again
-    assert ablations.draw_scenes() == folder
+    assert program.quickstart(prepare_only=True) == folder
     monkeypatch.setenv("WORK", str(tmp_path / "other"))
     with pytest.raises(DataError, match="the quickstart's scenes could not be made"):
-        ablations.draw_scenes()
+        program.quickstart(prepare_only=True)
 
 
 # tiny sizes, given as a user gives arguments to every training
@@ -221,13 +222,13 @@ def test_rows_run_from_their_first_stage_to_scores_and_are_not_run_again(tiny_da
 
 
 def test_structures_and_placeholders_run(tiny_data: Path, tmp_path: Path) -> None:
-    program = [sys.executable, ROOT / "examples/ablations/ablations.py"]
+    command = [sys.executable, ROOT / "examples/ablations/ablations.py"]
     common = ["--scale", "demo", "--seeds", "1", "--data", tiny_data, "--gpus", "0", "--output"]
-    done = run(*program, "table3", *common, tmp_path / "3", "--rows", "Tiny Enc,Tiny EncDec", *TINY)
+    done = run(*command, "table3", *common, tmp_path / "3", "--rows", "Tiny Enc,Tiny EncDec", *TINY)
     assert "| Tiny Enc | 1 |" in done.stdout and "| Tiny EncDec | 1 |" in done.stdout
     state = load_checkpoint(tmp_path / "3/seed1/captions-tiny-enc-dec/captions/finetune/averaged.pt")["model"]
     assert "decoder.layers.0.cross_attention.qkv.weight" in state
-    done = run(*program, "table6", *common, tmp_path / "6", "--rows", "multi [MASK]", *TINY)
+    done = run(*command, "table6", *common, tmp_path / "6", "--rows", "multi [MASK]", *TINY)
     assert "| multi [MASK] | 1 |" in done.stdout
     log = (tmp_path / "6/seed1/out_of_domain-ic+ida-multi/2_out_of_domain.log").read_text()
     assert "'ida_placeholder': multi" in log
@@ -239,7 +240,7 @@ def test_a_stopped_table_stops_its_trainings_and_goes_on(tiny_data: Path, tmp_pa
         "--rows", "Tiny Enc", "--data", str(tiny_data), "--output", str(tmp_path), "--gpus", "0", *TINY,
         "--max-update", "4000",
     ]  # fmt: skip
-    log = tmp_path / "seed1" / "captions-tiny-enc" / f"{Path(FINETUNE).stem}.log"
+    log = tmp_path / "seed1" / "captions-tiny-enc" / f"{Path(FINETUNE.name).stem}.log"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(600):
         if log.exists() and "Saved checkpoint" in log.read_text():

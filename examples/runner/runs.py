@@ -16,14 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tables import FINETUNE, LEAVES, Row, Script, Stage
+from rows import Row, Script, Stage
 from tqdm import tqdm
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import write_json
-
-RECIPE = Path(__file__).resolve().parent.parent / "xgpt_base"
-CAPTION = "5_caption.sh"
 
 DEMO_ENVIRONMENT = {"ARCH": "xgpt_demo", "BATCH": "64", "GPU_BATCH": "64", "WORKERS": "0"}
 
@@ -41,7 +38,7 @@ class Node:
 
     @property
     def average(self) -> Path:
-        return self.folder / LEAVES[self.stage.script] / "averaged.pt"
+        return self.folder / self.stage.script.leaves / "averaged.pt"
 
     @property
     def label(self) -> str:
@@ -68,7 +65,8 @@ def tree(rows: Sequence[Row], seed: int, *, output: Path, start: str) -> list[No
 
 def is_done(node: Node) -> bool:
     """Whether the stage has left all that it is to leave."""
-    return (node.folder / "scores-test.json").is_file() if node.stage.script == FINETUNE else node.average.is_file()
+    scored = node.stage.script.scored_by is None or (node.folder / "scores-test.json").is_file()
+    return scored and node.average.is_file()
 
 
 def count(nodes: Sequence[Node]) -> int:
@@ -99,6 +97,7 @@ class Setting:
             **({"ARCH": f"xgpt_{stage.size}"} if self.demo is None else DEMO_ENVIRONMENT),
             **self.environment,
             "SEED": str(node.seed),
+            **dict(stage.variables),
         }
         if stage.objectives is not None:
             variables["OBJECTIVES"] = stage.objectives.replace("+", ",")
@@ -174,13 +173,14 @@ class Runner:
         try:
             variables, arguments = self.setting.command(node)
             place = {"CHECKPOINTS": str(node.folder), "DATASET": "captions", "FROM": node.start}
-            self._script(node, node.stage.script, {**variables, **device, **place}, arguments)
+            script = node.stage.script
+            self._script(node, script.name, {**variables, **device, **place}, arguments)
             if not self.setting.keep_checkpoints:
                 for checkpoint in node.average.parent.glob("checkpoint*.pt"):
                     checkpoint.unlink()
-            if node.stage.script == FINETUNE:
-                caption = {"CHECKPOINT": str(node.average), "OUT": str(node.folder)}
-                self._script(node, CAPTION, {**variables, **device, **place, **caption}, [])
+            if script.scored_by is not None:
+                scored = {"CHECKPOINT": str(node.average), "OUT": str(node.folder)}
+                self._script(node, script.scored_by, {**variables, **device, **place, **scored}, [])
         finally:
             self._free.put(device)
         return time.monotonic() - started
@@ -192,7 +192,7 @@ class Runner:
             DataError: it was.
         """
         variables, arguments = self.setting.command(node)
-        own: dict[str, Any] = {"script": node.stage.script, "variables": variables, "arguments": arguments}
+        own: dict[str, Any] = {"script": node.stage.script.name, "variables": variables, "arguments": arguments}
         if node.first:
             own["start"] = node.start
         file = node.folder / "settings.json"
@@ -212,7 +212,7 @@ class Runner:
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         with open(node.folder / f"{Path(script).stem}.log", "a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                ["bash", str(RECIPE / script), *arguments],
+                ["bash", str(node.stage.script.folder / script), *arguments],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from rows import Row, caption_scores
 from runs import folder_of
-from tables import METRICS, Row
 
 from xgpt_fairseq.files import written_aside
 
 Scores = Mapping[str, float]
 
 
-def read_scores(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> dict[str, list[Scores]]:
-    """Row → the scores of its finished seeds, in percent."""
+def read_scores(
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    output: Path,
+    read: Callable[[Mapping[str, Any]], dict[str, float]] = caption_scores,
+) -> dict[str, list[Scores]]:
+    """Row → the scores of its finished seeds, as *read* takes them from their scores-test.json."""
     found: dict[str, list[Scores]] = {}
     for row in rows:
         files = [folder_of(row, seed, output) / "scores-test.json" for seed in seeds]
-        scores = [json.loads(file.read_text(encoding="utf-8"))["scores"] for file in files if file.is_file()]
-        found[row.name] = [{name: 100 * value for name, value in each.items()} for each in scores]
+        found[row.name] = [read(json.loads(file.read_text(encoding="utf-8"))) for file in files if file.is_file()]
     return found
 
 
@@ -29,12 +34,12 @@ def _values(scores: Sequence[Scores], metric: str) -> list[float]:
     return [each[metric] for each in scores if metric in each]
 
 
-def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Scores]], title: str) -> str:
+def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Scores]], title: str, metrics: Sequence[str]) -> str:
     """Mean ± standard deviation over the finished seeds, and the paper's number in brackets."""
-    lines = [f"| {title} | seeds | " + " | ".join(METRICS) + " |", "|---" * (2 + len(METRICS)) + "|"]
+    lines = [f"| {title} | seeds | " + " | ".join(metrics) + " |", "|---" * (2 + len(metrics)) + "|"]
     for row in rows:
         cells = []
-        for place, metric in enumerate(METRICS):
+        for place, metric in enumerate(metrics):
             values = _values(scores[row.name], metric)
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             measured = f"{statistics.mean(values):.1f}{spread}" if values else "–"
@@ -43,21 +48,23 @@ def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Scores]], title: st
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: Sequence[Row], scores: Mapping[str, Sequence[Scores]], title: str, file: Path) -> None:
+def plot(
+    rows: Sequence[Row], scores: Mapping[str, Sequence[Scores]], title: str, metrics: Sequence[str], file: Path
+) -> None:
     """A panel a metric: dots with bars, the mean and standard deviation; on the upper axis, the paper's number."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    metrics = [metric for metric in METRICS if any(_values(each, metric) for each in scores.values())]
-    if not metrics:
+    shown = [metric for metric in metrics if any(_values(each, metric) for each in scores.values())]
+    if not shown:
         return
     figure, axes = plt.subplots(
-        1, len(metrics), sharey=True, squeeze=False, figsize=(2.2 + 2.6 * len(metrics), 1.6 + 0.34 * len(rows))
+        1, len(shown), sharey=True, squeeze=False, figsize=(2.2 + 2.6 * len(shown), 1.6 + 0.34 * len(rows))
     )
     places = range(len(rows))
-    for axis, metric in zip(axes[0], metrics, strict=True):
+    for axis, metric in zip(axes[0], shown, strict=True):
         upper = axis.twiny()
         for place, row in zip(places, rows, strict=True):
             values = _values(scores[row.name], metric)
@@ -65,8 +72,8 @@ def plot(rows: Sequence[Row], scores: Mapping[str, Sequence[Scores]], title: str
                 spread = statistics.stdev(values) if len(values) > 1 else 0
                 axis.errorbar(statistics.mean(values), place - 0.12, xerr=spread, fmt="o", capsize=3, color="C0")
                 axis.plot(values, [place - 0.12] * len(values), "|", color="C0", alpha=0.5)
-            if METRICS.index(metric) < len(row.paper):
-                upper.plot(row.paper[METRICS.index(metric)], place + 0.18, "D", mfc="none", color="C1")
+            if metrics.index(metric) < len(row.paper):
+                upper.plot(row.paper[metrics.index(metric)], place + 0.18, "D", mfc="none", color="C1")
         axis.set_xlabel(f"{metric}, measured", color="C0")
         upper.set_xlabel("paper", color="C1")
         axis.margins(x=0.15)

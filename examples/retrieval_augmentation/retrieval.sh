@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# A model of retrieval, four-way as ViLBERT (section 6.1).
+# ORIGINAL_DATA, or AUGMENTED_DATA with TRAIN_ON=augmented, started from FROM → CHECKPOINTS/retrieval/averaged.pt
+BATCH=${BATCH:-64} GPU_BATCH=${GPU_BATCH:-16}   # captions; each goes through the encoder in four pairs
+. "$(dirname "$0")/../xgpt_base/settings.sh"
+
+DATA=$ORIGINAL_DATA
+if [ "${TRAIN_ON:-original}" = augmented ]; then DATA=$AUGMENTED_DATA; fi
+FROM=$(start_from "$FROM")
+# shellcheck disable=SC2086
+train xgpt_retrieval "$DATA" "$CHECKPOINTS/retrieval" $FROM \
+    --lr 2e-5 --warmup-updates 2000 --max-epoch 20 \
+    --best-checkpoint-metric matching_accuracy --maximize-best-checkpoint-metric "$@"

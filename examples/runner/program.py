@@ -1,0 +1,121 @@
+"""What the programs of all tables have in common: options, runs, the table and its plot."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import results
+import torch
+from rows import Row, Table
+from runs import Runner, Setting, devices, tree
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import written_aside
+
+QUICKSTART = Path(__file__).resolve().parent.parent / "quickstart" / "run.sh"
+
+
+def chosen(rows: tuple[Row, ...], names: str | None, table: str) -> list[Row]:
+    """The rows of these names, in the table's order.
+
+    Raises:
+        DataError: the table has no such row.
+    """
+    if names is None:
+        return list(rows)
+    known = {row.name for row in rows}
+    unknown = [name for name in names.split(",") if name not in known]
+    if unknown:
+        raise DataError(f"--rows: {table} has no row {unknown[0]!r}; it has: {', '.join(row.name for row in rows)}")
+    return [row for row in rows if row.name in names.split(",")]
+
+
+def seed_list(text: str) -> list[int]:
+    """`1,2,3`, as argparse reads it."""
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,2,3") from None
+    return list(dict.fromkeys(seeds))
+
+
+def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before `--`, and behind it."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:place], arguments[place + 1 :]
+
+
+def quickstart(*, prepare_only: bool) -> Path:
+    """The quickstart's scenes, regions and data directories, and all it trains; made, unless they are there.
+
+    Returns:
+        Path: the folder that they are in.
+
+    Raises:
+        DataError: it failed.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, **({"PREPARE_ONLY": "1"} if prepare_only else {})}
+    if subprocess.run(["bash", str(QUICKSTART)], env=environment, check=False).returncode:
+        raise DataError(f"the quickstart's scenes could not be {'made' if prepare_only else 'made, or learned from'}")
+    return Path(os.environ.get("WORK", QUICKSTART.parent / "output" / "scenes"))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every table."""
+    parser.add_argument("--scale", choices=["paper", "demo"], default="paper", help="demo: minutes on two cores")
+    parser.add_argument("--rows", help="names of rows, separated by commas [all]")
+    parser.add_argument("--seeds", type=seed_list, default=[1, 2, 3])
+    parser.add_argument("--gpus", type=int, default=torch.cuda.device_count(), help="GPUs to use [all: %(default)s]")
+    parser.add_argument("--gpus-per-run", type=int, default=1, metavar="N", help="the total batch stays the same")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once [one for each GPU, or core]")
+    parser.add_argument("--keep-checkpoints", action="store_true", help="also those that were averaged")
+
+
+def run_table(
+    table: Table,
+    rows: Sequence[Row],
+    args: argparse.Namespace,
+    *,
+    name: str,
+    output: Path,
+    start: str,
+    environment: dict[str, str],
+    training: Sequence[str],
+) -> None:
+    """Run *rows*, and write *output*/NAME.md and NAME.png of what is finished.
+
+    Args:
+        args: those of `add_options`.
+        start: the checkpoint that all rows start from, or none.
+        environment: variables of the stage scripts.
+        training: more arguments for every fairseq-train.
+
+    Raises:
+        DataError: a stage failed; the others are run, and the table written, all the same.
+    """
+    setting = Setting(
+        demo=table.demo if args.scale == "demo" else None,
+        environment=environment,
+        arguments=training,
+        keep_checkpoints=args.keep_checkpoints,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops what is running, as Ctrl-C does
+    runner = Runner(setting, devices(gpus=args.gpus, gpus_per_run=args.gpus_per_run, jobs=args.jobs))
+    start = start if start == "none" else str(Path(start).resolve())
+    # a whole table of one seed first
+    failed = runner.run([node for seed in args.seeds for node in tree(rows, seed, output=output, start=start)])
+    scores = results.read_scores(rows, args.seeds, output, table.read)
+    text = results.table(rows, scores, table.title, table.metrics)
+    with written_aside(output / f"{name}.md") as aside:
+        aside.write_text(text, encoding="utf-8")
+    results.plot(rows, scores, table.title, table.metrics, output / f"{name}.png")
+    print(text, end="")
+    if failed:
+        raise DataError(f"{len(failed)} of the stages failed; the first: {failed[0]}")

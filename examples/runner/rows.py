@@ -1,0 +1,71 @@
+"""What a table is made of: scripts, the stages that run them, rows of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+def caption_scores(report: Mapping[str, Any]) -> dict[str, float]:
+    """The columns of a captioning table from what xgpt-evaluate wrote, in percent."""
+    return {name: 100 * value for name, value in report["scores"].items()}
+
+
+@dataclass(frozen=True)
+class Script:
+    """A stage script in *folder*.
+
+    Attributes:
+        leaves: where it leaves its average, averaged.pt, below CHECKPOINTS with DATASET=captions.
+        scored_by: the script in *folder* that scores the average (CHECKPOINT) into OUT/scores-test.json, if any does.
+    """
+
+    folder: Path
+    name: str
+    leaves: str
+    scored_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage script with what it is given beside the recipe's own arguments.
+
+    Two rows that begin with equal stages share them: a stage is run once for each seed.
+    """
+
+    name: str  # of its folder
+    script: Script
+    objectives: str | None = None
+    arguments: tuple[str, ...] = ()
+    size: Literal["tiny", "base"] = "base"
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its stages in order, and the paper's scores, those of the first columns, where it has them."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    paper: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        title: what is compared.
+        rows: in the paper's order.
+        metrics: the columns.
+        demo: script → what it is given at demo scale.
+        read: scores-test.json → the columns' values.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    metrics: tuple[str, ...]
+    demo: Mapping[Script, tuple[str, ...]] = field(default_factory=dict)
+    read: Callable[[Mapping[str, Any]], dict[str, float]] = caption_scores

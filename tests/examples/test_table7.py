@@ -1,0 +1,91 @@
+"""Table 7: its rows, what they are given, and a run of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import table7
+from rows import Row
+from runs import Setting, count, tree
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
+from programs import ROOT, SMALL, run
+
+ROWS = table7.TABLE7.rows
+
+
+def test_the_rows_go_on_from_one_model(tmp_path: Path) -> None:
+    (original,) = tree(ROWS, 1, output=tmp_path, start="captions.pt")
+    assert count([original]) == 3 and original.start == "captions.pt"
+    longer, augmented = original.next["longer"], original.next["augmented"]
+    assert longer.start == augmented.start == str(original.folder / "retrieval" / "averaged.pt")
+    setting = Setting(demo=None, environment={"ORIGINAL_DATA": "a", "AUGMENTED_DATA": "b"})
+    commands = [setting.command(node) for node in (longer, augmented)]
+    assert [variables.pop("TRAIN_ON") for variables, _ in commands] == ["original", "augmented"]
+    assert commands[0] == commands[1]  # as many updates on both
+
+    def gains(better: Row, worse: Row) -> list[float]:
+        return [round(a - b, 1) for a, b in zip(better.paper, worse.paper, strict=True)]
+
+    assert gains(ROWS[2], ROWS[0]) == [2.2, 1.5, 0.4]  # section 6.1
+
+
+def test_the_columns_are_percent_but_for_ranks() -> None:
+    found = {"R@1": 0.25, "R@5": 0.5, "R@10": 0.75, "median_rank": 4.0}
+    columns = table7.recall_scores({"image_retrieval": found, "caption_retrieval": {**found, "R@1": 0.5}})
+    assert tuple(columns) == table7.METRICS
+    assert columns["image R@1"] == 25 and columns["caption R@1"] == 50 and columns["image median rank"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scale", "paper"], "--start FILE: name a checkpoint"),
+        (["--start", "none", "--data", "d"], "data/flickr30k-augmented is not there: xgpt-augment d --path CHECKPOINT"),
+        (["--scale", "demo", "--start", "none", "--data", "d"], "--captioner FILE: name a checkpoint that generates"),
+        (["--rows", "vilbert"], "--rows: table7 has no row 'vilbert'; it has: people's captions, people's"),
+    ],
+)
+def test_what_is_missing_is_named(
+    call_program, tmp_path: Path, monkeypatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call_program(table7.main, *arguments).error.startswith(message)
+
+
+def test_a_script_trains_on_what_it_is_told(tmp_path: Path) -> None:
+    recorder = tmp_path / "fairseq-train"
+    recorder.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
+    recorder.chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ORIGINAL_DATA": "people", "AUGMENTED_DATA": "both",
+        "CHECKPOINTS": str(tmp_path), "FROM": "none", "GPUS": "4", "SEED": "3",
+    }  # fmt: skip
+    for train_on, data in (("original", "people"), ("augmented", "both")):
+        script = ["bash", ROOT / "examples/retrieval_augmentation/retrieval.sh", "--lr", "1"]
+        done = subprocess.run(script, env={**environment, "TRAIN_ON": train_on}, capture_output=True, text=True)
+        said = done.stdout.split()
+        assert said[0] == data and said[-2:] == ["--lr", "1"]
+        # 64 captions an update on 4 GPUs
+        assert said[said.index("--batch-size") + 1] == "16" and said[said.index("--update-freq") + 1] == "1"
+
+
+def test_a_row_runs(tiny_data: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, ROOT / "examples/retrieval_augmentation/table7.py", "--scale", "demo", "--data", tiny_data,
+        "--start", "none", "--seeds", "3", "--output", tmp_path, "--gpus", "0", "--splits", "valid,test",
+        "--rows", "people's captions", "--", *SMALL, "--layers", "1", "--max-update", "2",
+        "--save-interval-updates", "1",
+    ]  # fmt: skip
+    done = run(*command)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("| people's captions")]
+    assert "(58.2)" in line and "–" not in line
+    assert done.stdout == (tmp_path / "table7.md").read_text()
+    assert (tmp_path / "table7.png").stat().st_size > 5000
+    scores = json.loads((tmp_path / "seed3/original/scores-test.json").read_text())
+    assert scores["splits"] == ["valid", "test"] and scores["data"] == str(tiny_data)
