@@ -140,7 +140,7 @@ def device() -> tuple[str, ...]:
 def call(program: str, *arguments: object, log: Path | None = None) -> None:
     """Run a program of the project, or an installed one, into *log*."""
     path = ROOT / program
-    installed = Path(sys.executable).with_name(program)
+    installed = Path(sys.executable).parent / program
     command = [sys.executable, str(path)] if path.is_file() else [str(installed if installed.exists() else program)]
     command += map(str, arguments)
     if log is None:
