@@ -58,6 +58,29 @@ def test_captions_from_a_model_of_text_alone_are_refused() -> None:
         build(feature_dim=None).load_state_dict(build().state_dict())
 
 
+def test_the_matching_head_is_new_in_retrieval_and_dropped_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    captioner, retriever = build(seed=1), build(seed=2, matching=True)
+    head = {name: tensor.clone() for name, tensor in retriever.state_dict().items() if name.startswith("matching.")}
+    retriever.starts_from = "captions.pt"
+    with caplog.at_level(logging.INFO):
+        retriever.load_state_dict(captioner.state_dict())
+    own = retriever.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in {**captioner.state_dict(), **head}.items())
+    assert logged(caplog)[1].startswith("parameters new: 6 (matching.regions.weight, matching.regions.bias, matching.t")
+    caplog.clear()
+    captioner.starts_from = "retrieval.pt"
+    with caplog.at_level(logging.INFO):
+        captioner.load_state_dict(build(seed=3, matching=True).state_dict())
+    assert logged(caplog)[2].startswith("parameters dropped: 6 (matching.regions.weight")
+
+
+def test_a_head_too_many_or_too_few_is_named() -> None:
+    with pytest.raises(DataError, match=r"has no matching head: it is no model of retrieval; train one from it"):
+        build(matching=True).load_state_dict(build().state_dict())
+    with pytest.raises(DataError, match=r"has a matching head: it is a model of retrieval.*and does not caption"):
+        build().load_state_dict(build(matching=True).state_dict())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -32,7 +33,10 @@ class MatchingHead(nn.Module):
         real = mask[:, 0, 0, :, None]  # (P, N + S, 1)
         pooled_v = torch.relu(self.regions(_mean(states[:, :regions], real[:, :regions])))  # (P, H)
         pooled_t = torch.relu(self.text(_mean(states[:, regions:], real[:, regions:])))
-        return self.score(self.dropout(pooled_v * pooled_t)).squeeze(-1).float()
+        product = self.dropout(pooled_v * pooled_t)
+        # in float32 under half precision too: bfloat16 has so few digits that many pairs would have equal scores
+        with torch.autocast(states.device.type, enabled=False):
+            return F.linear(product.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)
 
 
 def _mean(states: Tensor, real: Tensor) -> Tensor:
