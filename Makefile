@@ -31,7 +31,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh "$(DATA)"

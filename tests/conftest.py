@@ -33,6 +33,15 @@ from xgpt_fairseq.data.vocabulary import learn_vocabulary  # noqa: E402
 TEST_DATA = Path(os.environ.get("XGPT_TEST_DATA", ROOT.parent / "shared"))
 
 
+# What trains through the real programs comes first, the longest test before all, so that no process is left with it
+# alone at the end.
+LONG = ("test_quickstart.py", "examples", "end_to_end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((n for n, part in enumerate(LONG) if part in item.path.parts), len(LONG)))
+
+
 def _real_data(name: str) -> Path:
     path = TEST_DATA / name
     if not path.is_dir():

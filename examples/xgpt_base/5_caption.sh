@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Captions of the test split, beam 2, and their scores (section 5.3). Arguments go to fairseq-generate.
+# METRICS=cider,bleu names the metrics, all by default.
 # CHECKPOINTS/DATASET/finetune/averaged.pt → OUT/generate-SUBSET.txt, captions-SUBSET.json, scores-SUBSET.json
 . "$(dirname "$0")/settings.sh"
 
@@ -16,4 +17,4 @@ if ! fairseq-generate "$IN_DOMAIN_DATA" --user-dir "$USER_DIR" --task xgpt_capti
     exit 1
 fi
 xgpt-evaluate "$OUT/generate-$SUBSET.txt" --references "$IN_DOMAIN_DATA/$SUBSET.references.json" \
-    --output "$OUT/scores-$SUBSET.json" --coco-results "$OUT/captions-$SUBSET.json" --overwrite
+    --output "$OUT/scores-$SUBSET.json" --coco-results "$OUT/captions-$SUBSET.json" --overwrite ${METRICS:+--metrics "$METRICS"}

@@ -65,6 +65,7 @@ TINY = {
     "WEB_UPDATES": "8", "IN_DOMAIN_UPDATES": "8", "FINETUNE_UPDATES": "6", "SAVE_UPDATES": "4", "VALID_LINES": "20",
     "SCENES": "--web-train 16 --web-val 4 --train 8 --val 4 --test 6 --unseen 5",
     "TRAINING": "--layers 1 --hidden-size 32 --ffn-size 64 --attention-heads 2", "CUDA_VISIBLE_DEVICES": "",
+    "METRICS": "bleu,rouge,cider",
 }  # fmt: skip
 
 
@@ -100,11 +101,6 @@ def test_a_killed_quickstart_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "captions.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") == 6
-
-    average = tmp_path / "checkpoints" / "captions" / "finetune" / "averaged.pt"
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert again.returncode == 0
-    assert (tmp_path / "logs" / "finetune.log").read_text().endswith("done: " + str(average) + "\n")
 
 
 def test_photos_without_captions_are_refused(tmp_path: Path) -> None:
