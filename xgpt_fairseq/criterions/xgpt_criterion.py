@@ -83,9 +83,8 @@ class XGPTCriterion(FairseqCriterion):
         """Log the loss as it is optimised and, of each objective, its own.
 
         Words: nll_loss in bits a word, perplexity, accuracy in percent; matching: the same, of its choices. Regions:
-        the squared error. In training also
-        updates and pairs a second. The names begin with the objective's; image captioning's stand without it too, as
-        fairseq's users know them (`nll_loss`, `ppl`, `accuracy`).
+        the squared error. In training also updates and pairs a second. The names begin with the objective's; image
+        captioning's stand without it too, as fairseq's users know them (`nll_loss`, `ppl`, `accuracy`).
         """
 
         def total(name: str) -> float:
