@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,7 @@ from typing import Any
 import peers
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from measuring import Line, by_turns, middle, seconds
-
-from xgpt_fairseq.precision import cpu_has_bfloat16
+from measuring import Line, by_turns, seconds
 
 IMAGES = 16
 
@@ -30,25 +29,32 @@ def measure(rounds: int) -> list[Line]:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                 return seconds(lambda: generators[ours].generate([], images))
 
-        precisions = [("float32", "1.6", False)] + [("bfloat16", "3", True)] * cpu_has_bfloat16()
-        times = by_turns(
-            lambda: seconds(lambda: generators[stock].generate([], sources)),
-            *(lambda bf16=bf16: caption(bf16) for _, _, bf16 in precisions),
+        lines = peers.lines_by_precision(
+            "beam-2 captions per second, base, 100 regions",
+            "fairseq's stock `transformer` and generator, float32",
+            reach={"float32": "1.6", "bfloat16": "3"},
+            captions=IMAGES,
+            ours=caption,
+            stock=lambda: seconds(lambda: generators[stock].generate([], sources)),
             rounds=rounds,
         )
-    lines = []
-    for place, (name, reach, _) in enumerate(precisions, start=1):
-        speeds = [IMAGES / middle([round_[i] for round_ in times]) for i in (place, 0)]
-        lines.append(
-            Line(
-                f"beam-2 captions per second, base, 100 regions, {name}",
-                "fairseq's stock `transformer` and generator, float32",
-                reach,
-                [round_[0] / round_[place] for round_ in times],
-                f"{speeds[0]:.2f} against {speeds[1]:.2f} a second",
-            )
-        )
-    return lines
+        return [*lines, packing(lambda: caption(False), rounds)]
+
+
+def packing(caption: Callable[[], float], rounds: int) -> Line:
+    """What packed weights bring (models/projection.py): at 1, they can go."""
+
+    def plainly() -> float:
+        with torch.backends.mkldnn.flags(enabled=False):
+            return caption()
+
+    times = by_turns(caption, plainly, rounds=rounds)
+    return Line(
+        "the same with packed weights, float32",
+        "with torch's plain matrix products",
+        "1",
+        [plain / packed for packed, plain in times],
+    )
 
 
 def generator(peer: Any) -> SequenceGenerator:

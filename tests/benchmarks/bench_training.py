@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import peers
-from measuring import Line, by_turns, in_a_process, memory_peak_mb, middle, seconds
-
-from xgpt_fairseq.precision import cpu_has_bfloat16
+from measuring import Line, in_a_process, memory_peak_mb, middle, seconds
 
 IMAGES = 8
 
@@ -40,22 +38,15 @@ def speed(store: Any, rounds: int) -> list[Line]:
     def train_stock() -> float:
         return seconds(lambda: peers.update(stock.model, stock.criterion, pairs, stock_adam, bf16=False))
 
-    precisions = [("float32", "3", False)] + [("bfloat16", "5", True)] * cpu_has_bfloat16()
-    times = by_turns(train_stock, *(lambda bf16=bf16: train(bf16) for _, _, bf16 in precisions), rounds=rounds)
-    captions = IMAGES * peers.CAPTIONS
-    lines = []
-    for place, (name, reach, _) in enumerate(precisions, start=1):
-        speeds = [captions / middle([round_[i] for round_ in times]) for i in (place, 0)]
-        lines.append(
-            Line(
-                f"training, captions per second, base, IC, 5 captions an image, {name}",
-                "fairseq's stock `transformer`, float32, same pairs",
-                reach,
-                [round_[0] / round_[place] for round_ in times],
-                f"{speeds[0]:.2f} against {speeds[1]:.2f} a second",
-            )
-        )
-    return lines
+    return peers.lines_by_precision(
+        "training, captions per second, base, IC, 5 captions an image",
+        "fairseq's stock `transformer`, float32, same pairs",
+        reach={"float32": "3", "bfloat16": "5"},
+        captions=IMAGES * peers.CAPTIONS,
+        ours=train,
+        stock=train_stock,
+        rounds=rounds,
+    )
 
 
 def memory(store: str | None) -> float:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xgpt_fairseq.models.attention import Attention
+from xgpt_fairseq.models.projection import Projection
 from xgpt_fairseq.models.search_cache import KeysValues, SearchCache
 
 
@@ -69,8 +69,8 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.attention = Attention(hidden_size=hidden_size, heads=heads, dropout=attention_dropout)
         self.attention_norm = nn.LayerNorm(hidden_size)
-        self.fc1 = nn.Linear(hidden_size, ffn_size)
-        self.fc2 = nn.Linear(ffn_size, hidden_size)
+        self.fc1 = Projection(hidden_size, ffn_size)
+        self.fc2 = Projection(ffn_size, hidden_size)
         self.ffn_norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.normalize_before = normalize_before
@@ -102,7 +102,7 @@ class TransformerLayer(nn.Module):
         return x if self.normalize_before else norm(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))  # the erf form
+        return self.fc2(self.fc1(x, gelu=True))
 
 
 class CrossAttentionLayer(TransformerLayer):
@@ -133,7 +133,7 @@ class CrossAttentionLayer(TransformerLayer):
         if cache is None:
             return self.attention(q, k, v, causal=True)
         k, v = cache.append(number, k, v)
-        return self.attention(q, k, v, mask=cache.mask)
+        return self.attention.step(q, k, v, mask=cache.mask)
 
     def _attend_to_images(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None) -> Tensor:
         if cache is None:
@@ -146,8 +146,9 @@ class CrossAttentionLayer(TransformerLayer):
         k, v, mask = images.of_each_row(k, v)
         # (C, T, H) → (I, C / I · T, H): the queries of all captions (or beams) of an image against one set of keys
         grouped = x.view(k.size(0), -1, x.size(-1))
-        attended = self.cross_attention(self.cross_attention.queries(grouped), k, v, mask=mask)
-        return attended.view_as(x)
+        q = self.cross_attention.queries(grouped)
+        attend = self.cross_attention if cache is None else self.cross_attention.step
+        return attend(q, k, v, mask=mask).view_as(x)
 
 
 class SharedLayer(CrossAttentionLayer):

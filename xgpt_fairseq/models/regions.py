@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xgpt_fairseq.models.attention import merge_heads, split_heads
+from xgpt_fairseq.models.projection import Projection
 
 
 class RegionEmbedding(nn.Module):
@@ -22,7 +23,7 @@ class RegionEmbedding(nn.Module):
     def __init__(self, *, feature_dim: int, hidden_size: int, dropout: float, normalize: bool) -> None:
         super().__init__()
         self.normalize = normalize
-        self.project = nn.Linear(feature_dim + 5, hidden_size)
+        self.project = Projection(feature_dim + 5, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
 
@@ -53,8 +54,8 @@ class AoALayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_dropout = attention_dropout
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.aoa = nn.Linear(2 * hidden_size, 2 * hidden_size)
+        self.qkv = Projection(hidden_size, 3 * hidden_size)
+        self.aoa = Projection(2 * hidden_size, 2 * hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
 

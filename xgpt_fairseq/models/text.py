@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from xgpt_fairseq.models.projection import PackedLinear
 
 
 class TextEmbedding(nn.Module):
@@ -40,6 +41,7 @@ class WordPrediction(nn.Module):
     def __init__(self, *, vocabulary_size: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
+        self.packed = PackedLinear()
 
     def forward(self, states: Tensor, embedding: Tensor) -> Tensor:
-        return F.linear(states, embedding, self.bias)
+        return self.packed(states, embedding, self.bias)
