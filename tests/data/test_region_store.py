@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
 from xgpt_fairseq.data import region_store
+from xgpt_fairseq.data.growing_file import npy_header
 from xgpt_fairseq.data.region_store import RegionStore, verify
-from xgpt_fairseq.data.region_writer import RegionWriter, npy_header
+from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
 
 WIDTH = 8

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from xgpt_fairseq.data import region_writer
+from xgpt_fairseq.data.growing_file import GrowingFile, npy_header
 from xgpt_fairseq.data.region_store import RegionStore, verify
-from xgpt_fairseq.data.region_writer import RegionWriter, npy_header
+from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
 
 WIDTH = 4
@@ -251,11 +252,11 @@ def write(path: Path, *, overwrite: bool = False, **options: Any) -> None:
 
 
 EVENTS = (
-    (region_writer._GrowingFile, "append"),
-    (region_writer._GrowingFile, "finish"),
-    (region_writer._GrowingFile, "sync"),
+    (GrowingFile, "append"),
+    (GrowingFile, "finish"),
+    (GrowingFile, "sync"),
     (region_writer, "write_json"),
-    (region_writer, "_sync_folder"),
+    (region_writer, "sync_folder"),
     (Path, "rename"),
     (Path, "unlink"),
     (Path, "mkdir"),

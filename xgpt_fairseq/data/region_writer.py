@@ -18,140 +18,33 @@ import json
 import os
 import shutil
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from xgpt_fairseq.data.growing_file import HEADER_BYTES, GrowingFile, npy_header, sync_folder
 from xgpt_fairseq.data.image_id import canonical_image_id
+from xgpt_fairseq.data.region_rules import check_features, check_labels, check_scores, normalise_boxes, one_line
 from xgpt_fairseq.data.region_store import (
     MANIFEST,
     MAX_REGIONS,
     ArrayFile,
-    HalfArray,
     Manifest,
-    half_not_finite,
     partial_path,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import take_lock, write_json
 
 SHARD_BYTES: Final = 1 << 30
-HEADER_BYTES: Final = 128
 JOURNAL_IMAGES: Final = 1000
 JOURNAL_SECONDS: Final = 5.0
 JOURNAL_VERSION: Final = 1
 
-# A box may stick out of its image by this much, and is then clipped: detectors round, and count pixels from 0 or 1.
-PIXEL_TOLERANCE: Final = 1.0
-NORMALISED_TOLERANCE: Final = 0.005
-
-FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
-
 Array = npt.NDArray[Any]
-
-
-def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """The header of a `.npy` file, format 1.0, always `HEADER_BYTES` long, so that it can be rewritten in place."""
-    text = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode("latin1")
-    text = text.ljust(HEADER_BYTES - 11) + b"\n"
-    header = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
-    if len(header) != HEADER_BYTES:
-        raise AssertionError(f"a .npy header of {len(header)} bytes for {dtype} {shape}")
-    return header
-
-
-def normalise_boxes(
-    boxes: Array, size: tuple[int, int] | None, *, pixel: bool, image: str = "image"
-) -> npt.NDArray[np.float32]:
-    """Check the boxes of one image and bring them to 0..1.
-
-    Args:
-        boxes: (n, 4) x1 y1 x2 y2, in pixels of the image if *pixel*, else in 0..1 of its width and height.
-        size: width and height of the image in pixels; needed if *pixel*.
-        image: how errors name the image.
-
-    Returns:
-        (n, 4) float32 in 0..1. Boxes that stick out by at most `PIXEL_TOLERANCE` or `NORMALISED_TOLERANCE` are clipped.
-
-    Raises:
-        DataError: a box is not finite, upside down or outside the image.
-    """
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise DataError(f"{image}: boxes have the shape {boxes.shape}, (regions, 4) expected")
-    if pixel and size is None:
-        raise DataError(f"{image}: its boxes are in pixels and its size is not known; pass --sizes")
-    if size is not None and not (size[0] > 0 and size[1] > 0):
-        raise DataError(f"{image}: its size is {size[0]} x {size[1]} pixels; both must be positive")
-    width, height = size if pixel and size is not None else (1, 1)
-    tolerance = PIXEL_TOLERANCE if pixel else NORMALISED_TOLERANCE
-    exact = boxes.astype(np.float64)
-    extent = np.array([width, height, width, height], dtype=np.float64)
-
-    if not np.isfinite(exact).all():
-        region = int((~np.isfinite(exact)).any(axis=1).argmax())
-        raise DataError(f"{image}, region {region}: box {boxes[region].tolist()} is not finite")
-    upside_down = exact[:, 2:] < exact[:, :2]
-    if upside_down.any():
-        region = int(upside_down.any(axis=1).argmax())
-        raise DataError(
-            f"{image}, region {region}: box {boxes[region].tolist()} is upside down; x1 <= x2 and y1 <= y2 is the rule"
-        )
-    excess = np.maximum(-exact, exact - extent)
-    if excess.max() > tolerance:
-        region = int((excess > tolerance).any(axis=1).argmax())
-        if pixel:
-            rule = (
-                f"the image of {width} x {height} pixels by {excess[region].max():.4g} pixels; {tolerance:g} is allowed"
-            )
-        else:
-            rule = f"0..1 by {excess[region].max():.4g}; {tolerance:g} is allowed"
-        raise DataError(f"{image}, region {region}: box {boxes[region].tolist()} lies outside {rule}")
-    return np.clip(exact / extent, 0.0, 1.0).astype(np.float32, order="C")
-
-
-class _GrowingFile:
-    """A file that is only appended to, with the crc32 of what came after its header."""
-
-    def __init__(self, path: Path, *, header: bytes = b"", state: dict[str, int] | None = None) -> None:
-        self.path = path
-        if state is None:
-            path.write_bytes(header)
-            self.bytes, self.crc = len(header), 0
-        else:
-            self.bytes, self.crc = state["bytes"], state["crc32"]
-            os.truncate(path, self.bytes)
-        self._file: BinaryIO = path.open("ab")
-
-    @property
-    def state(self) -> dict[str, int]:
-        return {"bytes": self.bytes, "crc32": self.crc}
-
-    def append(self, data: Array | bytes) -> None:
-        view = memoryview(data) if isinstance(data, bytes) else data.data
-        self._file.write(view)
-        self.crc = zlib.crc32(view, self.crc)
-        self.bytes += view.nbytes
-
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-    def finish(self, dtype: str, shape: tuple[int, ...]) -> ArrayFile:
-        """Write the header of a finished array, make sure that it is on disk, and say what the file holds."""
-        self._file.close()
-        with open(self.path, "r+b") as file:
-            file.write(npy_header(dtype, shape))
-            file.flush()
-            os.fsync(file.fileno())
-        return ArrayFile(self.path.name, dtype, shape, self.bytes, f"{self.crc:08x}")
 
 
 class RegionWriter:
@@ -223,7 +116,7 @@ class RegionWriter:
         self._widest = {"ids": 0, "labels": 0}
         self._shards: list[ArrayFile] = []
         self._shard_start = 0
-        self._files: dict[str, _GrowingFile] = {}
+        self._files: dict[str, GrowingFile] = {}
         self._journal_at = 0
         self._journal_time = time.monotonic()
         try:
@@ -290,12 +183,12 @@ class RegionWriter:
         """
         name = self._check_id(image_id)
         image = f"image {name}"
-        half = self._check_features(features, image)
+        half = check_features(features, self.feature_dim, image)
         if len(boxes) != len(half):
             raise DataError(f"{image} has features of {len(half)} regions and boxes of {len(boxes)}; one box a region")
         corners = normalise_boxes(boxes, size, pixel=pixel, image=image)
-        confidence = None if scores is None else _check_scores(scores, len(half), image)
-        names = None if labels is None else _check_labels(labels, len(half), image)
+        confidence = None if scores is None else check_scores(scores, len(half), image)
+        names = None if labels is None else check_labels(labels, len(half), image)
         self._check_columns(image, {"scores": scores, "labels": labels, "sizes": size})
 
         order = self._order(confidence, len(half))
@@ -336,32 +229,6 @@ class RegionWriter:
             raise DataError(f"image {name} is there more than once{alias}; an image id must be unique")
         return name
 
-    def _check_features(self, features: Array, image: str) -> HalfArray:
-        if features.ndim != 2 or features.dtype.kind != "f":
-            raise DataError(
-                f"{image}: features are {features.dtype} of shape {features.shape}; floats of shape (regions, width) "
-                "expected"
-            )
-        if len(features) == 0:
-            raise DataError(f"{image} has no regions; at least one is needed")
-        if features.shape[1] != self.feature_dim:
-            raise DataError(
-                f"{image}: features are {features.shape[1]} wide; the store's, by its first image, {self.feature_dim}"
-            )
-        with np.errstate(over="ignore"):
-            half: HalfArray = features.astype("<f2", order="C")
-        bad = half_not_finite(half)
-        if bad.any():
-            region, index = divmod(int(bad.argmax()), self.feature_dim)
-            value = float(features[region, index])
-            rule = (
-                f"float16, the store's type, holds {FLOAT16_MAX:g} at most"
-                if np.isfinite(value)
-                else "features must be finite"
-            )
-            raise DataError(f"{image}, region {region}: feature {index} is {value:g}; {rule}")
-        return half
-
     def _check_columns(self, image: str, given: dict[str, object | None]) -> None:
         if self._columns is None:
             self._columns = sorted(name for name, value in given.items() if value is not None)
@@ -378,14 +245,14 @@ class RegionWriter:
             return np.argsort(-scores, kind="stable")[: self.max_regions]
         return np.arange(self.max_regions) if count > self.max_regions else None
 
-    def _shard_for(self, count: int) -> _GrowingFile:
+    def _shard_for(self, count: int) -> GrowingFile:
         """The features file that has room for *count* more rows."""
         used = self.rows - self._shard_start
         if used and used + count > self._shard_rows:
             self._finish_shard()
         name = f"features-{len(self._shards):05d}.npy"
         if name not in self._files:
-            self._files[name] = _GrowingFile(self._store / name, header=npy_header("<f2", (0, self.feature_dim)))
+            self._files[name] = GrowingFile(self._store / name, header=npy_header("<f2", (0, self.feature_dim)))
         return self._files[name]
 
     def _finish_shard(self) -> None:
@@ -407,9 +274,9 @@ class RegionWriter:
 
     def _open_column(self, name: str) -> None:
         if name in ("ids", "labels"):
-            self._files[f"{name}.txt"] = _GrowingFile(self._work / f"{name}.txt")
+            self._files[f"{name}.txt"] = GrowingFile(self._work / f"{name}.txt")
         else:
-            self._files[f"{name}.npy"] = _GrowingFile(self._store / f"{name}.npy", header=npy_header("<f4", (0,)))
+            self._files[f"{name}.npy"] = GrowingFile(self._store / f"{name}.npy", header=npy_header("<f4", (0,)))
 
     def _write_journal(self) -> None:
         for file in self._files.values():
@@ -480,7 +347,7 @@ class RegionWriter:
             if path.name not in known:
                 path.unlink()
         for name, state in journal["files"].items():
-            self._files[name] = _GrowingFile(self._file_path(name), state=state)
+            self._files[name] = GrowingFile(self._file_path(name), state=state)
         with open(self._work / "ids.txt", encoding="utf-8", newline="\n") as lines:
             self._ids = {line.rstrip("\n") for line in lines}
         self._journal_at = self.images
@@ -520,14 +387,14 @@ class RegionWriter:
             source=self._options["source"],
         )
         write_json(self._store / MANIFEST, manifest.to_json())
-        _sync_folder(self._store)
+        sync_folder(self._store)
         self._give_name()
         self.close()
 
     def _text_array(self, name: str, count: int) -> ArrayFile:
         """The lines of a text file as an array of fixed-width bytes, converted piece by piece."""
         dtype = f"|S{max(self._widest[name], 1)}"
-        file = _GrowingFile(self._store / f"{name}.npy", header=npy_header(dtype, (count,)))
+        file = GrowingFile(self._store / f"{name}.npy", header=npy_header(dtype, (count,)))
         with open(self._work / f"{name}.txt", "rb") as lines:
             while piece := list(itertools.islice(lines, 1 << 16)):
                 file.append(np.array([line[:-1] for line in piece], dtype=dtype))
@@ -541,7 +408,7 @@ class RegionWriter:
             shutil.rmtree(replaced, ignore_errors=True)
             self.path.rename(replaced)
         self._store.rename(self.path)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         shutil.rmtree(self._work)
 
     def _refuse_existing(self) -> None:
@@ -553,44 +420,9 @@ class RegionWriter:
             raise DataError(f"{self.path} is not a region store (it has no {MANIFEST}): it is not replaced")
 
 
-def _check_scores(scores: Array, count: int, image: str) -> npt.NDArray[np.float32]:
-    if scores.shape != (count,):
-        raise DataError(f"{image}: scores have the shape {scores.shape}, ({count},) expected: one a region")
-    values = scores.astype("<f4")
-    if not np.isfinite(values).all():
-        region = int((~np.isfinite(values)).argmax())
-        raise DataError(f"{image}, region {region}: score {values[region]:g} is not finite")
-    return values
-
-
-def _check_labels(labels: Sequence[str], count: int, image: str) -> list[bytes]:
-    if len(labels) != count:
-        raise DataError(f"{image} has {len(labels)} labels for {count} regions; one label a region")
-    if not all(map(one_line, labels)):
-        raise DataError(f"{image}: a label is not Unicode or has a line break or NUL character in it: {list(labels)}")
-    return [label.encode() for label in labels]
-
-
-def one_line(text: str) -> bool:
-    """Whether *text* can be a line of a UTF-8 file and an element of a fixed-width array."""
-    try:
-        data = text.encode()
-    except UnicodeEncodeError:
-        return False
-    return b"\n" not in data and b"\0" not in data
-
-
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between the options of an unfinished import and this one's, in words; empty when nothing does."""
     flat_before = {**before, **before["source"], "source": None}
     flat_now = {**now, **now["source"], "source": None}
     names = [name for name in {**flat_before, **flat_now} if flat_before.get(name) != flat_now.get(name)]
     return "; ".join(f"{name}: {flat_before.get(name)} then, {flat_now.get(name)} now" for name in names)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_writer import normalise_boxes
+from xgpt_fairseq.data.region_rules import normalise_boxes
 from xgpt_fairseq.errors import DataError
 
 _SPACE = re.compile(r"\s*")

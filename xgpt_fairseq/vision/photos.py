@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_writer import one_line
+from xgpt_fairseq.data.region_rules import one_line
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbone import STRIDE
 
