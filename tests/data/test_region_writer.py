@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from xgpt_fairseq.data import region_writer
-from xgpt_fairseq.data.growing_file import GrowingFile, npy_header
+from xgpt_fairseq.data.growing_file import GrowingFile
 from xgpt_fairseq.data.region_store import RegionStore, verify
 from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
@@ -52,18 +52,6 @@ def finished(writer: RegionWriter) -> RegionStore:
 
 
 # The file format
-
-
-@pytest.mark.parametrize(
-    ("dtype", "shape"), [("<f2", (0, 2048)), ("<f2", (10**12, 2048)), ("|S200", (7,)), ("<i8", (10**15,))]
-)
-def test_headers_are_numpys_and_of_one_length(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    header = npy_header(dtype, shape)
-    assert len(header) == 128
-    (tmp_path / "x.npy").write_bytes(header)
-    with open(tmp_path / "x.npy", "rb") as file:
-        assert np.lib.format.read_magic(file) == (1, 0)
-        assert np.lib.format.read_array_header_1_0(file) == (shape, False, np.dtype(dtype))
 
 
 def test_plain_numpy_reads_the_arrays(writer: RegionWriter) -> None:
