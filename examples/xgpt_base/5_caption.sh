@@ -7,7 +7,7 @@
 CHECKPOINT=${CHECKPOINT:-$CHECKPOINTS/$DATASET/finetune/averaged.pt}
 OUT=${OUT:-$(dirname "$CHECKPOINT")}
 SUBSET=${SUBSET:-test}
-if ((GPUS == 0)); then DEVICE=(--cpu); else DEVICE=(${PRECISION---fp16}); fi
+if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16}); fi
 
 mkdir -p "$OUT"
 if ! fairseq-generate "$IN_DOMAIN_DATA" --user-dir "$USER_DIR" --task xgpt_caption --path "$CHECKPOINT" \

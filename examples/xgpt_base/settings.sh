@@ -36,7 +36,7 @@ fi
 # Several nodes: LAUNCH starts the processes, and says where the others are (README.md).
 LAUNCH=${LAUNCH:-}
 NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
-if ((GPUS == 0)); then DEVICE=(--cpu); else DEVICE=(${PRECISION---fp16} --ddp-backend legacy_ddp); fi
+if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16} --ddp-backend legacy_ddp); fi
 if ((GPUS > 0)) && [ -z "$LAUNCH" ]; then DEVICE+=(--distributed-world-size "$GPUS"); fi
 
 # train TASK DATA SAVE_DIR ARGUMENT…   then the average of its best 4 checkpoints, SAVE_DIR/averaged.pt.

@@ -142,6 +142,17 @@ def test_several_nodes_and_float32(recorder: Path) -> None:
     assert "--distributed-world-size" not in train  # the launcher says that
 
 
+@pytest.mark.parametrize("precision", [None, "--cpu-bf16"])
+def test_precision_on_a_cpu(precision: str | None, recorder: Path) -> None:
+    environment = {} if precision is None else {"PRECISION": precision}
+    args = arguments_of("out_of_domain", recorder, 0, **environment)
+    assert args.cpu and not args.fp16
+    assert args.cpu_bf16 == (precision is not None)
+    script(recorder, "5_caption.sh", GPUS="0", CHECKPOINT="x.pt", **environment)
+    generate = next(call for call in called(recorder.parent) if call[0] == "fairseq-generate")
+    assert "--cpu" in generate and ("--cpu-bf16" in generate) == (precision is not None)
+
+
 def test_captions_are_searched_with_beam_2(recorder: Path) -> None:
     script(recorder, "5_caption.sh", GPUS="1", CHECKPOINT="model.pt", OUT="out")
     generate, evaluate = called(recorder.parent)
