@@ -43,9 +43,9 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def by_turns(*runs: Callable[[], float], rounds: int) -> list[tuple[float, ...]]:
-    """What each of *runs* returns, measured one after the other, *rounds* times; a first round warms up."""
-    for run in runs:
+def by_turns(*runs: Callable[[], float], rounds: int, warm_up: bool = True) -> list[tuple[float, ...]]:
+    """What each of *runs* returns, measured one after the other, *rounds* times, after a round that does not count."""
+    for run in runs if warm_up else ():
         run()
     return [tuple(run() for run in runs) for _ in range(rounds)]
 
