@@ -20,14 +20,12 @@ def measure(rounds: int) -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         store = peers.write_store(Path(folder) / "store", images=IMAGES)
         ours, stock = peers.XGPT(store), peers.Stock()
-        net_input = ours.batch()["net_input"]
-        images = {"net_input": {name: net_input[name] for name in ("features", "boxes", "padding_mask")}}
-        sources = stock.batch(IMAGES, captions=1)
-        generators = {peer: generator(peer) for peer in (ours, stock)}
+        our_search = search(ours)
+        sources, stock_generator = stock.batch(IMAGES, captions=1), generator(stock)
 
         def caption(bf16: bool) -> float:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                return seconds(lambda: generators[ours].generate([], images))
+                return seconds(our_search)
 
         lines = peers.lines_by_precision(
             "beam-2 captions per second, base, 100 regions",
@@ -35,7 +33,7 @@ def measure(rounds: int) -> list[Line]:
             reach={"float32": "1.6", "bfloat16": "3"},
             captions=IMAGES,
             ours=caption,
-            stock=lambda: seconds(lambda: generators[stock].generate([], sources)),
+            stock=lambda: seconds(lambda: stock_generator.generate([], sources)),
             rounds=rounds,
         )
         return [*lines, packing(lambda: caption(False), rounds)]
@@ -55,6 +53,14 @@ def packing(caption: Callable[[], float], rounds: int) -> Line:
         "over 1",
         [plain / packed for packed, plain in times],
     )
+
+
+def search(ours: peers.XGPT) -> Callable[[], object]:
+    """Caption all images of its store."""
+    net_input = ours.batch()["net_input"]
+    images = {"net_input": {name: net_input[name] for name in ("features", "boxes", "padding_mask")}}
+    beams = generator(ours)
+    return lambda: beams.generate([], images)
 
 
 def generator(peer: Any) -> SequenceGenerator:

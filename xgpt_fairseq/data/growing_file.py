@@ -25,7 +25,13 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 class GrowingFile:
-    """A file that is only appended to, with the crc32 of what came after its header."""
+    """A file that is only appended to, with the crc32 of what came after its header.
+
+    Args:
+        path: the file.
+        header: what a new file begins with.
+        state: what `state` was at some moment: the file is cut back to it. None: the file is made anew.
+    """
 
     def __init__(self, path: Path, *, header: bytes = b"", state: dict[str, int] | None = None) -> None:
         self.path = path
@@ -39,15 +45,18 @@ class GrowingFile:
 
     @property
     def state(self) -> dict[str, int]:
+        """Its length and crc32, to be kept in a journal after `sync`."""
         return {"bytes": self.bytes, "crc32": self.crc}
 
     def append(self, data: npt.NDArray[Any] | bytes) -> None:
+        """Add bytes, or an array's in C order."""
         view = memoryview(data) if isinstance(data, bytes) else data.data
         self._file.write(view)
         self.crc = zlib.crc32(view, self.crc)
         self.bytes += view.nbytes
 
     def sync(self) -> None:
+        """Make sure that what was appended is on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
