@@ -121,7 +121,6 @@ def main() -> None:
     output = (args.output or Path("table7", args.scale)).resolve()
     if args.cpu_bf16:
         check_cpu_bfloat16()
-        training = ["--cpu-bf16", *training]
     data, start, augmented = args.data, args.start, args.augmented_data
     if args.scale == "demo":
         if data is None:
@@ -152,7 +151,7 @@ def main() -> None:
             "AUGMENTED_DATA": str(augmented.resolve()),
             "SPLITS": args.splits,
             **({"BATCH": "16", "GPU_BATCH": "16"} if args.scale == "demo" else {}),
-            **({"RECALL": "--cpu-bf16"} if args.cpu_bf16 else {}),
+            **({"PRECISION": "--cpu-bf16"} if args.cpu_bf16 else {}),
         },
         training=training,
     )

@@ -148,7 +148,7 @@ def update(model: torch.nn.Module, criterion: Any, batch: dict[str, Any], adam: 
     (loss / size).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 5)
     adam.step()
-    adam.zero_grad(set_to_none=False)
+    adam.zero_grad(set_to_none=True)  # as FairseqOptimizer.zero_grad
 
 
 def lines_by_precision(

@@ -75,6 +75,29 @@ def test_a_script_trains_on_what_it_is_told(tmp_path: Path) -> None:
         assert said[said.index("--batch-size") + 1] == "16" and said[said.index("--update-freq") + 1] == "1"
 
 
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"GPUS": "0"}, ["--device", "cpu"]),
+        ({"GPUS": "0", "PRECISION": "--cpu-bf16"}, ["--device", "cpu", "--cpu-bf16"]),
+        ({"GPUS": "4"}, ["--fp16"]),
+        ({"GPUS": "4", "PRECISION": ""}, []),
+    ],
+)
+def test_recall_is_computed_in_the_precision_of_training(
+    environment: dict[str, str], expected: list[str], tmp_path: Path
+) -> None:
+    recorder = tmp_path / "xgpt-evaluate"
+    recorder.write_text('#!/bin/sh\necho "$@"\n')
+    recorder.chmod(0o755)
+    variables = {"CHECKPOINT": "x.pt", "ORIGINAL_DATA": "d", "OUT": "out", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = ["bash", ROOT / "examples/retrieval_augmentation/recall.sh", "--batch-size", "8"]
+    said = subprocess.run(
+        script, env={**os.environ, **variables, **environment}, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert said[said.index("--overwrite") + 1 :] == [*expected, "--batch-size", "8"]
+
+
 def test_a_row_runs(tiny_data: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, ROOT / "examples/retrieval_augmentation/table7.py", "--scale", "demo", "--data", tiny_data,

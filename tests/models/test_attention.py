@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import reference
-from xgpt_fairseq.models.attention import Attention, by_caption, by_image, merge_heads, split_heads
+from xgpt_fairseq.models.attention import Attention, attend, by_caption, by_image, merge_heads, split_heads
 
 SEED = st.integers(0, 99)
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))  # heads, width of a head, queries
@@ -43,8 +43,9 @@ def test_self_and_cross_attention(sizes, images, keys, causal, seed):
     with torch.no_grad():
         q, k, v = layer.queries_keys_values(x)
         itself = layer(q, k, v, causal=causal)
-        q = layer.queries(x)
-        k, v = layer.keys_values(states)
+        q, k, v = layer.queries_keys_values(x, states)
+        for found, expected in zip((layer.queries(x), *layer.keys_values(states)), (q, k, v), strict=True):
+            torch.testing.assert_close(found, expected)
         fused = layer(q, k, v, mask=mask[:, None, None])
         written_out = layer.step(q, k, v, mask=mask[:, None, None])
         everywhere = layer.step(q, k, v, mask=None)
@@ -89,6 +90,20 @@ def test_joint_attention_is_one_softmax_over_an_image_and_a_text(sizes, images, 
         padded = np.concatenate([np.zeros((len(seen), q.shape[1])), q])  # the loop counts queries from the first key
         expected = reference.multi_head(padded, k, v, heads, after=len(seen))[len(seen) :]
         np.testing.assert_allclose(found[caption].numpy(), put_out(layer, expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropout_leaves_out_weights_of_the_softmax(causal):
+    torch.manual_seed(1)
+    p, length = 0.25, 5
+    q, k = torch.randn(200, 2, length, length), torch.randn(200, 2, length, length)
+    v = torch.eye(length).expand(200, 2, -1, -1)  # so that attention returns its weights
+    weights = attend(q, k, v, causal=causal)
+    dropped = attend(q, k, v, causal=causal, p=p)
+    left = dropped != 0
+    torch.testing.assert_close(dropped[left], weights[left] / (1 - p), rtol=1e-4, atol=1e-6)
+    assert not dropped[weights == 0].any()
+    assert 1 - float(left[weights != 0].float().mean()) == pytest.approx(p, abs=0.03)
 
 
 @given(images=st.integers(1, 3), group=st.integers(1, 3), heads=st.integers(1, 3), length=st.integers(1, 4))

@@ -58,6 +58,24 @@ def test_equals_a_plain_product(
     assert is_packed(layer)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_parts_for_several_inputs(training: bool) -> None:
+    torch.manual_seed(1)
+    layer, twin = Projection(6, 5).double().train(training), Projection(6, 5).double()
+    twin.load_state_dict(layer.state_dict())
+    inputs, sizes = [torch.randn(rows, 6, dtype=torch.float64) for rows in (2, 3, 4)], (1, 3, 1)
+    expected = [twin(x)[:, place] for x, place in zip(inputs, (slice(0, 1), slice(1, 4), slice(4, 5)), strict=True)]
+    with torch.set_grad_enabled(training):
+        found = layer.each(*inputs, sizes=sizes)
+    for part, whole in zip(found, expected, strict=True):
+        torch.testing.assert_close(part, whole)
+    if training:
+        for outputs in (found, expected):
+            sum((y * torch.arange(1, y.numel() + 1).view_as(y)).sum() for y in outputs).backward()
+        for parameter, other in zip(layer.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, other.grad)
+
+
 @pytest.mark.skipif(not cpu_has_bfloat16(), reason="the CPU has no bfloat16 arithmetic")
 def test_bfloat16_under_autocast_and_float32_beside_it() -> None:
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Multi-head attention, batch first, on `scaled_dot_product_attention`. One module serves self- and cross-attention."""
+"""Multi-head attention, batch first, for self- and cross-attention: fused kernels where torch has them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xgpt_fairseq.models.dropout import dropout
 from xgpt_fairseq.models.projection import Projection
 
 
@@ -41,6 +42,39 @@ def attention_weights(scores: Tensor) -> Tensor:
     return torch.softmax(scores, dim=-1, dtype=exact).to(scores.dtype)
 
 
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """(T, T): True where a position may look, at itself and before."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False, p: float = 0.0
+) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, with dropout *p* of the softmax.
+
+    torch's fused kernels for CPUs know no dropout; what it puts in their place draws random numbers slowly, and
+    multiplies in float32 under bfloat16 autocast. There, the products are written out.
+
+    Shape:
+        q (B, heads, T, d); k, v (B, heads, N, d); *mask* (B, 1, 1 or T, N), True where a query may look; output as q.
+    """
+    if p and q.device.type == "cpu":
+        return attend_written_out(q, k, v, mask=causal_mask(q.size(2), q.device) if causal else mask, p=p)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=p)
+
+
+def attend_written_out(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: float = 0.0) -> Tensor:
+    """`attend` as plain products."""
+    batch, heads, length, width = q.shape
+    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))
+    unused = q.new_empty(1, 1, 1)  # what baddbmm would add
+    scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=width**-0.5).view(batch, heads, length, -1)
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, float("-inf"))
+    weights = dropout(attention_weights(scores), p, training=True)
+    return torch.bmm(weights.flatten(0, 1), v).view(batch, heads, length, width)
+
+
 class Attention(nn.Module):
     """Attention whose projections serve both its uses in a shared layer (section 4.2).
 
@@ -63,9 +97,13 @@ class Attention(nn.Module):
         self.qkv = Projection(hidden_size, 3 * hidden_size)
         self.out = Projection(hidden_size, hidden_size)
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project (B, T, H) to queries, keys and values at once."""
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+    def queries_keys_values(self, x: Tensor, states: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Project (B, T, H) to queries, and *states* (B, N, H), without them x itself, to keys and values."""
+        if states is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            q, keys_values = self.qkv.each(x, states, sizes=(self.hidden_size, 2 * self.hidden_size))
+            k, v = keys_values.chunk(2, dim=-1)
         return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
 
     def queries(self, x: Tensor) -> Tensor:
@@ -79,9 +117,8 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Attend and project back to (B, T, H). *mask* is True where a query may look: (B, 1, T or 1, N)."""
-        dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-        return self.out(merge_heads(attended))
+        p = self.dropout if self.training else 0.0
+        return self.out(merge_heads(attend(q, k, v, mask=mask, causal=causal, p=p)))
 
     def step(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None) -> Tensor:
         """`forward` for the few queries of a step of a search.
@@ -90,10 +127,7 @@ class Attention(nn.Module):
         """
         if q.device.type != "cpu":
             return self(q, k, v, mask=mask)
-        scores = (q * q.size(3) ** -0.5) @ k.transpose(2, 3)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        return self.out(merge_heads(attention_weights(scores) @ v))
+        return self.out(merge_heads(attend_written_out(q, k, v, mask=mask)))
 
     def joint(
         self,
@@ -126,7 +160,8 @@ class Attention(nn.Module):
         to_text = q @ k.transpose(2, 3)  # (C, heads, T, t)
         if text_mask is not None:
             to_text = to_text.masked_fill(~text_mask, float("-inf"))
-        weights = F.dropout(attention_weights(torch.cat([to_image, to_text], dim=-1)), self.dropout, self.training)
+        weights = attention_weights(torch.cat([to_image, to_text], dim=-1))
+        weights = dropout(weights, self.dropout, self.training)
         to_image, to_text = weights.split([regions, k.size(2)], dim=-1)
         attended = by_caption(by_image(to_image, images) @ image_v, captions) + to_text @ v
         return self.out(merge_heads(attended))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from xgpt_fairseq.models.attention import Attention
+from xgpt_fairseq.models.attention import Attention, causal_mask
+from xgpt_fairseq.models.dropout import Dropout
 from xgpt_fairseq.models.projection import Projection
 from xgpt_fairseq.models.search_cache import KeysValues, SearchCache
 
@@ -37,6 +37,11 @@ class EncoderStates:
         return EncoderStates(
             self.states.index_select(0, images), self.mask.index_select(0, images), keys_values=keys_values
         )
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """(C, T, H) → (I, C / I · T, H), a view: the texts of an image side by side, as one set of keys and values
+        serves them all; as it is where captions are not in groups of one size."""
+        return x if self.image_index is not None else x.view(self.states.size(0), -1, x.size(-1))
 
     def of_each_row(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Keys, values and mask for the decoder's rows: one of each an image where captions are in groups of one size,
@@ -72,7 +77,7 @@ class TransformerLayer(nn.Module):
         self.fc1 = Projection(hidden_size, ffn_size)
         self.fc2 = Projection(ffn_size, hidden_size)
         self.ffn_norm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.normalize_before = normalize_before
 
     def encode(self, x: Tensor, mask: Tensor) -> tuple[Tensor, KeysValues]:
@@ -137,18 +142,14 @@ class CrossAttentionLayer(TransformerLayer):
 
     def _attend_to_images(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None) -> Tensor:
         if cache is None:
-            k, v = self.cross_attention.keys_values(images.states)  # (I, heads, N, d)
-        else:
-            if number not in cache.of_images:
-                k, v = self.cross_attention.keys_values(images.states)
-                cache.of_images[number] = k.contiguous(), v.contiguous()  # they are read in every step
-            k, v = cache.of_images[number]
-        k, v, mask = images.of_each_row(k, v)
-        # (C, T, H) → (I, C / I · T, H): the queries of all captions (or beams) of an image against one set of keys
-        grouped = x.view(k.size(0), -1, x.size(-1))
-        q = self.cross_attention.queries(grouped)
-        attend = self.cross_attention if cache is None else self.cross_attention.step
-        return attend(q, k, v, mask=mask).view_as(x)
+            q, k, v = self.cross_attention.queries_keys_values(images.grouped(x), images.states)
+            k, v, mask = images.of_each_row(k, v)
+            return self.cross_attention(q, k, v, mask=mask).view_as(x)
+        if number not in cache.of_images:
+            k, v = self.cross_attention.keys_values(images.states)
+            cache.of_images[number] = k.contiguous(), v.contiguous()  # they are read in every step
+        q = self.cross_attention.queries(x)
+        return self.cross_attention.step(q, *cache.of_images[number], mask=images.mask)
 
 
 class SharedLayer(CrossAttentionLayer):
@@ -172,14 +173,10 @@ class JointLayer(TransformerLayer):
         q, k, v = self.attention.queries_keys_values(y)
         image_k, image_v, mask = images.of_each_row(*images.keys_values[number])
         if cache is None:
-            attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, text_mask=causal_mask(x))
+            text_mask: Tensor | None = causal_mask(x.size(1), x.device)
         else:
             k, v = cache.append(number, k, v)
-            attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, text_mask=cache.mask)
+            text_mask = cache.mask
+        attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, text_mask=text_mask)
         x = self._add(self.attention_norm, x, attended)
         return self._residual(self.ffn_norm, x, self._feed_forward)
-
-
-def causal_mask(x: Tensor) -> Tensor:
-    """(T, T) for x (C, T, H): True where a position may look, at itself and before."""
-    return torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).tril()

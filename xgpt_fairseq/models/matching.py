@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xgpt_fairseq.models.dropout import Dropout
+
 
 class MatchingHead(nn.Module):
     """A score from the encoder's joint states of [regions ; text], as ViLBERT's (Lu et al. 2019, section 3.2):
@@ -25,7 +27,7 @@ class MatchingHead(nn.Module):
         super().__init__()
         self.regions = nn.Linear(hidden_size, hidden_size)
         self.text = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.score = nn.Linear(hidden_size, 1)
 
     def forward(self, states: Tensor, mask: Tensor, regions: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,18 @@ class Projection(nn.Linear):
         """Outputs *first* up to *last* (default: all), after GELU where it is asked for."""
         if first == 0 and last is None:
             return self.packed(x, self.weight, self.bias, gelu=gelu)
+        last = self.out_features if last is None else last
         part = slice(first, last)
-        weight, bias = self.weight[part], self.bias[part]
-        return self.packed(x, weight, bias, name=f"{first}:{last}", gelu=gelu)
+        return self.packed(x, self.weight[part], self.bias[part], name=f"{first}:{last}", gelu=gelu)
+
+    def each(self, *inputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """The first sizes[0] outputs of the first input, the next sizes[1] of the second, and so on.
+
+        As `forward` by parts, with one gradient of the whole weights instead of one, nearly all zeros, for each part.
+        """
+        outputs, first = [], 0
+        for x, weight, bias in zip(inputs, self.weight.split(sizes), self.bias.split(sizes), strict=True):
+            last = first + len(weight)
+            outputs.append(self.packed(x, weight, bias, name=f"{first}:{last}"))
+            first = last
+        return outputs

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xgpt_fairseq.models.attention import merge_heads, split_heads
+from xgpt_fairseq.models.attention import attend, merge_heads, split_heads
+from xgpt_fairseq.models.dropout import Dropout
 from xgpt_fairseq.models.projection import Projection
 
 
@@ -25,7 +26,7 @@ class RegionEmbedding(nn.Module):
         self.normalize = normalize
         self.project = Projection(feature_dim + 5, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         dtype = self.project.weight.dtype
@@ -57,16 +58,16 @@ class AoALayer(nn.Module):
         self.qkv = Projection(hidden_size, 3 * hidden_size)
         self.aoa = Projection(2 * hidden_size, 2 * hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         queries, keys, values = self.qkv(x).chunk(3, dim=-1)  # each (I, N, H)
-        attended = F.scaled_dot_product_attention(
+        attended = attend(
             split_heads(queries, self.heads),
             split_heads(keys, self.heads),
             split_heads(values, self.heads),
-            attn_mask=mask,
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            mask=mask,
+            p=self.attention_dropout if self.training else 0.0,
         )
         both = torch.cat([queries, merge_heads(attended)], dim=-1)  # (I, N, 2H)
         gate, information = self.aoa(both).chunk(2, dim=-1)  # each (I, N, H)

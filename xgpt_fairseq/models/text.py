@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from xgpt_fairseq.models.dropout import Dropout
 from xgpt_fairseq.models.projection import PackedLinear
 
 
@@ -22,7 +23,7 @@ class TextEmbedding(nn.Module):
         self.tokens = nn.Embedding(vocabulary_size, hidden_size, padding_idx=padding_idx)
         self.positions = nn.Embedding(max_positions, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor, segment: Tensor | None) -> Tensor:
         x = self.tokens(tokens) + self.positions(positions)
