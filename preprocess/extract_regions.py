@@ -30,7 +30,8 @@ from unreadable_photos import UnreadablePhotos
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_store import MAX_REGIONS, RegionStore, partial_path
+from xgpt_fairseq.data.region_format import MAX_REGIONS, partial_path
+from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbone import package_versions

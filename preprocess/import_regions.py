@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.image_id import canonical_image_id
+from xgpt_fairseq.data.region_format import MAX_REGIONS
 from xgpt_fairseq.data.region_rules import NORMALISED_TOLERANCE
-from xgpt_fairseq.data.region_store import MAX_REGIONS, RegionStore
+from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.workers import AHEAD, in_order, worker_pool

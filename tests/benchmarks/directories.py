@@ -13,7 +13,8 @@ import peers
 
 from xgpt_fairseq.data.directory import FORMAT_VERSION, file_crc32
 from xgpt_fairseq.data.growing_file import npy_header
-from xgpt_fairseq.data.region_store import MANIFEST, ArrayFile, Manifest, RegionStore
+from xgpt_fairseq.data.region_format import MANIFEST, ArrayFile, Manifest
+from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.split_writer import SplitWriter
 from xgpt_fairseq.data.vocabulary import learn_vocabulary
 from xgpt_fairseq.files import write_json

@@ -1,11 +1,10 @@
-"""The region store: what was written is read, and what is broken is refused by name."""
+"""The region store: what was written is read, and what is broken when it is opened is refused by name."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import pickle
-import zlib
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
+from tests.data.stores import WIDTH, rewrite, write_store
 from xgpt_fairseq.data import region_store
 from xgpt_fairseq.data.growing_file import npy_header
-from xgpt_fairseq.data.region_store import RegionStore, verify
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_verify import verify
 from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
-
-WIDTH = 8
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,26 +32,6 @@ def no_fsync() -> Any:
         yield
 
 
-def write_store(path: Path, counts: tuple[int, ...] = (3, 1, 5, 2), **options: Any) -> Path:
-    """Images "10", "11", …; feature values say image and region; 5 rows a shard."""
-    with RegionWriter(path, WIDTH, shard_bytes=128 + 2 * WIDTH * 5, **options) as writer:
-        for index, count in enumerate(counts):
-            features = np.full((count, WIDTH), index, dtype=np.float32)
-            features[:, 1] = np.arange(count)
-            boxes = np.tile(np.array([0.1, 0.2, 0.6, 0.9], dtype=np.float32), (count, 1))
-            writer.add(
-                10 + index,
-                features,
-                boxes,
-                scores=np.linspace(0.9, 0.1, count),
-                labels=[f"thing {region}" for region in range(count)],
-                size=(640, 480 + index),
-                position=index + 1,
-            )
-        writer.finish()
-    return path
-
-
 @pytest.fixture
 def store_path(tmp_path: Path) -> Path:
     return write_store(tmp_path / "regions")
@@ -61,28 +40,6 @@ def store_path(tmp_path: Path) -> Path:
 def edit_manifest(path: Path, **changes: Any) -> None:
     file = path / "store.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
-def flip_byte(file: Path, place: int) -> None:
-    data = bytearray(file.read_bytes())
-    data[place] ^= 0x01
-    file.write_bytes(bytes(data))
-
-
-def rewrite(path: Path, name: str, array: np.ndarray) -> None:
-    """Replace an array and its entry in store.json: what verify finds then is wrong contents, not a wrong checksum."""
-    manifest = json.loads((path / "store.json").read_text())
-    entries = [*manifest["arrays"].values(), *manifest["shards"]]
-    [entry] = [entry for entry in entries if entry["file"] == name]
-    np.save(path / name, array)
-    if "shape" in entry:
-        entry["shape"] = array.shape
-    entry["bytes"] = (path / name).stat().st_size
-    entry["crc32"] = f"{zlib.crc32(array.tobytes()):08x}"
-    (path / "store.json").write_text(json.dumps(manifest))
-
-
-# Reading
 
 
 def test_everything_written_is_read(store_path: Path) -> None:
@@ -336,50 +293,3 @@ def test_a_header_that_disagrees(store_path: Path) -> None:
     file.write_bytes(npy_header("<f2", (4, 10)) + file.read_bytes()[128:])
     with pytest.raises(DataError, match=r"features-00001\.npy holds float16 of shape \(4, 10\); .*says .*\(5, 8\)"):
         RegionStore(store_path).features(2)
-
-
-# verify
-
-
-def test_verify_reads_all_and_reports_progress(store_path: Path) -> None:
-    seen: list[int] = []
-    store = verify(store_path, progress=seen.append)
-    assert sum(seen) == store.num_bytes == sum(file.stat().st_size for file in store_path.glob("*.npy"))
-
-
-def test_verify_names_the_first_bad_shard(store_path: Path) -> None:
-    for name in ("features-00001.npy", "features-00002.npy"):
-        flip_byte(store_path / name, 140)
-    with pytest.raises(DataError, match=r"features-00001\.npy is damaged: checksum [0-9a-f]{8}, [0-9a-f]{8} expected"):
-        verify(store_path)
-
-
-@pytest.mark.parametrize("name", ["boxes", "offsets", "ids", "scores", "labels", "sizes"])
-def test_verify_finds_a_flipped_bit_in_every_array(store_path: Path, name: str) -> None:
-    flip_byte(store_path / f"{name}.npy", 129)
-    with pytest.raises(DataError, match=rf"{name}\.npy is damaged: checksum"):
-        verify(store_path)
-
-
-def test_verify_finds_contents_that_break_the_rules(tmp_path: Path) -> None:
-    def broken(name: str, array: np.ndarray) -> Path:
-        path = write_store(tmp_path / f"store-{len(list(tmp_path.iterdir()))}")
-        rewrite(path, name, array)
-        return path
-
-    boxes = np.load(write_store(tmp_path / "good") / "boxes.npy")
-    boxes[5, 2] = 1.5
-    with pytest.raises(DataError, match=r"boxes\.npy: image 12, region 1: box \[.*1\.5.*\] is not"):
-        verify(broken("boxes.npy", boxes))
-    with pytest.raises(DataError, match=r"offsets\.npy: image 11 has 0 regions, 1 to 100 allowed"):
-        verify(broken("offsets.npy", np.array([0, 3, 3, 9, 11])))
-    with pytest.raises(DataError, match=r"offsets\.npy goes from 0 to 12, 0 to 11 expected"):
-        verify(broken("offsets.npy", np.array([0, 3, 4, 9, 12])))
-    with pytest.raises(DataError, match=r"features-00001\.npy begins in the middle of an image"):
-        verify(broken("offsets.npy", np.array([0, 3, 5, 9, 11])))
-    with pytest.raises(DataError, match=r"ids\.npy: image 11 is there more than once"):
-        verify(broken("ids.npy", np.array([b"10", b"11", b"12", b"11"])))
-    features = np.ones((5, WIDTH), dtype=np.float16)
-    features[3, 2] = np.inf
-    with pytest.raises(DataError, match=r"features-00001\.npy: image 12, region 3: features are not finite"):
-        verify(broken("features-00001.npy", features))

@@ -15,7 +15,8 @@ import pytest
 
 from xgpt_fairseq.data import region_writer
 from xgpt_fairseq.data.growing_file import GrowingFile
-from xgpt_fairseq.data.region_store import RegionStore, verify
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_verify import verify
 from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
 

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import archives
 from archives import LAYOUTS, Image, Layout, made_up
 
-from xgpt_fairseq.data.region_store import RegionStore, verify
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_verify import verify
 from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
 

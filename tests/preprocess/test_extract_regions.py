@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from xgpt_fairseq.data import region_writer
-from xgpt_fairseq.data.region_store import RegionStore, verify
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_verify import verify
 from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.vision.extractor import RegionExtractor
 

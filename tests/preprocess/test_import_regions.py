@@ -20,7 +20,8 @@ import pytest
 
 from xgpt_fairseq.data import region_writer
 from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_store import RegionStore, verify
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_verify import verify
 from xgpt_fairseq.errors import DataError
 
 PROGRAM = Path(import_regions.__file__)

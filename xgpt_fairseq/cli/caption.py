@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_store import MAX_REGIONS, RegionStore
+from xgpt_fairseq.data.region_format import MAX_REGIONS
+from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import check_writable, write_json, written_aside
 from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, SearchOptions, XGPTHubInterface

@@ -17,7 +17,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.region_store import MAX_REGIONS, RegionStore, verify
+from xgpt_fairseq.data.region_format import MAX_REGIONS
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_verify import verify
 from xgpt_fairseq.errors import DataError
 
 BAR_WIDTH = 40

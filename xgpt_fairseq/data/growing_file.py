@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy.typing as npt
 
-from xgpt_fairseq.data.region_store import ArrayFile
+from xgpt_fairseq.data.region_format import ArrayFile
 
 HEADER_BYTES: Final = 128
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.data.region_store import HalfArray, half_not_finite
+from xgpt_fairseq.data.region_format import HalfArray, half_not_finite
 from xgpt_fairseq.errors import DataError
 
 # A box may stick out of its image by this much, and is then clipped: detectors round, and count pixels from 0 or 1.

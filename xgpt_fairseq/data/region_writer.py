@@ -28,14 +28,8 @@ import numpy.typing as npt
 
 from xgpt_fairseq.data.growing_file import HEADER_BYTES, GrowingFile, npy_header, sync_folder
 from xgpt_fairseq.data.image_id import canonical_image_id
+from xgpt_fairseq.data.region_format import MANIFEST, MAX_REGIONS, ArrayFile, Manifest, partial_path
 from xgpt_fairseq.data.region_rules import check_features, check_labels, check_scores, normalise_boxes, one_line
-from xgpt_fairseq.data.region_store import (
-    MANIFEST,
-    MAX_REGIONS,
-    ArrayFile,
-    Manifest,
-    partial_path,
-)
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import take_lock, write_json
 
