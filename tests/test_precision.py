@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent / "objectives"))
-from test_objectives import images, objective_of, sample_of
-from test_xgpt import build
-
+from tests.models.small import build
+from tests.objectives.test_objectives import images, objective_of, sample_of
 from xgpt_fairseq import precision
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import STRUCTURES

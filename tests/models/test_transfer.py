@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_xgpt import build
-
+from tests.models.small import build
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import IMAGE_PARTS
 from xgpt_fairseq.models.xgpt import STRUCTURES

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
-import reference
-from test_objectives import CAPTIONS, SYMBOLS, regions_of
-from test_xgpt import HEADS, LAYERS, build, dictionary_of, images
-
+from tests.models import reference
+from tests.models.small import HEADS, LAYERS, build, dictionary_of, images
+from tests.objectives.test_objectives import CAPTIONS, SYMBOLS, regions_of
 from xgpt_fairseq.data.objective_dataset import pad_right
 from xgpt_fairseq.models.xgpt import STRUCTURES
 from xgpt_fairseq.objectives import OBJECTIVES, TRAINED, ObjectiveOptions, build_objectives

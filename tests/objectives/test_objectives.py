@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
-import reference
-from test_xgpt import HEADS, LAYERS, WIDTH, build, images, one
-
+from tests.models import reference
+from tests.models.small import HEADS, LAYERS, WIDTH, build, images, one
 from xgpt_fairseq.data.objective_dataset import pad_right
 from xgpt_fairseq.models.xgpt import STRUCTURES
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
