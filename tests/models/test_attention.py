@@ -92,16 +92,19 @@ def test_joint_attention_is_one_softmax_over_an_image_and_a_text(sizes, images, 
         np.testing.assert_allclose(found[caption].numpy(), put_out(layer, expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1e-4, 1e-6), (torch.bfloat16, 0.1, 0.02)])
 @pytest.mark.parametrize("causal", [False, True])
-def test_dropout_leaves_out_weights_of_the_softmax(causal):
+def test_dropout_leaves_out_weights_of_the_softmax(causal, dtype, rtol, atol):
     torch.manual_seed(1)
     p, length = 0.25, 5
     q, k = torch.randn(200, 2, length, length), torch.randn(200, 2, length, length)
     v = torch.eye(length).expand(200, 2, -1, -1)  # so that attention returns its weights
     weights = attend(q, k, v, causal=causal)
-    dropped = attend(q, k, v, causal=causal, p=p)
+    dropped = attend(q.to(dtype), k.to(dtype), v.to(dtype), causal=causal, p=p)
+    assert dropped.dtype == dtype
+    dropped = dropped.float()
     left = dropped != 0
-    torch.testing.assert_close(dropped[left], weights[left] / (1 - p), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(dropped[left], weights[left] / (1 - p), rtol=rtol, atol=atol)
     assert not dropped[weights == 0].any()
     assert 1 - float(left[weights != 0].float().mean()) == pytest.approx(p, abs=0.03)
 
