@@ -120,6 +120,8 @@ def main() -> None:
     rows = chosen(TABLE7.rows, args.rows, "table7")
     output = (args.output or Path("table7", args.scale)).resolve()
     if args.cpu_bf16:
+        if args.gpus:
+            raise DataError("--cpu-bf16 is for CPUs (--gpus 0); on GPUs training is in float16, or as PRECISION says")
         check_cpu_bfloat16()
     data, start, augmented = args.data, args.start, args.augmented_data
     if args.scale == "demo":

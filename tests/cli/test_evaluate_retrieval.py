@@ -171,7 +171,11 @@ def test_what_cannot_be_scored(call_program: Call, checkpoint: Path, tiny_data: 
     assert call_program(main, *command, checkpoint, "--batch-size", "0").error == (
         "--batch-size must be at least 1, got 0"
     )
-    assert call_program(main, *command, checkpoint, "--fp16").error == "--fp16 needs a GPU; on a CPU: --cpu-bf16"
+    for precision in ("--fp16", "--bf16"):
+        refused = call_program(main, *command, checkpoint, precision)
+        assert refused.error == f"{precision} needs a GPU; on a CPU: --cpu-bf16"
+    refused = call_program(main, *command, checkpoint, "--fp16", "--cpu-bf16")
+    assert refused.error == "one precision at a time: --fp16, --cpu-bf16"
     output = tmp_path / "no" / "folder"
     assert (
         call_program(main, *command, checkpoint, "--save-scores", output).error

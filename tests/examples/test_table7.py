@@ -48,6 +48,7 @@ def test_the_columns_are_percent_but_for_ranks() -> None:
         (["--scale", "paper"], "--start FILE: name a checkpoint"),
         (["--start", "none", "--data", "d"], "data/flickr30k-augmented is not there: xgpt-augment d --path CHECKPOINT"),
         (["--scale", "demo", "--start", "none", "--data", "d"], "--captioner FILE: name a checkpoint that generates"),
+        (["--cpu-bf16", "--gpus", "2"], "--cpu-bf16 is for CPUs (--gpus 0); on GPUs training is in float16"),
         (["--rows", "vilbert"], "--rows: table7 has no row 'vilbert'; it has: people's captions, people's"),
     ],
 )
@@ -81,6 +82,7 @@ def test_a_script_trains_on_what_it_is_told(tmp_path: Path) -> None:
         ({"GPUS": "0"}, ["--device", "cpu"]),
         ({"GPUS": "0", "PRECISION": "--cpu-bf16"}, ["--device", "cpu", "--cpu-bf16"]),
         ({"GPUS": "4"}, ["--fp16"]),
+        ({"GPUS": "4", "PRECISION": "--bf16"}, ["--bf16"]),
         ({"GPUS": "4", "PRECISION": ""}, []),
     ],
 )

@@ -83,9 +83,13 @@ def test_module() -> None:
     assert set(module(x).tolist()) == {0.0, 2.0}
     assert module.eval()(x) is x
     assert str(module) == "Dropout(p=0.5)"
-    for p in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match="is not a probability"):
-            Dropout(p)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
+def test_what_is_no_probability_is_refused(p: float) -> None:
+    for refused in (lambda: Dropout(p), lambda: dropout(torch.ones(2), p, training=True)):
+        with pytest.raises(ValueError, match=f"dropout {p} is not a probability"):
+            refused()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -231,3 +231,9 @@ def test_a_store_of_another_feature_width_is_refused():
     cfg = XGPTConfig(layers=1, hidden_size=8, ffn_size=8, attention_heads=2, feature_dim=1280)
     with pytest.raises(DataError, match=r"coco\.regions has features of width 2048.*width 1280"):
         XGPTModel.build_model(cfg, task)
+
+
+@pytest.mark.parametrize("option", ["dropout", "attention_dropout"])
+def test_dropout_is_a_probability(option):
+    with pytest.raises(DataError, match=rf"--{option.replace('_', '-')} must be a probability, got 1\.5"):
+        build(**{option: 1.5})

@@ -54,7 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=int, default=256, metavar="N", help="pairs encoded at once (%(default)s)")
     group.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
     group.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
-    group.add_argument("--fp16", action="store_true", help="float16, on a GPU")
+    for name, precision in (("--fp16", "float16"), ("--bf16", "bfloat16")):
+        group.add_argument(name, action="store_true", help=f"{precision}, on a GPU")
 
 
 def evaluate_retrieval(args: argparse.Namespace) -> None:
@@ -80,15 +81,18 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
         if not args.save_scores.parent.is_dir():
             raise DataError(f"{args.save_scores}: no folder {args.save_scores.parent}")
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if args.fp16 and device.startswith("cpu"):
-        raise DataError("--fp16 needs a GPU; on a CPU: --cpu-bf16")
+    asked = [name for name in ("fp16", "bf16", "cpu_bf16") if getattr(args, name)]
+    if len(asked) > 1:
+        raise DataError(f"one precision at a time: {', '.join('--' + name.replace('_', '-') for name in asked)}")
+    if (args.fp16 or args.bf16) and device.startswith("cpu"):
+        raise DataError(f"--{asked[0]} needs a GPU; on a CPU: --cpu-bf16")
     if args.cpu_bf16:
         if not device.startswith("cpu"):
-            raise DataError("--cpu-bf16 is for CPUs; on a GPU: --fp16")
+            raise DataError("--cpu-bf16 is for CPUs; on a GPU: --fp16 or --bf16")
         check_cpu_bfloat16()
     directory = DataDirectory(args.data, regions=args.regions)
     model = load_model(args.path, directory)
-    model = (model.half() if args.fp16 else model).to(device)
+    model = model.to(device, torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else None)
     splits = [split.strip() for split in args.splits.split(",")]
     pool = read_pool(directory, splits, longest=model.max_decoder_positions())
     if pool.cut:
@@ -100,7 +104,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
         "captions_crc32": [file_crc32(Path(f"{directory.path / split}.captions.bin")) for split in splits],
         "regions": directory.regions.ids_crc32,
         "batch_size": args.batch_size,
-        "precision": "fp16" if args.fp16 else "bf16" if args.cpu_bf16 else "fp32",
+        "precision": asked[0].removeprefix("cpu_") if asked else "fp32",
         "device": device.partition(":")[0],
     }
     with tempfile.TemporaryDirectory() as temporary:

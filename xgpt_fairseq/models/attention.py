@@ -56,8 +56,10 @@ def attend(
     multiplies in float32 under bfloat16 autocast. There, the products are written out.
 
     Shape:
-        q (B, heads, T, d); k, v (B, heads, N, d); *mask* (B, 1, 1 or T, N), True where a query may look; output as q.
+        q (B, heads, T, d); k, v (B, heads, N, d); *mask* (B, 1, 1 or T, N), True where a query may look, at one key at
+        least; output as q. Either a mask or *causal*, not both.
     """
+    assert mask is None or not causal, "a causal mask is the whole mask"
     if p and q.device.type == "cpu":
         return attend_written_out(q, k, v, mask=causal_mask(q.size(2), q.device) if causal else mask, p=p)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=p)
@@ -65,14 +67,15 @@ def attend(
 
 def attend_written_out(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: float = 0.0) -> Tensor:
     """`attend` as plain products."""
-    batch, heads, length, width = q.shape
-    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))
+    shape = q.shape
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (B · heads, T or N, d)
     unused = q.new_empty(1, 1, 1)  # what baddbmm would add
-    scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=width**-0.5).view(batch, heads, length, -1)
+    scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=q.size(2) ** -0.5)
+    scores = scores.view(*shape[:3], k.size(1))
     if mask is not None:
         scores = scores.masked_fill_(~mask, float("-inf"))
     weights = dropout(attention_weights(scores), p, training=True)
-    return torch.bmm(weights.flatten(0, 1), v).view(batch, heads, length, width)
+    return torch.bmm(weights.flatten(0, 1), v).view(shape)
 
 
 class Attention(nn.Module):

@@ -15,10 +15,15 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     On CPUs torch draws a number for each element with the general sampler, which can take longer than what stands
     around it; here four elements share 64 random bits of the same generator, and the mask is kept in bytes. There *p*
     counts to the nearest 1 / 65536, in the scale as well. On GPUs it is torch's own, which is fused.
+
+    Raises:
+        ValueError: *p* is not in 0..1.
     """
-    dropped = round(p * LEVELS)
-    if not training or not dropped:
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout {p} is not a probability")
+    if not training or not p:
         return x
+    dropped = round(p * LEVELS)
     if dropped == LEVELS or x.device.type != "cpu":
         return F.dropout(x, p)
     count = x.numel()

@@ -154,6 +154,9 @@ class XGPTModel(FairseqEncoderDecoderModel):
         for size, least in {**dict.fromkeys(ARCHITECTURES["xgpt_base"], 1), "refine_layers": 0}.items():
             if getattr(cfg, size) < least:
                 raise DataError(f"--{size.replace('_', '-')} must be at least {least}, got {getattr(cfg, size)}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(cfg, name) <= 1:
+                raise DataError(f"--{name.replace('_', '-')} must be a probability, got {getattr(cfg, name)}")
         store_dim = getattr(task, "feature_dim", None)
         if cfg.feature_dim is None:
             cfg.feature_dim = store_dim
