@@ -23,18 +23,7 @@ from xgpt_fairseq.data.region_verify import verify
 from xgpt_fairseq.data.region_writer import RegionWriter
 from xgpt_fairseq.errors import DataError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_fsync() -> Any:
-    """Nothing here is about power failures, and fsync is most of the time of writing a small store."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: None)
-        yield
-
-
-@pytest.fixture
-def store_path(tmp_path: Path) -> Path:
-    return write_store(tmp_path / "regions")
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 def edit_manifest(path: Path, **changes: Any) -> None:

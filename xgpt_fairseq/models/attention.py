@@ -71,7 +71,7 @@ def attend_written_out(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, 
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (B · heads, T or N, d)
     unused = q.new_empty(1, 1, 1)  # what baddbmm would add
     scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=q.size(2) ** -0.5)
-    scores = scores.view(*shape[:3], k.size(1))
+    scores = scores.view(*shape[:3], k.size(1))  # (B, heads, T, N)
     if mask is not None:
         scores = scores.masked_fill_(~mask, float("-inf"))
     weights = dropout(attention_weights(scores), p, training=True)
@@ -101,7 +101,7 @@ class Attention(nn.Module):
         self.out = Projection(hidden_size, hidden_size)
 
     def queries_keys_values(self, x: Tensor, states: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Project (B, T, H) to queries, and *states* (B, N, H), without them x itself, to keys and values."""
+        """Project x (B, T, H) to queries, and *states* (I, N, H), without them x itself, to keys and values."""
         if states is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
