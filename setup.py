@@ -48,6 +48,7 @@ setup(
             "xgpt-average-checkpoints = xgpt_fairseq.cli.average_checkpoints:main",
             "xgpt-caption = xgpt_fairseq.cli.caption:main",
             "xgpt-curves = xgpt_fairseq.cli.curves:main",
+            "xgpt-diagnose = xgpt_fairseq.cli.diagnose:main",
             "xgpt-evaluate = xgpt_fairseq.cli.evaluate:main",
             "xgpt-export = xgpt_fairseq.cli.export:main",
             "xgpt-gallery = xgpt_fairseq.cli.gallery:main",

@@ -31,30 +31,30 @@ WORK=${WORK:-$HERE/output/$NAME}   # what is written
 export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-64} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
 export CHECKPOINTS=$WORK/checkpoints DATASET=captions
 export TEXT_DATA=$WORK/text OUT_OF_DOMAIN_DATA=$WORK/web IN_DOMAIN_DATA=$WORK/captions
+# An iteration is one update of each of a stage's objectives: two in text pre-training, four in image-text pre-training.
 if [ -n "$DATA" ]; then
     TEXT_LINES=${TEXT_LINES:-200000} SYMBOLS=${SYMBOLS:-2000} DROPOUT=${DROPOUT:-0.2}
-    TEXT_UPDATES=${TEXT_UPDATES:-6000} TEXT_WARMUP=750 WEB_UPDATES=0 IN_DOMAIN_UPDATES=${IN_DOMAIN_UPDATES:-160}
-    FINETUNE_UPDATES=${FINETUNE_UPDATES:-600} SUBSETS=test
+    TEXT_ITERATIONS=${TEXT_ITERATIONS:-3000} WEB_ITERATIONS=0 IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-40}
+    FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-600} SUBSETS=test
 else
     TEXT_LINES=${TEXT_LINES:-30000} SYMBOLS=${SYMBOLS:-1000} DROPOUT=${DROPOUT:-0.1}
-    TEXT_UPDATES=${TEXT_UPDATES:-150} TEXT_WARMUP=100 WEB_UPDATES=${WEB_UPDATES:-160} IN_DOMAIN_UPDATES=${IN_DOMAIN_UPDATES:-80}
-    FINETUNE_UPDATES=${FINETUNE_UPDATES:-500} SUBSETS="test unseen"
+    TEXT_ITERATIONS=${TEXT_ITERATIONS:-75} WEB_ITERATIONS=${WEB_ITERATIONS:-40}
+    IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-20} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-500} SUBSETS="test unseen"
 fi
+export LOG_INTERVAL=10 VALIDATIONS=${VALIDATIONS:-5}
 # shellcheck disable=SC2206
-SMALL=(--dropout "$DROPOUT" --label-smoothing 0.1 --stop-min-lr=-1 --max-epoch 0 --log-interval 10 --log-format simple
-       --save-interval-updates "${SAVE_UPDATES:-100}" --save-interval 100000 --validate-interval 100000   # epochs are short
-       ${TRAINING-})   # more arguments for fairseq-train
+SMALL=(--dropout "$DROPOUT" --label-smoothing 0.1 --log-format simple ${TRAINING-})   # TRAINING: more for fairseq-train
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 mkdir -p "$WORK/logs"
 
 say() { printf '\n== %s\n' "$*"; }
 
-# stage NAME SCRIPT UPDATES ARGUMENT…   a training: its log goes to logs/NAME.log, its progress to the terminal.
+# stage NAME SCRIPT ITERATIONS OBJECTIVES ARGUMENT…   a training: its log goes to logs/NAME.log, its progress to the terminal.
 stage() {
-    local name=$1 script=$2 updates=$3
-    shift 3
-    bash "$STAGES/$script" "${SMALL[@]}" --max-update "$updates" "$@" 2>&1 |
-        python "$HERE/progress.py" --name "$name" --updates "$updates" --log "$WORK/logs/$name.log"
+    local name=$1 script=$2 iterations=$3 objectives=$4
+    shift 4
+    ITERATIONS=$iterations bash "$STAGES/$script" "${SMALL[@]}" "$@" 2>&1 |
+        python "$HERE/progress.py" --name "$name" --updates $((iterations * objectives)) --log "$WORK/logs/$name.log"
 }
 
 # caption NAME CHECKPOINT SUBSET…   captions and scores of what a stage left behind.
@@ -103,35 +103,34 @@ prepare() {   # prepare DATA CAPTIONS SPLITS
         --output "$1" --splits "$3" --workers 2
 }
 prepare "$IN_DOMAIN_DATA" "$CAPTIONS" "train,val,${SUBSETS// /,}"
-if ((WEB_UPDATES > 0)); then prepare "$OUT_OF_DOMAIN_DATA" "$WORK/scenes/dataset_web.json" train,val; fi
+if ((WEB_ITERATIONS > 0)); then prepare "$OUT_OF_DOMAIN_DATA" "$WORK/scenes/dataset_web.json" train,val; fi
 
 if [ -n "${PREPARE_ONLY-}" ]; then exit; fi
 
-say "3/7 text pre-training: MLM and MASS, $TEXT_UPDATES updates"
+say "3/7 text pre-training: MLM and MASS, $TEXT_ITERATIONS iterations"
 FROM=none
-if ((TEXT_UPDATES > 0)); then
-    stage text 1_text.sh "$TEXT_UPDATES" --lr 1e-3 --warmup-updates "$TEXT_WARMUP" --dropout 0.1 \
-        --save-interval-updates "${SAVE_UPDATES:-$((TEXT_UPDATES > 1000 ? 300 : 100))}"   # there is much text
+if ((TEXT_ITERATIONS > 0)); then
+    stage text 1_text.sh "$TEXT_ITERATIONS" 2 --dropout 0.1   # there is much text
     FROM=$CHECKPOINTS/text/averaged.pt
 fi
 export FROM
 
-say "4/7 out-of-domain pre-training: IC, IMLM, IDA and TIFG on noisy captions, $WEB_UPDATES updates"
-if ((WEB_UPDATES > 0)); then
-    stage out_of_domain 2_out_of_domain.sh "$WEB_UPDATES" --lr 1e-3 --warmup-updates 100
+say "4/7 out-of-domain pre-training: IC, IMLM, IDA and TIFG on noisy captions, $WEB_ITERATIONS iterations"
+if ((WEB_ITERATIONS > 0)); then
+    stage out_of_domain 2_out_of_domain.sh "$WEB_ITERATIONS" 4
     FROM=$CHECKPOINTS/out_of_domain/averaged.pt
     caption out_of_domain "$FROM" test
 fi
 
-say "5/7 in-domain pre-training: the same on clean captions, $IN_DOMAIN_UPDATES updates"
-if ((IN_DOMAIN_UPDATES > 0)); then
-    stage in_domain 3_in_domain.sh "$IN_DOMAIN_UPDATES" --lr 1e-3 --warmup-updates 50
+say "5/7 in-domain pre-training: the same on clean captions, $IN_DOMAIN_ITERATIONS iterations"
+if ((IN_DOMAIN_ITERATIONS > 0)); then
+    stage in_domain 3_in_domain.sh "$IN_DOMAIN_ITERATIONS" 4
     FROM=$CHECKPOINTS/captions/in_domain/averaged.pt
     caption in_domain "$FROM" test
 fi
 
-say "6/7 fine-tuning: image captioning, $FINETUNE_UPDATES updates"
-stage finetune 4_finetune.sh "$FINETUNE_UPDATES" --lr 1e-3 --warmup-updates 200
+say "6/7 fine-tuning: image captioning, $FINETUNE_ITERATIONS iterations"
+stage finetune 4_finetune.sh "$FINETUNE_ITERATIONS" 1
 # shellcheck disable=SC2086
 caption finetune "$CHECKPOINTS/captions/finetune/averaged.pt" $SUBSETS
 

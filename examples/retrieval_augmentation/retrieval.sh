@@ -7,7 +7,9 @@ BATCH=${BATCH:-64} GPU_BATCH=${GPU_BATCH:-16}   # captions; each goes through th
 DATA=$ORIGINAL_DATA
 if [ "${TRAIN_ON:-original}" = augmented ]; then DATA=$AUGMENTED_DATA; fi
 FROM=$(start_from "$FROM")
+ITERATIONS=${ITERATIONS:-$(iterations "$DATA" "${EPOCHS:-20}")}
+stage_length matching "$ITERATIONS" 20
 # shellcheck disable=SC2086
 train xgpt_retrieval "$DATA" "$CHECKPOINTS/retrieval" $FROM \
-    --lr 2e-5 --warmup-updates 2000 --max-epoch 20 \
+    --lr "$(rate 2e-5)" --hard-pool "${HARD_POOL:-100}" \
     --best-checkpoint-metric matching_accuracy --maximize-best-checkpoint-metric "$@"

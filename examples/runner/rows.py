@@ -60,12 +60,12 @@ class Table:
         title: what is compared.
         rows: in the paper's order.
         metrics: the columns.
-        demo: script → what it is given at demo scale.
+        demo: script → its variables at demo scale: lengths and sizes, and nothing that the recipe decides.
         read: scores-test.json → the columns' values.
     """
 
     title: str
     rows: tuple[Row, ...]
     metrics: tuple[str, ...]
-    demo: Mapping[Script, tuple[str, ...]] = field(default_factory=dict)
+    demo: Mapping[Script, Mapping[str, str]] = field(default_factory=dict)
     read: Callable[[Mapping[str, Any]], dict[str, float]] = caption_scores

@@ -79,13 +79,13 @@ class Setting:
     """What all stages of a table share.
 
     Attributes:
-        demo: what each script is given at demo scale; None: the recipe alone.
+        demo: each script's variables at demo scale; None: the recipe alone.
         environment: variables of the stage scripts.
         arguments: more arguments for every training.
         keep_checkpoints: leave those that were averaged.
     """
 
-    demo: Mapping[Script, Sequence[str]] | None
+    demo: Mapping[Script, Mapping[str, str]] | None
     environment: Mapping[str, str]
     arguments: Sequence[str] = ()
     keep_checkpoints: bool = False
@@ -98,14 +98,14 @@ class Setting:
             **self.environment,
             "SEED": str(node.seed),
             **dict(stage.variables),
+            # the user's own win: ITERATIONS=50
+            **{name: os.environ.get(name, value) for name, value in (self.demo or {}).get(stage.script, {}).items()},
         }
         if stage.objectives is not None:
             variables["OBJECTIVES"] = stage.objectives.replace("+", ",")
         arguments = list(stage.arguments)
-        if self.demo is not None:
-            arguments += self.demo[stage.script]
-            if stage.size == "tiny":
-                arguments += ["--layers", "2"]  # half of xgpt_demo's, as Tiny has half of Base's
+        if self.demo is not None and stage.size == "tiny":
+            arguments += ["--layers", "2"]  # half of xgpt_demo's, as Tiny has half of Base's
         return variables, [*arguments, *self.arguments]
 
 

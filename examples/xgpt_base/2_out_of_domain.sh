@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Out-of-domain pre-training: IC, IMLM, IDA and TIFG in turns, weights 1, on Conceptual Captions (section 5.1).
-# OUT_OF_DOMAIN_DATA, started from FROM → CHECKPOINTS/out_of_domain/averaged.pt
+# Out-of-domain pre-training: IC, IMLM, IDA and TIFG in turns, weights 1, on Conceptual Captions (section 5.1), 25 000
+# iterations. OUT_OF_DOMAIN_DATA, started from FROM → CHECKPOINTS/out_of_domain/averaged.pt
 . "$(dirname "$0")/settings.sh"
 
+OBJECTIVES=${OBJECTIVES:-ic,imlm,ida,tifg}
 FROM=$(start_from "${FROM:-$CHECKPOINTS/text/averaged.pt}")
+stage_length "$OBJECTIVES" "${ITERATIONS:-25000}" 25   # as 1_text.sh
 # shellcheck disable=SC2086
 train xgpt_pretrain "$OUT_OF_DOMAIN_DATA" "$CHECKPOINTS/out_of_domain" $FROM \
-    --objectives "${OBJECTIVES:-ic,imlm,ida,tifg}" \
-    --lr 1e-4 --warmup-updates 4000 --stop-min-lr 2e-5 \
-    --best-checkpoint-metric ic_nll_loss --save-interval-updates 2000 --keep-interval-updates 1 "$@"
+    --objectives "$OBJECTIVES" \
+    --lr "$(rate 1e-4)" --best-checkpoint-metric ic_nll_loss "$@"

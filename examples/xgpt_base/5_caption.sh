@@ -1,20 +1,35 @@
 #!/usr/bin/env bash
 # Captions of the test split, beam 2, and their scores (section 5.3). Arguments go to fairseq-generate.
-# METRICS=cider,bleu names the metrics, all by default.
+# METRICS=cider,bleu names the metrics, all by default. Scored is the average of the four best checkpoints and, beside it,
+# the single best, as the paper does not say which of the two its scores are of; or CHECKPOINT alone.
 # CHECKPOINTS/DATASET/finetune/averaged.pt → OUT/generate-SUBSET.txt, captions-SUBSET.json, scores-SUBSET.json
+# CHECKPOINTS/DATASET/finetune/checkpoint_best.pt → OUT/single/…
 . "$(dirname "$0")/settings.sh"
 
-CHECKPOINT=${CHECKPOINT:-$CHECKPOINTS/$DATASET/finetune/averaged.pt}
+FOLDER=$CHECKPOINTS/$DATASET/finetune
+SINGLE=
+if [ -z "${CHECKPOINT:-}" ]; then SINGLE=$FOLDER/checkpoint_best.pt; fi
+CHECKPOINT=${CHECKPOINT:-$FOLDER/averaged.pt}
 OUT=${OUT:-$(dirname "$CHECKPOINT")}
 SUBSET=${SUBSET:-test}
 if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16}); fi
 
-mkdir -p "$OUT"
-if ! fairseq-generate "$IN_DOMAIN_DATA" --user-dir "$USER_DIR" --task xgpt_caption --path "$CHECKPOINT" \
-    --gen-subset "$SUBSET" --beam 2 --batch-size "$GPU_BATCH" --results-path "$OUT" "${DEVICE[@]}" "$@" \
-    > "$OUT/generate.log" 2>&1; then
-    tail -n 5 "$OUT/generate.log" >&2
-    exit 1
-fi
-xgpt-evaluate "$OUT/generate-$SUBSET.txt" --references "$IN_DOMAIN_DATA/$SUBSET.references.json" \
-    --output "$OUT/scores-$SUBSET.json" --coco-results "$OUT/captions-$SUBSET.json" --overwrite ${METRICS:+--metrics "$METRICS"}
+# caption CHECKPOINT OUT ARGUMENT…
+caption() {
+    local checkpoint=$1 out=$2
+    shift 2
+    mkdir -p "$out"
+    if ! fairseq-generate "$IN_DOMAIN_DATA" --user-dir "$USER_DIR" --task xgpt_caption --path "$checkpoint" \
+        --gen-subset "$SUBSET" --beam 2 --batch-size "$GPU_BATCH" --results-path "$out" "${DEVICE[@]}" "$@" \
+        > "$out/generate.log" 2>&1; then
+        tail -n 5 "$out/generate.log" >&2
+        exit 1
+    fi
+    echo "$checkpoint"
+    xgpt-evaluate "$out/generate-$SUBSET.txt" --references "$IN_DOMAIN_DATA/$SUBSET.references.json" \
+        --output "$out/scores-$SUBSET.json" --coco-results "$out/captions-$SUBSET.json" --overwrite \
+        ${METRICS:+--metrics "$METRICS"}
+}
+
+caption "$CHECKPOINT" "$OUT" "$@"
+if [ -n "$SINGLE" ] && [ -e "$SINGLE" ]; then caption "$SINGLE" "$OUT/single" "$@"; fi

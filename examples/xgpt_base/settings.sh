@@ -4,7 +4,7 @@
 #
 # What follows a script's name goes to fairseq-train after the recipe's own arguments, and so wins over them:
 #
-#   bash examples/xgpt_base/2_out_of_domain.sh --max-update 50000 --tensorboard-logdir runs/cc
+#   ITERATIONS=50000 bash examples/xgpt_base/2_out_of_domain.sh --tensorboard-logdir runs/cc
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -22,13 +22,23 @@ SEED=${SEED:-1}
 WORKERS=${WORKERS:-4}                             # processes that load data, for each GPU
 
 # The total batch is the paper's whatever the number of GPUs: what one GPU holds × GPUs × accumulation.
-GPUS=${GPUS:-$(python -c 'import torch; print(torch.cuda.device_count())')}   # all nodes together; 0: the CPU
+read -r FOUND MEMORY < <(python -c 'import torch
+n = torch.cuda.device_count()
+print(n, torch.cuda.get_device_properties(0).total_memory >> 20 if n else 0)')
+GPUS=${GPUS:-$FOUND}                              # all nodes together; 0: the CPU
 BATCH=${BATCH:-512}                               # captions an update (section 5.3)
-GPU_BATCH=${GPU_BATCH:-64}                        # captions that one GPU holds
 PROCESSES=$((GPUS > 0 ? GPUS : 1))
+if [ -z "${GPU_BATCH:-}" ]; then                  # captions that one GPU holds
+    # xgpt_base needs up to 46 MB a caption of 100 regions (IMLM, TIFG), beside 2 GB of weights and optimizer
+    MOST=$((MEMORY > 0 ? (MEMORY - 3000) / 48 : 64))
+    GPU_BATCH=$((BATCH / PROCESSES))
+    for ((PARTS = 2; GPU_BATCH > MOST && PARTS <= BATCH; PARTS++)); do
+        if ((BATCH % (PROCESSES * PARTS) == 0)); then GPU_BATCH=$((BATCH / PROCESSES / PARTS)); fi
+    done
+fi
 if ((GPU_BATCH * PROCESSES > BATCH)); then GPU_BATCH=$((BATCH / PROCESSES)); fi
-UPDATE_FREQ=$((BATCH / (GPU_BATCH * PROCESSES)))
-if ((UPDATE_FREQ * GPU_BATCH * PROCESSES != BATCH)); then
+UPDATE_FREQ=$((GPU_BATCH > 0 ? BATCH / (GPU_BATCH * PROCESSES) : 0))
+if ((UPDATE_FREQ == 0 || UPDATE_FREQ * GPU_BATCH * PROCESSES != BATCH)); then
     echo "error: BATCH=$BATCH is no multiple of GPU_BATCH=$GPU_BATCH × $PROCESSES processes; choose another GPU_BATCH" >&2
     exit 1
 fi
@@ -38,6 +48,40 @@ LAUNCH=${LAUNCH:-}
 NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
 if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16} --ddp-backend legacy_ddp); fi
 if ((GPUS > 0)) && [ -z "$LAUNCH" ]; then DEVICE+=(--distributed-world-size "$GPUS"); fi
+
+# iterations DATA EPOCHS   as many as EPOCHS passes over the training pairs of DATA take.
+iterations() {
+    if [ ! -e "$1/dataset.json" ]; then
+        echo "error: $1 is no data directory: it has no dataset.json (prepare it with 0_prepare.sh)" >&2
+        exit 1
+    fi
+    python -c 'import json, sys
+data, epochs, batch = sys.argv[1:]
+captions = json.load(open(f"{data}/dataset.json", encoding="utf-8"))["splits"]["train"]["captions"]
+print(-(-captions * int(epochs) // int(batch)))' "$1" "$2" "$BATCH"
+}
+
+# A stage ends by length. An iteration is one update of each objective, so that rows of a table which have the same
+# ITERATIONS see the same pairs equally often.
+#
+# stage_length OBJECTIVES ITERATIONS WARMUP_PART   sets LENGTH, for train: ITERATIONS × objectives updates, of which one in
+# WARMUP_PART warms up (at most 4 000), and VALIDATIONS validations with a checkpoint each.
+stage_length() {
+    local commas=${1//[^,]/} part=$3
+    local objectives=$((${#commas} + 1))
+    local updates=$(($2 * objectives))
+    if [ "$ARCH" = xgpt_demo ]; then part=10; fi   # its rate is ten times the paper's
+    local warmup=$((updates / part > 4000 ? 4000 : updates / part))
+    local every=$(((${2} + VALIDATIONS - 1) / VALIDATIONS * objectives))
+    LENGTH=(--max-update "$updates" --warmup-updates $((warmup > 0 ? warmup : 1)) --save-interval-updates "$every"
+            --keep-interval-updates 1 --save-interval 1000000 --validate-interval 1000000)   # not by epochs
+}
+VALIDATIONS=${VALIDATIONS:-25}
+
+# rate PAPER   the learning rate: the paper's, or LR. xgpt_demo, a third as wide and as deep, learns with 1e-3 in all stages.
+rate() {
+    if [ -n "${LR:-}" ]; then echo "$LR"; elif [ "$ARCH" = xgpt_demo ]; then echo 1e-3; else echo "$1"; fi
+}
 
 # train TASK DATA SAVE_DIR ARGUMENT…   then the average of its best 4 checkpoints, SAVE_DIR/averaged.pt.
 # A stage that is done is not done again; one that was interrupted goes on from its last checkpoint.
@@ -51,11 +95,17 @@ train() {
     # $LAUNCH is a command with arguments, and split on purpose
     # shellcheck disable=SC2086
     $LAUNCH "$(command -v fairseq-train)" "$data" --user-dir "$USER_DIR" --task "$task" --arch "$ARCH" --criterion xgpt \
-        --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 5 --lr-scheduler inverse_sqrt \
+        --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 5 --lr-scheduler inverse_sqrt "${LENGTH[@]}" \
         --batch-size "$GPU_BATCH" --update-freq "$UPDATE_FREQ" --num-workers "$WORKERS" --seed "$SEED" \
-        --save-dir "$save" --keep-best-checkpoints 4 --no-epoch-checkpoints --log-interval 100 "${DEVICE[@]}" "$@"
+        --save-dir "$save" --keep-best-checkpoints 4 --no-epoch-checkpoints --log-interval "$LOG_INTERVAL" "${DEVICE[@]}" "$@"
     if ((NODE_RANK > 0)); then return; fi   # one node averages
     xgpt-average-checkpoints --checkpoints "$save" --best 4 --allow-fewer --output "$save/averaged.pt"
+}
+LOG_INTERVAL=${LOG_INTERVAL:-100}                 # updates
+
+# after START   the paper's rate in domain, 1e-5, after pre-training; from scratch (Table 3), that of pre-training.
+after() {
+    if [ -n "$1" ]; then echo 1e-5; else echo 1e-4; fi
 }
 
 # The average that a stage starts from: "--finetune-from-model FILE", or nothing where the stage before was left out.

@@ -14,6 +14,7 @@ import ablations
 import program
 import pytest
 import results
+import table7
 from runs import Node, Runner, Setting, count, devices, folder_of, tree
 from tables import FINETUNE, METRICS, TABLES
 
@@ -78,7 +79,7 @@ def test_stages_that_rows_share_are_run_once(tmp_path: Path) -> None:
     assert multi.stage.arguments == ("--ida-placeholder", "multi")
 
 
-def test_what_a_stage_is_given(tmp_path: Path) -> None:
+def test_what_a_stage_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny, *_, base = tree(TABLES["table3"].rows, 2, output=tmp_path, start="none")
     paper = Setting(demo=None, environment={"IN_DOMAIN_DATA": "coco"})
     assert paper.command(tiny) == (
@@ -86,9 +87,13 @@ def test_what_a_stage_is_given(tmp_path: Path) -> None:
         ["--sharing", "enc"],
     )
     assert paper.command(base)[0]["ARCH"] == "xgpt_base"
-    demo = Setting(demo=TABLES["table3"].demo, environment={}, arguments=["--max-update", "3"])
-    assert demo.command(tiny)[1][-4:] == ["--layers", "2", "--max-update", "3"]
+    demo = Setting(demo=TABLES["table3"].demo, environment={}, arguments=["--tensorboard-logdir", "runs"])
+    assert demo.command(tiny)[1][-4:] == ["--layers", "2", "--tensorboard-logdir", "runs"]
     assert "--layers" not in demo.command(base)[1]
+    lengths = TABLES["table3"].demo[FINETUNE]
+    assert demo.command(base)[0].items() >= lengths.items()
+    monkeypatch.setenv("ITERATIONS", "7")
+    assert demo.command(base)[0]["ITERATIONS"] == "7"
     (pretrain, *_) = tree(TABLES["table2"].rows[4:], 2, output=tmp_path, start="none")
     assert paper.command(pretrain)[0]["OBJECTIVES"] == "ic,imlm,ida,tifg"
 
@@ -201,8 +206,16 @@ def test_the_demo_draws_the_quickstart_s_scenes(monkeypatch: pytest.MonkeyPatch,
         program.quickstart(prepare_only=True)
 
 
-# tiny sizes, given as a user gives arguments to every training
-TINY = ["--", *SMALL, "--layers", "1", "--max-update", "3", "--save-interval-updates", "1"]
+# tiny sizes and lengths, given as a user gives arguments to every training and variables to the scripts
+TINY = ["--", *SMALL, "--layers", "1"]
+SHORT = {"ITERATIONS": "6", "VALIDATIONS": "6"}
+
+
+def test_demo_scale_changes_sizes_and_lengths_and_nothing_that_the_recipe_decides() -> None:
+    for table in [*TABLES.values(), table7.TABLE7]:
+        for variables in table.demo.values():
+            assert set(variables) <= {"ITERATIONS", "VALIDATIONS", "LR", "HARD_POOL"}
+    assert all("LR" not in variables for table in TABLES.values() for variables in table.demo.values())
 
 
 def test_rows_run_from_their_first_stage_to_scores_and_are_not_run_again(tiny_data: Path, tmp_path: Path) -> None:
@@ -210,25 +223,25 @@ def test_rows_run_from_their_first_stage_to_scores_and_are_not_run_again(tiny_da
         sys.executable, ROOT / "examples/ablations/ablations.py", "table2", "--scale", "demo", "--rows",
         "ic+tifg in domain,ic+tifg", "--seeds", "7", "--data", tiny_data, "--output", tmp_path, "--gpus", "0", *TINY,
     ]  # fmt: skip
-    done = run(*command)
+    done = run(*command, **SHORT)
     assert "| ic+tifg | 1 |" in done.stdout and "| ic+tifg in domain | 1 |" in done.stdout
     assert done.stdout == (tmp_path / "table2.md").read_text()
     assert (tmp_path / "table2.png").stat().st_size > 5000
     assert done.stderr.count("seed 7, ") == 4 and "seed 7, out_of_domain-ic+tifg > finetune: " in done.stderr
     log = (tmp_path / "seed7/out_of_domain-ic+tifg/in_domain-ic+tifg/3_in_domain.log").read_text()
     assert "ic=1,tifg=0.3" in log and "parameters new: 0" in log
-    again = run(*command)
+    again = run(*command, **SHORT)
     assert "seed 7, " not in again.stderr and again.stdout == done.stdout
 
 
 def test_structures_and_placeholders_run(tiny_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "examples/ablations/ablations.py"]
     common = ["--scale", "demo", "--seeds", "1", "--data", tiny_data, "--gpus", "0", "--output"]
-    done = run(*command, "table3", *common, tmp_path / "3", "--rows", "Tiny Enc,Tiny EncDec", *TINY)
+    done = run(*command, "table3", *common, tmp_path / "3", "--rows", "Tiny Enc,Tiny EncDec", *TINY, **SHORT)
     assert "| Tiny Enc | 1 |" in done.stdout and "| Tiny EncDec | 1 |" in done.stdout
     state = load_checkpoint(tmp_path / "3/seed1/captions-tiny-enc-dec/captions/finetune/averaged.pt")["model"]
     assert "decoder.layers.0.cross_attention.qkv.weight" in state
-    done = run(*command, "table6", *common, tmp_path / "6", "--rows", "multi [MASK]", *TINY)
+    done = run(*command, "table6", *common, tmp_path / "6", "--rows", "multi [MASK]", *TINY, **SHORT)
     assert "| multi [MASK] | 1 |" in done.stdout
     log = (tmp_path / "6/seed1/out_of_domain-ic+ida-multi/2_out_of_domain.log").read_text()
     assert "'ida_placeholder': multi" in log
@@ -238,10 +251,10 @@ def test_a_stopped_table_stops_its_trainings_and_goes_on(tiny_data: Path, tmp_pa
     command = [
         sys.executable, str(ROOT / "examples/ablations/ablations.py"), "table3", "--scale", "demo", "--seeds", "1",
         "--rows", "Tiny Enc", "--data", str(tiny_data), "--output", str(tmp_path), "--gpus", "0", *TINY,
-        "--max-update", "4000",
     ]  # fmt: skip
     log = tmp_path / "seed1" / "captions-tiny-enc" / f"{Path(FINETUNE.name).stem}.log"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "ITERATIONS": "4000", "VALIDATIONS": "400"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     for _ in range(600):
         if log.exists() and "Saved checkpoint" in log.read_text():
             break

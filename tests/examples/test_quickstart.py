@@ -61,8 +61,9 @@ def test_an_image_with_one_caption_has_no_held_back_one(tmp_path: Path) -> None:
 
 
 TINY = {
-    "ARCH": "xgpt_demo", "BATCH": "8", "WORKERS": "0", "TEXT_LINES": "300", "SYMBOLS": "120", "TEXT_UPDATES": "12",
-    "WEB_UPDATES": "8", "IN_DOMAIN_UPDATES": "8", "FINETUNE_UPDATES": "6", "SAVE_UPDATES": "4", "VALID_LINES": "20",
+    "ARCH": "xgpt_demo", "BATCH": "8", "WORKERS": "0", "TEXT_LINES": "300", "SYMBOLS": "120", "TEXT_ITERATIONS": "6",
+    "WEB_ITERATIONS": "2", "IN_DOMAIN_ITERATIONS": "2", "FINETUNE_ITERATIONS": "6", "VALIDATIONS": "3",
+    "VALID_LINES": "20",
     "SCENES": "--web-train 16 --web-val 4 --train 8 --val 4 --test 6 --unseen 5",
     "TRAINING": "--layers 1 --hidden-size 32 --ffn-size 64 --attention-heads 2", "CUDA_VISIBLE_DEVICES": "",
     "METRICS": "bleu,rouge,cider",

@@ -104,10 +104,9 @@ def test_a_row_runs(tiny_data: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, ROOT / "examples/retrieval_augmentation/table7.py", "--scale", "demo", "--data", tiny_data,
         "--start", "none", "--seeds", "3", "--output", tmp_path, "--gpus", "0", "--splits", "valid,test",
-        "--rows", "people's captions", "--", *SMALL, "--layers", "1", "--max-update", "2",
-        "--save-interval-updates", "1",
+        "--rows", "people's captions", "--", *SMALL, "--layers", "1",
     ]  # fmt: skip
-    done = run(*command)
+    done = run(*command, ITERATIONS="6", VALIDATIONS="6")
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("| people's captions")]
     assert "(58.2)" in line and "–" not in line
     assert done.stdout == (tmp_path / "table7.md").read_text()

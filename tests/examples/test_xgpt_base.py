@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from fairseq import options
 sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
 from programs import ROOT, SMALL, run
 
+from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.evaluation.captions import read_references
 from xgpt_fairseq.models.xgpt import XGPTConfig
 
@@ -31,20 +33,24 @@ EVERY_STAGE: dict[str, Any] = {
     "layers": 12, "hidden_size": 768, "attention_heads": 8, "ffn_size": 3072, "dropout": 0.1,
     "max_target_positions": 60, "refine_layers": 1, "sharing": "enc-dec-share",
     "optimizer": "adam", "adam_betas": "(0.9, 0.98)", "clip_norm": 5.0, "lr_scheduler": "inverse_sqrt",
-    "warmup_updates": 4000, "fp16": True, "keep_best_checkpoints": 4, "label_smoothing": 0.0,
+    "fp16": True, "keep_best_checkpoints": 4, "label_smoothing": 0.0,
 }  # fmt: skip
 PAPER: dict[str, dict[str, Any]] = {
     "text": {"task": "xgpt_text_pretrain", "objectives": "mlm,mass", "objective_weights": "", "lr": [1e-4],
-             "stop_min_lr": 2e-5, "mlm_mask_ratio": 0.15, "mass_fragment_ratio": 0.5,
+             "max_update": 100_000, "warmup_updates": 4000, "mlm_mask_ratio": 0.15, "mass_fragment_ratio": 0.5,
              "finetune_from_model": None},
     "out_of_domain": {"task": "xgpt_pretrain", "objectives": "ic,imlm,ida,tifg", "objective_weights": "", "lr": [1e-4],
-                      "stop_min_lr": 2e-5, "objective_schedule": "turns", "imlm_fragment_ratio": 0.5,
+                      "max_update": 100_000, "warmup_updates": 4000, "objective_schedule": "turns",
+                      "imlm_fragment_ratio": 0.5,
                       "ida_placeholder": "single", "ida_spans": "poisson", "captions_per_image": 1},
-    "in_domain": {"task": "xgpt_pretrain", "objectives": "ic,imlm,ida,tifg", "lr": [1e-5], "max_epoch": 10,
+    "in_domain": {"task": "xgpt_pretrain", "objectives": "ic,imlm,ida,tifg", "lr": [1e-5],
+                  "max_update": 4 * 11_070, "warmup_updates": 4000,  # COCO: 10 passes over 566 747 captions
                   "objective_weights": "ic=1,imlm=0.3,ida=0.3,tifg=0.3", "captions_per_image": 5},
-    "finetune": {"task": "xgpt_caption", "lr": [1e-5], "max_epoch": 30, "captions_per_image": 5,
+    "finetune": {"task": "xgpt_caption", "lr": [1e-5], "max_update": 33_208, "warmup_updates": 3320,
+                 "captions_per_image": 5,
                  "eval_captions": True, "best_checkpoint_metric": "cider", "maximize_best_checkpoint_metric": True},
 }  # fmt: skip
+CAPTIONS = {"coco": 566_747, "flickr30k": 145_000}
 STARTS_FROM = {"out_of_domain": "text", "in_domain": "out_of_domain", "finetune": "coco/in_domain"}
 
 
@@ -60,7 +66,20 @@ def recorder(tmp_path: Path) -> Path:
             f"open({str(tmp_path / 'calls')!r}, 'a').write(json.dumps([{name!r}, *sys.argv[1:]]) + '\\n')\n"
         )
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    for name, captions in CAPTIONS.items():  # all that the scripts read of a data directory
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        (folder / "dataset.json").write_text(json.dumps({"splits": {"train": {"captions": captions}}}))
     return programs
+
+
+def with_gpu_memory(recorder: Path, mebibytes: int, gpus: int) -> None:
+    """Let the scripts find GPUs of so much memory."""
+    python = recorder / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$2" in *device_count*) echo {gpus} {mebibytes};; *) exec {sys.executable} "$@";; esac\n'
+    )
+    python.chmod(0o755)
 
 
 def called(tmp_path: Path) -> list[list[str]]:
@@ -86,7 +105,8 @@ def parsed(arguments: list[str]) -> Namespace:
 
 
 def arguments_of(stage: str, recorder: Path, gpus: int = 8, **environment: str) -> Namespace:
-    checkpoint = recorder.parent / "checkpoints" / STARTS_FROM.get(stage, "none") / "averaged.pt"
+    start = STARTS_FROM.get(stage, "none").replace("coco", environment.get("DATASET", "coco"))
+    checkpoint = recorder.parent / "checkpoints" / start / "averaged.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.touch()
     script(recorder, STAGES[stage], GPUS=str(gpus), **environment)
@@ -115,7 +135,61 @@ def test_the_batch_stays_512_whatever_the_number_of_gpus(gpus: int, recorder: Pa
 
 def test_a_batch_that_cannot_be_had_is_refused(recorder: Path) -> None:
     failed = script(recorder, "1_text.sh", GPUS="3", check=False)
-    assert failed.returncode == 1 and "BATCH=512 is no multiple of GPU_BATCH=64 × 3 processes" in failed.stderr
+    assert failed.returncode == 1 and "BATCH=512 is no multiple of GPU_BATCH=170 × 3 processes" in failed.stderr
+    failed = script(recorder, "1_text.sh", GPUS="1", GPU_BATCH="60", check=False)
+    assert failed.returncode == 1 and "BATCH=512 is no multiple of GPU_BATCH=60 × 1 processes" in failed.stderr
+    assert not (recorder.parent / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "gpus", "batch"),
+    [(8, 1, 64), (16, 1, 256), (24, 1, 256), (32, 1, 512), (80, 1, 512), (16, 4, 128), (80, 8, 64), (11, 3, None)],
+)
+def test_a_gpu_holds_as_many_captions_as_its_memory(gigabytes, gpus, batch, recorder: Path) -> None:
+    with_gpu_memory(recorder, gigabytes * 1024, gpus)
+    done = script(recorder, "1_text.sh", check=False)
+    if batch is None:
+        assert "choose another GPU_BATCH" in done.stderr
+        return
+    args = parsed(called(recorder.parent)[0][1:])
+    assert (args.batch_size, args.batch_size * args.update_freq[0] * gpus) == (batch, 512)
+
+
+@pytest.mark.parametrize("objectives", ["ic", "ic,ida", "ic,imlm,ida,tifg"])
+def test_rows_of_a_table_have_equal_iterations_and_rates(objectives: str, recorder: Path) -> None:
+    args = arguments_of("out_of_domain", recorder, OBJECTIVES=objectives)
+    count = len(objectives.split(","))
+    assert args.max_update == 25_000 * count
+    assert int(args.warmup_updates) == 1000 * count
+    assert args.lr[0] * (float(args.warmup_updates) / args.max_update) ** 0.5 == pytest.approx(2e-5)
+    assert args.save_interval_updates % count == 0  # after whole iterations
+
+
+@pytest.mark.parametrize("dataset", CAPTIONS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_warm_up_is_at_most_a_tenth_and_25_validations_follow(stage: str, dataset: str, recorder: Path) -> None:
+    args = arguments_of(stage, recorder, DATASET=dataset)
+    assert 0 < int(args.warmup_updates) <= args.max_update / 10
+    assert 24 <= args.max_update / args.save_interval_updates <= 25
+
+
+def test_a_stage_s_length_and_rate_by_variables(recorder: Path) -> None:
+    args = arguments_of("in_domain", recorder, EPOCHS="1", OBJECTIVES="ic,ida")
+    assert args.max_update == 2 * 1107
+    args = arguments_of("finetune", recorder, ITERATIONS="700", VALIDATIONS="7", LR="3e-5")
+    assert (args.max_update, args.warmup_updates, args.save_interval_updates, args.lr) == (700, 70, 100, [3e-5])
+    args = arguments_of("out_of_domain", recorder, ITERATIONS="1")
+    assert (args.max_update, args.warmup_updates) == (4, 1)
+
+
+def test_structures_from_scratch_have_the_rate_of_pre_training(recorder: Path) -> None:
+    assert arguments_of("finetune", recorder, FROM="none").lr == [1e-4]
+    assert arguments_of("finetune", recorder, FROM="none", ARCH="xgpt_demo").lr == [1e-3]
+
+
+def test_data_that_are_not_there_are_named(recorder: Path) -> None:
+    failed = script(recorder, "4_finetune.sh", FROM="none", DATASET="nocaps", check=False)
+    assert failed.returncode == 1 and failed.stderr.startswith("error: data/nocaps is no data directory")
     assert not (recorder.parent / "calls").exists()
 
 
@@ -182,8 +256,34 @@ def test_the_yaml_says_what_the_script_passes(stage: str, recorder: Path) -> Non
     assert passed - {"arch", "distributed_world_size"} <= set(said)
 
 
+ITERATIONS = 10
+OBJECTIVES = {
+    "text": ["mlm", "mass"], "out_of_domain": ["ic", "imlm", "ida", "tifg"], "in_domain": ["ic", "imlm", "ida", "tifg"],
+    "finetune": ["ic"],
+}  # fmt: skip
+
+
 def tiny(**environment: str) -> dict[str, str]:
-    return {"GPUS": "0", "BATCH": "16", "GPU_BATCH": "8", "WORKERS": "0", "ARCH": "xgpt_demo", **environment}
+    """Sizes, device and length: nothing else of the recipe."""
+    return {
+        "GPUS": "0", "BATCH": "16", "GPU_BATCH": "8", "WORKERS": "0", "ARCH": "xgpt_demo",
+        "ITERATIONS": str(ITERATIONS), "VALIDATIONS": "5", "LOG_INTERVAL": "1", **environment,
+    }  # fmt: skip
+
+
+def check_trained(log: str, folder: Path, objectives: list[str]) -> None:
+    """Each objective was updated as often as the stage says, with a gradient; it was validated; four best are there."""
+    length = ITERATIONS * len(objectives)
+    assert f"num_updates: {length} >= max_update: {length}" in log
+    states = [load_checkpoint(path) for path in folder.glob("checkpoint.best_*.pt")]
+    assert len(states) == 4
+    assert load_checkpoint(folder / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == length
+    assert all(math.isfinite(state["extra_state"]["val_loss"]) for state in states)
+    for name in objectives:
+        assert len(re.findall(rf"train_inner\b.*\b{name}_updates\W+1\b", log)) == ITERATIONS, name
+        norms = [float(value) for value in re.findall(rf"train_inner\b.*\b{name}_gnorm\W+([\d.]+)", log)]
+        assert len(norms) == ITERATIONS and min(norms) > 0, name
+        assert re.search(rf"\bvalid\b.*\b{name}_(nll_loss|mse)\W+[\d.]+", log), name
 
 
 def test_every_script_runs_on_tiny_data(tiny_captions: Path, tmp_path: Path) -> None:
@@ -200,11 +300,13 @@ def test_every_script_runs_on_tiny_data(tiny_captions: Path, tmp_path: Path) -> 
     assert {path.name for path in (tmp_path / "data").iterdir()} == {
         "vocabulary", "text", "cc", "cc.regions", "coco", "coco.regions",
     }  # fmt: skip
-    small = [*SMALL, "--lr", "1e-3", "--warmup-updates", "2", "--max-update", "4", "--save-interval-updates", "2"]
-    for stage in STAGES.values():
-        run("bash", RECIPE / stage, *small, "--stop-min-lr=-1", cwd=tmp_path, **tiny())
-    for stage in ("text", "out_of_domain", "coco/in_domain", "coco/finetune"):
-        assert (tmp_path / "checkpoints" / stage / "averaged.pt").is_file(), stage
+    logs = {}
+    for stage, name in STAGES.items():
+        logs[stage] = run("bash", RECIPE / name, *SMALL, cwd=tmp_path, **tiny()).stdout
+    for stage, objectives in OBJECTIVES.items():
+        folder = tmp_path / "checkpoints" / (f"coco/{stage}" if stage in ("in_domain", "finetune") else stage)
+        check_trained(logs[stage], folder, objectives)
+        assert load_checkpoint(folder / "averaged.pt")["extra_state"]["averaged"], stage
     done = run("bash", RECIPE / "5_caption.sh", cwd=tmp_path, **tiny())
     assert re.search(r"^CIDEr +[\d.]+$", done.stdout, re.MULTILINE)
     results = json.loads((tmp_path / "checkpoints/coco/finetune/captions-test.json").read_text())
@@ -215,17 +317,23 @@ def test_every_script_runs_on_tiny_data(tiny_captions: Path, tmp_path: Path) -> 
     assert again.stdout == "done: checkpoints/out_of_domain/averaged.pt\n"
 
 
-def test_a_yaml_file_trains(tiny_data: Path, tmp_path: Path) -> None:
-    run(
-        "fairseq-hydra-train", "--config-dir", RECIPE / "yaml", "--config-name", "finetune",
-        f"common.user_dir={ROOT / 'xgpt_fairseq'}", f"task.data={tiny_data}",
-        f"checkpoint.save_dir={tmp_path / 'save'}",
-        "checkpoint.finetune_from_model=null", "common.fp16=false", "common.cpu=true", "model._name=xgpt_demo",
-        "+model.layers=1", "+model.hidden_size=32", "+model.attention_heads=2", "+model.ffn_size=64",
-        "optimization.max_epoch=1", "dataset.num_workers=0", f"hydra.run.dir={tmp_path}",
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_yaml_file_trains(stage: str, tiny_data: Path, tiny_text_data: Path, tmp_path: Path) -> None:
+    """Overridden are data, device, sizes and length, and what the stage starts from."""
+    data = tiny_text_data if stage == "text" else tiny_data
+    length = ITERATIONS * len(OBJECTIVES[stage])
+    start = [] if stage == "text" else ["checkpoint.finetune_from_model=null"]
+    done = run(
+        "fairseq-hydra-train", "--config-dir", RECIPE / "yaml", "--config-name", stage,
+        f"common.user_dir={ROOT / 'xgpt_fairseq'}", f"task.data={data}",
+        f"checkpoint.save_dir={tmp_path / 'save'}", *start, "common.fp16=false", "common.cpu=true",
+        "model._name=xgpt_demo", "+model.layers=1", "+model.hidden_size=32", "+model.attention_heads=2",
+        "+model.ffn_size=64", "dataset.num_workers=0", "dataset.batch_size=8", "common.log_interval=1",
+        f"optimization.max_update={length}", "lr_scheduler.warmup_updates=1",
+        f"checkpoint.save_interval_updates={length // 5}", f"hydra.run.dir={tmp_path}",
         cwd=tmp_path,
     )  # fmt: skip
-    assert list((tmp_path / "save").glob("checkpoint.best_cider_*.pt"))
+    check_trained(done.stderr + done.stdout, tmp_path / "save", OBJECTIVES[stage])
 
 
 def npz_archive(folder: Path, captions: Path) -> Path:

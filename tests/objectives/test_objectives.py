@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.models import reference
-from tests.models.small import HEADS, LAYERS, WIDTH, build, images, one
+from tests.models.small import HEADS, HIDDEN, LAYERS, WIDTH, build, images, one
 from xgpt_fairseq.data.objective_dataset import pad_right
 from xgpt_fairseq.models.xgpt import STRUCTURES
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
@@ -105,9 +105,11 @@ def test_text_objectives_equal_a_plain_computation(name, sharing):
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("target", ["embedding", "feature"])
-@pytest.mark.parametrize("limit", [100, 2])
-def test_tifg_equals_a_plain_computation(target, limit, sharing):
-    objective, model = objective_of("tifg", tifg_regions=limit), build(tifg_target=target, sharing=sharing).double()
+@pytest.mark.parametrize(("limit", "reduction"), [(100, "mean"), (2, "mean"), (100, "sum")])
+def test_tifg_equals_a_plain_computation(target, limit, reduction, sharing):
+    """Equation 5 as it is printed is "sum"; the mean divides by the width of what is predicted."""
+    objective = objective_of("tifg", tifg_regions=limit, tifg_reduction=reduction)
+    model = build(tifg_target=target, sharing=sharing).double()
     batch = images([4, 2, 3], dtype=torch.float64)
     sample, examples = sample_of(objective, batch)
     result = objective.loss(model, sample, label_smoothing=0.0)
@@ -126,7 +128,9 @@ def test_tifg_equals_a_plain_computation(target, limit, sharing):
         predicted = reference.linear(p, "decoder.region_output", decoded)
         errors = [((x - y) ** 2).sum() for x, y in zip(truth, predicted, strict=False)]
         expected += sum(errors) / len(errors)
-    assert float(result.loss.detach()) == pytest.approx(expected, rel=1e-6)
+    width = WIDTH if target == "feature" else HIDDEN
+    assert float(result.plain) == pytest.approx(expected / width, rel=1e-6)
+    assert float(result.loss.detach()) == pytest.approx(expected / (width if reduction == "mean" else 1), rel=1e-6)
     assert result.predictions == 3 and result.correct is None
 
 
@@ -291,7 +295,7 @@ GOLDEN = {
     "ic": 70.376877,
     "imlm": 27.867960,
     "ida": 72.843010,
-    "tifg": 204.080200,
+    "tifg": 204.080200 / HIDDEN,
     "mlm": 11.151291,
     "mass": 28.117573,
 }

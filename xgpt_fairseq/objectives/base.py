@@ -43,6 +43,7 @@ class ObjectiveOptions:
     ida_placeholder: str = "single"
     ida_keep_regions: bool = False
     tifg_regions: int = 100
+    tifg_reduction: str = "mean"
     mlm_mask_ratio: float = 0.15
     mass_fragment_ratio: float = 0.5
 
@@ -53,7 +54,7 @@ class ObjectiveLoss:
 
     Attributes:
         loss: scalar, sum over predictions (nats, or squared error): what is optimised.
-        plain: scalar, the same without label smoothing.
+        plain: scalar, what is logged: the same without label smoothing, or TIFG's mean over dimensions in any case.
         predictions: how many predictions the sums run over.
         correct: how many of them are right; None where that has no meaning.
     """

@@ -27,9 +27,14 @@ class TextConditionedImageFeatures:
         return {"src_tokens": np.append(tokens, self.symbols.eos)}
 
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
-        """Σ over captions of the mean over regions of ‖x_i - x̄_i‖², in float32; the target gets no gradient."""
+        """Σ over captions of the mean squared difference over regions and dimensions, in float32.
+
+        With `tifg_reduction` "sum" the dimensions are summed, as equation 5 is printed: h times as much, so that each
+        update is clipped and the objective's weight has no effect. The target gets no gradient.
+        """
         predicted, target, real = model(**sample["net_input"], generate_regions=self.options.tifg_regions)
-        squared = (predicted.float() - target.float()).square().sum(dim=-1)  # (C, N)
+        squared = (predicted.float() - target.float()).square().mean(dim=-1)  # (C, N)
         per_caption = (squared * real).sum(dim=1) / real.sum(dim=1)  # (C,)
-        loss = per_caption.sum()
-        return ObjectiveLoss(loss=loss, plain=loss.detach(), predictions=sample["nsentences"], correct=None)
+        mse = per_caption.sum()
+        loss = mse * predicted.size(-1) if self.options.tifg_reduction == "sum" else mse
+        return ObjectiveLoss(loss=loss, plain=mse.detach(), predictions=sample["nsentences"], correct=None)

@@ -20,6 +20,7 @@ from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
+from xgpt_fairseq.tasks.gradient_log import GradientLog
 from xgpt_fairseq.workarounds import load_checkpoints_on_all_ranks
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class XGPTTask(FairseqTask):
         self.objective_weights = objective_weights
         self.objectives = build_objectives(objective_weights, vocabulary.dictionary, options)
         self.joint = joint
+        self._gradients = GradientLog()
         if cfg.cpu_bf16:
             check_cpu_bfloat16()
 
@@ -230,6 +232,13 @@ class XGPTTask(FairseqTask):
         """fairseq's step, in the precision that was asked for."""
         with autocast(self.cfg.cpu_bf16):
             return super().valid_step(*args, **kwargs)
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """The criterion's metrics and, of an update of one objective, that objective's gradient norm."""
+        super().reduce_metrics(logging_outputs, criterion)
+        trained = [name for name in self.objectives if any(log.get(f"{name}_training") for log in logging_outputs)]
+        if len(trained) == 1:
+            self._gradients.log(trained[0])
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """Step with a gradient of 0, not none, where the update's objective did not reach a parameter.

@@ -13,6 +13,7 @@ from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
 
 SPANS = ChoiceEnum(["poisson", "one"])
 PLACEHOLDER = ChoiceEnum(["single", "multi"])
+REDUCTION = ChoiceEnum(["mean", "sum"])
 
 
 @dataclass
@@ -32,6 +33,11 @@ class XGPTPretrainConfig(PretrainingConfig, XGPTCaptionConfig):
         default=False, metadata={"help": "IDA's encoder also sees the regions beside the aligned words"}
     )
     tifg_regions: int = field(default=100, metadata={"help": "TIFG generates at most so many regions of an image"})
+    tifg_reduction: REDUCTION = field(  # type: ignore[valid-type]
+        default="mean",
+        metadata={"help": "squared difference of a region: the mean over its dimensions, or their sum as equation 5 is "
+                  "printed, whose gradient is always clipped"},
+    )  # fmt: skip
 
 
 @register_task("xgpt_pretrain", dataclass=XGPTPretrainConfig)
@@ -53,6 +59,7 @@ class XGPTPretrainTask(XGPTCaptionTask):
                 ida_placeholder=str(cfg.ida_placeholder),
                 ida_keep_regions=cfg.ida_keep_regions,
                 tifg_regions=cfg.tifg_regions,
+                tifg_reduction=str(cfg.tifg_reduction),
                 mlm_mask_ratio=cfg.mlm_mask_ratio,
                 mass_fragment_ratio=cfg.mass_fragment_ratio,
             ),

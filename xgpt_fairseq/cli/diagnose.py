@@ -1,0 +1,181 @@
+"""`xgpt-diagnose`: does each objective use its source? Its validation loss with the right one, and with others."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.data.caption_dataset import CaptionDataset
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.evaluation.diagnosis import OWN, SOURCES, Losses, diagnose, difference
+from xgpt_fairseq.files import check_writable, write_json
+from xgpt_fairseq.hub_interface import model_config
+from xgpt_fairseq.models.xgpt import XGPTModel
+from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols, build_objectives
+from xgpt_fairseq.precision import check_cpu_bfloat16
+
+_EXAMPLE = """\
+Each objective's loss on a split: bits a predicted token, or TIFG's mean squared error; and by how much it grows with
+  other text      the encoder's text is that of another image's caption
+  other regions   the regions are another image's
+  neither         there is neither text nor image: one [MASK], one region with the mean of all features
+with a 95 % interval (paired, over batches of images). Where nothing grows, the objective does not use its source.
+
+example:
+  xgpt-diagnose checkpoints/out_of_domain/averaged.pt data/cc
+"""
+
+_IMAGES_FOR_MEAN = 1000  # spread over the store
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: program(_parser().parse_args(arguments)))
+
+
+def program(args: argparse.Namespace) -> None:
+    if args.output:
+        check_writable(args.output, overwrite=args.overwrite)
+    if args.batch_size < 2:
+        raise DataError(f"--batch-size must be at least 2, so that there is another image, got {args.batch_size}")
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.cpu_bf16:
+        check_cpu_bfloat16()
+    directory = DataDirectory(args.data, regions=args.regions)
+    dictionary = directory.vocabulary.dictionary
+    state = load_checkpoint(args.checkpoint)
+    trained_with = (state.get("cfg") or {}).get("task") or {}
+    names = _names(args.objectives or trained_with.get("objectives") or "ic")
+    objectives = build_objectives(names, dictionary, _options(trained_with))
+    dataset = CaptionDataset(
+        directory.captions(args.split),
+        directory.pairs(args.split),
+        directory.regions,
+        objectives,
+        split=args.split,
+        pad=dictionary.pad(),
+        seed=args.seed,
+        captions_per_image=0,
+        shuffle=False,
+    )
+    losses = diagnose(
+        _model(args.checkpoint, state, directory).to(device),
+        dataset,
+        objectives,
+        symbols=Symbols.of(dictionary),
+        mean_features=_mean_features(directory.regions).to(device),
+        batch_size=args.batch_size,
+        seed=args.seed,
+        cpu_bf16=args.cpu_bf16,
+        progress=lambda batches: iter(tqdm(batches, unit=" batches", disable=None)),
+    )
+    report = {name: _differences(by_source, OBJECTIVES[name].measure) for name, by_source in losses.items()}
+    print(_table(report, args.split, len(dataset)))
+    if args.output:
+        about = {"checkpoint": str(args.checkpoint), "data": str(args.data), "split": args.split, "seed": args.seed}
+        write_json(args.output, {**about, "objectives": report})
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in OBJECTIVES:
+            raise DataError(f"--objectives: unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+    return names
+
+
+def _options(trained_with: dict[str, Any]) -> ObjectiveOptions:
+    """The objectives' options as the checkpoint's training had them."""
+    known = {field.name for field in fields(ObjectiveOptions)}
+    return ObjectiveOptions(**{name: value for name, value in trained_with.items() if name in known})
+
+
+def _model(path: Path, state: dict[str, Any], directory: DataDirectory) -> XGPTModel:
+    task = SimpleNamespace(
+        target_dictionary=directory.vocabulary.dictionary,
+        feature_dim=directory.regions.feature_dim,
+        store_name=str(directory.regions.path),
+    )
+    if "encoder.regions.embedding.project.weight" not in state["model"]:
+        raise DataError(f"{path} is a model of text alone; it has to be trained with images before it is diagnosed")
+    model = XGPTModel.build_model(model_config(path, state), task)
+    try:
+        model.load_state_dict(state["model"])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return model
+
+
+def _mean_features(store: RegionStore) -> torch.Tensor:
+    """(D,) float32, over images spread evenly over the store."""
+    rows = np.unique(np.linspace(0, len(store) - 1, _IMAGES_FOR_MEAN).astype(int))
+    return torch.from_numpy(np.mean([store.features(int(row)).mean(axis=0, dtype=np.float32) for row in rows], axis=0))
+
+
+def _differences(by_source: dict[str, Losses], measure: str) -> dict[str, Any]:
+    """Own loss and, for each other source, by how much it is higher, with the interval; bits where they are nats."""
+    unit = 1.0 if measure == "mse" else 1 / math.log(2)
+    report: dict[str, Any] = {"unit": "mse" if measure == "mse" else "bits", OWN: unit * by_source[OWN].mean}
+    for source, each in by_source.items():
+        if source != OWN:
+            higher, low, high = (unit * value for value in difference(each, by_source[OWN]))
+            report[source] = {"higher": higher, "low": low, "high": high}
+    return report
+
+
+def _table(report: dict[str, dict[str, Any]], split: str, images: int) -> str:
+    lines = [
+        f"{split}: {images} images; loss with its own source, and by how much it is higher without (95 % interval)"
+    ]
+    lines.append(f"{'':<12}{'own':>12}" + "".join(f"{source:>26}" for source in SOURCES if source != OWN))
+    for name, found in report.items():
+        cells = [f"{found[OWN]:.3f} {found['unit']}"]
+        for source in SOURCES:
+            if source != OWN:
+                cells.append(
+                    "–" if source not in found else "{higher:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found[source])
+                )
+        lines.append(f"{name:<12}{cells[0]:>12}" + "".join(f"{cell:>26}" for cell in cells[1:]))
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Does each objective use its source? Its loss with the right one, and with others.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
+    parser.add_argument("data", metavar="DATA", type=Path, help="data directory")
+    parser.add_argument(
+        "--objectives", metavar="LIST", help="such as ida,tifg [those that the checkpoint trained with]"
+    )
+    parser.add_argument("--split", default="valid", help="[%(default)s]")
+    parser.add_argument("--regions", type=Path, metavar="STORE", help="region store [the data directory's]")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="images, with all captions (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of masks, and of which image is the other one (%(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
+    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the numbers as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

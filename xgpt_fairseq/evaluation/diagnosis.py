@@ -1,0 +1,161 @@
+"""What each objective uses of its source: its validation loss with the right source, and with others.
+
+An objective that is to learn from a text and an image must predict worse when one of them is another pair's. If it does
+not, it has not learned what it is for, however low its loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xgpt_fairseq.data.caption_dataset import CaptionDataset
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.encoder import image_of_each
+from xgpt_fairseq.objectives.base import Objective, Symbols
+from xgpt_fairseq.precision import autocast
+
+OWN, OTHER_TEXT, OTHER_REGIONS, NEITHER = "own", "other text", "other regions", "neither"
+SOURCES = (OWN, OTHER_TEXT, OTHER_REGIONS, NEITHER)
+
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss of one objective with one source.
+
+    Attributes:
+        sums: (B,) sum of the loss over the predictions of each batch: nats, or squared error.
+        predictions: (B,) how many predictions each sums.
+    """
+
+    sums: np.ndarray
+    predictions: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Of all predictions."""
+        return float(self.sums.sum() / self.predictions.sum())
+
+
+def difference(a: Losses, b: Losses, *, resamples: int = 2000, seed: int = 1) -> tuple[float, float, float]:
+    """The mean loss of *a* less that of *b*, of the same batches, and its 95 % interval (low, high).
+
+    A paired bootstrap: batches are drawn with replacement, the same ones for both. Batches hold other images, so that
+    what varies is which images there are.
+    """
+    if not np.array_equal(a.predictions, b.predictions):
+        raise ValueError("the losses are of different batches")
+    draws = np.random.default_rng(seed).integers(len(a.sums), size=(resamples, len(a.sums)))
+    means = (a.sums - b.sums)[draws].sum(axis=1) / a.predictions[draws].sum(axis=1)  # (resamples,)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return a.mean - b.mean, float(low), float(high)
+
+
+def diagnose(
+    model: torch.nn.Module,
+    dataset: CaptionDataset,
+    objectives: dict[str, Objective],
+    *,
+    symbols: Symbols,
+    mean_features: Tensor,
+    batch_size: int = 32,
+    seed: int = 1,
+    cpu_bf16: bool = False,
+    progress: Callable[[Sequence[Any]], Iterator[Any]] = iter,
+) -> dict[str, dict[str, Losses]]:
+    """The losses of *objectives* on *dataset*, with each source that they have.
+
+    Args:
+        model: in the precision and on the device that it is to compute with.
+        dataset: of those objectives; an item an image, with its captions.
+        symbols: of the dictionary.
+        mean_features: (D,) the one region that is left of an image where there is none.
+        batch_size: images a batch.
+        seed: which images share a batch, and so whose captions and regions are the other ones.
+        progress: wraps the batches, for a bar.
+
+    Returns:
+        dict: objective → source (`SOURCES`; those that the objective has) → losses.
+
+    Raises:
+        DataError: the data has one image, so that there is no other.
+    """
+    if len(dataset) < 2:
+        raise DataError(f"split {dataset.split!r} has one image: there is no other to take captions or regions of")
+    device = next(model.parameters()).device
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    batches = np.array_split(order, -(-len(order) // batch_size)) if len(order) >= 2 * batch_size else [order]
+    found: dict[str, dict[str, list[tuple[float, int]]]] = {name: {} for name in objectives}
+    model.eval()
+    with torch.no_grad(), autocast(cpu_bf16):
+        for batch in progress(batches):
+            for place, (name, objective) in enumerate(objectives.items()):
+                packed = dataset.code.pack(0, place, batch)
+                sample = _to(device, dataset.collater([dataset[int(index)] for index in packed]))
+                for source, changed in sources(sample, symbols=symbols, mean_features=mean_features).items():
+                    result = objective.loss(model, changed, label_smoothing=0.0)
+                    found[name].setdefault(source, []).append((float(result.plain), result.predictions))
+    return {
+        name: {source: Losses(*np.array(values).T) for source, values in by_source.items()}
+        for name, by_source in found.items()
+    }
+
+
+def sources(sample: Sample, *, symbols: Symbols, mean_features: Tensor) -> dict[str, Sample]:
+    """*sample* with its own source, and with those that it could have instead; targets are left alone.
+
+    What can be another's: the encoder's text (IMLM, IDA, TIFG) and the regions that it sees (IC, IMLM, IDA). TIFG's
+    regions are its target. The other captions are those of another image, their words masked as for their own
+    prediction. `neither` leaves nothing of the source: of its text one [MASK] and the end of sentence, of its regions
+    one with the mean of all features.
+    """
+    net_input = sample["net_input"]
+    has_text, has_regions = "src_tokens" in net_input, "features" in net_input and sample["objective"] != "tifg"
+    found = {OWN: sample}
+    if has_text:
+        found[OTHER_TEXT] = _with(sample, src_tokens=_other_captions(sample))
+    if has_regions:
+        images = len(net_input["features"])
+        shift = images // 2
+        rolled = {name: net_input[name].roll(shift, 0) for name in ("features", "boxes", "padding_mask")}
+        found[OTHER_REGIONS] = _with(sample, **rolled)
+    nothing: dict[str, Tensor] = {}
+    if has_text:
+        text = net_input["src_tokens"]
+        nothing["src_tokens"] = text.new_tensor([symbols.mask, symbols.eos]).expand(text.size(0), -1)  # (C, 2)
+    if has_regions:
+        features, boxes = net_input["features"], net_input["boxes"]
+        nothing["features"] = mean_features.to(features).expand(images, 1, -1)  # (I, 1, D)
+        nothing["boxes"] = boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(images, 1, -1)  # (I, 1, 4)
+        nothing["padding_mask"] = net_input["padding_mask"].new_zeros(images, 1)  # (I, 1)
+    found[NEITHER] = _with(sample, **nothing)
+    return found
+
+
+def _other_captions(sample: Sample) -> Tensor:
+    """(C, S) the source texts of other images' captions, one for each caption."""
+    text = sample["net_input"]["src_tokens"]  # (C, S)
+    images = len(sample["image_ids"])
+    image = image_of_each(text.size(0), images, sample["net_input"].get("image_index"), text.device)  # (C,), in order
+    counts = torch.bincount(image, minlength=images)  # (I,)
+    starts = counts.cumsum(0) - counts
+    rank = torch.arange(text.size(0), device=text.device) - starts[image]
+    other = (image + images // 2) % images
+    return text.index_select(0, starts[other] + rank % counts[other])
+
+
+def _with(sample: Sample, **changed: Tensor) -> Sample:
+    return {**sample, "net_input": {**sample["net_input"], **changed}}
+
+
+def _to(device: torch.device, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return {key: _to(device, each) for key, each in value.items()} if isinstance(value, dict) else value
