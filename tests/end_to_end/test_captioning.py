@@ -201,6 +201,9 @@ def test_what_is_wrong_with_the_data_is_said_before_training(tiny_data, tmp_path
     assert long.returncode != 0 and "longer than the model's --max-target-positions" in long.stderr
     store = train(tiny_data, tmp_path / "checkpoints", "--regions", tmp_path / "nowhere", check=False)
     assert store.returncode != 0 and "name it by --regions STORE" in store.stderr
+    criterion = train(tiny_data, tmp_path / "checkpoints", "--criterion", "cross_entropy", check=False)
+    assert criterion.returncode != 0 and not logged(criterion.stdout, "loss")
+    assert criterion.stderr.splitlines()[-1].startswith("error: --criterion cross_entropy knows nothing of this task's")
 
 
 def test_a_checkpoint_of_another_dictionary_or_width_is_refused(run_folder, tiny_captions, write_store, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
@@ -31,6 +33,23 @@ def task_of(data: Path, **options: Any) -> XGPTCaptionTask:
 def test_options_are_checked(tiny_data: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         task_of(tiny_data, **options)
+
+
+@pytest.mark.parametrize("of", ["command line", "yaml", "name"])
+@pytest.mark.parametrize("name", ["cross_entropy", "label_smoothed_cross_entropy", "no_such"])
+def test_another_criterion_is_refused(tiny_data: Path, name: str, of: str) -> None:
+    def configured(name: str) -> Any:
+        return {"command line": Namespace(criterion=name), "yaml": OmegaConf.create({"_name": name}), "name": name}[of]
+
+    task = task_of(tiny_data)
+    with pytest.raises(DataError, match=f"^--criterion {name} knows nothing of this task's objectives: pass .* xgpt "):
+        task.build_criterion(configured(name))
+
+
+def test_the_plugins_criterion_is_built(tiny_data: Path) -> None:
+    cfg = OmegaConf.create({"_name": "xgpt", "label_smoothing": 0.1, "sentence_avg": False})
+    criterion = task_of(tiny_data).build_criterion(cfg)
+    assert isinstance(criterion, XGPTCriterion) and criterion.label_smoothing == 0.1
 
 
 def test_items_of_training_validation_and_generation(tiny_data: Path) -> None:

@@ -7,13 +7,14 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
+from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.data import BaseWrapperDataset, data_utils
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
-from xgpt_fairseq.criterions import xgpt_criterion as xgpt_criterion  # registers --criterion xgpt
+from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.turns import take_turns
 from xgpt_fairseq.data.vocabulary import Vocabulary
@@ -128,6 +129,20 @@ class XGPTTask(FairseqTask):
         model = super().build_model(cfg, from_checkpoint)
         model.starts_from, _ = _starts_from(self.cfg)
         return model
+
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build the criterion `xgpt`.
+
+        Raises:
+            DataError: another one, as fairseq's default is: it would train a loss of its own, and say nothing.
+        """
+        name = getattr(cfg, "_name", None) or getattr(cfg, "criterion", cfg)  # of YAML, a command line, or a name
+        if not issubclass(CRITERION_REGISTRY.get(name, object), XGPTCriterion):
+            raise DataError(
+                f"--criterion {name} knows nothing of this task's objectives: pass --criterion xgpt (in YAML, "
+                "criterion: {_name: xgpt})"
+            )
+        return super().build_criterion(cfg, from_checkpoint)
 
     def get_batch_iterator(
         self,
