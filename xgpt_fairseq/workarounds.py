@@ -6,14 +6,26 @@ release no longer needs the workaround.
 
 from __future__ import annotations
 
+import logging
 import math
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fairseq.data import data_utils
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.search import DiverseBeamSearch
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.files import written_aside
+
+logger = logging.getLogger(__name__)
 
 
 def with_last_batch(batches: list[Any], indices: np.ndarray) -> list[Any]:
@@ -64,3 +76,101 @@ def load_checkpoints_on_all_ranks(task_cfg: Any) -> None:
     if root is not None and "checkpoint" in root:
         with open_dict(root):
             root.checkpoint.load_checkpoint_on_all_dp_ranks = True
+
+
+class BestCheckpoints:
+    """--keep-best-checkpoints N keeps N.
+
+    fairseq leaves a checkpoint out that is worse than all it keeps, also where it keeps fewer than N: a run whose first
+    validation was its best ends with one. And it writes one over another of equal value, where the random digit that
+    tells them apart is the same. The task hands its hooks of validation and saving on to this, which moves the
+    checkpoint of equal value away before, and writes the one that was left out behind, under fairseq's names, so that
+    fairseq's own pruning goes on.
+
+    Args:
+        task_cfg: the task's configuration; a part of the whole, where a training runs.
+    """
+
+    def __init__(self, task_cfg: Any) -> None:
+        root = task_cfg._get_root() if OmegaConf.is_config(task_cfg) else {}
+        self._cfg: Any = root.get("checkpoint") or {}
+        self._distributed: Any = root.get("distributed_training") or {}
+        # fairseq leaves copies to nobody where checkpoints are written in the background
+        off = self._cfg.get("no_save", False) or self._cfg.get("write_checkpoints_asynchronously", False)
+        self._count: int = 0 if off else self._cfg.get("keep_best_checkpoints", 0)
+        self._epoch = 0
+        self._coming: tuple[int, str] | None = None  # the update that was validated last, and its checkpoint's name
+        self._validating = False
+
+    def begin_validation(self, epoch: int) -> None:
+        """A validation of all subsets begins; the first one's value counts, as for fairseq."""
+        self._epoch, self._coming, self._validating = epoch, None, True
+
+    def validated(self, stats: Mapping[str, Any]) -> None:
+        """A subset was validated; *stats* holds its metrics and `num_updates`."""
+        if not self._validating or self._count <= 0:
+            return
+        self._validating = False
+        value, updates = stats[self._cfg.best_checkpoint_metric], stats["num_updates"]
+        with data_utils.numpy_seed(self._epoch, updates, value):
+            digit = np.random.randint(0, self._count)  # noqa: NPY002  (fairseq's own draw)
+        name = self._name(value, digit)
+        if not self._pattern.fullmatch(name):
+            return  # no number, or one below 0: fairseq neither counts nor prunes such names
+        self._coming = (updates, name)
+        if self._distributed.get("distributed_rank", 0) == 0:
+            self._make_room(Path(self._cfg.save_dir), name, value, updates)
+
+    def saved(self, path: Path, updates: int) -> None:
+        """fairseq has written *path* after *updates*, and what it keeps of it: write what is missing."""
+        coming, self._coming = self._coming, None
+        if coming is None or coming[0] != updates:
+            return  # saved without a validation
+        name = coming[1]
+        kept = [file.name for file in path.parent.iterdir() if self._pattern.fullmatch(file.name)]
+        if name in kept or len(kept) >= self._count:
+            return
+        # no link: fairseq copies later checkpoints into the files that are there
+        with written_aside(path.parent / name) as aside:
+            shutil.copyfile(path, aside)
+        logger.info(f"{name} is kept too: it is among the best {self._count} so far")
+
+    @property
+    def _pattern(self) -> re.Pattern[str]:
+        metric, suffix = (re.escape(part) for part in (self._cfg.best_checkpoint_metric, self._suffix))
+        return re.compile(rf"checkpoint\.best_{metric}_\d+\.?\d*{suffix}\.pt")
+
+    @property
+    def _suffix(self) -> str:
+        return self._cfg.get("checkpoint_suffix") or ""
+
+    def _name(self, value: float, digit: int) -> str:
+        return f"checkpoint.best_{self._cfg.best_checkpoint_metric}_{value:.3f}{digit}{self._suffix}.pt"
+
+    def _make_room(self, folder: Path, name: str, value: float, updates: int) -> None:
+        """Keep a checkpoint of another update from being written over: the *name* goes to none, or to this update's.
+
+        A resumed run comes by an update again, whose checkpoint may have another digit by then.
+        """
+        files = [folder / self._name(value, digit) for digit in range(self._count)]
+        own = next((file for file in files if _updates_of(file) == updates), None)
+        wanted = folder / name
+        if own == wanted or (own is None and not wanted.exists()):
+            return
+        if own is not None:
+            with written_aside(wanted) as aside:
+                own.rename(aside)
+                if wanted.exists():
+                    wanted.rename(own)
+            return
+        free = next((file for file in files if not file.exists()), None)
+        if free is not None:  # else as many are kept as there can be, all of this value
+            wanted.rename(free)
+
+
+def _updates_of(checkpoint: Path) -> int | None:
+    """The update that a checkpoint was saved at; None where it is not there, or damaged."""
+    try:
+        return int(load_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
+    except DataError:
+        return None

@@ -41,6 +41,11 @@ def test_loss_falls_and_validation_logs_cider_and_bleu(run_folder):
     assert list((run_folder / "tensorboard").rglob("*tfevents*"))
 
 
+def test_each_of_four_validations_is_among_the_best_four(run_folder):
+    kept = (run_folder / "checkpoints").glob("checkpoint.best_cider_*.pt")
+    assert len({load_checkpoint(file)["optimizer_history"][-1]["num_updates"] for file in kept}) == 4
+
+
 def test_checkpoints_hold_plain_values_only(run_folder):
     state = load_checkpoint(run_folder / "checkpoints" / "checkpoint_last.pt")
     assert type(state["extra_state"]["val_loss"]) is float

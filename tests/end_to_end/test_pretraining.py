@@ -81,7 +81,8 @@ def test_two_processes_equal_one_with_update_freq_2(tiny_data, tmp_path):
     """Losses and weights to 1e-5, dropout off; the number of batches is odd, so that a block is divided anew."""
     options = [*PRETRAIN, *NO_DROPOUT, "--max-epoch", "2", "--clip-norm", "5"]
     one = train(tiny_data, tmp_path / "one", *options, "--update-freq", "2")
-    two = train_in_two_processes(tiny_data, tmp_path / "two", *options)
+    two = train_in_two_processes(tiny_data, tmp_path / "two", *options, "--keep-best-checkpoints", "2")
+    assert len(list((tmp_path / "two").glob("checkpoint.best_loss_*.pt"))) == 2
     assert "training on 2 devices" in two.stdout
     for name in ("loss", "ic_nll_loss", "imlm_nll_loss", "ida_nll_loss", "tifg_mse"):
         ours, theirs = logged(one.stdout, name), logged(two.stdout, name)

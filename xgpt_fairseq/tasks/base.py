@@ -22,7 +22,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.tasks.gradient_log import GradientLog
-from xgpt_fairseq.workarounds import load_checkpoints_on_all_ranks
+from xgpt_fairseq.workarounds import BestCheckpoints, load_checkpoints_on_all_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,7 @@ class XGPTTask(FairseqTask):
         self.objectives = build_objectives(objective_weights, vocabulary.dictionary, options)
         self.joint = joint
         self._gradients = GradientLog()
+        self._best_checkpoints = BestCheckpoints(cfg)
         if cfg.cpu_bf16:
             check_cpu_bfloat16()
 
@@ -237,6 +238,18 @@ class XGPTTask(FairseqTask):
                 "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
                 "reaches all parameters"
             )
+
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        """fairseq's hook before the validation of all subsets."""
+        self._best_checkpoints.begin_validation(epoch)
+
+    def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
+        """fairseq's hook after the validation of a subset."""
+        self._best_checkpoints.validated(stats)
+
+    def post_save(self, path: str, num_updates: int) -> None:
+        """fairseq's hook after a checkpoint was saved, on the process that saved it."""
+        self._best_checkpoints.saved(Path(path), num_updates)
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """fairseq's step, in the precision that was asked for."""
