@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,15 @@ def save(
     value: float | None = None,
     metric: str = "loss",
     maximize: bool = False,
+    scheduler: Any = None,
 ) -> Path:
     """A checkpoint with what fairseq's trainer puts into one."""
     state = {
         "args": None,
-        "cfg": {"checkpoint": {"best_checkpoint_metric": metric, "maximize_best_checkpoint_metric": maximize}},
+        "cfg": {
+            "checkpoint": {"best_checkpoint_metric": metric, "maximize_best_checkpoint_metric": maximize},
+            "lr_scheduler": scheduler,
+        },
         "model": model if model is not None else {"weight": torch.full((2,), float(updates))},
         "optimizer_history": [{"num_updates": 0}, {"num_updates": updates}],
         "extra_state": {"train_iterator": {"epoch": 3}, "val_loss": value, "best": value},
@@ -186,9 +191,9 @@ def test_best(tmp_path_factory: pytest.TempPathFactory, values: dict[int, float 
         with pytest.raises(DataError, match=f"has 0 validated checkpoints, {count} are asked for$"):
             best_checkpoints(folder, count, allow_fewer=True)
         return
-    assert names(best_checkpoints(folder, count, allow_fewer=True)) == ranked[:count]
+    assert names(best_checkpoints(folder, count, allow_fewer=True).paths) == ranked[:count]
     if len(ranked) >= count:
-        assert names(best_checkpoints(folder, count)) == ranked[:count]
+        assert names(best_checkpoints(folder, count).paths) == ranked[:count]
     else:
         message = f"has {len(ranked)} validated checkpoints, {count} are asked for; pass --allow-fewer"
         with pytest.raises(DataError, match=message):
@@ -201,7 +206,7 @@ def test_best_by_the_value_in_the_file_not_by_its_name(tmp_path: Path) -> None:
         tmp_path / "checkpoint.best_cider_1.0012.pt", updates=2, value=1.0012, maximize=True
     )  # 2: fairseq's tie-breaker
     save(tmp_path / "checkpoint.best_cider_0.999.pt", updates=3, value=0.9993, maximize=True)
-    assert names(best_checkpoints(tmp_path, 2)) == [
+    assert names(best_checkpoints(tmp_path, 2).paths) == [
         "checkpoint.best_cider_1.0012.pt",
         "checkpoint.best_cider_1.001.pt",
     ]
@@ -211,16 +216,59 @@ def test_files_of_one_update_count_once(tmp_path: Path) -> None:
     for name in ("checkpoint2.pt", "checkpoint_2_200.pt", "checkpoint_best.pt", "checkpoint_last.pt"):
         save(tmp_path / name, updates=200, value=0.5)
     save(tmp_path / "checkpoint1.pt", updates=100, value=0.75)
-    assert names(best_checkpoints(tmp_path, 2)) == ["checkpoint2.pt", "checkpoint1.pt"]
+    assert names(best_checkpoints(tmp_path, 2).paths) == ["checkpoint2.pt", "checkpoint1.pt"]
     with pytest.raises(DataError, match="has 2 validated checkpoints, 3 are asked for"):
         best_checkpoints(tmp_path, 3)
 
 
 def test_a_run_that_diverged(tmp_path: Path) -> None:
     write_run(tmp_path, {1: 2.0, 2: math.nan, 3: 1.0, 4: math.nan}, maximize=False)
-    assert names(best_checkpoints(tmp_path, 2)) == ["checkpoint3.pt", "checkpoint1.pt"]
+    assert names(best_checkpoints(tmp_path, 2).paths) == ["checkpoint3.pt", "checkpoint1.pt"]
     with pytest.raises(DataError, match="has 2 validated checkpoints"):
         best_checkpoints(tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [{"_name": "inverse_sqrt", "warmup_updates": 200}, Namespace(warmup_updates=200)],
+    ids=["a run's", "an old run's"],
+)
+def test_the_warm_up_is_left_out(tmp_path: Path, scheduler: Any) -> None:
+    """Up to its end; the best of all is among it."""
+    for updates, value in {100: 1.0, 200: 2.0, 201: 4.0, 300: 3.0}.items():
+        save(tmp_path / f"checkpoint{updates}.pt", updates=updates, value=value, scheduler=scheduler)
+    choice = best_checkpoints(tmp_path, 2)
+    assert names(choice.paths) == ["checkpoint300.pt", "checkpoint201.pt"]
+    within = "is within the warm-up of 200 updates"
+    assert choice.left_out == [f"{tmp_path / f'checkpoint{n}.pt'}: update {n} {within}" for n in (100, 200)]
+    message = r"has 2 validated checkpoints from after the warm-up \(and 2 from within it\), 3 are asked for; pass"
+    with pytest.raises(DataError, match=message):
+        best_checkpoints(tmp_path, 3)
+    fewer = best_checkpoints(tmp_path, 3, allow_fewer=True)
+    assert names(fewer.paths) == ["checkpoint300.pt", "checkpoint201.pt"] and fewer.asked == 3
+    assert fewer.found == f"{tmp_path} has 2 validated checkpoints from after the warm-up (and 2 from within it)"
+
+
+@pytest.mark.parametrize("allow_fewer", [True, False])
+def test_a_run_that_ended_within_its_warm_up(tmp_path: Path, allow_fewer: bool) -> None:
+    for updates in (100, 150):
+        for name in (f"checkpoint{updates}.pt", f"checkpoint_1_{updates}.pt"):
+            save(tmp_path / name, updates=updates, value=1.0, scheduler={"warmup_updates": 4000})
+    message = r"all 2 validated checkpoints are from the warm-up of 4000 updates \(the last is of update 150\)"
+    with pytest.raises(DataError, match=message):
+        best_checkpoints(tmp_path, 1, allow_fewer=allow_fewer)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [None, {"_name": "fixed", "warmup_updates": 0}, {"_name": "tri_stage", "warmup_steps": 500}, Namespace(lr=[1])],
+    ids=str,
+)
+def test_without_a_warm_up_all_are_taken(tmp_path: Path, scheduler: Any) -> None:
+    for updates in (1, 2):
+        save(tmp_path / f"checkpoint{updates}.pt", updates=updates, value=float(updates), scheduler=scheduler)
+    choice = best_checkpoints(tmp_path, 2)
+    assert names(choice.paths) == ["checkpoint1.pt", "checkpoint2.pt"] and not choice.left_out
 
 
 @pytest.mark.parametrize("change", [{"metric": "bleu4"}, {"maximize": True}])
@@ -248,11 +296,11 @@ def test_last(tmp_path: Path, by_updates: bool, expected: list[str]) -> None:
     for name in files + others:
         (tmp_path / name).touch()  # by name alone: nothing is read
     for count in (1, 2, 3):
-        assert names(last_checkpoints(tmp_path, count, by_updates=by_updates)) == expected[:count]
+        assert names(last_checkpoints(tmp_path, count, by_updates=by_updates).paths) == expected[:count]
     what = "saved by updates" if by_updates else "saved by epochs"
     with pytest.raises(DataError, match=f"has 3 checkpoints {what}, 4 are asked for; pass --allow-fewer"):
         last_checkpoints(tmp_path, 4, by_updates=by_updates)
-    assert names(last_checkpoints(tmp_path, 4, by_updates=by_updates, allow_fewer=True)) == expected
+    assert names(last_checkpoints(tmp_path, 4, by_updates=by_updates, allow_fewer=True).paths) == expected
 
 
 @pytest.mark.parametrize("count", [0, -1])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,38 @@ _EPOCH = re.compile(r"checkpoint(\d+)\.pt")
 _UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")
 
 
-def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> list[Path]:
+@dataclass(frozen=True)
+class Choice:
+    """Checkpoints to average.
+
+    Attributes:
+        paths: of the checkpoints, best or last first.
+        asked: how many were asked for.
+        found: what there is, in words: why there are fewer than that, where there are.
+        left_out: of each checkpoint that could have been among them and was left out, which and why.
+    """
+
+    paths: list[Path]
+    asked: int
+    found: str
+    left_out: list[str] = field(default_factory=list)
+
+
+def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> Choice:
     """The *count* best checkpoints of a run, best first, by the value of its validation metric.
 
     Whether higher is better is what the run was told (`--maximize-best-checkpoint-metric`), and the values are those
     in the checkpoints, not the rounded ones in their names. Several files of one update (checkpoint_best.pt,
-    checkpoint_last.pt, …) count once. Of equal values the later update is better.
+    checkpoint_last.pt, …) count once. Of equal values the later update is better. Checkpoints from the warm-up of the
+    learning rate (`--warmup-updates` in their configuration) are left out.
 
     Raises:
-        DataError: fewer than *count* checkpoints (without *allow_fewer*), or some of other runs among them.
+        DataError: fewer than *count* checkpoints (without *allow_fewer*), all from the warm-up, or some of other runs
+            among them.
     """
     _check_count(count)
     found: dict[int, tuple[float, Path]] = {}
+    young: dict[int, tuple[int, Path]] = {}  # update → end of the warm-up, file
     rules: dict[tuple[str, bool], Path] = {}
     for path in sorted(_folder(folder).glob("checkpoint*.pt")):
         state = load_checkpoint(path)
@@ -39,14 +60,39 @@ def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> 
         if value is None or math.isnan(value):
             continue  # saved without validation, or of a run that has diverged
         rules.setdefault(_rule(state), path)
-        found.setdefault(state["optimizer_history"][-1]["num_updates"], (float(value), path))
+        updates, warmup = state["optimizer_history"][-1]["num_updates"], _warmup(state)
+        if updates <= warmup:
+            young.setdefault(updates, (warmup, path))
+        else:
+            found.setdefault(updates, (float(value), path))
     if len(rules) > 1:
         names = ", ".join(f"{path.name}: {metric}" for (metric, _), path in rules.items())
         raise DataError(f"{folder} holds checkpoints of runs with different metrics ({names}); name them by --inputs")
+    if young and not found:
+        warmup = max(end for end, _ in young.values())
+        raise DataError(
+            f"{folder}: all {len(young)} validated checkpoints are from the warm-up of {warmup} updates (the last "
+            f"is of update {max(young)}): train longer, or with a smaller --warmup-updates, or name them by --inputs"
+        )
     maximize = next(iter(rules), ("", False))[1]
     sign = -1 if maximize else 1
     ranked = sorted(found.items(), key=lambda item: (sign * item[1][0], -item[0]))
-    return _first([path for _, (_, path) in ranked], count, folder, "validated checkpoints", allow_fewer)
+    what = "validated checkpoints" + (f" from after the warm-up (and {len(young)} from within it)" if young else "")
+    return _first(
+        [path for _, (_, path) in ranked],
+        count,
+        folder,
+        what,
+        allow_fewer,
+        [f"{path}: update {n} is within the warm-up of {end} updates" for n, (end, path) in sorted(young.items())],
+    )
+
+
+def _warmup(state: Mapping[str, Any]) -> int:
+    """The update that the warm-up of the learning rate ends at; 0 where the checkpoint knows of none."""
+    scheduler = state["cfg"].get("lr_scheduler") or {}
+    options = scheduler if isinstance(scheduler, Mapping) else vars(scheduler)
+    return int(options.get("warmup_updates") or 0)
 
 
 def _rule(state: dict[str, Any]) -> tuple[str, bool]:
@@ -54,7 +100,7 @@ def _rule(state: dict[str, Any]) -> tuple[str, bool]:
     return options["best_checkpoint_metric"], bool(options["maximize_best_checkpoint_metric"])
 
 
-def last_checkpoints(folder: Path, count: int, *, by_updates: bool, allow_fewer: bool = False) -> list[Path]:
+def last_checkpoints(folder: Path, count: int, *, by_updates: bool, allow_fewer: bool = False) -> Choice:
     """The *count* last checkpoints of a run by epoch, or by update (`--save-interval-updates`), last first."""
     _check_count(count)
     pattern = _UPDATE if by_updates else _EPOCH
@@ -74,11 +120,14 @@ def _check_count(count: int) -> None:
         raise DataError(f"the number of checkpoints to average must be at least 1, got {count}")
 
 
-def _first(paths: list[Path], count: int, folder: Path, what: str, allow_fewer: bool) -> list[Path]:
+def _first(
+    paths: list[Path], count: int, folder: Path, what: str, allow_fewer: bool, left_out: Sequence[str] = ()
+) -> Choice:
+    found = f"{folder} has {len(paths)} {what}"
     if not paths or (len(paths) < count and not allow_fewer):
         hint = "; pass --allow-fewer to average those" if paths else ""
-        raise DataError(f"{folder} has {len(paths)} {what}, {count} are asked for{hint}")
-    return paths[:count]
+        raise DataError(f"{found}, {count} are asked for{hint}")
+    return Choice(paths[:count], count, found, list(left_out))
 
 
 def average(inputs: Sequence[Path], output: Path) -> None:

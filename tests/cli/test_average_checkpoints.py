@@ -54,12 +54,37 @@ def test_choices(
     output = tmp_path / "mean.pt"
     done = call_program(program, "--checkpoints", run_folder, *options, "--output", output)
     assert done.status == 0, done.stderr
+    if "--allow-fewer" in options:
+        what = "checkpoints saved by epochs" if "--last-epochs" in options else "validated checkpoints"
+        reason = f"{run_folder} has 4 {what}"
+        assert done.stderr.splitlines()[-1] == f"warning: 9 checkpoints are asked for, 4 averaged: {reason}"
+    else:
+        assert "warning" not in done.stderr
     assert weight(output) == pytest.approx(sum(epochs) / len(epochs))
     *lines, last = done.stdout.splitlines()
     assert last == f"average of {len(epochs)} written to {output}"
     updates = "--last-updates" in options
     expected = [f"checkpoint_{e}_{100 * e}.pt" if updates else f"checkpoint{e}.pt" for e in epochs]
     assert lines == [str(run_folder / name) for name in expected]
+
+
+def test_what_is_left_out_is_said(run_folder: Path, tmp_path: Path, call_program: Callable[..., Any]) -> None:
+    for file in run_folder.iterdir():
+        state = torch.load(file, weights_only=True)
+        state["cfg"]["lr_scheduler"] = {"_name": "inverse_sqrt", "warmup_updates": 900}
+        torch.save(state, file)
+    options = ["--checkpoints", run_folder, "--best", "4", "--output", tmp_path / "mean.pt"]
+    assert call_program(program, *options).status == 1
+    done = call_program(program, *options, "--allow-fewer")
+    assert weight(tmp_path / "mean.pt") == 10.5
+    left_out = [f"left out: {run_folder / f'checkpoint{e}.pt'}: update {e}00 is within the warm-up of 900 updates"
+                for e in (8, 9)]  # fmt: skip
+    averaged = [str(run_folder / f"checkpoint{epoch}.pt") for epoch in (10, 11)]
+    assert done.stdout.splitlines()[:-1] == left_out + averaged
+    assert done.stderr == (
+        f"warning: 4 checkpoints are asked for, 2 averaged: {run_folder} has 2 validated checkpoints from after the "
+        "warm-up (and 2 from within it)\n"
+    )
 
 
 def test_as_a_command(run_folder: Path, tmp_path: Path) -> None:
