@@ -6,6 +6,7 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,31 @@ def test_the_search_s_options_reach_it(captioner: XGPTHubInterface, photos: list
     for caption in captioner.caption(photos, options=SearchOptions(no_repeat_ngram_size=1)):
         pieces = captioner.vocabulary.encode(caption).split()
         assert len(pieces) == len(set(pieces))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sampling": True, "beam": 5},
+        {"sampling": True, "sampling_topp": 0.9},
+        {"beam": 4, "diverse_beam_groups": 2},
+    ],
+    ids=str,
+)
+def test_no_caption_says_unknown(tiny_vocabulary: Path, tiny_store: Path, options: dict[str, Any]) -> None:
+    """Not from a model that prefers it to all words: neither captions nor what xgpt-augment takes."""
+    vocabulary = Vocabulary(tiny_vocabulary)
+    config = XGPTConfig(feature_dim=16, **SIZES)
+    model = XGPTModel.build_model(config, SimpleNamespace(target_dictionary=vocabulary.dictionary))
+    with torch.no_grad():
+        model.decoder.output.bias[vocabulary.dictionary.unk()] = 30.0
+    captioner = XGPTHubInterface(model, config, vocabulary, extractor_settings=None, trained_on="")
+    store, options = RegionStore(tiny_store), {"max_len_b": 8, **options}
+    said = [caption for _, caption in captioner.caption_store(store, SearchOptions(**options))]
+    for found in captioner.candidates(store, range(len(store)), SearchOptions(**options)):
+        said += [candidate.text for candidate in found]
+    assert len(said) > len(store) and not any("unk" in text for text in said)
 
 
 @pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no bfloat16 arithmetic")

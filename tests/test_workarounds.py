@@ -33,6 +33,7 @@ from xgpt_fairseq.workarounds import (
     BestCheckpoints,
     RepeatBlock,
     load_checkpoints_on_all_ranks,
+    never_unknown,
     sample_for_search,
     with_last_batch,
 )
@@ -180,6 +181,27 @@ def test_other_searches_get_the_sample_as_it_is(dictionary: Dictionary) -> None:
     sample = {"id": torch.tensor([3])}
     for generator in (None, type("Generator", (), {"search": BeamSearch(dictionary)})()):
         assert sample_for_search(sample, generator) is sample
+
+
+# never_unknown
+
+
+def test_stock_fairseq_cannot_suppress_the_unknown_word(dictionary: Dictionary) -> None:
+    model = FairseqEncoderDecoderModel(_Encoder(dictionary), _Decoder(dictionary))
+    try:
+        SequenceGenerator([model], dictionary, tokens_to_suppress=["<unk>"])
+    except AssertionError:
+        return
+    pytest.fail(MENDED)
+
+
+@pytest.mark.parametrize("others", [[], ["<s>", "word3"]])
+def test_the_unknown_word_joins_what_is_suppressed(dictionary: Dictionary, others: list[str]) -> None:
+    model = FairseqEncoderDecoderModel(_Encoder(dictionary), _Decoder(dictionary))
+    generator = SequenceGenerator([model], dictionary, tokens_to_suppress=others)
+    never_unknown(generator)
+    expected = [*(dictionary.index(symbol) for symbol in others), dictionary.unk()]
+    assert generator.token_indices_to_suppress.tolist() == expected
 
 
 # load_checkpoints_on_all_ranks

@@ -38,7 +38,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import folder_written_aside, read_description, write_json
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
-from xgpt_fairseq.workarounds import RepeatBlock
+from xgpt_fairseq.workarounds import RepeatBlock, never_unknown
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.extractor import RegionExtractor
@@ -69,7 +69,6 @@ class SearchOptions:
     temperature: float = 1.0
     diverse_beam_groups: int = -1
     diverse_beam_strength: float = 0.5
-    unkpen: float = 0.0
     cpu_bf16: bool = False
 
 
@@ -340,11 +339,11 @@ class XGPTHubInterface(nn.Module):
             max_len_b=options.max_len_b,
             min_len=options.min_len,
             temperature=options.temperature,
-            unk_penalty=options.unkpen,
             search_strategy=strategy,
             no_repeat_ngram_size=options.no_repeat_ngram_size,
             tokens_to_suppress=self.vocabulary.not_words,
         )
+        never_unknown(generator)
         if options.no_repeat_ngram_size:
             generator.repeat_ngram_blocker = RepeatBlock(options.no_repeat_ngram_size)
         return generator

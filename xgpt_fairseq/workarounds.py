@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq.data import data_utils
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.search import DiverseBeamSearch
+from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
@@ -52,6 +54,16 @@ class RepeatBlock(NGramRepeatBlock):
             # not the first position, the end-of-sentence symbol that every search begins with
             return lprobs.scatter_(1, tokens[:, 1 : step + 1], -math.inf)
         return super()._no_repeat_ngram(tokens[:, : step + 1], lprobs, bsz, beam_size, step)
+
+
+def never_unknown(generator: SequenceGenerator) -> None:
+    """Let *generator* emit no `<unk>`.
+
+    fairseq's `tokens_to_suppress` refuses that symbol, and its --unkpen would also forbid it in a prefix that is given
+    (--prefix-size), after which nothing could follow.
+    """
+    unknown, suppressed = torch.tensor([generator.unk]), generator.token_indices_to_suppress
+    generator.token_indices_to_suppress = unknown if suppressed is None else torch.cat([suppressed, unknown])
 
 
 def sample_for_search(sample: dict[str, Any], generator: Any) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
 
 
@@ -141,6 +143,83 @@ def test_symbols_that_are_no_words_are_never_generated(tiny_data: Path) -> None:
     assert {"<mask>", "<s>"} <= set(seen["tokens_to_suppress"])
     made_up = {symbol for symbol in task.target_dictionary.symbols if symbol.startswith("madeupword")}
     assert made_up <= set(seen["tokens_to_suppress"])
+
+
+def fond_of_unknown(task: XGPTCaptionTask) -> XGPTModel:
+    """A model that would say nothing but `<unk>`."""
+    torch.manual_seed(1)
+    config = XGPTConfig(layers=1, hidden_size=16, ffn_size=32, attention_heads=2, _name="xgpt")
+    model = task.build_model(OmegaConf.structured(config)).eval()
+    with torch.no_grad():
+        model.decoder.output.bias[task.target_dictionary.unk()] = 30.0
+    return model
+
+
+SEARCHES = {
+    "greedy": {"beam": 1},
+    "beam": {"beam": 4},
+    "top-p sampling": {"beam": 3, "sampling": True, "sampling_topp": 0.9},
+    "top-k sampling": {"beam": 3, "sampling": True, "sampling_topk": 5},
+    "sampling": {"beam": 3, "sampling": True, "temperature": 2.0},
+    "diverse beam": {"beam": 4, "diverse_beam_groups": 2},
+    "diverse siblings": {"beam": 3, "diversity_rate": 0.5},
+    "no repeats": {"beam": 2, "no_repeat_ngram_size": 1},
+    "fond of unknown words": {"beam": 2, "unkpen": -50.0},
+    "constraints": {"beam": 4, "constraints": "unordered"},
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+def test_no_search_says_unknown(tiny_data: Path, tmp_path: Path, search: dict[str, Any]) -> None:
+    phrases = tmp_path / "phrases.tsv"
+    phrases.write_text("99\ta red cat\n")
+    task = task_of(tiny_data, constraints_file=str(phrases) if "constraints" in search else None)
+    task.load_dataset("test")
+    dataset, model, unknown = task.dataset("test"), fond_of_unknown(task), task.target_dictionary.unk()
+    batch = dataset.collater([dataset[index] for index in range(len(dataset))])
+    stock = SequenceGenerator([model], task.target_dictionary, beam_size=2, max_len_b=5)
+    assert any(unknown in found["tokens"] for found in stock.generate([model], {"net_input": batch["net_input"]})[0])
+    generator = task.build_generator([model], Namespace(max_len_b=12, **search))
+    hypotheses = task.inference_step(generator, [model], batch, constraints=batch.get("constraints"))
+    assert len(hypotheses) == len(dataset) and all(hypotheses)
+    for found in hypotheses:
+        for hypothesis in found:
+            assert len(hypothesis["tokens"]) > 1 and unknown not in hypothesis["tokens"]
+
+
+def test_a_prefix_may_hold_an_unknown_word(tiny_data: Path) -> None:
+    task = task_of(tiny_data)
+    task.load_dataset("test")
+    model, unknown = fond_of_unknown(task), task.target_dictionary.unk()
+    batch = task.dataset("test").collater([task.dataset("test")[0]])
+    generator = task.build_generator([model], Namespace(beam=2, max_len_b=6))
+    [found] = task.inference_step(generator, [model], batch, prefix_tokens=torch.tensor([[unknown]]))
+    for hypothesis in found:
+        assert hypothesis["tokens"][0] == unknown and unknown not in hypothesis["tokens"][1:]
+        assert hypothesis["score"].isfinite()
+
+
+def test_references_with_unknown_words_are_scored(tiny_data: Path) -> None:
+    task = task_of(tiny_data)
+    task.load_dataset("test")
+    model, unknown = fond_of_unknown(task), task.target_dictionary.unk()
+    batch = task.dataset("test").collater([task.dataset("test")[0]])
+    batch["target"][0, 1] = batch["net_input"]["prev_output_tokens"][0, 2] = unknown
+    scorer = task.build_generator([model], Namespace(score_reference=True))
+    [[hypothesis]] = task.inference_step(scorer, [model], batch)
+    assert torch.equal(hypothesis["tokens"], batch["target"][0])
+    assert hypothesis["positional_scores"].isfinite().all() and hypothesis["positional_scores"].argmax() == 1
+
+
+def test_validation_by_captions_says_no_unknown(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = task_of(tiny_data, eval_captions=True)
+    task.load_dataset("valid", epoch=1)
+    model = fond_of_unknown(task)
+    said: list[torch.Tensor] = []
+    monkeypatch.setattr(task, "to_text", lambda tokens: said.append(tokens) or "a cat")
+    batch = task.dataset("valid").collater([task.dataset("valid")[0]])
+    task.valid_step(batch, model, XGPTCriterion(task, label_smoothing=0.0, sentence_avg=False))
+    assert said and all(task.target_dictionary.unk() not in tokens for tokens in said)
 
 
 def test_text_comes_back_as_written(tiny_data: Path) -> None:

@@ -69,7 +69,7 @@ def augment(
     captioner.check_store(store)
     max_tokens = directory.description["max_tokens"]
     longest = min(max_tokens, captioner.config.max_target_positions) - 1
-    search = dataclasses.replace(options.search, max_len_b=longest, unkpen=float("inf"))
+    search = dataclasses.replace(options.search, max_len_b=longest)
     rules = Rules(key=directory.vocabulary.encode, longest=longest, repeat_ngram=options.repeat_ngram)
     images = [
         image for split in options.splits for image in images_of(directory, split, options.per_image, options.seed)

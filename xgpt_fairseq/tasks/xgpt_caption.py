@@ -8,6 +8,7 @@ from typing import Any, Optional
 import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import register_task
 
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
@@ -18,7 +19,7 @@ from xgpt_fairseq.evaluation.online import SUMS, OnlineScorer
 from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
-from xgpt_fairseq.workarounds import RepeatBlock, sample_for_search
+from xgpt_fairseq.workarounds import RepeatBlock, never_unknown, sample_for_search
 
 
 @dataclass
@@ -111,7 +112,7 @@ class XGPTCaptionTask(RegionsTask):
         extra_gen_cls_kwargs: dict[str, Any] | None = None,
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
-        """fairseq's generator; it never emits symbols that are no words (`<mask>`, `<s>`, dictionary padding)."""
+        """fairseq's generator; it never emits `<unk>` or what is no word (`<mask>`, `<s>`, dictionary padding)."""
         if getattr(args, "constraints", False) and not self.cfg.constraints_file:
             raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
         if getattr(args, "print_alignment", None):
@@ -124,6 +125,8 @@ class XGPTCaptionTask(RegionsTask):
             extra_gen_cls_kwargs=extra,
             prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         )
+        if isinstance(generator, SequenceGenerator):  # not the scorer of --score-reference
+            never_unknown(generator)
         if getattr(generator, "repeat_ngram_blocker", None) is not None:
             generator.repeat_ngram_blocker = RepeatBlock(args.no_repeat_ngram_size)
         return generator
