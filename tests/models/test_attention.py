@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import reference
-from xgpt_fairseq.models.attention import Attention, attend, by_caption, by_image, merge_heads, split_heads
+from xgpt_fairseq.models.attention import Attention, attend, merge_heads, split_heads
+from xgpt_fairseq.models.groups import Groups
 
 SEED = st.integers(0, 99)
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))  # heads, width of a head, queries
@@ -81,6 +82,7 @@ def test_joint_attention_is_one_softmax_over_an_image_and_a_text(sizes, images, 
             *layer.keys_values(x),
             mask=mask[:, None, None],
             text_mask=torch.ones(queries, queries, dtype=torch.bool).tril(),
+            groups=Groups(),
         )
     for caption in range(captions):
         image = caption // group
@@ -109,17 +111,13 @@ def test_dropout_leaves_out_weights_of_the_softmax(causal, dtype, rtol, atol):
     assert 1 - float(left[weights != 0].float().mean()) == pytest.approx(p, abs=0.03)
 
 
-@given(images=st.integers(1, 3), group=st.integers(1, 3), heads=st.integers(1, 3), length=st.integers(1, 4))
+@given(rows=st.integers(1, 4), heads=st.integers(1, 3), length=st.integers(1, 4))
 @settings(deadline=None)
-def test_heads_and_groups_come_apart_and_together(images, group, heads, length):
-    x = torch.arange(images * group * length * heads * 2).view(images * group, length, heads * 2)
+def test_heads_come_apart_and_together(rows, heads, length):
+    x = torch.arange(rows * length * heads * 2).view(rows, length, heads * 2)
     apart = split_heads(x, heads)
     assert torch.equal(merge_heads(apart), x)
     assert torch.equal(apart[-1, heads - 1, length - 1], x[-1, length - 1, -2:])
-    grouped = by_image(apart, images)
-    assert grouped.shape == (images, heads, group * length, 2)
-    assert torch.equal(grouped[-1, :, -length:], apart[-1])  # an image's last caption stands last
-    assert torch.equal(by_caption(grouped, images * group), apart)
 
 
 def test_heads_must_divide_the_width():

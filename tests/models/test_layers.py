@@ -57,17 +57,16 @@ def test_heads_must_divide_the_width():
 
 
 def test_keys_serve_the_captions_of_an_image_or_are_copied_for_each():
-    states, k, v = torch.randn(2, 3, 8), torch.randn(2, 2, 3, 4), torch.randn(2, 2, 3, 4)
-    mask = torch.tensor([[True] * 3, [True, False, False]])[:, None, None]
-    x = torch.randn(4, 5, 8)
-    in_groups = EncoderStates(states, mask)
-    assert torch.equal(in_groups.grouped(x), torch.stack([torch.cat([x[0], x[1]]), torch.cat([x[2], x[3]])]))
-    assert all(found is given for found, given in zip(in_groups.of_each_row(k, v), (k, v, mask), strict=True))
-    index = [0, 0, 0, 1]
-    of_their_own = EncoderStates(states, mask, torch.tensor(index))
-    assert of_their_own.grouped(x) is x
-    for found, given in zip(of_their_own.of_each_row(k, v), (k, v, mask), strict=True):
+    states, k, v = torch.randn(4, 3, 8), torch.randn(4, 2, 3, 4), torch.randn(4, 2, 3, 4)
+    mask = torch.tensor([[True] * 3, [True, False, False], [True] * 3, [True] * 3])[:, None, None]
+    in_equal_groups = EncoderStates(states, mask)
+    in_unequal_groups = EncoderStates(states, mask, torch.tensor([0, 0, 1, 2, 3]))
+    for encoded in (in_equal_groups, in_unequal_groups):
+        assert all(found is given for found, given in zip(encoded.of_groups(k, v), (k, v, mask), strict=True))
+    index = [0, 0, 0, 0, 1, 2, 3]  # four groups of four would be 16 places for 7
+    copied = EncoderStates(states, mask, torch.tensor(index)).of_groups(k, v)
+    for found, given in zip(copied, (k, v, mask), strict=True):
         assert torch.equal(found, given[index])
-    kept = EncoderStates(states, mask, keys_values=((k, v),)).kept(torch.tensor([1]))
+    kept = EncoderStates(states, mask, keys_values=((k, v),)).kept(torch.tensor([1, 2, 3]))
     assert torch.equal(kept.states, states[1:]) and torch.equal(kept.mask, mask[1:])
     assert torch.equal(kept.keys_values[0][0], k[1:]) and torch.equal(kept.keys_values[0][1], v[1:])

@@ -44,7 +44,7 @@ def regions_of(p: reference.Parameters, batch: dict[str, torch.Tensor], image: i
 
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
-@pytest.mark.parametrize("image_index", [None, [0, 0, 1]], ids=str)
+@pytest.mark.parametrize("image_index", [None, [0, 0, 1], [1, 0, 1]], ids=str)
 @pytest.mark.parametrize(
     ("name", "options"),
     [("ic", {}), ("imlm", {}), ("ida", {}), ("ida", {"ida_placeholder": "multi"}), ("ida", {"ida_keep_regions": True})],
@@ -106,17 +106,19 @@ def test_text_objectives_equal_a_plain_computation(name, sharing):
 @pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("target", ["embedding", "feature"])
 @pytest.mark.parametrize(("limit", "reduction"), [(100, "mean"), (2, "mean"), (100, "sum")])
-def test_tifg_equals_a_plain_computation(target, limit, reduction, sharing):
+@pytest.mark.parametrize("image_index", [None, [0, 0, 1]], ids=str)
+def test_tifg_equals_a_plain_computation(image_index, target, limit, reduction, sharing):
     """Equation 5 as it is printed is "sum"; the mean divides by the width of what is predicted."""
     objective = objective_of("tifg", tifg_regions=limit, tifg_reduction=reduction)
     model = build(tifg_target=target, sharing=sharing).double()
-    batch = images([4, 2, 3], dtype=torch.float64)
-    sample, examples = sample_of(objective, batch)
+    batch = images([4, 2, 3] if image_index is None else [4, 2], dtype=torch.float64)
+    index = None if image_index is None else torch.tensor(image_index)
+    sample, examples = sample_of(objective, batch, image_index=index)
     result = objective.loss(model, sample, label_smoothing=0.0)
     p = reference.parameters_of(model)
     expected = 0.0
     for i, example in enumerate(examples):
-        alone = one(batch, i)
+        alone = one(batch, i if image_index is None else image_index[i])
         features, boxes = alone["features"][0].double().numpy(), alone["boxes"][0].numpy()
         rows = [[*f, *b, (b[2] - b[0]) * (b[3] - b[1])] for f, b in zip(features, boxes, strict=True)]
         name = "encoder.regions.embedding"

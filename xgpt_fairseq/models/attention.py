@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xgpt_fairseq.models.dropout import dropout
+from xgpt_fairseq.models.groups import Groups
 from xgpt_fairseq.models.projection import Projection
 
 
@@ -20,20 +21,6 @@ def merge_heads(x: Tensor) -> Tensor:
     """(B, heads, T, d) → (B, T, heads · d)."""
     batch, heads, length, width = x.shape
     return x.transpose(1, 2).reshape(batch, length, heads * width)
-
-
-def by_image(x: Tensor, images: int) -> Tensor:
-    """(C, heads, T, d) → (I, heads, C / I · T, d): an image's captions, which are adjacent rows, side by side."""
-    captions, heads, length, width = x.shape
-    grouped = x.view(images, captions // images, heads, length, width)
-    return grouped.transpose(1, 2).reshape(images, heads, -1, width)
-
-
-def by_caption(x: Tensor, captions: int) -> Tensor:
-    """(I, heads, C / I · T, d) → (C, heads, T, d): the inverse of `by_image`."""
-    images, heads, _, width = x.shape
-    grouped = x.view(images, heads, captions // images, -1, width)
-    return grouped.transpose(1, 2).reshape(captions, heads, -1, width)
 
 
 def attention_weights(scores: Tensor) -> Tensor:
@@ -120,8 +107,17 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Attend and project back to (B, T, H). *mask* is True where a query may look: (B, 1, T or 1, N)."""
+        return self.out(self._attend(q, k, v, mask=mask, causal=causal))
+
+    def to_images(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, groups: Groups) -> Tensor:
+        """`forward` for queries (C, heads, T, d) of captions; keys and values are those of their *groups*."""
+        _, heads, length, width = q.shape
+        attended = self._attend(groups.by_image(q, k.size(0)), k, v, mask=mask)  # (groups, G · T, H)
+        return self.out(groups.rows(attended.view(-1, length, heads * width)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool = False) -> Tensor:
         p = self.dropout if self.training else 0.0
-        return self.out(merge_heads(attend(q, k, v, mask=mask, causal=causal, p=p)))
+        return merge_heads(attend(q, k, v, mask=mask, causal=causal, p=p))
 
     def step(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None) -> Tensor:
         """`forward` for the few queries of a step of a search.
@@ -142,6 +138,7 @@ class Attention(nn.Module):
         *,
         mask: Tensor,
         text_mask: Tensor | None,
+        groups: Groups,
     ) -> Tensor:
         """Attend to an image and to a text in one softmax, and project back to (C, T, H).
 
@@ -150,21 +147,22 @@ class Attention(nn.Module):
 
         Args:
             q: (C, heads, T, d) of the text.
-            image_k, image_v: (I, heads, N, d), each for C / I adjacent rows of *q*.
+            image_k, image_v: (groups, heads, N, d), each for a group of rows of *q*.
             k, v: (C, heads, t, d) of the text.
-            mask: (I, 1, 1, N), True at real regions.
+            mask: (groups, 1, 1, N), True at real regions.
             text_mask: (T, t) or (C, 1, T, t), True where a query may look in the text; None: everywhere.
+            groups: which rows of *q* each image serves.
         """
-        captions, width = q.size(0), q.size(3)
+        length, width = q.size(2), q.size(3)
         images, _, regions, _ = image_k.shape
         q = q * width**-0.5
-        to_image = by_image(q, images) @ image_k.transpose(2, 3)  # (I, heads, C / I · T, N)
-        to_image = by_caption(to_image.masked_fill(~mask, float("-inf")), captions)  # (C, heads, T, N)
+        to_image = groups.by_image(q, images) @ image_k.transpose(2, 3)  # (groups, heads, G · T, N)
+        to_image = groups.by_caption(to_image.masked_fill(~mask, float("-inf")), length)  # (C, heads, T, N)
         to_text = q @ k.transpose(2, 3)  # (C, heads, T, t)
         if text_mask is not None:
             to_text = to_text.masked_fill(~text_mask, float("-inf"))
         weights = attention_weights(torch.cat([to_image, to_text], dim=-1))
         weights = dropout(weights, self.dropout, self.training)
         to_image, to_text = weights.split([regions, k.size(2)], dim=-1)
-        attended = by_caption(by_image(to_image, images) @ image_v, captions) + to_text @ v
+        attended = groups.by_caption(groups.by_image(to_image, images) @ image_v, length) + to_text @ v
         return self.out(merge_heads(attended))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from xgpt_fairseq.models.attention import Attention, causal_mask
 from xgpt_fairseq.models.dropout import Dropout
+from xgpt_fairseq.models.groups import Groups
 from xgpt_fairseq.models.projection import Projection
 from xgpt_fairseq.models.search_cache import KeysValues, SearchCache
 
@@ -22,7 +24,7 @@ class EncoderStates:
         states: final encoder states (I, N, H), one row an image.
         mask: True at real positions, (I, 1, 1, N): ready for attention.
         image_index: (C,), the image of each caption, or None where the captions are in groups of one size, image by
-            image (one caption an image, `--captions-per-image K`, the beams of a search).
+            image (one caption an image, or equally many, or the beams of a search).
         keys_values: what each layer attended to, (I, heads, N, d); empty unless the decoder's layers read it (Enc).
     """
 
@@ -38,21 +40,17 @@ class EncoderStates:
             self.states.index_select(0, images), self.mask.index_select(0, images), keys_values=keys_values
         )
 
-    def grouped(self, x: Tensor) -> Tensor:
-        """(C, T, H) → (I, C / I · T, H), a view: the texts of an image side by side, as one set of keys and values
-        serves them all; as it is where captions are not in groups of one size."""
-        return x if self.image_index is not None else x.view(self.states.size(0), -1, x.size(-1))
+    @cached_property
+    def groups(self) -> Groups:
+        """Which captions an image's keys and values serve; looked up once, for all layers."""
+        return Groups() if self.image_index is None else Groups.of(self.image_index, self.states.size(0))
 
-    def of_each_row(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, values and mask for the decoder's rows: one of each an image where captions are in groups of one size,
-        a copy for each caption where they are not."""
-        if self.image_index is None:
+    def of_groups(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and mask, (groups, …) each, from those of the images (I, …)."""
+        image = self.groups.image
+        if image is None:
             return k, v, self.mask
-        return (
-            k.index_select(0, self.image_index),
-            v.index_select(0, self.image_index),
-            self.mask.index_select(0, self.image_index),
-        )
+        return k.index_select(0, image), v.index_select(0, image), self.mask.index_select(0, image)
 
 
 class TransformerLayer(nn.Module):
@@ -142,9 +140,9 @@ class CrossAttentionLayer(TransformerLayer):
 
     def _attend_to_images(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None) -> Tensor:
         if cache is None:
-            q, k, v = self.cross_attention.queries_keys_values(images.grouped(x), images.states)
-            k, v, mask = images.of_each_row(k, v)
-            return self.cross_attention(q, k, v, mask=mask).view_as(x)
+            q, k, v = self.cross_attention.queries_keys_values(x, images.states)
+            k, v, mask = images.of_groups(k, v)
+            return self.cross_attention.to_images(q, k, v, mask=mask, groups=images.groups)
         if number not in cache.of_images:
             k, v = self.cross_attention.keys_values(images.states)
             cache.of_images[number] = k.contiguous(), v.contiguous()  # they are read in every step
@@ -171,12 +169,12 @@ class JointLayer(TransformerLayer):
     def decode(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None = None) -> Tensor:
         y = self.attention_norm(x) if self.normalize_before else x
         q, k, v = self.attention.queries_keys_values(y)
-        image_k, image_v, mask = images.of_each_row(*images.keys_values[number])
+        image_k, image_v, mask = images.of_groups(*images.keys_values[number])
         if cache is None:
             text_mask: Tensor | None = causal_mask(x.size(1), x.device)
         else:
             k, v = cache.append(number, k, v)
             text_mask = cache.mask
-        attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, text_mask=text_mask)
+        attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, text_mask=text_mask, groups=images.groups)
         x = self._add(self.attention_norm, x, attended)
         return self._residual(self.ffn_norm, x, self._feed_forward)
