@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, lo
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.objective_dataset import pad_right
 from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
 
 PAD, EOS = 1, 2
@@ -55,16 +57,21 @@ CAPTIONS = st.lists(st.tuples(st.integers(0, 12), st.integers(2, 9)), min_size=1
 # Grouping
 
 
-@given(st.lists(st.integers(0, 6), max_size=30), st.integers(0, 7))
-def test_group_captions_against_a_loop(rows: list[int], captions_per_image: int) -> None:
+def pieces_of(rows: list[int], captions_per_image: int) -> list[list[int]]:
+    """The captions of each image, cut into pieces of so many (0: not cut)."""
     of_image: dict[int, list[int]] = {}
     for caption, row in enumerate(rows):
         of_image.setdefault(row, []).append(caption)
-    expected = []
+    pieces = []
     for captions in of_image.values():
         step = captions_per_image or len(captions)
-        expected += [captions[start : start + step] for start in range(0, len(captions), step)]
+        pieces += [captions[start : start + step] for start in range(0, len(captions), step)]
+    return pieces
 
+
+@given(st.lists(st.integers(0, 6), max_size=30), st.integers(0, 7))
+def test_group_captions_against_a_loop(rows: list[int], captions_per_image: int) -> None:
+    expected = pieces_of(rows, captions_per_image)
     order, first, count = group_captions(np.array(rows, dtype=np.int32), captions_per_image)
     assert [order[f : f + c].tolist() for f, c in zip(first, count, strict=True)] == expected
 
@@ -77,7 +84,7 @@ def test_every_caption_is_in_one_item(tiny_store: Path, captions: list[tuple[int
     for index in range(len(data)):
         item = data[index]
         assert item["id"] == index
-        assert 1 <= len(item["captions"]) <= (per_image or len(captions))
+        assert per_image == 0 or len(item["captions"]) == 1
         assert data.sizes[index] == data.size(index) == max(len(tokens) for tokens in item["captions"])
         seen += [(item["image_row"], tuple(tokens.tolist())) for tokens in item["captions"]]
     expected = [(row, tuple(tokens.tolist())) for row, tokens in zip(rows, data.captions, strict=True)]
@@ -192,15 +199,32 @@ def test_padding_of_regions_is_zero_whatever_the_memory_held(tiny_store: Path, m
 
 @given(CAPTIONS, st.integers(0, 5))
 def test_order(tiny_store: Path, captions: list[tuple[int, int]], per_image: int) -> None:
-    data = dataset(tiny_store, [length for _, length in captions], [row for row, _ in captions],
-                   captions_per_image=per_image)  # fmt: skip
+    """Up to --captions-per-image captions of an image lie side by side, by their number and the longest of them."""
+    rows, lengths = [row for row, _ in captions], [length for _, length in captions]
+    data = dataset(tiny_store, lengths, rows, captions_per_image=per_image)
     np.random.seed(3)  # noqa: NPY002
-    indices = data.ordered_indices()
-    assert sorted(indices.tolist()) == list(range(len(data)))
-    keys = [(len(data[i]["captions"]), data.sizes[i]) for i in indices]
-    assert keys == sorted(keys)
+    indices = data.ordered_indices().tolist()
+    assert sorted(indices) == list(range(len(data)))
+    numbers = [number for i in indices for number in data[i]["numbers"]]
+    pieces = {piece[0]: piece for piece in pieces_of(rows, per_image)}
+    keys = []
+    while numbers:
+        piece = pieces.pop(numbers[0])
+        assert numbers[: len(piece)] == piece
+        numbers = numbers[len(piece) :]
+        keys.append((len(piece), max(lengths[number] for number in piece)))
+    assert not pieces and keys == sorted(keys)
     np.random.seed(3)  # noqa: NPY002
-    assert data.ordered_indices().tolist() == indices.tolist()
+    assert data.ordered_indices().tolist() == indices
+
+
+def test_the_order_of_pairs_is_that_of_a_permutation(tiny_store: Path) -> None:
+    """With a caption an image, the order of an epoch is what it was before several could lie side by side."""
+    data = dataset(tiny_store, [5, 3, 4, 3, 5, 3, 4, 4], [3, 5, 3, 2, 1, 5, 0, 3])
+    np.random.seed(7)  # noqa: NPY002
+    order = np.random.permutation(8)  # noqa: NPY002
+    np.random.seed(7)  # noqa: NPY002
+    assert data.ordered_indices().tolist() == sorted(order.tolist(), key=lambda item: data.sizes[item])
 
 
 def test_items_of_one_length_come_in_any_order(tiny_store: Path) -> None:
@@ -301,14 +325,72 @@ def test_every_item_is_in_one_batch(
 ) -> None:
     data = dataset(tiny_store, [length for _, length in captions], [row for row, _ in captions],
                    captions_per_image=per_image)  # fmt: skip
-    batches = data.batch_by_size(data.ordered_indices(), max_tokens, max_sentences, multiple)
-    assert sorted(int(i) for batch in batches for i in batch) == list(range(len(data)))
+    ordered = data.ordered_indices()
+    batches = data.batch_by_size(ordered, max_tokens, max_sentences, multiple)
+    assert [int(i) for batch in batches for i in batch] == ordered.tolist()
     for batch in batches:
         assert len(batch) > 0
-        # an item of several captions counts as so many sentences, and a batch has an item at least
-        assert max_sentences is None or len(batch) <= max(1, max_sentences // max(1, per_image))
-        # fairseq's measure: as if all items of a batch were as large as the largest
-        assert max_tokens is None or len(batch) * max(data.num_tokens(i) for i in batch) <= max_tokens
+        assert max_sentences is None or len(batch) <= max_sentences
+        if max_tokens is not None and per_image > 1:
+            assert positions(data, batch) <= max_tokens
+        elif max_tokens is not None:
+            # fairseq's measure: as if all items of a batch were as large as the largest
+            assert len(batch) * max(data.num_tokens(i) for i in batch) <= max_tokens
+
+
+def positions(data: CaptionDataset, batch: Any) -> int:
+    """What a batch of captions takes as it is padded, an image once for its captions that lie side by side."""
+    rows = [data.item_rows[i] for i in batch]
+    images = sum(row != before for row, before in zip(rows, [None, *rows[:-1]], strict=True))
+    return images * max(map(data.store.num_regions, rows)) + len(rows) * max(data.sizes[i] for i in batch)
+
+
+@given(CAPTIONS, st.integers(1, 7), st.integers(1, 12), st.sampled_from([1, 4, 8]), st.sampled_from([None, 10_000]))
+def test_batches_hold_exactly_the_captions_that_were_asked_for(
+    tiny_store: Path, captions: list[tuple[int, int]], per_image: int, size: int, multiple: int, max_tokens: int | None
+) -> None:
+    rows = [row for row, _ in captions]
+    data = dataset(tiny_store, [length for _, length in captions], rows, captions_per_image=per_image)
+    batches = data.batch_by_size(data.ordered_indices(), max_tokens, size, multiple)
+    collated = [data.collater([data[int(i)] for i in batch]) for batch in batches]
+    assert [batch["nsentences"] for batch in collated[:-1]] == [size] * (len(batches) - 1)
+    assert sum(batch["nsentences"] for batch in collated) == len(captions)
+    # an image is read once for a piece of its captions, and once more for each batch that a piece goes on in
+    read = sum(batch["net_input"]["features"].size(0) for batch in collated)
+    assert read <= len(pieces_of(rows, per_image)) + len(batches) - 1
+
+
+def test_64_captions_of_5_an_image(tiny_store: Path) -> None:
+    """A batch of 64 has 13 or 14 times five captions or less of an image; an image at a cut is in two batches."""
+    store = RegionStore(tiny_store)
+    rows = np.repeat(np.arange(13), 50)
+    data = CaptionDataset(made_up([4] * 650), rows, store, IC, split="train", pad=PAD, captions_per_image=5)
+    batches = data.batch_by_size(data.ordered_indices(), None, 64, 8)
+    assert [len(batch) for batch in batches] == [64] * 10 + [10]
+    pieces = [{int(i) // 5 for i in batch} for batch in batches]  # an item is a caption, in the images' order
+    assert [len(piece) for piece in pieces] == [13, 14, 14, 14, 13, 13, 14, 14, 14, 13, 2]
+    in_two = [len(batch & after) for batch, after in itertools.pairwise(pieces)]
+    assert in_two == [1, 1, 1, 1, 0, 1, 1, 1, 1, 0]
+
+
+@given(CAPTIONS, st.integers(2, 5), st.integers(16, 60), st.one_of(st.none(), st.integers(1, 12)))
+def test_with_max_tokens_a_batch_takes_what_goes_in(
+    tiny_store: Path, captions: list[tuple[int, int]], per_image: int, max_tokens: int, size: int | None
+) -> None:
+    data = dataset(tiny_store, [length for _, length in captions], [row for row, _ in captions],
+                   captions_per_image=per_image)  # fmt: skip
+    batches = data.batch_by_size(data.ordered_indices(), max_tokens, size)
+    for batch, after in itertools.pairwise(batches):
+        assert positions(data, batch) <= max_tokens
+        assert len(batch) == size or positions(data, [*batch, after[0]]) > max_tokens
+
+
+def test_a_caption_that_max_tokens_leaves_no_room_for(tiny_store: Path) -> None:
+    data = dataset(tiny_store, [4, 9, 4], [1, 1, 2], captions_per_image=2)
+    image, regions = data.store.image_id(1), data.store.num_regions(1)
+    message = f"--max-tokens 10: image {image} has {regions} regions and a caption of 9 tokens, which is more"
+    with pytest.raises(DataError, match=message):
+        data.batch_by_size(data.ordered_indices(), 10)
 
 
 # Objectives

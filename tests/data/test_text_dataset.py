@@ -61,6 +61,15 @@ def test_sentences_of_like_length_lie_side_by_side_in_another_order_every_epoch(
     assert indices_of(dataset(lengths, shuffle=False), 3) == list(range(40))
 
 
+def test_batches_hold_exactly_the_sentences_that_were_asked_for() -> None:
+    """fairseq's --required-batch-size-multiple is 8 unless it is named; with --max-tokens alone it is kept."""
+    data = dataset([5] * 150)
+    indices = data.ordered_indices()
+    assert [len(batch) for batch in data.batch_by_size(indices, None, 60, 8)] == [60, 60, 30]
+    assert [len(batch) for batch in data.batch_by_size(indices, 1000, 60, 8)] == [60, 60, 30]
+    assert [len(batch) for batch in data.batch_by_size(indices, 5 * 60, None, 8)] == [56, 56, 32, 6]
+
+
 @pytest.mark.parametrize("name", ["mlm", "mass"])
 def test_a_batch_is_what_the_objective_makes_of_its_sentences(name: str) -> None:
     data = dataset([6, 9, 3])

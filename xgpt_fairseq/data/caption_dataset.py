@@ -11,16 +11,17 @@ from torch import Tensor
 
 from xgpt_fairseq.data.objective_dataset import Corruption, ObjectiveDataset
 from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.errors import DataError
 
 
 def group_captions(image_rows: np.ndarray, captions_per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut the captions into items of one image with at most *captions_per_image* captions (0: all of the image's).
+    """Cut the captions into pieces of one image with at most *captions_per_image* captions (0: all of the image's).
 
     Args:
         image_rows: (captions,) the image of each caption, in any order.
 
     Returns:
-        tuple: order (captions,), first (items,), count (items,): item i has captions
+        tuple: order (captions,), first (pieces,), count (pieces,): piece i has captions
         order[first[i] : first[i] + count[i]]; images come in the order of their first caption.
     """
     _, first_seen, image = np.unique(image_rows, return_index=True, return_inverse=True)
@@ -30,22 +31,27 @@ def group_captions(image_rows: np.ndarray, captions_per_image: int) -> tuple[np.
     sizes = np.diff(np.append(starts, len(order)))
     if captions_per_image <= 0:
         return order, starts, sizes
-    pieces = -(-sizes // captions_per_image)  # items an image
-    image_start = np.repeat(starts, pieces)
-    number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # 0, 1, … within an image
-    first = image_start + number * captions_per_image
+    pieces = -(-sizes // captions_per_image)  # of an image
+    first = np.repeat(starts, pieces) + count_within(pieces) * captions_per_image
     return order, first, np.minimum(captions_per_image, np.repeat(starts + sizes, pieces) - first)
 
 
+def count_within(sizes: np.ndarray) -> np.ndarray:
+    """0, 1, …, sizes[i] - 1 for each i, one after the other: (sizes.sum(),)."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
 class CaptionDataset(ObjectiveDataset):
-    """Items of one image and up to *captions_per_image* of its captions, made into batches of an objective.
+    """Items of one image and one or all of its captions, made into batches of an objective.
 
     Args:
         captions: token ids, item i int64 (T,) ending in end of sentence; with `.sizes` (captions,).
         image_rows: (captions,) row of each caption's image in *store*.
         store: the regions.
         objectives, split, pad, seed, joint, shuffle: see `ObjectiveDataset`.
-        captions_per_image: captions an item; 0: all of the image's.
+        captions_per_image: 0: an item is an image with all its captions. K: an item is one caption, and an epoch's
+            order has up to K captions of an image side by side, to train on one encoding of it. A batch ends where it
+            is full; an image whose captions it divides is in the next one, too.
         first_caption_only: one item an image with its first caption alone: what generation reads.
         locality: see `windows`; 0: an epoch's order has nothing to do with the store's.
     """
@@ -67,9 +73,14 @@ class CaptionDataset(ObjectiveDataset):
         shuffle: bool = True,
     ) -> None:
         image_rows = np.asarray(image_rows)
-        self.order, self.first, self.count = group_captions(image_rows, 0 if first_caption_only else captions_per_image)
-        if first_caption_only:
-            self.count = np.ones_like(self.count)
+        self.order, first, count = group_captions(image_rows, 0 if first_caption_only else captions_per_image)
+        if captions_per_image and not first_caption_only:
+            self._pieces = first, count  # of items, which lie side by side
+            self.first = np.arange(len(self.order))
+            self.count = np.ones_like(self.first)
+        else:
+            self._pieces = np.arange(len(first)), np.ones_like(first)
+            self.first, self.count = first, np.ones_like(count) if first_caption_only else count
         lengths = np.asarray(captions.sizes)[self.order]  # (captions,) in item order
         # the longest caption of each item decides how far the batch is padded
         ends = self.first + self.count
@@ -126,11 +137,15 @@ class CaptionDataset(ObjectiveDataset):
         return self.store.region_counts(self.item_rows[indices]) + self.sizes[indices] * self.count[indices]
 
     def ordered_indices(self) -> np.ndarray:
-        """Items of like length (and like number of captions) side by side, in random order within, by numpy's seed."""
+        """Pieces of like length and like number of captions side by side, in random order within, by numpy's seed."""
         if not self.shuffle:
             return np.arange(len(self), dtype=np.int64)
-        indices = np.random.permutation(len(self)).astype(np.int64)  # noqa: NPY002  (fairseq seeds this one)
-        return indices[np.lexsort((self.sizes[indices], self.count[indices]))]
+        first, items = self._pieces
+        captions, longest = np.add.reduceat(self.count, first), np.maximum.reduceat(self.sizes, first)  # (pieces,)
+        order = np.random.permutation(len(first))  # noqa: NPY002  (fairseq seeds this one)
+        order = order[np.lexsort((longest[order], captions[order]))]
+        first, items = first[order], items[order]
+        return (np.repeat(first, items) + count_within(items)).astype(np.int64)
 
     def windows(self, indices: np.ndarray, rng: np.random.Generator | None) -> list[np.ndarray]:
         """Cut ordered items (items,) into windows of `locality` images that follow one another in the store.
@@ -155,12 +170,56 @@ class CaptionDataset(ObjectiveDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[Any]:
-        """fairseq's batches, none left out. --batch-size counts captions in training, images elsewhere."""
-        if self.captions_per_image > 1:
-            # captions, not items: the batch of a recipe stays the same whatever --captions-per-image
-            max_sentences = max_sentences and max(1, max_sentences // self.captions_per_image)
-            required_batch_size_multiple = 1
-        return super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        """fairseq's batches, none left out. --batch-size counts captions in training, images elsewhere.
+
+        Raises:
+            DataError: a caption and its image are more than *max_tokens*.
+        """
+        if self.captions_per_image <= 1 or not max_tokens:
+            return super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        # fairseq's measure, the largest item times their number, would count an image once for each of its captions
+        rows, lengths = self.item_rows[indices], self.sizes[indices]
+        regions = self.store.region_counts(rows)
+        if (too_many := regions + lengths > max_tokens).any():
+            i = int(too_many.argmax())
+            raise DataError(
+                f"--max-tokens {max_tokens}: image {self.store.image_id(int(rows[i]))} has {regions[i]} regions and a "
+                f"caption of {lengths[i]} tokens, which is more"
+            )
+        bounds = full_batches(rows, regions, lengths, max_tokens=max_tokens, max_captions=max_sentences)
+        return np.split(indices, bounds)
+
+
+def full_batches(
+    rows: np.ndarray, regions: np.ndarray, lengths: np.ndarray, *, max_tokens: int, max_captions: int | None
+) -> list[int]:
+    """Where batches of captions, taken in order, end as they are full.
+
+    A batch takes images × most regions + captions × longest caption positions, as it is padded.
+
+    Args:
+        rows: (captions,) the image of each caption; captions of an image that lie side by side share it.
+        regions: (captions,) how many that image has.
+        lengths: (captions,) tokens of each caption.
+        max_tokens: most positions of a batch; each caption fits with its image.
+        max_captions: most captions of a batch; None: any number.
+
+    Returns:
+        list[int]: the first caption of every batch but the first.
+    """
+    bounds: list[int] = []
+    start = images = most = longest = 0
+    last = None
+    for i, (row, region_count, length) in enumerate(
+        zip(rows.tolist(), regions.tolist(), lengths.tolist(), strict=True)
+    ):
+        images += row != last
+        most, longest, last = max(most, region_count), max(longest, length), row
+        captions = i + 1 - start
+        if images * most + captions * longest > max_tokens or (max_captions and captions > max_captions):
+            bounds.append(i)
+            start, images, most, longest = i, 1, region_count, length
+    return bounds
 
 
 def load_regions(store: RegionStore, rows: np.ndarray) -> dict[str, Tensor]:

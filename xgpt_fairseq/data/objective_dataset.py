@@ -150,7 +150,9 @@ class ObjectiveDataset(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[Any]:
-        """fairseq's batches, none left out."""
+        """fairseq's batches, none left out, of the size that was asked for: fairseq would take 56 where 60 is said."""
+        if max_sentences:
+            required_batch_size_multiple = 1
         batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
         return with_last_batch(batches, indices)
 

@@ -26,8 +26,8 @@ from xgpt_fairseq.workarounds import RepeatBlock, never_unknown, sample_for_sear
 class XGPTCaptionConfig(RegionsConfig):
     captions_per_image: int = field(
         default=1,
-        metadata={"help": "captions of an image that train on one encoding of it (5 for COCO, Flickr30k); --batch-size "
-                  "counts captions"},
+        metadata={"help": "captions of an image that train side by side, on one encoding of it (5 for COCO and "
+                  "Flickr30k); --batch-size counts captions"},
     )  # fmt: skip
     locality: int = field(
         default=0,
@@ -69,7 +69,7 @@ class XGPTCaptionTask(RegionsTask):
     def load_dataset(
         self, split: str, combine: bool = False, task_cfg: Any = None, epoch: int | None = None, **kwargs: Any
     ) -> None:
-        """Load *split*: for training, items of --captions-per-image captions; for validation, of all of an image's.
+        """Load *split*: for training, items are captions; for validation, images with all their captions.
 
         For generation, an image is an item once, with its first caption: fairseq-generate is the one program that
         loads a split without saying an epoch.
