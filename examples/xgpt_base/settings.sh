@@ -73,8 +73,9 @@ stage_length() {
     if [ "$ARCH" = xgpt_demo ]; then part=10; fi   # its rate is ten times the paper's
     local warmup=$((updates / part > 4000 ? 4000 : updates / part))
     local every=$(((${2} + VALIDATIONS - 1) / VALIDATIONS * objectives))
-    LENGTH=(--max-update "$updates" --warmup-updates $((warmup > 0 ? warmup : 1)) --save-interval-updates "$every"
-            --keep-interval-updates 1 --save-interval 1000000 --validate-interval 1000000)   # not by epochs
+    LENGTH=(--max-update "$updates" --warmup-updates $((warmup > 0 ? warmup : 1))
+            --save-interval-updates "$every" --validate-interval-updates "$every" --keep-interval-updates 1
+            --save-interval 1000000 --validate-interval 1000000)   # never by epochs
 }
 VALIDATIONS=${VALIDATIONS:-25}
 

@@ -330,7 +330,8 @@ def test_each_yaml_file_trains(stage: str, tiny_data: Path, tiny_text_data: Path
         "model._name=xgpt_demo", "+model.layers=1", "+model.hidden_size=32", "+model.attention_heads=2",
         "+model.ffn_size=64", "dataset.num_workers=0", "dataset.batch_size=8", "common.log_interval=1",
         f"optimization.max_update={length}", "lr_scheduler.warmup_updates=1",
-        f"checkpoint.save_interval_updates={length // 5}", f"hydra.run.dir={tmp_path}",
+        f"checkpoint.save_interval_updates={length // 5}",
+        f"dataset.validate_interval_updates={length // 5}", f"hydra.run.dir={tmp_path}",
         cwd=tmp_path,
     )  # fmt: skip
     check_trained(done.stderr + done.stdout, tmp_path / "save", OBJECTIVES[stage])

@@ -1,0 +1,76 @@
+#!/usr/bin/env python
+"""Do the objectives' weights act? How far parameters end up from each other when one weight is 0.3 instead of 1.
+
+Out-of-domain pre-training (examples/xgpt_base/2_out_of_domain.sh) from scratch, once with all weights 1 and once for
+each objective with its weight at 0.3, with the same seed and batches. Printed is the Euclidean distance of the
+parameters. With turns, an objective whose updates are all clipped moves the model equally far whatever its weight.
+
+example:
+    python examples/ablations/weight_effect.py --data data/coco --output weight_effect
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
+
+SCRIPT = Path(__file__).resolve().parent.parent / "xgpt_base" / "2_out_of_domain.sh"
+OBJECTIVES = ("ic", "imlm", "ida", "tifg")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="What follows -- goes to every fairseq-train.",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="data directory")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the runs go")
+    parser.add_argument("--objectives", default=",".join(OBJECTIVES), help="whose weights are changed (%(default)s)")
+    parser.add_argument("--iterations", type=int, default=20, help="of four updates (%(default)s)")
+    place = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args, training = parser.parse_args(sys.argv[1:place]), sys.argv[place + 1 :]
+    changed = args.objectives.split(",")
+    for name in changed:
+        if name not in OBJECTIVES:
+            raise DataError(f"--objectives: unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+    reference = _parameters(args, "all-1", training)
+    print(f"after {args.iterations} iterations of {', '.join(OBJECTIVES)}: distance of the parameters")
+    for name in changed:
+        weights = ["--objective-weights", f"{name}=0.3"]
+        distance = float((_parameters(args, f"{name}-0.3", [*weights, *training]) - reference).norm())
+        print(f"{name:<6} weight 1 against 0.3: {distance:.4f}", flush=True)
+
+
+def _parameters(args: argparse.Namespace, name: str, arguments: list[str]) -> torch.Tensor:
+    """(P,) float64: all parameters of the last checkpoint of the run *name*, which is made unless it is there."""
+    folder = args.output.resolve() / name
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "OUT_OF_DOMAIN_DATA": str(args.data.resolve()),
+        "CHECKPOINTS": str(folder),
+        "FROM": "none",
+        "ITERATIONS": str(args.iterations),
+        "VALIDATIONS": "2",  # the first is within the warm-up, or soon after it: two, so that there is one to average
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log", "a", encoding="utf-8") as log:
+        done = subprocess.run(["bash", SCRIPT, *arguments], env=environment, stdout=log, stderr=log, check=False)
+    if done.returncode:
+        raise DataError(f"{SCRIPT.name} failed; see {log.name}")
+    model = load_checkpoint(folder / "out_of_domain" / "checkpoint_last.pt")["model"]
+    return torch.cat([value.double().flatten() for value in model.values() if value.is_floating_point()])
+
+
+if __name__ == "__main__":
+    run(main)
