@@ -52,3 +52,17 @@ def test_nothing_of_words_by_regions_by_width_is_built():
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         module(words, regions, torch.ones(2, 1, 1, regions_count, dtype=torch.bool), None).sum().backward()
     assert 0 < largest <= 2 * max(words_count * regions_count, regions_count * hidden, words_count * hidden)
+
+
+@pytest.mark.parametrize("hidden", [256, 768])
+def test_words_begin_as_different_mixtures(hidden):
+    """Of normalised words and regions, as the model has them: a word looks at few regions, another word at others."""
+    torch.manual_seed(0)
+    module = Alignment(hidden_size=hidden)
+    words, regions = (torch.nn.functional.layer_norm(torch.randn(2, n, hidden), (hidden,)) for n in (12, 100))
+    scores = (words * module.product_weight + module.region_weight) @ regions.transpose(1, 2)  # (2, 12, 100)
+    assert 2 < float(scores.std(dim=-1).mean().detach()) < 5
+    mask = torch.ones(2, 1, 1, 100, dtype=torch.bool)
+    aligned = module(words, regions, mask, None).detach()  # (2, 12, hidden)
+    between_words = float(aligned.var(dim=1).mean() / aligned.square().mean())
+    assert between_words > 0.5
