@@ -22,9 +22,12 @@ SEED=${SEED:-1}
 WORKERS=${WORKERS:-4}                             # processes that load data, for each GPU
 
 # The total batch is the paper's whatever the number of GPUs: what one GPU holds × GPUs × accumulation.
-read -r FOUND MEMORY < <(python -c 'import torch
+FOUND=0 MEMORY=0                                  # GPUs of this machine, and the first one's MiB
+if [ -z "${GPUS:-}" ] || { ((GPUS > 0)) && [ -z "${GPU_BATCH:-}" ]; }; then
+    read -r FOUND MEMORY < <(python -c 'import torch
 n = torch.cuda.device_count()
 print(n, torch.cuda.get_device_properties(0).total_memory >> 20 if n else 0)')
+fi
 GPUS=${GPUS:-$FOUND}                              # all nodes together; 0: the CPU
 BATCH=${BATCH:-512}                               # captions an update (section 5.3)
 PROCESSES=$((GPUS > 0 ? GPUS : 1))
