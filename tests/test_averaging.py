@@ -17,6 +17,7 @@ from torch import Tensor
 from xgpt_fairseq.averaging import average, best_checkpoints, last_checkpoints
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.feature_statistics import STATISTICS
 
 
 def save(
@@ -110,6 +111,19 @@ def test_what_is_no_float_is_taken_as_it_is(tmp_path: Path) -> None:
     for name, tensor in buffers.items():
         assert mean[name].dtype == tensor.dtype
         assert torch.equal(mean[name], tensor)
+
+
+@pytest.mark.parametrize("old", [0, 1, 2])
+def test_statistics_that_older_checkpoints_lack(tmp_path: Path, old: int) -> None:
+    """A run that began before there were any; they are left out, and where all have them they stay as they are."""
+    known = {name: torch.tensor([0.1, 3.7]) for name in STATISTICS}
+    models = [{"weight": torch.tensor([float(i)]), **known} for i in range(3)]
+    average([save(tmp_path / f"{i}.pt", model) for i, model in enumerate(models)], tmp_path / "all.pt")
+    mean = load_checkpoint(tmp_path / "all.pt")["model"]
+    assert all(torch.equal(mean[name], tensor) for name, tensor in known.items())
+    models[old] = {"weight": models[old]["weight"]}
+    average([save(tmp_path / f"{i}.pt", model) for i, model in enumerate(models)], tmp_path / "mixed.pt")
+    assert load_checkpoint(tmp_path / "mixed.pt")["model"] == {"weight": torch.tensor([1.0])}
 
 
 @pytest.mark.parametrize("other", [torch.arange(1, 33, dtype=torch.uint8), torch.zeros(32, dtype=torch.uint8)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from argparse import Namespace
 from pathlib import Path
@@ -124,6 +125,17 @@ def test_a_bundle_says_what_the_model_says(captioner: XGPTHubInterface, bundle: 
     assert sorted(file.name for file in bundle.iterdir()) == [
         "bpe.codes", "bundle.json", "dict.txt", "model.safetensors", "vocabulary.json",
     ]  # fmt: skip
+
+
+def test_a_bundle_keeps_what_its_features_look_like(captioner: XGPTHubInterface, tmp_path: Path) -> None:
+    model = copy.deepcopy(captioner.model)
+    mean, std = torch.rand(2, 1280)
+    model.encoder.regions.keep_statistics(mean, std)
+    XGPTHubInterface(model, captioner.config, captioner.vocabulary, extractor_settings=None, trained_on="").save(
+        tmp_path / "bundle"
+    )
+    regions = XGPTHubInterface.from_path(tmp_path / "bundle").model.encoder.regions
+    assert torch.equal(regions.feature_mean, mean) and torch.equal(regions.feature_std, std)
 
 
 @pytest.mark.parametrize("sharing", ["enc", "enc-dec"])

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import written_aside
+from xgpt_fairseq.models.feature_statistics import STATISTICS
 
 _EPOCH = re.compile(r"checkpoint(\d+)\.pt")
 _UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")
@@ -135,6 +136,7 @@ def average(inputs: Sequence[Path], output: Path) -> None:
 
     Sums run in float64 and the mean has the parameters' own type. Tied parameters, which share their memory in a
     checkpoint, are averaged once and stay tied. What is no float (the digest of the dictionary) must be equal in all.
+    Statistics of the region features, which older checkpoints lack, are left out unless all have them.
     Configuration and history are the first checkpoint's; the optimizer's state is left out, so that training starts
     from the mean with a fresh one.
 
@@ -145,9 +147,9 @@ def average(inputs: Sequence[Path], output: Path) -> None:
     sums = {name: tensor.double() for name, tensor in _one_name_each(first["model"]).items()}
     for path in tqdm(inputs[1:], desc="averaging", disable=len(inputs) < 3):
         parameters = load_checkpoint(path)["model"]
-        if parameters.keys() != first["model"].keys():
-            different = sorted(parameters.keys() ^ first["model"].keys())
+        if different := sorted((parameters.keys() ^ first["model"].keys()) - set(STATISTICS)):
             raise DataError(f"{path} and {inputs[0]} are of different models: {different[0]} is only in one of them")
+        sums = {name: total for name, total in sums.items() if name in parameters}
         for name, total in sums.items():
             if parameters[name].shape != total.shape:
                 raise DataError(
@@ -162,6 +164,8 @@ def average(inputs: Sequence[Path], output: Path) -> None:
     means: dict[tuple[Any, ...], Tensor] = {}
     model = {}
     for name, tensor in first["model"].items():
+        if name in STATISTICS and name not in sums:
+            continue
         key = _storage(tensor)
         if key not in means:
             means[key] = (sums[name] / len(inputs)).to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()

@@ -6,10 +6,14 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parent))
 from programs import PLUGIN, generate, generated, logged, run, train
 
 from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_writer import RegionWriter
 
 TEXT = ["--task", "xgpt_text_pretrain", "--batch-size", "8"]
 
@@ -37,12 +41,33 @@ def test_text_then_images_then_captions(tiny_text_data: Path, tiny_data: Path, t
         "--finetune-from-model", tmp_path / "images" / "checkpoint_last.pt",
     ).stdout  # fmt: skip
     assert "parameters new: 0 (none)" in captions and "parameters dropped: 0 (none)" in captions
+    assert "WARNING" not in text + images + captions
     generate(tiny_data, tmp_path / "captions" / "checkpoint_last.pt", tmp_path, "--beam", "2")
     assert generated(tmp_path)
 
     refused = generate(tiny_data, tmp_path / "text" / "checkpoint_last.pt", tmp_path / "no", check=False)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("error: the checkpoint has no image parts")
+
+
+def test_a_stage_on_features_of_another_scale_is_warned_about(
+    tiny_data: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    """Once, where it starts; not where it is resumed."""
+    store = RegionStore(tiny_store)
+    with RegionWriter(tmp_path / "large.regions", store.feature_dim) as writer:
+        for row in range(len(store)):
+            features = 10 * store.features(row).astype(np.float32)
+            writer.add(store.image_id(row), features, store.boxes(row), position=row + 1)
+        writer.finish()
+    train(tiny_data, tmp_path / "stage", "--max-update", "1")
+    options = ["--finetune-from-model", tmp_path / "stage" / "checkpoint_last.pt", "--regions",
+               tmp_path / "large.regions", "--save-dir", tmp_path / "next"]  # fmt: skip
+    warning = f"the region store {tmp_path / 'large.regions'} are far from those that {options[1]} was trained on"
+    for last_update, warned in ((1, 1), (2, 0)):
+        log = train(tiny_data, tmp_path / "next", *options, "--max-update", last_update).stdout
+        assert log.count("WARNING") == log.count(warning) == warned
+        assert ("Loaded checkpoint" in log) and (f"num_updates {last_update}" in log)
 
 
 def test_text_in_epochs_of_a_part_of_the_corpus(tiny_text_data: Path, tmp_path: Path) -> None:

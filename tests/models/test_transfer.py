@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.models.small import build
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.feature_statistics import STATISTICS
 from xgpt_fairseq.models.transfer import IMAGE_PARTS
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import STRUCTURES, XGPTModel
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -129,6 +133,107 @@ def test_two_stacks_and_one_are_no_start_for_each_other(other: str, starts_from:
         model.starts_from = starts_from
         with pytest.raises(DataError, match=f"--sharing {own} cannot start from|--sharing {given}, this is one of"):
             model.load_state_dict(build(sharing=given).state_dict())
+
+
+WIDE = 256
+
+
+def trained_on(factor: float = 1.0, seed: int = 0, **options: Any) -> XGPTModel:
+    """A model that knows the statistics of its features; other *seed*: of another detector."""
+    rng = np.random.default_rng(seed)
+    model = build(feature_dim=WIDE, **options)
+    mean, spread = (torch.from_numpy(factor * rng.uniform(0.1, 2, WIDE)) for _ in range(2))
+    model.encoder.regions.keep_statistics(mean, spread)
+    model.store_name = "data/coco.regions"
+    return model
+
+
+def statistics(model: XGPTModel) -> list[torch.Tensor]:
+    return [model.state_dict()[name] for name in STATISTICS]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def start(model: XGPTModel, state: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture) -> None:
+    model.starts_from = "checkpoints/cc/averaged.pt"
+    with caplog.at_level(logging.INFO):
+        model.load_state_dict(state)
+
+
+def test_statistics_travel_in_float32() -> None:
+    assert all(each.dtype == torch.float32 and each.shape == (WIDE,) for each in statistics(trained_on()))
+    assert set(STATISTICS) <= set(trained_on().state_dict())
+    assert not set(STATISTICS) & set(build().state_dict()) and not set(STATISTICS) & {
+        name for name, _ in trained_on().named_parameters()
+    }
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        ({"factor": 2.0}, "differ by a factor of 2.00 "),
+        ({"seed": 1}, r"both correlate by -?0\.[01]\d \(far: below 0.19"),
+    ],
+    ids=str,
+)
+def test_a_stage_on_other_features_is_warned_about(
+    options: dict[str, Any], numbers: str, half: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, with both names; the model knows its own store's from then on."""
+    model, before = trained_on(**options), trained_on()
+    if half:
+        model, before = model.half(), before.half()
+    own = statistics(model)
+    start(model, before.state_dict(), caplog)
+    [warning] = warnings(caplog)
+    names = (
+        r"^the features of the region store data/coco\.regions are far from those that checkpoints/cc/averaged\.pt was "
+    )
+    assert re.search(names, warning) and re.search(numbers, warning)
+    assert "must come from one detector with one preprocessing" in warning
+    assert all(torch.equal(a, b) for a, b in zip(statistics(model), own, strict=True))
+
+
+def test_one_process_of_several_warns(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for rank, count in ((1, 0), (0, 1)):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        start(trained_on(2.0), trained_on().state_dict(), caplog)
+        assert len(warnings(caplog)) == count
+
+
+def test_nothing_is_said_where_features_are_near_or_not_known(caplog: pytest.LogCaptureFixture) -> None:
+    old = {name: tensor for name, tensor in trained_on().state_dict().items() if name not in STATISTICS}
+    text = build(feature_dim=None).state_dict()
+    for given in (trained_on(1.1).state_dict(), old, text):
+        model = trained_on()
+        start(model, given, caplog)
+        assert all(torch.equal(a, b) for a, b in zip(statistics(model), statistics(trained_on()), strict=True))
+    assert not warnings(caplog)
+    assert not any("feature_mean" in line for line in logged(caplog))  # no parameters
+
+
+def test_a_text_model_drops_them(caplog: pytest.LogCaptureFixture) -> None:
+    model = build(feature_dim=None)
+    start(model, trained_on().state_dict(), caplog)
+    assert not set(STATISTICS) & set(model.state_dict()) and not warnings(caplog)
+
+
+def test_a_resumed_run_has_its_checkpoints_statistics(caplog: pytest.LogCaptureFixture) -> None:
+    """And a model that is loaded to generate; one of an old checkpoint has none."""
+    before = trained_on(2.0)
+    old = {name: tensor for name, tensor in before.state_dict().items() if name not in STATISTICS}
+    for model in (trained_on(), build(feature_dim=WIDE), build(feature_dim=WIDE).half()):
+        model.load_state_dict(before.state_dict())
+        for mine, given in zip(statistics(model), statistics(before), strict=True):
+            assert torch.equal(mine.half(), given.half())
+    for model, has in ((trained_on(), True), (build(feature_dim=WIDE), False)):
+        model.load_state_dict(old)
+        assert (set(STATISTICS) <= set(model.state_dict())) == has
+    assert not warnings(caplog)
 
 
 @pytest.mark.parametrize("sharing", STRUCTURES)

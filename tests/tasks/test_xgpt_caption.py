@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
@@ -118,6 +119,33 @@ def test_every_process_reads_checkpoints(tiny_data: Path) -> None:
     root = OmegaConf.create({"task": options, "checkpoint": {"load_checkpoint_on_all_dp_ranks": False}})
     XGPTCaptionTask.setup_task(root.task)
     assert root.checkpoint.load_checkpoint_on_all_dp_ranks is True
+
+
+def test_a_model_that_trains_knows_its_features(tiny_data: Path) -> None:
+    task = task_of(tiny_data)
+    config = OmegaConf.structured(XGPTConfig(layers=1, hidden_size=16, ffn_size=32, attention_heads=2, _name="xgpt"))
+    store = task.directory.regions
+    features = np.concatenate([store.features(row) for row in range(len(store))]).astype(np.float64)
+    model = task.build_model(config)
+    assert model.store_name == str(store.path)
+    np.testing.assert_allclose(model.encoder.regions.feature_mean, features.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(model.encoder.regions.feature_std, features.std(axis=0), atol=1e-6)
+    loaded = task.build_model(config, from_checkpoint=True)  # to generate: it has its checkpoint's
+    assert loaded.encoder.regions.feature_mean is None and loaded.store_name is None
+
+
+def test_a_training_starts_from_a_checkpoint_where_it_has_none_of_its_own(tiny_data: Path, tmp_path: Path) -> None:
+    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "locality": 0, "eval_captions": False,
+               "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
+    checkpoint = {"save_dir": str(tmp_path), "finetune_from_model": str(tmp_path / "stage.pt")}
+    root = OmegaConf.create({"task": options, "checkpoint": checkpoint})
+    config = OmegaConf.structured(XGPTConfig(layers=1, hidden_size=16, ffn_size=32, attention_heads=2, _name="xgpt"))
+    with pytest.raises(DataError, match=r"--finetune-from-model .*stage\.pt does not exist"):
+        XGPTCaptionTask.setup_task(root.task)
+    (tmp_path / "stage.pt").touch()
+    assert XGPTCaptionTask.setup_task(root.task).build_model(config).starts_from == str(tmp_path / "stage.pt")
+    (tmp_path / "checkpoint_last.pt").touch()
+    assert XGPTCaptionTask.setup_task(root.task).build_model(config).starts_from is None
 
 
 def test_parameters_without_a_gradient_step_as_with_one_of_0(tiny_data: Path) -> None:

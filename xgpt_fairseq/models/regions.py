@@ -79,7 +79,13 @@ class RegionEncoder(nn.Module):
 
     Shape:
         features (I, N, D), boxes (I, N, 4), mask (I, 1, 1, N) True at real regions; output (I, N, H).
+
+    Attributes:
+        feature_mean, feature_std: (D,) of the features that it was trained on (`feature_statistics`); None: not known.
     """
+
+    feature_mean: Tensor | None
+    feature_std: Tensor | None
 
     def __init__(
         self,
@@ -100,6 +106,13 @@ class RegionEncoder(nn.Module):
             AoALayer(hidden_size=hidden_size, heads=heads, dropout=dropout, attention_dropout=attention_dropout)
             for _ in range(refine_layers)
         )
+        self.register_buffer("feature_mean", None)
+        self.register_buffer("feature_std", None)
+
+    def keep_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Keep the mean (D,) and the standard deviation (D,) of the features that this trains, or was trained, on."""
+        like = self.embedding.project.weight
+        self.feature_mean, self.feature_std = (each.to(like.device, torch.float32) for each in (mean, std))
 
     def forward(self, features: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
         return self.refine(self.embedding(features, boxes), mask)

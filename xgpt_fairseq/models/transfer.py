@@ -11,9 +11,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.feature_statistics import distance
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,24 @@ def check_structure(own: str, given: str, *, starts_from: str | None) -> None:
             "weights of its own (start it from a checkpoint of enc-dec, or leave out --finetune-from-model)"
         )
     logger.info(f"the checkpoint is a model of --sharing {given}: its weights are reused in one of --sharing {own}")
+
+
+def check_features(
+    own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, starts_from: str
+) -> None:
+    """Warn where a training starts on features of another detector than its checkpoint was trained on.
+
+    Args:
+        own: mean (D,) and standard deviation (D,) of the features of *store*, on which it trains.
+        given: those that the checkpoint *starts_from* was trained on.
+    """
+    found = distance(own, given)
+    if found.far and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):  # one process says it
+        logger.warning(
+            f"the features of the region store {store} are far from those that {starts_from} was trained on: {found}. "
+            "Features of all stages must come from one detector with one preprocessing (or are these images of another "
+            "kind, such as drawings?)"
+        )
 
 
 def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, starts_from: str | None) -> dict[str, Tensor]:

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.decoder import XGPTDecoder
 from xgpt_fairseq.models.encoder import XGPTEncoder, image_of_each, stack
+from xgpt_fairseq.models.feature_statistics import STATISTICS, statistics_of
 from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLayer, TransformerLayer
 from xgpt_fairseq.models.matching import MatchingHead
-from xgpt_fairseq.models.transfer import check_structure, transfer
+from xgpt_fairseq.models.transfer import check_features, check_structure, transfer
 
 # The structures of section 6: the encoder's layers, and the decoder's where they are not the same. A checkpoint holds
 # its structure's place in this list.
@@ -139,6 +140,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         self.matching = matching
         self.tifg_target = tifg_target
         self.starts_from: str | None = None  # the checkpoint that training starts from: see `transfer`
+        self.store_name: str | None = None  # the region store that it trains on, for messages
         self.register_buffer("dictionary_digest", dictionary_digest(encoder.dictionary))
         self.register_buffer("structure", torch.tensor(list(STRUCTURES).index(sharing), dtype=torch.uint8))
         self.apply(initialize)
@@ -304,8 +306,30 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 f"the checkpoint was trained on region features of width {state_dict[name].size(1) - 5}, the region "
                 f"store has width {own[name].size(1) - 5}"
             )
+        statistics = self._settle_statistics(statistics_of(state_dict))
+        own, state_dict = (
+            {name: tensor for name, tensor in state.items() if name not in STATISTICS} for state in (own, state_dict)
+        )
         state = transfer(own, state_dict, starts_from=self.starts_from) if strict else state_dict
+        state = {**state, **statistics}
         return super().load_state_dict(state, strict=strict, model_cfg=model_cfg, args=args)
+
+    def _settle_statistics(self, given: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
+        """The statistics of features, by name, after loading a checkpoint that has *given*.
+
+        A training that starts from the checkpoint keeps those of its own store, and compares; a resumed one, and a
+        model that generates, has the checkpoint's. Checkpoints of text, and old ones, have none.
+        """
+        regions = self.encoder.regions
+        if regions is None:
+            return {}
+        if given is not None:
+            own = statistics_of(self.state_dict())
+            if self.starts_from is None or own is None:
+                regions.keep_statistics(*given)
+            else:
+                check_features(own, given, store=self.store_name, starts_from=self.starts_from)
+        return {name: tensor for name, tensor in self.state_dict().items() if name in STATISTICS}
 
 
 def _register(name: str) -> None:

@@ -16,6 +16,7 @@ from omegaconf import II, MISSING, OmegaConf
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.region_statistics import feature_statistics
 from xgpt_fairseq.data.turns import take_turns
 from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
@@ -104,9 +105,9 @@ class XGPTTask(FairseqTask):
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "XGPTTask":
         """Open the data directory, so that what is wrong with it is said before training."""
         load_checkpoints_on_all_ranks(cfg)
-        start, save_dir = _starts_from(cfg)
-        # fairseq reads it where nothing is there to resume, but says so late and in many lines
-        if start and not Path(start).is_file() and not (Path(save_dir) / "checkpoint_last.pt").exists():
+        start = _starts_from(cfg)
+        # fairseq says so too, but late and in many lines
+        if start and not Path(start).is_file():
             raise DataError(f"--finetune-from-model {start} does not exist")
         return cls.open(cfg)
 
@@ -128,7 +129,7 @@ class XGPTTask(FairseqTask):
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model; started from another stage's checkpoint, it may have parts that the checkpoint has not."""
         model = super().build_model(cfg, from_checkpoint)
-        model.starts_from, _ = _starts_from(self.cfg)
+        model.starts_from = _starts_from(self.cfg)
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -304,6 +305,15 @@ class RegionsTask(XGPTTask):
         )
         return cls(cfg, directory)
 
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
+        """Build the model; one that is to train knows what the features of its region store look like."""
+        model = super().build_model(cfg, from_checkpoint)
+        if not from_checkpoint:
+            mean, std = feature_statistics(self.directory.regions)
+            model.encoder.regions.keep_statistics(torch.from_numpy(mean), torch.from_numpy(std))
+            model.store_name = self.store_name
+        return model
+
     @property
     def feature_dim(self) -> int:
         """Width of the region features, for the model."""
@@ -315,11 +325,12 @@ class RegionsTask(XGPTTask):
         return str(self.directory.regions.path)
 
 
-def _starts_from(cfg: Any) -> tuple[str | None, str]:
-    """--finetune-from-model and --save-dir: options of another group than the task's, which is a part of the whole."""
+def _starts_from(cfg: Any) -> str | None:
+    """--finetune-from-model, an option of another group than the task's; None where there is a run to resume."""
     root = cfg._get_root() if OmegaConf.is_config(cfg) else {}
-    checkpoint = root.get("checkpoint")
-    return (checkpoint.get("finetune_from_model"), checkpoint.get("save_dir", "")) if checkpoint else (None, "")
+    checkpoint = root.get("checkpoint") or {}
+    resumes = (Path(checkpoint.get("save_dir", "")) / "checkpoint_last.pt").exists()
+    return None if resumes else checkpoint.get("finetune_from_model")
 
 
 def choose_objectives(objectives: str, weights: str, *, known: list[str]) -> dict[str, float]:
