@@ -265,8 +265,8 @@ class XGPTModel(FairseqEncoderDecoderModel):
         """TIFG: the first *limit* regions of each caption's image, in the store's order (confidence).
 
         Returns:
-            tuple: predicted and target representations (C, N, H or D), the target without gradient, so that it cannot
-            collapse; and (C, N) True at real regions.
+            tuple: predicted and target representations (C, N, H or D), the target without gradient;
+            and (C, N) True at real regions.
         """
         assert self.encoder.regions is not None, "a model of text alone has no regions"
         rows = image_of_each(src_tokens.size(0), features.size(0), image_index, features.device)
