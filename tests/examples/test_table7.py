@@ -67,12 +67,19 @@ def test_a_script_trains_on_what_it_is_told(tmp_path: Path) -> None:
         **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ORIGINAL_DATA": "people", "AUGMENTED_DATA": "both",
         "CHECKPOINTS": str(tmp_path), "FROM": "none", "GPUS": "4", "SEED": "3",
     }  # fmt: skip
+    for data, captions in (("people", 145_000), ("both", 206_000)):
+        (tmp_path / data).mkdir()
+        (tmp_path / data / "dataset.json").write_text(json.dumps({"splits": {"train": {"captions": captions}}}))
     for train_on, data in (("original", "people"), ("augmented", "both")):
         script = ["bash", ROOT / "examples/retrieval_augmentation/retrieval.sh", "--lr", "1"]
-        done = subprocess.run(script, env={**environment, "TRAIN_ON": train_on}, capture_output=True, text=True)
+        done = subprocess.run(
+            script, env={**environment, "TRAIN_ON": train_on}, cwd=tmp_path, capture_output=True, text=True
+        )
         said = done.stdout.split()
         assert said[0] == data and said[-2:] == ["--lr", "1"]
-        # 64 captions an update on 4 GPUs
+        # 20 passes, 64 captions an update on 4 GPUs
+        passes = {"people": 45_313, "both": 64_375}
+        assert said[said.index("--max-update") + 1] == str(passes[data])
         assert said[said.index("--batch-size") + 1] == "16" and said[said.index("--update-freq") + 1] == "1"
 
 
