@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -18,7 +17,7 @@ from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.data.region_statistics import feature_statistics
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.evaluation.diagnosis import OWN, SOURCES, Losses, diagnose, difference
 from xgpt_fairseq.files import check_writable, write_json
@@ -37,8 +36,6 @@ with a 95 % interval (paired, over batches of images). Where nothing grows, the 
 example:
   xgpt-diagnose checkpoints/out_of_domain/averaged.pt data/cc
 """
-
-_IMAGES_FOR_MEAN = 1000  # spread over the store
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,7 +72,7 @@ def program(args: argparse.Namespace) -> None:
         dataset,
         objectives,
         symbols=Symbols.of(dictionary),
-        mean_features=_mean_features(directory.regions).to(device),
+        mean_features=torch.from_numpy(feature_statistics(directory.regions)[0]).to(device),
         batch_size=args.batch_size,
         seed=args.seed,
         cpu_bf16=args.cpu_bf16,
@@ -116,12 +113,6 @@ def _model(path: Path, state: dict[str, Any], directory: DataDirectory) -> XGPTM
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return model
-
-
-def _mean_features(store: RegionStore) -> torch.Tensor:
-    """(D,) float32, over images spread evenly over the store."""
-    rows = np.unique(np.linspace(0, len(store) - 1, _IMAGES_FOR_MEAN).astype(int))
-    return torch.from_numpy(np.mean([store.features(int(row)).mean(axis=0, dtype=np.float32) for row in rows], axis=0))
 
 
 def _differences(by_source: dict[str, Losses], measure: str) -> dict[str, Any]:
