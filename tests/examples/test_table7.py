@@ -59,12 +59,18 @@ def test_what_is_missing_is_named(
     assert call_program(table7.main, *arguments).error.startswith(message)
 
 
-def test_a_script_trains_on_what_it_is_told(tmp_path: Path) -> None:
-    recorder = tmp_path / "fairseq-train"
-    recorder.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
+def recorded(program: str, folder: Path, *, status: int) -> dict[str, str]:
+    """An environment in which *program* says its arguments; other programs are those of this Python's environment."""
+    recorder = folder / program
+    recorder.write_text(f'#!/bin/sh\necho "$@"\nexit {status}\n')
     recorder.chmod(0o755)
+    places = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return {**os.environ, "PATH": os.pathsep.join(places)}
+
+
+def test_a_script_trains_on_what_it_is_told(tmp_path: Path) -> None:
     environment = {
-        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ORIGINAL_DATA": "people", "AUGMENTED_DATA": "both",
+        **recorded("fairseq-train", tmp_path, status=1), "ORIGINAL_DATA": "people", "AUGMENTED_DATA": "both",
         "CHECKPOINTS": str(tmp_path), "FROM": "none", "GPUS": "4", "SEED": "3",
     }  # fmt: skip
     for data, captions in (("people", 145_000), ("both", 206_000)):
@@ -96,13 +102,14 @@ def test_a_script_trains_on_what_it_is_told(tmp_path: Path) -> None:
 def test_recall_is_computed_in_the_precision_of_training(
     environment: dict[str, str], expected: list[str], tmp_path: Path
 ) -> None:
-    recorder = tmp_path / "xgpt-evaluate"
-    recorder.write_text('#!/bin/sh\necho "$@"\n')
-    recorder.chmod(0o755)
-    variables = {"CHECKPOINT": "x.pt", "ORIGINAL_DATA": "d", "OUT": "out", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    variables = {"CHECKPOINT": "x.pt", "ORIGINAL_DATA": "d", "OUT": "out", **environment}
     script = ["bash", ROOT / "examples/retrieval_augmentation/recall.sh", "--batch-size", "8"]
     said = subprocess.run(
-        script, env={**os.environ, **variables, **environment}, capture_output=True, text=True, check=True
+        script,
+        env={**recorded("xgpt-evaluate", tmp_path, status=0), **variables},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     assert said[said.index("--overwrite") + 1 :] == [*expected, "--batch-size", "8"]
 
