@@ -9,6 +9,7 @@ on.
 examples:
     python preprocess/caption_text.py --output coco.txt --exclude dataset_coco.json --exclude-splits val,test
     python preprocess/caption_text.py --output coco.txt --exclude-ids coco_mini/val2017_ids.txt
+    python preprocess/caption_text.py --output coco.txt --part train2014 --exclude-nothing
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from xgpt_fairseq.data.image_id import canonical_image_id
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.files import written_aside
 
-MEMBERS = ("coco/annotations/captions_train2014.json", "coco/annotations/captions_val2014.json")
+PARTS = ("train2014", "val2014")
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ def jar_path() -> Path:
     return Path(spice.__path__[0]) / "spice-1.0.jar"
 
 
-def read_coco(jar: Path) -> Captions:
-    """All captions of COCO 2014 from the jar, train before val; line breaks in a caption become spaces."""
+def read_coco(jar: Path, parts: Sequence[str] = PARTS) -> Captions:
+    """The captions of these parts of COCO 2014 from the jar; line breaks in a caption become spaces."""
     image_ids: list[str] = []
     texts: list[str] = []
     try:
         with zipfile.ZipFile(jar) as archive:
-            for member in MEMBERS:
-                for annotation in json.loads(archive.read(member))["annotations"]:
+            for part in parts:
+                for annotation in json.loads(archive.read(f"coco/annotations/captions_{part}.json"))["annotations"]:
                     image_ids.append(canonical_image_id(annotation["image_id"]))
                     texts.append(" ".join(annotation["caption"].split()))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument(
         "--exclude-nothing", action="store_true", help="keep the captions of all images: no COCO image is evaluated on"
     )
+    parser.add_argument("--part", choices=PARTS, help="the captions of this part of COCO 2014 alone [both]")
     parser.add_argument("--limit", type=int, metavar="N", help="a random sample of so many captions")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--overwrite", action="store_true", help="replace TEXT")
@@ -126,14 +128,15 @@ def main() -> None:
     caption_files, splits_of_files = parse_files(args.exclude)
     named |= {path: caption_file_ids(path, splits, splits_of_files.get(path)) for path in caption_files}
 
-    captions = read_coco(jar_path())
+    captions = read_coco(jar_path(), [args.part] if args.part else PARTS)
     images = set(captions.image_ids)
-    print(f"COCO 2014: {len(captions.texts):,} captions of {len(images):,} images")
+    part = args.part or "COCO 2014"
+    print(f"{part}: {len(captions.texts):,} captions of {len(images):,} images")
     excluded: set[str] = set()
     for path, ids in named.items():
-        print(f"{path}: {len(ids):,} images to leave out, {len(ids & images):,} of them in COCO 2014")
+        print(f"{path}: {len(ids):,} images to leave out, {len(ids & images):,} of them in {part}")
         if not ids & images:
-            raise DataError(f"{path} names no image of COCO 2014: is it the right file?")
+            raise DataError(f"{path} names no image of {part}: is it the right file?")
         excluded |= ids
     kept = [index for index, image_id in enumerate(captions.image_ids) if image_id not in excluded]
     left_out = len(captions.texts) - len(kept)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import results
 import torch
+from comparison import comparisons
 from rows import Row, Table
 from runs import Runner, Setting, devices, tree
 
@@ -113,6 +114,8 @@ def run_table(
     failed = runner.run([node for seed in args.seeds for node in tree(rows, seed, output=output, start=start)])
     scores = results.read_scores(rows, args.seeds, output, table.read)
     text = results.table(rows, scores, table.title, table.metrics)
+    if compared := comparisons(rows, args.seeds, output):
+        text += "\n" + compared
     with written_aside(output / f"{name}.md") as aside:
         aside.write_text(text, encoding="utf-8")
     results.plot(rows, scores, table.title, table.metrics, output / f"{name}.png")

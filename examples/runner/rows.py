@@ -45,11 +45,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its stages in order, and the paper's scores, those of the first columns, where it has them."""
+    """A row of a table.
+
+    Attributes:
+        stages: in order.
+        paper: the paper's scores, those of the first columns, where it has them.
+        against: names of the rows that it is compared with, image by image.
+    """
 
     name: str
     stages: tuple[Stage, ...]
     paper: tuple[float, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

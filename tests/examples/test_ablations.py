@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import ablations
+import comparison
+import numpy as np
 import program
 import pytest
 import results
@@ -27,9 +30,11 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import STRUCTURES
 
 
-def write_scores(folder: Path, **scores: float) -> None:
+def write_scores(folder: Path, per_image: list[float] | None = None, **scores: float) -> None:
+    """Scores of a corpus, and CIDEr of each image where it is compared with another row's."""
     folder.mkdir(parents=True)
-    (folder / "scores-test.json").write_text(json.dumps({"scores": scores}))
+    images = {str(n): {"CIDEr": value} for n, value in enumerate(per_image or [scores["CIDEr"]])}
+    (folder / "scores-test.json").write_text(json.dumps({"scores": scores, "per_image": images}))
 
 
 def test_the_table_has_mean_and_spread_of_what_is_finished(tmp_path: Path) -> None:
@@ -46,6 +51,44 @@ def test_the_table_has_mean_and_spread_of_what_is_finished(tmp_path: Path) -> No
     ]
     results.plot(rows, scores, "objectives", METRICS, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_are_compared_image_by_image(tmp_path: Path) -> None:
+    single, multi = TABLES["table6"].rows
+    rng = np.random.default_rng(1)
+    difficulty = rng.normal(0.5, 0.3, size=400)  # of the images: far more than what the rows differ by
+    for seed, better in ((1, 0.03), (2, 0.05), (3, 0.04)):
+        write_scores(folder_of(multi, seed, tmp_path), list(difficulty), CIDEr=0.5)
+        if seed < 3:  # the third is not finished
+            noisy = difficulty + better + rng.normal(0, 0.001, size=400)
+            write_scores(folder_of(single, seed, tmp_path), list(noisy), CIDEr=0.5)
+    (line,) = comparison.comparisons([single, multi], [1, 2, 3], tmp_path).splitlines()[2:]
+    assert line.startswith("| single [MASK] less multi [MASK] | 400 | +4.0 [") and line.endswith("| +3.0, +5.0 |")
+    assert comparison.comparisons([single], [1, 2, 3], tmp_path) == ""
+    assert comparison.comparisons([single, multi], [3], tmp_path) == ""
+
+
+def test_the_interval_is_of_images_and_seeds() -> None:
+    rng = np.random.default_rng(5)
+
+    # where seeds agree, the textbook's interval of a mean of 1 000 images
+    of_images = rng.normal(0, 1, size=(1, 1000)).repeat(5, axis=0)
+    found = comparison.paired_difference(of_images, np.zeros((5, 1000)))
+    assert found.high - found.low == pytest.approx(2 * 1.96 / 1000**0.5, rel=0.1)
+    # where images agree, that of all ways to draw five of five seeds
+    of_seeds = np.array([1.0, 2, 3, 4, 5])[:, None].repeat(7, axis=1)
+    found = comparison.paired_difference(of_seeds, np.zeros((5, 7)))
+    assert found.mean == 3 and found.by_seed == (1, 2, 3, 4, 5)
+    means = sorted(np.mean(drawn) for drawn in itertools.product([1, 2, 3, 4, 5], repeat=5))
+    assert found.low == pytest.approx(means[int(0.025 * len(means))], abs=0.21)
+    assert found.high == pytest.approx(means[int(0.975 * len(means))], abs=0.21)
+
+
+def test_every_row_is_compared_with_a_row_of_its_table() -> None:
+    for table in TABLES.values():
+        names = [row.name for row in table.rows]
+        assert all(other in names and other != row.name for row in table.rows for other in row.against)
+        assert sum(not row.against for row in table.rows) == 1
 
 
 def test_a_plot_of_nothing_is_none(tmp_path: Path) -> None:
@@ -125,7 +168,8 @@ class Fake(Runner):
     def _script(self, node: Node, script: str, variables, arguments) -> None:
         assert node.first or Path(node.start).is_file()  # the stage before is done
         if script == "5_caption.sh":
-            (node.folder / "scores-test.json").write_text(json.dumps({"scores": {"CIDEr": 0.5}}))
+            scores = {"scores": {"CIDEr": 0.5}, "per_image": {"1": {"CIDEr": 0.5}}}
+            (node.folder / "scores-test.json").write_text(json.dumps(scores))
             return
         self.started.append((node.seed, node.stage.name))
         if node.stage.name == self.broken:

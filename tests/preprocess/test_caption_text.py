@@ -67,6 +67,14 @@ def test_nothing_left_out(jar: Path, write: Callable[..., Any], tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize(("part", "images"), [("train2014", 2), ("val2014", 3)])
+def test_a_part(part: str, images: int, jar: Path, write: Callable[..., Any], tmp_path: Path) -> None:
+    done = write("--exclude-nothing", "--part", part)
+    expected = [" ".join(text.split()) for _, text in TINY[part.removesuffix("2014")]]
+    assert (tmp_path / "text.txt").read_text(encoding="utf-8").splitlines() == expected
+    assert done.stdout.startswith(f"{part}: 3 captions of {images} images\n")
+
+
 def test_images_left_out(jar: Path, write: Callable[..., Any], tmp_path: Path) -> None:
     ids = ids_file(tmp_path / "ids.txt", "000000000042", "", "COCO_val2014_000000000009.jpg", "77777")
     captions = captions_file(tmp_path / "dataset.json", train=[203564], val=[5], test=[318556])

@@ -1,0 +1,84 @@
+"""Is one row better than another? Differences of a score that each image has, with their interval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rows import Row
+from runs import folder_of
+
+METRIC = "CIDEr"  # of a corpus it is the mean of its images', so that differences can be taken image by image
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference between two rows.
+
+    Attributes:
+        low, high: its 95 % interval.
+        by_seed: of each seed alone.
+    """
+
+    mean: float
+    low: float
+    high: float
+    by_seed: tuple[float, ...]
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray, *, resamples: int = 10_000, seed: int = 1) -> Difference:
+    """The mean of *a* less that of *b*, with an interval for other images and other seeds.
+
+    Both vary: a row that is better on these images, or by these seeds, need not be better by others. So images and
+    seeds are drawn with replacement, each by itself (the pigeonhole bootstrap, Owen 2007, which is rather too wide than
+    too narrow), the same ones for both rows. Three seeds are few to draw from: `by_seed` should agree, too.
+
+    Args:
+        a, b: (S, N) score of image n after training with seed s; the same images and seeds in both.
+    """
+    difference = a - b
+    seeds, images = difference.shape
+    rng = np.random.default_rng(seed)
+    of_images = rng.multinomial(images, np.full(images, 1 / images), size=resamples)  # (R, N) times each is drawn
+    of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)  # (R, S)
+    means = ((difference @ of_images.T).T * of_seeds).sum(axis=1) / difference.size  # (R,)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Difference(float(difference.mean()), float(low), float(high), tuple(difference.mean(axis=1).tolist()))
+
+
+def read_images(row: Row, seeds: Sequence[int], output: Path) -> dict[int, dict[str, float]]:
+    """Seed → image id → 100 × `METRIC`, of the seeds that are finished."""
+    found = {}
+    for seed in seeds:
+        file = folder_of(row, seed, output) / "scores-test.json"
+        if file.is_file():
+            images = json.loads(file.read_text(encoding="utf-8"))["per_image"]
+            found[seed] = {image_id: 100 * scores[METRIC] for image_id, scores in images.items()}
+    return found
+
+
+def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> str:
+    """A table in Markdown: each row less those that it is compared with, over the seeds that both have finished.
+
+    Empty where there is nothing to compare.
+    """
+    known = {row.name: row for row in rows}
+    pairs = [(row, known[name]) for row in rows for name in row.against if name in known]
+    lines = []
+    for row, other in pairs:
+        a, b = (read_images(each, seeds, output) for each in (row, other))
+        both = [seed for seed in seeds if seed in a and seed in b]
+        if not both:
+            continue
+        images = list(a[both[0]])
+        found = paired_difference(*(np.array([[of[s][i] for i in images] for s in both]) for of in (a, b)))
+        by_seed = ", ".join(f"{value:+.1f}" for value in found.by_seed)
+        interval = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+        lines.append(f"| {row.name} less {other.name} | {len(images)} | {interval} | {by_seed} |")
+    if not lines:
+        return ""
+    title = f"| {METRIC} | images | difference, 95 % interval | by seed |"
+    return "\n".join([title, "|---" * 4 + "|", *lines]) + "\n"
