@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (
+    "tests",
     "preprocess",
     "examples/quickstart",
     "examples/runner",

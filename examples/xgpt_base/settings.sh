@@ -103,7 +103,8 @@ train() {
         --batch-size "$GPU_BATCH" --update-freq "$UPDATE_FREQ" --num-workers "$WORKERS" --seed "$SEED" \
         --save-dir "$save" --keep-best-checkpoints 4 --no-epoch-checkpoints --log-interval "$LOG_INTERVAL" "${DEVICE[@]}" "$@"
     if ((NODE_RANK > 0)); then return; fi   # one node averages
-    xgpt-average-checkpoints --checkpoints "$save" --best 4 --allow-fewer --output "$save/averaged.pt"
+    xgpt-average-checkpoints --checkpoints "$save" --best 4 --allow-fewer --validate \
+        --output "$save/averaged.pt"
 }
 LOG_INTERVAL=${LOG_INTERVAL:-100}                 # updates
 

@@ -10,6 +10,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from preloaded import preloaded
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLUGIN = ROOT / "xgpt_fairseq"
 
@@ -17,16 +19,22 @@ PLUGIN = ROOT / "xgpt_fairseq"
 SMALL = ["--layers", "2", "--hidden-size", "64", "--ffn-size", "128", "--attention-heads", "4"]
 
 
+def path() -> str:
+    """PATH with the programs of this Python's environment first: preloaded ones, where that works (Linux)."""
+    if sys.platform == "linux":
+        return preloaded().path()
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
 def run(*command: object, check: bool = True, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run *command* with this Python's programs first in PATH; with *check*, show its output where it fails."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     result = subprocess.run(
-        [str(part) for part in command],
+        ["python" if part == sys.executable else str(part) for part in command],
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PATH": path(), "OMP_NUM_THREADS": "1", **environment},
     )
     if check:
         assert result.returncode == 0, f"{command}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import report
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
+from programs import path
+
 from xgpt_fairseq.evaluation.captions import References
 
 QUICKSTART = Path(report.__file__).parent
@@ -89,6 +92,7 @@ def test_a_killed_quickstart_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints" / "text" / "averaged.pt").exists()
     regions = (tmp_path / "regions" / "store.json").stat().st_mtime_ns
 
+    environment["PATH"] = path()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (tmp_path / "regions" / "store.json").stat().st_mtime_ns == regions

@@ -1,6 +1,7 @@
 """Average the parameters of checkpoints (section 5.3: the mean of the four best).
 
 --best takes checkpoints from after the warm-up of the learning rate alone (their --warmup-updates says when that was).
+--validate repeats the run's validation with the average, and says so where it is worse than the best that it is of.
 
 example:
     xgpt-average-checkpoints --checkpoints checkpoints/coco --best 4 --output checkpoints/coco/averaged.pt
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from xgpt_fairseq.averaging import Choice, average, best_checkpoints, last_checkpoints
+from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 
@@ -27,11 +30,12 @@ def program() -> None:
     choice.add_argument("--inputs", type=Path, nargs="+", metavar="FILE", help="these files")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--allow-fewer", action="store_true", help="average what is there if it is less than N")
+    parser.add_argument("--validate", action="store_true", help="compare the average with the best of its members")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     args = parser.parse_args()
     if args.output.exists() and not args.overwrite:
         raise DataError(f"{args.output} exists; pass --overwrite to replace it")
-    warning = None
+    warnings = []
     if args.inputs:
         inputs = args.inputs
     else:
@@ -42,13 +46,34 @@ def program() -> None:
         for reason in chosen.left_out:
             print(f"left out: {reason}")
         if len(inputs) < chosen.asked:
-            warning = f"warning: {chosen.asked} checkpoints are asked for, {len(inputs)} averaged: {chosen.found}"
+            warnings.append(f"{chosen.asked} checkpoints are asked for, {len(inputs)} averaged: {chosen.found}")
     for path in inputs:
         print(path)
     average(inputs, args.output)
     print(f"average of {len(inputs)} written to {args.output}")
-    if warning:  # at the end, below the progress
-        print(warning, file=sys.stderr)
+    if args.validate:
+        warnings += _compared(args.output, inputs)
+    for warning in warnings:  # at the end, below the progress
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _compared(average: Path, members: Sequence[Path]) -> list[str]:
+    """Print the average's validation and its best member's; a warning where the average's is worse."""
+    from xgpt_fairseq.evaluation.validation import validation_metric  # imports fairseq's trainer
+
+    states = {path: load_checkpoint(path) for path in members}
+    values = {path: state.get("extra_state", {}).get("val_loss") for path, state in states.items()}
+    known = {path: float(value) for path, value in values.items() if value is not None}
+    if not known:
+        raise DataError("--validate: none of the checkpoints was validated, so that there is nothing to compare with")
+    options = states[members[0]]["cfg"]["checkpoint"]
+    metric, maximize = options["best_checkpoint_metric"], bool(options["maximize_best_checkpoint_metric"])
+    best = (max if maximize else min)(known, key=lambda path: known[path])
+    own = validation_metric(average)
+    print(f"{metric} of the average: {own:g}; of the best of its members, {best.name}: {known[best]:g}")
+    if own < known[best] if maximize else own > known[best]:
+        return [f"the average is worse than {best} ({metric} {own:g}, {known[best]:g})"]
+    return []
 
 
 def _choose(args: argparse.Namespace) -> Choice:

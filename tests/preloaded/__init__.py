@@ -1,0 +1,61 @@
+"""Programs that start in a moment: processes that have fairseq imported already are forked to run them.
+
+Importing torch and fairseq takes most of the time of a short program, and the tests start hundreds. `Preloaded` starts
+one process that imports both and waits (`server.py`). In its folder `bin` lie python and the programs of this Python's
+environment (`client.py` under their names): each hands its arguments, variables, folder and files over, and a child of
+the waiting process runs the very script that the environment has under that name, from its first line. A program's exit
+status is handed back, signals are handed on, and it is killed where its client was.
+
+What the children have in common with the waiting process, and with no program that is started afresh: imported
+libraries (nothing of this project). A test that is about starting or killing a program takes the real one.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PREFIXES = ("fairseq-", "xgpt-")
+
+
+class Preloaded:
+    """The waiting process, and `bin`, the folder for PATH. For Linux."""
+
+    def __init__(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="preloaded-"))  # the process removes it as it ends
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        real = Path(sys.executable).parent
+        for name in ("python", *(path.name for path in real.iterdir() if path.name.startswith(PREFIXES))):
+            # -I -S: the client itself needs no installed package
+            command = [real / "python", "-IS", HERE / "client.py", folder / "socket", real / name]
+            (self.bin / name).write_text(f'#!/bin/sh\nexec {shlex.join(map(str, command))} "$@"\n')
+            (self.bin / name).chmod(0o755)
+        self._server = subprocess.Popen(
+            [sys.executable, str(HERE / "server.py"), str(folder / "socket"), str(self.bin / "python")],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,  # it ends when this end is closed, however this process ends
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def path(self) -> str:
+        """PATH with the preloaded programs first; waits until they are."""
+        assert self._server.stdout is not None
+        if not self._server.stdout.closed:
+            said = self._server.stdout.readline()
+            assert said == "ready\n", "the process that preloads has failed; see its output"
+            self._server.stdout.close()
+        return os.pathsep.join([str(self.bin), os.environ["PATH"]])
+
+
+@functools.cache
+def preloaded() -> Preloaded:
+    """The one of this process, started at the first call."""
+    return Preloaded()

@@ -1,0 +1,65 @@
+"""Preloaded programs: what their callers see is what they see of those that are started afresh."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from preloaded import preloaded
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are preloaded on Linux alone")
+
+LOOK = """
+import json, os, sys
+print(json.dumps([sys.argv, sys.stdin.read(), os.getcwd(), os.environ["OF_THE_TEST"], __name__, sys.path[0]]))
+print("to stderr", file=sys.stderr)
+sys.exit(STATUS)
+"""
+
+
+def outcome(command: list[str], path: str, folder: Path, given: str = "given") -> tuple[int, str, str]:
+    done = subprocess.run(
+        command, env={**os.environ, "PATH": path, "OF_THE_TEST": "x"}, cwd=folder, input=given, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("status", ["0", "None", "3", "'a message'"])
+@pytest.mark.parametrize("kind", ["-c", "-m", "script", "raises"])
+def test_a_program_is_given_and_hands_back_what_a_fresh_one_does(kind: str, status: str, tmp_path: Path) -> None:
+    text = "1 / 0" if kind == "raises" else LOOK.replace("STATUS", status)
+    (tmp_path / "look_around.py").write_text(text)
+    command = {"-c": ["-c", text], "-m": ["-m", "look_around"]}.get(kind, ["look_around.py"])
+    fresh = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    expected = outcome(["python", *command, "one", "two words"], fresh, tmp_path)
+    found = outcome(["python", *command, "one", "two words"], preloaded().path(), tmp_path)
+    if kind == "raises":  # the traceback has lines of this project
+        assert found[:2] == expected[:2] and found[2].splitlines()[-1] == expected[2].splitlines()[-1]
+    else:
+        assert found == expected
+
+
+def test_fairseq_is_there_and_this_project_is_not(tmp_path: Path) -> None:
+    text = "import sys; print([name in sys.modules for name in ('fairseq.trainer', 'xgpt_fairseq', 'fairseq_cli')])"
+    assert outcome(["python", "-c", text], preloaded().path(), tmp_path)[1] == "[True, False, False]\n"
+
+
+@pytest.mark.parametrize("kill", [subprocess.Popen.terminate, subprocess.Popen.kill])
+def test_a_program_ends_with_its_client(kill) -> None:
+    text = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
+    environment = {**os.environ, "PATH": preloaded().path()}
+    with subprocess.Popen(["python", "-c", text], env=environment, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        program = int(client.stdout.readline())
+        kill(client)
+        assert client.wait() < 0
+    for _ in range(100):
+        if not Path(f"/proc/{program}").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("it runs on")

@@ -1,0 +1,53 @@
+"""A checkpoint's value of its run's validation metric, found as fairseq-train finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from fairseq import tasks
+from fairseq.trainer import Trainer
+from fairseq_cli.train import validate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+import xgpt_fairseq  # noqa: F401  (registers the tasks)
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.errors import DataError
+
+
+def validation_metric(path: Path) -> float:
+    """The value of --best-checkpoint-metric of the checkpoint at *path*, by the validation of the run that it is of.
+
+    Data, batches, precision and seeds are those of the run's configuration in the checkpoint, paths as they were given
+    to it; the device is this machine's. Nothing is written.
+
+    Raises:
+        DataError: the data is not there, or the checkpoint is not one of this plugin's trainings.
+    """
+    state = load_checkpoint(path)
+    cfg = _configuration(path, state)
+    task = tasks.setup_task(cfg.task)
+    subset = cfg.dataset.valid_subset.split(",")[0]  # the one whose value counts
+    task.load_dataset(subset, combine=False, epoch=1)
+    model = task.build_model(cfg.model)
+    model.load_state_dict(state["model"])
+    trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
+    (value,) = validate(cfg, trainer, task, SimpleNamespace(epoch=1), [subset])
+    return float(value)
+
+
+def _configuration(path: Path, state: Mapping[str, Any]) -> DictConfig:
+    cfg = OmegaConf.create(state.get("cfg") or {})
+    if not isinstance(cfg, DictConfig) or not {"task", "model", "criterion"} <= cfg.keys():
+        raise DataError(f"{path} does not know the training that it is of, and cannot be validated")
+    with open_dict(cfg):
+        cfg.checkpoint.no_save = True
+        cfg.checkpoint.finetune_from_model = None  # the model is whole
+        cfg.distributed_training.distributed_world_size = 1
+        cfg.common.tensorboard_logdir = cfg.common.wandb_project = None
+        if not torch.cuda.is_available():
+            cfg.common.cpu, cfg.common.fp16, cfg.common.bf16 = True, False, False
+    return cfg
