@@ -252,7 +252,7 @@ def test_the_demo_draws_the_quickstart_s_scenes(monkeypatch: pytest.MonkeyPatch,
 
 # tiny sizes and lengths, given as a user gives arguments to every training and variables to the scripts
 TINY = ["--", *SMALL, "--layers", "1"]
-SHORT = {"ITERATIONS": "6", "VALIDATIONS": "6"}
+SHORT = {"ITERATIONS": "6", "VALIDATIONS": "6", "METRICS": "cider,bleu"}
 
 
 def test_demo_scale_changes_sizes_and_lengths_and_nothing_that_the_recipe_decides() -> None:
