@@ -121,14 +121,17 @@ def embed_text(p: Parameters, tokens: list[int], positions: list[int] | None = N
 
 
 def align(p: Parameters, words: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """IDA: each word as the regions that it aligns with, and its position and segment added back."""
+    """IDA: each word as the regions that it aligns with, its position and segment added back, and normalised."""
     w_v, w_m = p["encoder.alignment.region_weight"], p["encoder.alignment.product_weight"]
     out = []
     for x in words:
         weights = softmax([float(w_v @ v_j + w_m @ (x * v_j)) for v_j in v])
         out.append(sum(weight * v_j for weight, v_j in zip(weights, v, strict=True)))
     aligned = linear(p, "encoder.alignment.project", np.array(out))
-    return aligned + p["encoder.text.positions.weight"][: len(words)] + segment(p, 0)
+    aligned = aligned - aligned.mean(axis=1, keepdims=True)
+    aligned = 0.1 * aligned / np.sqrt(aligned.var(axis=1, keepdims=True) + 1e-5)
+    x = aligned + p["encoder.text.positions.weight"][: len(words)] + segment(p, 0)
+    return layer_norm(p, "encoder.text.norm", x)
 
 
 def encode_row(p: Parameters, x: np.ndarray, heads: int, layers: int, pre_norm: bool = False) -> np.ndarray:

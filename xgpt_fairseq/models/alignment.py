@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+SIZE = 0.1  # of an aligned word, a dimension: about that of the embeddings that are added, so that none is lost
 SHARPNESS = 4.0  # of the alignment at the start: how far the scores of a word differ over random regions
 
 
 class Alignment(nn.Module):
     """Each word as the regions that it aligns with:
 
-        A_ij = w_t · x_i + w_v · v_j + w_m · (x_i ⊙ v_j)        aligned_i = W Σ_j softmax_j(A_ij) v_j + b
+        A_ij = w_t · x_i + w_v · v_j + w_m · (x_i ⊙ v_j)        aligned_i = 0.1 · LN(W Σ_j softmax_j(A_ij) v_j + b)
 
     w_t · x_i is the same for all j and drops out of the softmax, so there is no w_t here. The rest is one batched
-    product, (x_i ⊙ w_m + w_v) · v_j: nothing of size T × N × H is ever built.
+    product, (x_i ⊙ w_m + w_v) · v_j: nothing of size T × N × H is ever built. LN is a LayerNorm without parameters.
 
     Shape:
         words (C, T, H); regions (I, N, H), one row an image; mask (I, 1, 1, N) True at real regions; *image_index*
@@ -38,4 +40,4 @@ class Alignment(nn.Module):
         scores = queries @ regions.transpose(1, 2)  # (I, C / I · T, N)
         scores = scores.masked_fill(~mask.squeeze(1), float("-inf"))
         weights = torch.softmax(scores.float(), dim=-1).to(regions.dtype)
-        return self.project((weights @ regions).view_as(words))
+        return SIZE * F.layer_norm(self.project((weights @ regions).view_as(words)), words.shape[-1:])

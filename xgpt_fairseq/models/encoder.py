@@ -117,8 +117,9 @@ class XGPTEncoder(FairseqEncoder):
             return self._encode(self.with_segment(regions, 1), region_mask, image_index)
         x, mask = self.embed_text(src_tokens)  # (C, S, H), (C, 1, 1, S)
         if text_mode != "joint":
+            # in place of their tokens' embeddings: with positions and segment, and normalised as those are
             x = self.alignment(x, regions, region_mask, image_index)
-            x = self.with_segment(x + self.text.positions.weight[: x.size(1)], 0)
+            x = self.text.sum_up(x, self.text.positions.weight[: x.size(1)], self.segment(0))
         if text_mode == "aligned":
             return self._encode(x, mask)
         rows = image_of_each(src_tokens.size(0), regions.size(0), image_index, regions.device)  # (C,)

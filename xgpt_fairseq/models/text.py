@@ -26,7 +26,11 @@ class TextEmbedding(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor, segment: Tensor | None) -> Tensor:
-        x = self.tokens(tokens) + self.positions(positions)
+        return self.sum_up(self.tokens(tokens), self.positions(positions), segment)
+
+    def sum_up(self, words: Tensor, positions: Tensor, segment: Tensor | None) -> Tensor:
+        """(B, T, H) of words (B, T, H), positions (T, H) or (B, T, H), segment (H,)."""
+        x = words + positions
         if segment is not None:
             x = x + segment
         return self.dropout(self.norm(x))
