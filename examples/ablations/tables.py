@@ -53,9 +53,9 @@ _ALL = "ic+imlm+ida+tifg"
 
 # Demo scale: the same recipe, shorter; as many iterations for all rows of a table.
 _DEMO_PRETRAINED: dict[Script, dict[str, str]] = {
-    OUT_OF_DOMAIN: {"ITERATIONS": "200", "VALIDATIONS": "5"},
-    IN_DOMAIN: {"ITERATIONS": "100", "VALIDATIONS": "5"},
-    FINETUNE: {"ITERATIONS": "200", "VALIDATIONS": "5"},
+    OUT_OF_DOMAIN: {"ITERATIONS": "750", "VALIDATIONS": "5"},
+    IN_DOMAIN: {"ITERATIONS": "200", "VALIDATIONS": "5"},
+    FINETUNE: {"ITERATIONS": "300", "VALIDATIONS": "5"},
 }
 _DEMO_STRUCTURES: dict[Script, dict[str, str]] = {FINETUNE: {"ITERATIONS": "600", "VALIDATIONS": "10"}}
 
