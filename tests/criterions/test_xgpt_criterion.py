@@ -133,6 +133,24 @@ def test_metrics_over_batches_are_those_of_all_their_words():
         assert values["accuracy"] == pytest.approx(100 * right / 6, abs=0.01)
 
 
+@pytest.mark.parametrize("words", [0, 6])
+def test_a_squared_error_is_not_counted_in_bits(words):
+    """Nor is a joint batch that it is a part of."""
+    log = {
+        "loss": 3.0,
+        "sample_size": 2,
+        "tifg_sum": 3.0,
+        "tifg_predictions": 2,
+        "ic_sum": 1.0,
+        "ic_predictions": words,
+    }
+    with metrics.aggregate() as meters:
+        XGPTCriterion.reduce_metrics([log])
+        values = meters.get_smoothed_values()
+    assert values["loss"] == values["tifg_mse"] == 1.5
+    assert ("nll_loss" in values) == bool(words)
+
+
 def test_a_batch_without_words_logs_nothing():
     with metrics.aggregate() as meters:
         XGPTCriterion.reduce_metrics([])

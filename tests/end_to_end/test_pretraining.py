@@ -67,6 +67,15 @@ def test_joint_schedule_makes_one_update_of_all(tiny_data, tmp_path):
     assert logged(log, "cider", "valid")
 
 
+def test_joint_batches_of_text_and_images_are_validated_by_captions(tiny_data, tmp_path):
+    """The first part of the batch is text alone; what is captioned are the images of image captioning's part."""
+    log = train(
+        tiny_data, tmp_path, *PRETRAIN, "--objectives", "mlm,ic", "--objective-schedule", "joint", "--max-update", "2",
+        "--eval-captions", "--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric",
+    ).stdout  # fmt: skip
+    assert logged(log, "cider", "valid")
+
+
 def test_every_weight_but_one_at_0_is_that_objective_alone(tiny_data, tmp_path):
     options = [*PRETRAIN, "--max-update", "5"]
     train(tiny_data, tmp_path / "zero", *options, "--objective-weights", "ic=1,imlm=0,ida=0,tifg=0")

@@ -52,6 +52,14 @@ def test_weights_and_order(tiny_data: Path) -> None:
         ({"ida_mask_ratio": 1.5}, "--ida-mask-ratio must be between 0 and 1, got 1.5"),
         ({"imlm_fragment_ratio": 0.0}, "--imlm-fragment-ratio must be between 0 and 1, got 0.0"),
         ({"tifg_regions": 0}, "--tifg-regions must be at least 1, got 0"),
+        (
+            {"objectives": "imlm,tifg", "eval_captions": True},
+            "--eval-captions validates image captioning, which is not among --objectives imlm,tifg: add ic",
+        ),
+        (
+            {"eval_captions": True, "objective_weights": "ic=0"},
+            "--eval-captions validates image captioning, which is not among --objectives imlm,ida,tifg",
+        ),
     ],
     ids=str,
 )

@@ -190,7 +190,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--beam", type=int, default=2, help="beam of the search (%(default)s)")
     parser.add_argument("--lenpen", type=float, default=1.0, help="> 1: longer captions, < 1: shorter (%(default)s)")
     parser.add_argument("--max-len", type=int, default=60, help="longest caption in tokens (%(default)s)")
-    parser.add_argument("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="no N words twice in a row")
+    parser.add_argument(
+        "--no-repeat-ngram-size",
+        type=int,
+        default=0,
+        metavar="N",
+        help="no sequence of N tokens occurs twice in a caption [0: any may]",
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images decoded at once (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
     parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")

@@ -82,8 +82,9 @@ class XGPTCriterion(FairseqCriterion):
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Log the loss as it is optimised and, of each objective, its own.
 
-        Words: nll_loss in bits a word, perplexity, accuracy in percent; matching: the same, of its choices. Regions:
-        the squared error. In training also updates and pairs a second. The names begin with the objective's; image
+        The loss is in bits where all that it sums is of words, and as it is where a squared error is among it. Words:
+        nll_loss in bits a word, perplexity, accuracy in percent; matching: the same, of its choices. Regions: the mean
+        squared error. In training also updates and pairs a second. The names begin with the objective's; image
         captioning's stand without it too, as fairseq's users know them (`nll_loss`, `ppl`, `accuracy`).
         """
 
@@ -93,11 +94,12 @@ class XGPTCriterion(FairseqCriterion):
         sample_size = total("sample_size")
         if sample_size == 0:
             return
-        metrics.log_scalar("loss", total("loss") / sample_size / math.log(2), sample_size, round=3)
-        for name, objective in TRAINED.items():
-            predictions = total(f"{name}_predictions")
-            if predictions == 0:
-                continue
+        found = {name: total(f"{name}_predictions") for name in TRAINED}
+        found = {name: predictions for name, predictions in found.items() if predictions}
+        unit = math.log(2) if all(TRAINED[name].measure == "nll" for name in found) else 1.0
+        metrics.log_scalar("loss", total("loss") / sample_size / unit, sample_size, round=3)
+        for name, predictions in found.items():
+            objective = TRAINED[name]
             if objective.measure == "mse":
                 metrics.log_scalar(f"{name}_mse", total(f"{name}_sum") / predictions, predictions, round=3)
             else:

@@ -65,6 +65,11 @@ class XGPTCaptionTask(RegionsTask):
             raise DataError(f"--locality must be at least 0, got {cfg.locality}")
         if cfg.best_checkpoint_metric in ("cider", "bleu4") and not cfg.eval_captions:
             raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
+        if cfg.eval_captions and "ic" not in self.objectives:
+            raise DataError(
+                f"--eval-captions validates image captioning, which is not among --objectives "
+                f"{','.join(self.objectives)}: add ic, or leave --eval-captions out"
+            )
 
     def load_dataset(
         self, split: str, combine: bool = False, task_cfg: Any = None, epoch: int | None = None, **kwargs: Any
@@ -166,7 +171,8 @@ class XGPTCaptionTask(RegionsTask):
         scorer = self._scorers.get(sample["split"])
         if scorer is None:
             raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the subset that trains")
-        net_input = sample["parts"][0]["net_input"] if sample["objective"] == "joint" else sample["net_input"]
+        parts = {part["objective"]: part for part in sample.get("parts", [sample])}
+        net_input = parts["ic"]["net_input"]
         images = {name: net_input[name] for name in ("features", "boxes", "padding_mask")}
         with torch.no_grad(), autocast(self.cfg.cpu_bf16):
             hypotheses = self._greedy.generate([], {"net_input": images})
