@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from preloaded import python
 
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli.average_checkpoints import program
@@ -88,7 +88,7 @@ def test_what_is_left_out_is_said(run_folder: Path, tmp_path: Path, call_program
 
 
 def test_as_a_command(run_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "xgpt_fairseq.cli.average_checkpoints", "--inputs"]
+    command = [python(), "-m", "xgpt_fairseq.cli.average_checkpoints", "--inputs"]
     command += [str(run_folder / f"checkpoint{epoch}.pt") for epoch in (8, 11)]
     command += ["--output", str(tmp_path / "mean.pt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from preloaded import python
 
 from xgpt_fairseq.cli.curves import main, named_files
 from xgpt_fairseq.errors import DataError
@@ -24,7 +24,7 @@ def log(path: Path, updates: list[int]) -> Path:
 
 
 def curves(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "xgpt_fairseq.cli.curves", *map(str, arguments)]
+    command = [python(), "-m", "xgpt_fairseq.cli.curves", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from preloaded import python
 
 from xgpt_fairseq.cli.evaluate import main
 
 
 def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "xgpt_fairseq.cli.evaluate", *map(str, arguments)]
+    command = [python(), "-m", "xgpt_fairseq.cli.evaluate", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from preloaded import python
 
 from xgpt_fairseq.cli.gallery import main
 
@@ -31,7 +31,7 @@ def test_as_a_program(tiny_data: Path, systems: list[str], tmp_path: Path) -> No
     photos.mkdir()
     Image.new("RGB", (64, 48)).save(photos / "COCO_val2014_000000000015.jpg")
     output = tmp_path / "page.html"
-    command = [sys.executable, "-m", "xgpt_fairseq.cli.gallery", "--data", tiny_data, "--captions", *systems,
+    command = [python(), "-m", "xgpt_fairseq.cli.gallery", "--data", tiny_data, "--captions", *systems,
                "--photos", photos, "--regions", "--metrics", "bleu,cider", "--output", output]  # fmt: skip
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr

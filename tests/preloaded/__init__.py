@@ -59,3 +59,11 @@ class Preloaded:
 def preloaded() -> Preloaded:
     """The one of this process, started at the first call."""
     return Preloaded()
+
+
+def python() -> str:
+    """A Python that starts in a moment, to run a program of this project with; this one where none is preloaded."""
+    if sys.platform != "linux":
+        return sys.executable
+    preloaded().path()
+    return str(preloaded().bin / "python")

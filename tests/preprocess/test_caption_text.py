@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 
 import caption_text
 import pytest
+from preloaded import python
 
 TINY = {
     "train": [(318556, "A very clean bathroom"), (42, "Red motor \nscooter."), (318556, "Another bathroom")],
@@ -198,7 +198,7 @@ def test_a_jar_without_captions(jar: Path, write: Callable[..., Any]) -> None:
 def test_no_caption_of_an_excluded_image_is_in_the_text(coco_mini: Path, tmp_path: Path) -> None:
     """The real captions, counted another way: the text holds those of all other images and nothing else."""
     output = tmp_path / "coco.txt"
-    command = [sys.executable, caption_text.__file__, "--output", str(output)]
+    command = [python(), caption_text.__file__, "--output", str(output)]
     command += ["--exclude-ids", str(coco_mini / "val2017_ids.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from typing import Any
 import import_regions
 import numpy as np
 import pytest
+from preloaded import python
 
 from xgpt_fairseq.data import region_writer
 from xgpt_fairseq.data.image_id import canonical_image_id
@@ -92,7 +93,7 @@ def test_coco_mini(coco_mini: Path, tmp_path: Path) -> None:
     """The whole program, as users start it."""
     sizes = coco_mini / "dataset_coco_mini.json"
     store_path = tmp_path / "store"
-    command = [sys.executable, PROGRAM, coco_mini, "--output", store_path, "--sizes", sizes]
+    command = [python(), PROGRAM, coco_mini, "--output", store_path, "--sizes", sizes]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     assert "found npz-dir: per-image files" in done.stdout
     assert "boxes are pixel: in the first 64 images the largest coordinate is 640" in done.stdout

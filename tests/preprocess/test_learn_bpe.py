@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import learn_bpe
 import pytest
+from preloaded import python
 
 from xgpt_fairseq.data.vocabulary import Vocabulary
 
@@ -22,7 +22,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_from_captions_and_text(tmp_path: Path, tiny_captions: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("Zebras graze.\n\n  \nA zoo.\n", encoding="utf-8")
-    command = [sys.executable, learn_bpe.__file__, "--input", str(tiny_captions), str(text)]
+    command = [python(), learn_bpe.__file__, "--input", str(tiny_captions), str(text)]
     command += ["--output", str(tmp_path / "vocabulary"), "--symbols", "50", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -130,7 +130,7 @@ def test_errors_leave_nothing_behind(
 
 
 def test_an_error_of_the_command_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, learn_bpe.__file__, "--input", "none.txt", "--output", str(tmp_path / "v")]
+    command = [python(), learn_bpe.__file__, "--input", "none.txt", "--output", str(tmp_path / "v")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: --input none.txt does not exist"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import prepare_captions
 import pytest
+from preloaded import python
 
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.region_store import RegionStore
@@ -82,7 +82,7 @@ def change_images(source: Path, path: Path, change: Callable[[list[dict[str, Any
 
 
 def test_as_a_command(tmp_path: Path, tiny_captions: Path, tiny_vocabulary: Path, tiny_store: Path) -> None:
-    command = [sys.executable, prepare_captions.__file__, tiny_captions, "--vocabulary", tiny_vocabulary]
+    command = [python(), prepare_captions.__file__, tiny_captions, "--vocabulary", tiny_vocabulary]
     command += ["--regions", tiny_store, "--output", "new/data", "--workers", "2"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -366,7 +366,7 @@ def test_a_caption_of_nothing_that_can_be_read(
 def test_an_error_of_the_command_is_one_line(
     tmp_path: Path, tiny_captions: Path, tiny_vocabulary: Path, tiny_store: Path
 ) -> None:
-    command = [sys.executable, prepare_captions.__file__, tmp_path / "none.json", "--vocabulary", tiny_vocabulary]
+    command = [python(), prepare_captions.__file__, tmp_path / "none.json", "--vocabulary", tiny_vocabulary]
     command += ["--regions", tiny_store, "--output", tmp_path / "data"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -26,6 +26,7 @@ import pytest
 import text_readers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preloaded import python
 from prepare_text import EncodeBlock
 from text_readers import Block
 
@@ -119,7 +120,7 @@ def plain(vocabulary: Vocabulary, lines: list[str], valid_lines: int, max_tokens
 
 
 def test_as_a_command(tmp_path: Path, text: Path, tiny_vocabulary: Path, tiny_captions: Path) -> None:
-    command = [sys.executable, prepare_text.__file__, "--input", text, tiny_captions, "--vocabulary", tiny_vocabulary]
+    command = [python(), prepare_text.__file__, "--input", text, tiny_captions, "--vocabulary", tiny_vocabulary]
     command += ["--output", "new/data", "--valid-lines", "30", "--workers", "2"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -583,7 +584,7 @@ def test_too_small_a_text_does_not_stand_in_the_way(
 
 
 def test_an_error_of_the_command_is_one_line(tmp_path: Path, tiny_vocabulary: Path) -> None:
-    command = [sys.executable, prepare_text.__file__, "--input", "none.txt", "--vocabulary", tiny_vocabulary]
+    command = [python(), prepare_text.__file__, "--input", "none.txt", "--vocabulary", tiny_vocabulary]
     command += ["--output", tmp_path / "data"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
