@@ -48,6 +48,7 @@ def _configuration(path: Path, state: Mapping[str, Any]) -> DictConfig:
         cfg.checkpoint.finetune_from_model = None  # the model is whole
         cfg.distributed_training.distributed_world_size = 1
         cfg.common.tensorboard_logdir = cfg.common.wandb_project = cfg.common.aim_repo = None
+        cfg.common.log_format = "none"  # a line of this in a stage's log would look like one of its run, at update 0
         if not torch.cuda.is_available():
             cfg.common.cpu, cfg.common.fp16, cfg.common.bf16 = True, False, False
     return cfg
