@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -49,15 +50,15 @@ def test_fairseq_is_there_and_this_project_is_not(tmp_path: Path) -> None:
     assert outcome(["python", "-c", text], preloaded().path(), tmp_path)[1] == "[True, False, False]\n"
 
 
-@pytest.mark.parametrize("kill", [subprocess.Popen.terminate, subprocess.Popen.kill])
-def test_a_program_ends_with_its_client(kill) -> None:
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_program_ends_with_its_client(kill: signal.Signals) -> None:
     text = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
     environment = {**os.environ, "PATH": preloaded().path()}
     with subprocess.Popen(["python", "-c", text], env=environment, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         program = int(client.stdout.readline())
-        kill(client)
-        assert client.wait() < 0
+        client.send_signal(kill)
+        assert client.wait() == -kill
     for _ in range(100):
         if not Path(f"/proc/{program}").exists():
             return

@@ -5,50 +5,56 @@
 #
 # Each folder holds images/ and dataset_*.json (Karpathy's format). Flickr8k's published validation photos are the test
 # split here; 200 training photos are held out for validation. Text and pairs of COCO are train2014's alone. What is
-# there is not made again; README.md has the commands that follow.
+# there is not made again; README.md has the commands that follow. Sizes: GRID, HELD_OUT, TEXT_LINES, VALID_LINES, SYMBOLS,
+# TEXT_ITERATIONS.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 WORK=${WORK:-$PWD/ablations/flickr8k}
+: "${FLICKR8K:?names the folder of Flickr8k: images/ and dataset_*.json}"
+: "${COCO5K:?names the folder of COCO photos: images/ and dataset_*.json}"
 GRID=${GRID:-4}              # GRID × GRID cells and the whole photo: 17 regions
 mkdir -p "$WORK"
 
-# hold_out CAPTIONS OUTPUT   200 training photos become val; the published val becomes test.
+# hold_out CAPTIONS OUTPUT   HELD_OUT training photos become val; the published val becomes test.
 hold_out() {
-    python - "$1" "$2" <<'PYTHON'
+    python - "$1" "$2" "${HELD_OUT:-200}" <<'PYTHON'
 import json, random, sys
 from pathlib import Path
 
 source = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-held_out = random.Random(1).sample([image for image in source["images"] if image["split"] == "train"], 200)
+held_out = random.Random(1).sample([image for image in source["images"] if image["split"] == "train"], int(sys.argv[3]))
 for image in source["images"]:
     if image["split"] == "val":
         image["split"] = "test"
 for image in held_out:
     image["split"] = "val"
-Path(sys.argv[2]).write_text(json.dumps(source), encoding="utf-8")
+aside = Path(sys.argv[2] + ".partial")
+aside.write_text(json.dumps(source), encoding="utf-8")
+aside.rename(sys.argv[2])
 PYTHON
 }
 
-for name in flickr8k coco5k; do
-    folder=FLICKR8K
-    if [ "$name" = coco5k ]; then folder=COCO5K; fi
-    if [ ! -e "$WORK/$name.regions" ]; then
-        python "$ROOT/preprocess/extract_regions.py" "${!folder}/images" --output "$WORK/$name.regions" \
-            --grid "$GRID" --image-size 224
-    fi
-done
+# regions PHOTOS STORE
+regions() {
+    if [ -e "$2" ]; then return; fi
+    python "$ROOT/preprocess/extract_regions.py" "$1" --output "$2" --grid "$GRID" --image-size 224
+}
+
+regions "$FLICKR8K/images" "$WORK/flickr8k.regions"
+regions "$COCO5K/images" "$WORK/coco5k.regions"
 if [ ! -e "$WORK/dataset.json" ]; then hold_out "$FLICKR8K"/dataset_*.json "$WORK/dataset.json"; fi
 if [ ! -e "$WORK/text.txt" ]; then
-    python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --part train2014 --exclude-nothing --limit 200000
+    python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --part train2014 --exclude-nothing \
+        --limit "${TEXT_LINES:-200000}"
 fi
 if [ ! -e "$WORK/vocabulary" ]; then
     python "$ROOT/preprocess/learn_bpe.py" --input "$WORK/text.txt" "$WORK/dataset.json" --output "$WORK/vocabulary" \
-        --symbols 3000 --workers 2
+        --symbols "${SYMBOLS:-3000}" --workers 2
 fi
 if [ ! -e "$WORK/text" ]; then
     python "$ROOT/preprocess/prepare_text.py" --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
-        --output "$WORK/text" --valid-lines 1000 --workers 2
+        --output "$WORK/text" --valid-lines "${VALID_LINES:-1000}" --workers 2
 fi
 if [ ! -e "$WORK/captions" ]; then
     python "$ROOT/preprocess/prepare_captions.py" "$WORK/dataset.json" --vocabulary "$WORK/vocabulary" \

@@ -45,6 +45,7 @@ def _structure(name: str, size: Literal["tiny", "base"], sharing: str, paper: tu
 
 
 def _captions_per_image(count: int, *against: str) -> Row:
+    """A row that trains image captioning alone, from scratch, with up to *count* captions of an image side by side."""
     stage = Stage(f"captions-{count}", FINETUNE, None, ("--captions-per-image", str(count)))
     return Row(f"{count} caption" + "s" * (count > 1), (stage,), (), against)
 

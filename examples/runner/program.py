@@ -70,7 +70,7 @@ def quickstart(*, prepare_only: bool) -> Path:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every table."""
-    parser.add_argument("--scale", choices=["paper", "demo"], default="paper", help="demo: minutes on two cores")
+    parser.add_argument("--scale", choices=["paper", "demo"], default="paper", help="demo: hours on two cores")
     parser.add_argument("--rows", help="names of rows, separated by commas [all]")
     parser.add_argument("--seeds", type=seed_list, default=[1, 2, 3])
     parser.add_argument("--gpus", type=int, default=torch.cuda.device_count(), help="GPUs to use [all: %(default)s]")

@@ -39,7 +39,9 @@ def preload() -> None:
         del sys.modules[name]
     logging.root.handlers.clear()
     logging.root.setLevel(logging.WARNING)
-    multiprocessing.spawn.get_executable()  # of processes that are started afresh: the real Python
+    # Noted as that module is imported, before `become` names another one: processes that are spawned are the real
+    # Python, which takes the files that they inherit.
+    multiprocessing.spawn.get_executable()
 
 
 def wait_for_jobs(path: Path) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def end(run: Callable[[], None]) -> NoReturn:
         status = stop.code
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
-        status = 1 if not isinstance(error, KeyboardInterrupt) else 128 + signal.SIGINT
+        status = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     if status is not None and not isinstance(status, int):
         print(status, file=sys.stderr)
         status = 1
@@ -138,6 +140,9 @@ def end(run: Callable[[], None]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    if status and status < 0:  # as Python ends after Ctrl-C
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
     os._exit(status or 0)
 
 

@@ -40,4 +40,5 @@ class Alignment(nn.Module):
         scores = queries @ regions.transpose(1, 2)  # (I, C / I · T, N)
         scores = scores.masked_fill(~mask.squeeze(1), float("-inf"))
         weights = torch.softmax(scores.float(), dim=-1).to(regions.dtype)
-        return SIZE * F.layer_norm(self.project((weights @ regions).view_as(words)), words.shape[-1:])
+        aligned = self.project((weights @ regions).view_as(words))  # (C, T, H)
+        return SIZE * F.layer_norm(aligned, aligned.shape[-1:])

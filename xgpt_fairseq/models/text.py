@@ -29,7 +29,7 @@ class TextEmbedding(nn.Module):
         return self.sum_up(self.tokens(tokens), self.positions(positions), segment)
 
     def sum_up(self, words: Tensor, positions: Tensor, segment: Tensor | None) -> Tensor:
-        """(B, T, H) of words (B, T, H), positions (T, H) or (B, T, H), segment (H,)."""
+        """Input (B, T, H) of the layers, from words (B, T, H), positions (T, H) or (B, T, H), and segment (H,)."""
         x = words + positions
         if segment is not None:
             x = x + segment

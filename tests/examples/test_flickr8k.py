@@ -1,0 +1,61 @@
+"""The data of the tables in miniature: prepared from photos and captions of the layout that the script expects."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
+from programs import ROOT, run
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.data.directory import DataDirectory
+
+SCRIPT = ROOT / "examples" / "ablations" / "flickr8k.sh"
+
+
+def photos(folder: Path, splits: dict[str, int]) -> set[str]:
+    """A folder with images/ and dataset_*.json; the ids of its val photos."""
+    rng = np.random.default_rng(1)
+    (folder / "images").mkdir(parents=True)
+    images = []
+    for split, count in splits.items():
+        for _ in range(count):
+            number = len(images) + 1
+            pixels = rng.integers(0, 255, size=(32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
+            sentences = [{"raw": f"A photo of thing {number}, {n}.", "sentid": 10 * number + n} for n in range(2)]
+            images.append({"filename": f"{number}.jpg", "imgid": number, "split": split, "sentences": sentences})
+    (folder / f"dataset_{folder.name}.json").write_text(json.dumps({"images": images}))
+    return {str(image["imgid"]) for image in images if image["split"] == "val"}
+
+
+def test_the_published_val_is_the_test_and_val_is_held_out_of_train(tmp_path: Path) -> None:
+    published = photos(tmp_path / "flickr8k", {"train": 6, "val": 3})
+    photos(tmp_path / "coco5k", {"train": 4, "val": 2})
+    variables = {
+        "FLICKR8K": str(tmp_path / "flickr8k"), "COCO5K": str(tmp_path / "coco5k"), "WORK": str(tmp_path / "work"),
+        "GRID": "2", "HELD_OUT": "2", "TEXT_LINES": "300", "VALID_LINES": "20", "SYMBOLS": "120",
+        "TEXT_ITERATIONS": "4", "VALIDATIONS": "2", "GPUS": "0",
+    }  # fmt: skip
+    run("bash", SCRIPT, **variables)
+    work = tmp_path / "work"
+    sizes = {name: json.loads((work / name / "dataset.json").read_text())["splits"] for name in ("captions", "web")}
+    assert {split: found["images"] for split, found in sizes["captions"].items()} == {"train": 4, "valid": 2, "test": 3}
+    assert {split: found["images"] for split, found in sizes["web"].items()} == {"train": 4, "valid": 2}
+    data = DataDirectory(work / "captions")
+    assert {data.regions.image_id(int(row)) for row in data.pairs("test")} == published
+    assert data.regions.region_counts(np.arange(1)).tolist() == [5]  # 2 × 2 cells and the whole
+    averaged = load_checkpoint(work / "checkpoints" / "text" / "averaged.pt")
+    assert averaged["extra_state"]["averaged"]
+    assert run("bash", SCRIPT, **variables).stdout.strip().endswith("averaged.pt")  # done: all of it is there
+
+
+def test_folders_have_to_be_named(tmp_path: Path) -> None:
+    done = run("bash", SCRIPT, check=False, WORK=str(tmp_path / "work"))
+    assert done.returncode == 1 and "FLICKR8K: names the folder of Flickr8k" in done.stderr
+    assert not (tmp_path / "work").exists()
