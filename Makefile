@@ -37,7 +37,7 @@ quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh "$(DATA)"
 
 bench: $(INSTALLED)
-	$(BIN)/python tests/benchmarks/bench.py $(NAMES)
+	$(BIN)/python -m tests.benchmarks.bench $(NAMES)
 
 parameters: $(INSTALLED)
 	$(BIN)/xgpt-parameters

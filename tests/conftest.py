@@ -13,23 +13,13 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in (
-    "tests",
-    "preprocess",
-    "examples/quickstart",
-    "examples/runner",
-    "examples/ablations",
-    "examples/own_photos",
-    "examples/retrieval_augmentation",
-):
-    sys.path.insert(0, str(ROOT / folder))
 
 # Two cores, two test processes: threads of their own would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from xgpt_fairseq.cli import run  # noqa: E402
-from xgpt_fairseq.data.region_writer import RegionWriter  # noqa: E402
-from xgpt_fairseq.data.vocabulary import learn_vocabulary  # noqa: E402
+from xgpt_fairseq.regions.writer import RegionWriter  # noqa: E402
+from xgpt_fairseq.text.vocabulary import learn_vocabulary  # noqa: E402
 
 TEST_DATA = Path(os.environ.get("XGPT_TEST_DATA", ROOT.parent / "shared"))
 
@@ -149,7 +139,7 @@ def _write_store(path: Path, *, feature_dim: int = TINY_FEATURE_DIM, images: Seq
 @pytest.fixture(scope="session")
 def tiny_vocabulary(tiny_captions: Path) -> Path:
     """A vocabulary folder (subword-nmt, 60 merges) learned from the tiny training captions."""
-    from text_readers import sentences
+    from xgpt_fairseq.text.readers import sentences
 
     path = tiny_captions.parent / "vocabulary"
     learn_vocabulary(sentences([tiny_captions]), path, bpe="subword_nmt", symbols=60)
@@ -159,7 +149,7 @@ def tiny_vocabulary(tiny_captions: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tiny_captions: Path, tiny_vocabulary: Path, tiny_store: Path) -> Path:
     """The data directory of the tiny images (train, valid, test) from prepare_captions.py. Not to be changed."""
-    import prepare_captions
+    from xgpt_fairseq.cli import prepare_captions
 
     path = tiny_captions.parent / "data"
     command = ["prepare_captions.py", tiny_captions, "--vocabulary", tiny_vocabulary, "--regions", tiny_store]
@@ -172,7 +162,7 @@ def tiny_data(tiny_captions: Path, tiny_vocabulary: Path, tiny_store: Path) -> P
 @pytest.fixture(scope="session")
 def tiny_text_data(tiny_captions: Path, tiny_vocabulary: Path) -> Path:
     """The tiny captions as a text directory (train, valid) from prepare_text.py. Not to be changed."""
-    import prepare_text
+    from xgpt_fairseq.cli import prepare_text
 
     images = json.loads(tiny_captions.read_text(encoding="utf-8"))["images"]
     text, path = tiny_captions.parent / "text.txt", tiny_captions.parent / "text"

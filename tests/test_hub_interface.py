@@ -15,13 +15,13 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 
 from xgpt_fairseq.data.caption_dataset import pad_regions
-from xgpt_fairseq.data.region_store import RegionStore
-from xgpt_fairseq.data.region_writer import RegionWriter
-from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import cpu_has_bfloat16
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.vision.extractor import RegionExtractor
 
 SIZES = {"layers": 2, "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "max_target_positions": 40}

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from preloaded import preloaded
+
+from tests.preloaded import preloaded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are preloaded on Linux alone")
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import written_aside
+from xgpt_fairseq.io.atomic import written_aside
 from xgpt_fairseq.models.feature_statistics import STATISTICS
 
 _EPOCH = re.compile(r"checkpoint(\d+)\.pt")

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.caption_dataset import load_regions, pad_regions
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.region_store import RegionStore
-from xgpt_fairseq.data.vocabulary import FILES, Vocabulary
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import folder_written_aside, read_description, write_json
+from xgpt_fairseq.io.atomic import folder_written_aside, read_description, write_json
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
 from xgpt_fairseq.workarounds import RepeatBlock, never_unknown
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class XGPTHubInterface(nn.Module):
         if self.extractor_settings is None:
             raise DataError(
                 f"the model was trained on {self.trained_on}, which cannot be made from photos here: give a region "
-                "store of the same features, or train on regions of preprocess/extract_regions.py"
+                "store of the same features, or train on regions of xgpt-extract-regions"
             )
         from xgpt_fairseq.vision.extractor import RegionExtractor
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import written_aside
+from xgpt_fairseq.io.atomic import written_aside
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import write_json, written_aside
+from xgpt_fairseq.io.atomic import write_json, written_aside
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.store import RegionStore
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINS = ("train", "restval")

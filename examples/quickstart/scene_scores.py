@@ -16,12 +16,12 @@ from typing import Any
 
 from scene_claims import judge, read_claims
 
+from xgpt_fairseq.captions.references import References, read_captions
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.image_id import canonical_image_id
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.captions import References, read_captions
-from xgpt_fairseq.evaluation.metrics import score_captions
-from xgpt_fairseq.files import read_description
+from xgpt_fairseq.io.atomic import read_description
+from xgpt_fairseq.metrics.scores import score_captions
+from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 Images = Mapping[str, Mapping[str, Any]]
 

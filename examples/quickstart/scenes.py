@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import folder_written_aside, write_json, written_aside
+from xgpt_fairseq.io.atomic import folder_written_aside, write_json, written_aside
 
 if TYPE_CHECKING:
     from PIL import Image

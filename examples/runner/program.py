@@ -17,7 +17,7 @@ from rows import Row, Table
 from runs import Runner, Setting, devices, tree
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import written_aside
+from xgpt_fairseq.io.atomic import written_aside
 
 QUICKSTART = Path(__file__).resolve().parent.parent / "quickstart" / "run.sh"
 

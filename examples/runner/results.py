@@ -11,7 +11,7 @@ from typing import Any
 from rows import Row, caption_scores
 from runs import folder_of
 
-from xgpt_fairseq.files import written_aside
+from xgpt_fairseq.io.atomic import written_aside
 
 Scores = Mapping[str, float]
 

@@ -20,7 +20,7 @@ from rows import Row, Script, Stage
 from tqdm import tqdm
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import write_json
+from xgpt_fairseq.io.atomic import write_json
 
 DEMO_ENVIRONMENT = {"ARCH": "xgpt_demo", "BATCH": "64", "GPU_BATCH": "64", "WORKERS": "0"}
 

@@ -1,7 +1,7 @@
 """Ratios of xgpt_fairseq to its peers, each measured by turns in the same run: the median of some rounds, and bounds.
 
-    python tests/benchmarks/bench.py                       # all, some 20 minutes on two cores: `make bench`
-    python tests/benchmarks/bench.py training reading --rounds 5
+    python -m tests.benchmarks.bench                       # all, some 20 minutes on two cores: `make bench`
+    python -m tests.benchmarks.bench training reading --rounds 5
 
 Prints a table in Markdown. Leave the machine alone meanwhile.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-import measuring
+from tests.benchmarks import measuring
 
 BENCHMARKS = ("training", "objectives", "generation", "reading", "processes", "startup")
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 def measure(name: str, rounds: int) -> list[measuring.Line]:
     """The lines of one benchmark."""
-    lines: list[measuring.Line] = importlib.import_module(f"bench_{name}").measure(rounds)
+    lines: list[measuring.Line] = importlib.import_module(f"tests.benchmarks.bench_{name}").measure(rounds)
     return lines
 
 

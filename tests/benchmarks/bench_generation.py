@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import peers
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from measuring import Line, by_turns, seconds
+
+from tests.benchmarks import peers
+from tests.benchmarks.measuring import Line, by_turns, seconds
 
 IMAGES = 16
 
@@ -40,7 +41,7 @@ def measure(rounds: int) -> list[Line]:
 
 
 def packing(caption: Callable[[], float], rounds: int) -> Line:
-    """What packed weights bring (models/projection.py): at 1, they can go."""
+    """What packed weights bring (kernels/linear.py): at 1, they can go."""
 
     def plainly() -> float:
         with torch.backends.mkldnn.flags(enabled=False):

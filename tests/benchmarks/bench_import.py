@@ -1,6 +1,6 @@
 """How fast region archives are imported, against a plain copy of the same bytes in the same run.
 
-    python tests/benchmarks/bench_import.py --images 300 --regions 36 --width 2048
+    python -m tests.benchmarks.bench_import --images 300 --regions 36 --width 2048
 
 Writes an archive of each format with made-up images to a temporary folder, copies its files and imports it, by turns,
 and prints a table in Markdown. Both find the files in the page cache, and both wait until what they write is on disk.
@@ -16,21 +16,17 @@ import os
 import resource
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT, ROOT / "preprocess", ROOT / "tests" / "preprocess"):
-    sys.path.insert(0, str(folder))
+import numpy as np
 
-import archives  # noqa: E402
-import import_regions  # noqa: E402
-import numpy as np  # noqa: E402
-from measuring import in_a_process  # noqa: E402
+from tests.archives import layouts
+from tests.benchmarks.measuring import in_a_process
+from xgpt_fairseq.cli import import_regions
 
 BLOCK = 1 << 20
 
@@ -47,9 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--width", metavar="N", type=int, default=2048, help="of the features (default: %(default)s)")
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="of the import (default: none)")
     parser.add_argument("--rounds", metavar="N", type=int, default=3, help="medians are shown (default: %(default)s)")
-    parser.add_argument(
-        "--formats", metavar="NAME", nargs="+", choices=archives.LAYOUTS, default=list(archives.LAYOUTS)
-    )
+    parser.add_argument("--formats", metavar="NAME", nargs="+", choices=layouts.LAYOUTS, default=list(layouts.LAYOUTS))
     parser.add_argument("--folder", metavar="DIR", type=Path, help="where the temporary folder is made")
     return parser.parse_args()
 
@@ -66,8 +60,8 @@ def main() -> None:
             shutil.rmtree(source.parent)
 
 
-def made_up(number: int, regions: int, width: int) -> archives.Image:
-    image = archives.made_up(number, count=regions, width=width)
+def made_up(number: int, regions: int, width: int) -> layouts.Image:
+    image = layouts.made_up(number, count=regions, width=width)
     return image._replace(features=np.maximum(image.features, 0))  # as after the detector's last layer
 
 
@@ -75,8 +69,8 @@ def write_archive(name: str, folder: Path, args: argparse.Namespace) -> tuple[Pa
     """The archive, in a folder of its own, and a file of sizes."""
     images = [made_up(number, args.regions, args.width) for number in range(args.images)]
     (folder / "archive").mkdir()
-    source = archives.LAYOUTS[name].write(folder / "archive" / "a", images)
-    return source, archives.write_sizes(folder / "sizes.json", images)
+    source = layouts.LAYOUTS[name].write(folder / "archive" / "a", images)
+    return source, layouts.write_sizes(folder / "sizes.json", images)
 
 
 def row(name: str, source: Path, sizes: Path, *, workers: int, rounds: int) -> str:
@@ -112,10 +106,9 @@ def copy(files: Sequence[Path], target: Path) -> float:
 
 
 def import_archive(options: Sequence[str]) -> Result:
-    sys.argv = ["import_regions.py", *options]
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        import_regions.import_regions()
+        import_regions.import_regions(import_regions.parse_arguments(options))
     seconds = time.perf_counter() - began
     return Result(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import peers
 import torch
-from measuring import Line, by_turns, middle, seconds
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.benchmarks import peers
+from tests.benchmarks.measuring import Line, by_turns, middle, seconds
 
 IMAGES = 8  # with 5 captions each, as in `training`
 OBJECTIVES = ("ic", "imlm", "ida", "tifg")

@@ -7,9 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import peers
-from directories import data_directory, finish, start_training, updates
-from measuring import Line, by_turns, middle
+from tests.benchmarks import peers
+from tests.benchmarks.directories import data_directory, finish, start_training, updates
+from tests.benchmarks.measuring import Line, by_turns, middle
 
 BATCH, UPDATE_FREQ, UPDATES = 4, 4, 2
 

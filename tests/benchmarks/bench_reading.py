@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import peers
-from measuring import Line, by_turns, cores, in_a_process, middle, seconds
+from tests.benchmarks import peers
+from tests.benchmarks.measuring import Line, by_turns, cores, in_a_process, middle, seconds
 
 import h5py  # isort: skip
 import numpy as np  # isort: skip
@@ -18,7 +18,7 @@ import torch  # isort: skip
 from torch.utils.data import DataLoader  # isort: skip
 
 from xgpt_fairseq.data.caption_dataset import load_regions  # isort: skip
-from xgpt_fairseq.data.region_store import RegionStore  # isort: skip
+from xgpt_fairseq.regions.store import RegionStore  # isort: skip
 
 IMAGES = 128  # of a batch
 csv.field_size_limit(sys.maxsize)

@@ -6,8 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from directories import data_directory, finish, sparse_store, start_training, updates
-from measuring import Line, by_turns, middle
+from tests.benchmarks.directories import data_directory, finish, sparse_store, start_training, updates
+from tests.benchmarks.measuring import Line, by_turns, middle
 
 IMAGES = (1_000_000, 1_000)
 

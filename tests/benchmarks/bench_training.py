@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import peers
-from measuring import Line, in_a_process, memory_peak_mb, middle, seconds
+from tests.benchmarks import peers
+from tests.benchmarks.measuring import Line, in_a_process, memory_peak_mb, middle, seconds
 
 IMAGES = 8
 

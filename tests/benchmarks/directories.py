@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import peers
 
+from tests.benchmarks import peers
 from xgpt_fairseq.data.directory import FORMAT_VERSION, file_crc32
-from xgpt_fairseq.data.growing_file import npy_header
-from xgpt_fairseq.data.region_format import MANIFEST, ArrayFile, Manifest
-from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.data.split_writer import SplitWriter
-from xgpt_fairseq.data.vocabulary import learn_vocabulary
-from xgpt_fairseq.files import write_json
+from xgpt_fairseq.io.atomic import write_json
+from xgpt_fairseq.regions.append_only_file import npy_header
+from xgpt_fairseq.regions.format import MANIFEST, ArrayFile, Manifest
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.text.vocabulary import learn_vocabulary
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SHARD_ROWS = 500_000  # 2 GB
 
@@ -80,12 +82,12 @@ def start_training(data: Path, arch: str, *arguments: str) -> subprocess.Popen[s
     """fairseq-train of one thread, captions alone, nothing validated or saved; its log is its standard output."""
     command = [
         *(str(Path(sys.executable).with_name("fairseq-train")), str(data)),
-        *("--user-dir", str(peers.ROOT / "xgpt_fairseq"), "--task", "xgpt_caption", "--arch", arch),
+        *("--user-dir", str(ROOT / "xgpt_fairseq"), "--task", "xgpt_caption", "--arch", arch),
         *("--criterion", "xgpt", "--optimizer", "adam", "--lr", "1e-5", "--cpu", "--num-workers", "0"),
         *("--disable-validation", "--no-save", "--log-format", "simple", "--log-interval", "1"),
         *arguments,
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(peers.ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=1
     )

@@ -7,32 +7,28 @@ stock sees an image once for each of them, as pairs are all that it knows.
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion
+from fairseq.data import Dictionary
+from fairseq.models.transformer import TransformerModel, base_architecture
+from fairseq.optim.adam import Adam
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from fairseq.criterions.cross_entropy import CrossEntropyCriterion  # noqa: E402
-from fairseq.data import Dictionary  # noqa: E402
-from fairseq.models.transformer import TransformerModel, base_architecture  # noqa: E402
-from fairseq.optim.adam import Adam  # noqa: E402
-from measuring import Line, by_turns, middle  # noqa: E402
-
-from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion  # noqa: E402
-from xgpt_fairseq.data.caption_dataset import CaptionDataset  # noqa: E402
-from xgpt_fairseq.data.region_store import RegionStore  # noqa: E402
-from xgpt_fairseq.data.region_writer import RegionWriter  # noqa: E402
-from xgpt_fairseq.data.vocabulary import MASK  # noqa: E402
-from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel  # noqa: E402
-from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives  # noqa: E402
-from xgpt_fairseq.precision import cpu_has_bfloat16  # noqa: E402
+from tests.benchmarks.measuring import Line, by_turns, middle
+from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
+from xgpt_fairseq.data.caption_dataset import CaptionDataset
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
+from xgpt_fairseq.precision import cpu_has_bfloat16
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.text.vocabulary import MASK
 
 VOCABULARY = 30_000
 REGIONS = 100

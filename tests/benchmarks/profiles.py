@@ -1,7 +1,7 @@
 """Where the time goes: torch's profile of a search with xgpt_base, or of loss and gradient of an objective.
 
-python tests/benchmarks/profiles.py search
-python tests/benchmarks/profiles.py ic --bf16
+python -m tests.benchmarks.profiles search
+python -m tests.benchmarks.profiles ic --bf16
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import bench_generation
-import bench_objectives
-import peers
 import torch
-from measuring import seconds
 from torch.profiler import ProfilerActivity, profile
+
+from tests.benchmarks import bench_generation, bench_objectives, peers
+from tests.benchmarks.measuring import seconds
 
 
 def main() -> None:

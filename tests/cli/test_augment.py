@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from xgpt_fairseq.augmentation import draw
+from xgpt_fairseq.augmentation import generate as draw
 from xgpt_fairseq.augmentation.filters import REASONS, repeats_phrase
 from xgpt_fairseq.augmentation.output import write_retrieval
 from xgpt_fairseq.cli import augment as program
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.objectives import build_objectives
+from xgpt_fairseq.text.vocabulary import Vocabulary
 
 SIZES = {"layers": 2, "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "max_target_positions": 40}
 TRAIN_IMAGES = 8
@@ -125,7 +125,7 @@ def test_what_is_kept_and_written(call: Callable[..., Any], tiny_data: Path, tmp
 def test_prepare_captions_makes_the_same_of_the_karpathy_file(
     call: Callable[..., Any], call_program: Callable[..., Any], tiny_data: Path, tiny_store: Path, tmp_path: Path
 ) -> None:
-    import prepare_captions
+    from xgpt_fairseq.cli import prepare_captions
 
     assert call("--split", "train,valid").status == 0
     new, again = tmp_path / "new", tmp_path / "again"

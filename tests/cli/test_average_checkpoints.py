@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from preloaded import python
 
+from tests.preloaded import python
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli.average_checkpoints import program
 

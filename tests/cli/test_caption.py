@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from test_hub_interface import build, photos  # noqa: F401  (a fixture)
-
+from tests.test_hub_interface import build, photos  # noqa: F401  (a fixture)
 from xgpt_fairseq.cli import caption as caption_program
 from xgpt_fairseq.cli import export as export_program
 from xgpt_fairseq.hub_interface import XGPTHubInterface

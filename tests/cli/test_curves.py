@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from preloaded import python
 
+from tests.preloaded import python
 from xgpt_fairseq.cli.curves import main, named_files
 from xgpt_fairseq.errors import DataError
 

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from preloaded import python
 
+from tests.preloaded import python
 from xgpt_fairseq.cli.evaluate import main
 
 
@@ -42,7 +42,7 @@ def files(coco_mini: Path, tmp_path: Path) -> tuple[Path, Path]:
 def test_all_of_it(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generated, references = files
     output, results = tmp_path / "scores.json", tmp_path / "results.json"
-    # Not METEOR, which takes seconds to start: tests/evaluation/test_metrics.py has it.
+    # Not METEOR, which takes seconds to start: tests/metrics/test_scores.py has it.
     options = ["--metrics", "bleu,rouge,cider,spice", "--output", output, "--coco-results", results]
     done = evaluate(generated, "--references", references, *options)
     assert done.returncode == 0, done.stderr

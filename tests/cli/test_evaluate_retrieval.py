@@ -17,10 +17,10 @@ from xgpt_fairseq.cli import evaluate_retrieval
 from xgpt_fairseq.cli.evaluate import main
 from xgpt_fairseq.data.caption_dataset import load_regions
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.evaluation.recall import caption_retrieval, image_retrieval
-from xgpt_fairseq.evaluation.retrieval import PoolScorer, read_pool, read_scores
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import cpu_has_bfloat16
+from xgpt_fairseq.retrieval.recall import caption_retrieval, image_retrieval
+from xgpt_fairseq.retrieval.scoring import PoolScorer, read_pool, read_scores
 
 Call = Callable[..., Any]
 

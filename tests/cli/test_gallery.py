@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from preloaded import python
 
+from tests.preloaded import python
 from xgpt_fairseq.cli.gallery import main
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xgpt_fairseq.cli import regions
-from xgpt_fairseq.data.region_writer import RegionWriter
+from xgpt_fairseq.regions.writer import RegionWriter
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.objective_dataset import pad_right
-from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
+from xgpt_fairseq.regions.store import RegionStore
 
 PAD, EOS = 1, 2
 SYMBOLS = Symbols(pad=PAD, eos=EOS, mask=20_000, words=(4, 20_000))

@@ -12,9 +12,9 @@ import pytest
 
 from xgpt_fairseq.data.directory import DataDirectory, TextDirectory, check_replaceable, file_crc32
 from xgpt_fairseq.data.indexed_writer import IndexedWriter
-from xgpt_fairseq.data.region_store import RegionStore
-from xgpt_fairseq.data.vocabulary import Vocabulary
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.text.vocabulary import Vocabulary
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from preloaded import preloaded
+from tests.preloaded import preloaded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLUGIN = ROOT / "xgpt_fairseq"

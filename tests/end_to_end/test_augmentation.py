@@ -6,18 +6,15 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "cli"))
-from programs import ROOT, logged, run, train
-from test_augment import learned
-
+from tests.cli.test_augment import learned
+from tests.end_to_end.programs import ROOT, logged, run, train
 from xgpt_fairseq.cli import augment as program
 from xgpt_fairseq.data.directory import DataDirectory
 
 # The program, killed as by the system for want of memory when it begins its third batch.
 KILLED = """
 import os, signal
-from xgpt_fairseq.augmentation import draw
+from xgpt_fairseq.augmentation import generate as draw
 from xgpt_fairseq.cli import augment
 
 def draw_batch(*args, stock=draw.draw_batch, left=[1, 2], **options):

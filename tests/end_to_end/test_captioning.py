@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from programs import PLUGIN, ROOT, SMALL, generate, generated, logged, preprocess, run, train
-
+from tests.end_to_end.programs import PLUGIN, ROOT, SMALL, generate, generated, logged, preprocess, run, train
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.precision import cpu_has_bfloat16
 

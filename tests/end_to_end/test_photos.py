@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from programs import generate, generated, preprocess, run, train
+from tests.end_to_end.programs import generate, generated, preprocess, run, train
 
 
 def test_photos_to_a_bundle_that_says_what_fairseq_generate_says(

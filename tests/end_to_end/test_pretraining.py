@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from programs import PLUGIN, SMALL, generate, generated, logged, run, train, train_in_two_processes
-
+from tests.end_to_end.programs import PLUGIN, SMALL, generate, generated, logged, run, train, train_in_two_processes
 from xgpt_fairseq.checkpoints import load_checkpoint
 
 PRETRAIN = ["--task", "xgpt_pretrain", "--batch-size", "4"]

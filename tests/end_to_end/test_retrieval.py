@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from programs import generate, logged, run, train
-
+from tests.end_to_end.programs import generate, logged, run, train
 from xgpt_fairseq.checkpoints import load_checkpoint
 
 

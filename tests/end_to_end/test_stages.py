@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from programs import PLUGIN, generate, generated, logged, run, train
-
+from tests.end_to_end.programs import PLUGIN, generate, generated, logged, run, train
 from xgpt_fairseq.checkpoints import load_checkpoint
-from xgpt_fairseq.data.region_store import RegionStore
-from xgpt_fairseq.data.region_writer import RegionWriter
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.writer import RegionWriter
 
 TEXT = ["--task", "xgpt_text_pretrain", "--batch-size", "8"]
 

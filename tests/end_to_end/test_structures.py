@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from programs import generate, generated, logged, run, train
-
+from tests.end_to_end.programs import generate, generated, logged, run, train
 from xgpt_fairseq.checkpoints import load_checkpoint
 
 

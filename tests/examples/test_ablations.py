@@ -21,9 +21,7 @@ import table7
 from runs import Node, Runner, Setting, count, devices, folder_of, tree
 from tables import FINETUNE, METRICS, TABLES
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
-from programs import ROOT, SMALL, run
-
+from tests.end_to_end.programs import ROOT, SMALL, run
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError

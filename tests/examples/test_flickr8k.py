@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
-from programs import ROOT, run
-
+from tests.end_to_end.programs import ROOT, run
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 

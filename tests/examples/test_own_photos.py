@@ -9,7 +9,7 @@ from pathlib import Path
 import compare_regions
 import pytest
 
-from xgpt_fairseq.data.region_store import RegionStore
+from xgpt_fairseq.regions.store import RegionStore
 
 
 @pytest.fixture

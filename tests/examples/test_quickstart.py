@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 import report
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
-from programs import path
-
-from xgpt_fairseq.evaluation.captions import References
+from tests.end_to_end.programs import path
+from xgpt_fairseq.captions.references import References
 
 QUICKSTART = Path(report.__file__).parent
 

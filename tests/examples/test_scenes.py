@@ -16,15 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from caption_readers import read_captions
+import scene_captions
+import scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "quickstart"))
-
-import scene_captions
-import scenes
 from scene_alt_texts import STYLES, WEB_BACKGROUNDS, WEB_CLUTTER
 from scene_backgrounds import BACKGROUND_PAINTERS, CLUTTER_PAINTERS
 from scene_claims import Claims, Verdict, judge, read_claims
@@ -32,6 +28,8 @@ from scene_drawing import thing_tile
 from scene_facts import BACKGROUNDS, COLOURS, CONTAINERS, KINDS, RELATIONS, Thing, all_pairs, held_out_pairs, pixel_box
 from scene_shapes import HUES, PAINTERS
 from scenes import SCENES, WEB, Name, scene_of, texts_of
+
+from xgpt_fairseq.captions.readers import read_captions
 
 SEEDS = st.integers(0, 10**6)
 NAMES = st.builds(

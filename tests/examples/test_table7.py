@@ -13,8 +13,7 @@ import table7
 from rows import Row
 from runs import Setting, count, tree
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
-from programs import ROOT, SMALL, run
+from tests.end_to_end.programs import ROOT, SMALL, run
 
 ROWS = table7.TABLE7.rows
 

@@ -6,8 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
-from programs import ROOT, SMALL, run
+from tests.end_to_end.programs import ROOT, SMALL, run
 
 SIZES = {"GPUS": "0", "BATCH": "8", "WORKERS": "0", "ARCH": "xgpt_demo"}
 

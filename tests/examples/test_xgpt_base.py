@@ -17,11 +17,9 @@ import pytest
 import yaml
 from fairseq import options
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
-from programs import ROOT, SMALL, run
-
+from tests.end_to_end.programs import ROOT, SMALL, run
+from xgpt_fairseq.captions.references import read_references
 from xgpt_fairseq.checkpoints import load_checkpoint
-from xgpt_fairseq.evaluation.captions import read_references
 from xgpt_fairseq.models.xgpt import XGPTConfig
 
 RECIPE = ROOT / "examples" / "xgpt_base"

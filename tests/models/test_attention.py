@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import reference
+from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.models.attention import Attention, attend, merge_heads, split_heads
-from xgpt_fairseq.models.groups import Groups
 
 SEED = st.integers(0, 99)
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))  # heads, width of a head, queries

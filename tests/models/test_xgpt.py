@@ -65,7 +65,7 @@ def test_forward_and_loss_equal_the_plain_reference(options, label_smoothing):
 @pytest.mark.parametrize("most_places", [2, 1], ids=["in groups", "copied unless equal"])
 def test_captions_of_an_image_share_its_encoding(most_places, image_index, sharing, monkeypatch):
     """Loss and gradient equal those of the same pairs taken one by one, whether the groups are equal or not."""
-    monkeypatch.setattr("xgpt_fairseq.models.groups.MOST_PLACES", most_places)
+    monkeypatch.setattr("xgpt_fairseq.kernels.grouping.MOST_PLACES", most_places)
     model = build(sharing=sharing).double()
     batch = images([5, 3], dtype=torch.float64)
     captions = [torch.tensor(tokens) for tokens in ([5, 6, 2], [7, 2], [8, 9, 10, 2], [11, 2])]

@@ -12,23 +12,23 @@ from typing import Any
 from tqdm import tqdm
 
 from xgpt_fairseq.augmentation import output as files
-from xgpt_fairseq.augmentation.draw import Generated, Image, draw_all, images_of, model_crc32
 from xgpt_fairseq.augmentation.filters import Rules
+from xgpt_fairseq.augmentation.generate import Generated, Image, draw_all, images_of, model_crc32
 from xgpt_fairseq.augmentation.report import make_report, to_markdown
 from xgpt_fairseq.data.directory import FORMAT_VERSION, DataDirectory, file_crc32
 from xgpt_fairseq.data.split_writer import SPLIT_FILES
-from xgpt_fairseq.data.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import write_json
 from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
-from xgpt_fairseq.unfinished import UnfinishedRun
+from xgpt_fairseq.io.atomic import write_json
+from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
 
 PROGRAM = "xgpt-augment"
 FILES = (
     *SPLIT_FILES,
     *VOCABULARY_FILES,
     *(files.KARPATHY, files.RETRIEVAL, files.REPORT_JSON, files.REPORT_MD, "dataset.json"),
-    *("*.missing-images.txt", "uncaptioned-images.txt"),  # of a directory of prepare_captions.py that is replaced
+    *("*.missing-images.txt", "uncaptioned-images.txt"),  # of a directory of xgpt-prepare-captions that is replaced
 )
 
 

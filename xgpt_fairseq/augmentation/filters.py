@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from xgpt_fairseq.data.vocabulary import normalize
+from xgpt_fairseq.text.vocabulary import normalize
 
 # Why a caption is dropped, in the order in which it is asked: what reports call it, and what that means.
 REASONS = {

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from xgpt_fairseq.augmentation.diversity import ORDERS, diversity, new_ngrams, sample, self_bleu
-from xgpt_fairseq.augmentation.draw import Generated, Image
 from xgpt_fairseq.augmentation.filters import REASONS
+from xgpt_fairseq.augmentation.generate import Generated, Image
 
 SELF_BLEU_SAMPLE = 5000  # captions; the more, the higher it is
 EXAMPLES = 5

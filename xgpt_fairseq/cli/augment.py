@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xgpt-augment", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help="data directory from preprocess/prepare_captions.py")
+    parser.add_argument("data", type=Path, metavar="DATA", help="data directory from xgpt-prepare-captions")
     parser.add_argument(
         "--path", type=Path, required=True, metavar="CHECKPOINT", help="a checkpoint, or a bundle of xgpt-export"
     )

@@ -59,7 +59,7 @@ def program() -> None:
 
 def _compared(average: Path, members: Sequence[Path]) -> list[str]:
     """Print the average's validation and its best member's; a warning where the average's is worse."""
-    from xgpt_fairseq.evaluation.validation import validation_metric  # imports fairseq's trainer
+    from xgpt_fairseq.metrics.validation import validation_metric  # imports fairseq's trainer
 
     states = {path: load_checkpoint(path) for path in members}
     values = {path: state.get("extra_state", {}).get("val_loss") for path, state in states.items()}

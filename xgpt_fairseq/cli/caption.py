@@ -15,12 +15,12 @@ import torch
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_format import MAX_REGIONS
-from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.files import check_writable, write_json, written_aside
 from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, SearchOptions, XGPTHubInterface
+from xgpt_fairseq.io.atomic import check_writable, write_json, written_aside
+from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.store import RegionStore
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.detections import Detections
@@ -78,8 +78,8 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
     if args.json is not None:
         _write_json(args.json, [{"image_id": image_id, "caption": text} for image_id, text in captions])
     if args.html is not None:
-        from xgpt_fairseq.evaluation.caption_page import CaptionedPicture, draw_captions
-        from xgpt_fairseq.evaluation.gallery import picture
+        from xgpt_fairseq.pages.caption_page import CaptionedPicture, draw_captions
+        from xgpt_fairseq.pages.gallery import picture
 
         cards = [CaptionedPicture(name, picture(name, None, store, overlay=False), text) for name, text in captions]
         _write_page(args.html, draw_captions(cards, title=args.title))
@@ -117,8 +117,8 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
         named = [{"file": str(file), "image_id": canonical_image_id(file.name), "caption": c} for file, c in captions]
         _write_json(args.json, named)
     if args.html is not None and captions:
-        from xgpt_fairseq.evaluation.caption_page import CaptionedPicture, draw_captions
-        from xgpt_fairseq.evaluation.gallery import picture_of_photo
+        from xgpt_fairseq.pages.caption_page import CaptionedPicture, draw_captions
+        from xgpt_fairseq.pages.gallery import picture_of_photo
 
         cards = [CaptionedPicture(str(file), picture_of_photo(file), text) for file, text in captions]
         _write_page(args.html, draw_captions(cards, title=args.title, unreadable=unreadable))

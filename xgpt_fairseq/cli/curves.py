@@ -9,9 +9,9 @@ from pathlib import Path
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.curves import Layout, check_output, draw_curves, write_figure
-from xgpt_fairseq.evaluation.training_log import read_training_log
-from xgpt_fairseq.files import check_writable
+from xgpt_fairseq.io.atomic import check_writable
+from xgpt_fairseq.pages.curves import Layout, check_output, draw_curves, write_figure
+from xgpt_fairseq.pages.training_log import read_training_log
 
 _EXAMPLE = """\
 Several logs are drawn side by side, a column each, with the same vertical axes; --stages draws them one after the

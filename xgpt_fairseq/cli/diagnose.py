@@ -17,14 +17,14 @@ from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.region_statistics import feature_statistics
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.diagnosis import OWN, SOURCES, Losses, diagnose, difference
-from xgpt_fairseq.files import check_writable, write_json
 from xgpt_fairseq.hub_interface import model_config
+from xgpt_fairseq.io.atomic import check_writable, write_json
+from xgpt_fairseq.metrics.diagnosis import OWN, SOURCES, Losses, diagnose, difference
 from xgpt_fairseq.models.xgpt import XGPTModel
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols, build_objectives
 from xgpt_fairseq.precision import check_cpu_bfloat16
+from xgpt_fairseq.regions.statistics import feature_statistics
 
 _EXAMPLE = """\
 Each objective's loss on a split: bits a predicted token, or TIFG's mean squared error; and by how much it grows with

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xgpt_fairseq.captions.references import read_captions, read_references, write_coco_results
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.captions import read_captions, read_references, write_coco_results
-from xgpt_fairseq.evaluation.metrics import METRICS, Scores, score_captions
-from xgpt_fairseq.files import check_writable, write_json
+from xgpt_fairseq.io.atomic import check_writable, write_json
+from xgpt_fairseq.metrics.scores import METRICS, Scores, score_captions
 
 _EXAMPLE = """\
 example:

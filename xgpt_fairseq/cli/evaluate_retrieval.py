@@ -15,8 +15,11 @@ from tqdm import tqdm
 
 from xgpt_fairseq.data.directory import DataDirectory, file_crc32
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.recall import Recall, caption_retrieval, image_retrieval
-from xgpt_fairseq.evaluation.retrieval import (
+from xgpt_fairseq.io.atomic import check_writable, write_json
+from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.precision import check_cpu_bfloat16
+from xgpt_fairseq.retrieval.recall import Recall, caption_retrieval, image_retrieval
+from xgpt_fairseq.retrieval.scoring import (
     IDS,
     SCORES,
     PoolScorer,
@@ -26,9 +29,6 @@ from xgpt_fairseq.evaluation.retrieval import (
     score_pool,
     write_ids,
 )
-from xgpt_fairseq.files import check_writable, write_json
-from xgpt_fairseq.precision import check_cpu_bfloat16
-from xgpt_fairseq.unfinished import UnfinishedRun
 
 SAVE_PAIRS = 20_000  # after so many pairs, what is done is put on disk
 

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from xgpt_fairseq.captions.references import References, read_captions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.captions import References, read_captions
-from xgpt_fairseq.evaluation.gallery import ORDERS, System, choose_images, draw_gallery, find_photos
-from xgpt_fairseq.evaluation.metrics import score_captions
-from xgpt_fairseq.files import check_writable, written_aside
+from xgpt_fairseq.io.atomic import check_writable, written_aside
+from xgpt_fairseq.metrics.scores import score_captions
+from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, draw_gallery, find_photos
 
 _EXAMPLE = """\
 The page is one file with all in it, and shows its captions without a network and without scripts; scripts only sort and

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.region_format import MAX_REGIONS
-from xgpt_fairseq.data.region_store import RegionStore
-from xgpt_fairseq.data.region_verify import verify
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.verify import verify
 
 BAR_WIDTH = 40
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from xgpt_fairseq.data.objective_dataset import Corruption, ObjectiveDataset
-from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.store import RegionStore
 
 
 def group_captions(image_rows: np.ndarray, captions_per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Data directories: what the programs in preprocess/ write and the tasks read.
 
-Captions with regions, from `preprocess/prepare_captions.py`:
+Captions with regions, from `xgpt-prepare-captions`:
 
     dict.txt, vocabulary.json, bpe.*      the vocabulary, see `Vocabulary`
     {split}.captions.bin / .idx           token ids of every caption, end of sentence included (fairseq's mmap format)
@@ -11,7 +11,7 @@ Captions with regions, from `preprocess/prepare_captions.py`:
 
 Captions lie image by image, in the order of `references.json`'s `images`.
 
-Plain text, from `preprocess/prepare_text.py`:
+Plain text, from `xgpt-prepare-text`:
 
     dict.txt, vocabulary.json, bpe.*      the vocabulary
     {split}.text.bin / .idx               token ids of every sentence, end of sentence included
@@ -29,11 +29,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
-from xgpt_fairseq.data.region_store import RegionStore
-from xgpt_fairseq.data.vocabulary import Vocabulary
+from xgpt_fairseq.captions.references import References, read_references
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.captions import References, read_references
-from xgpt_fairseq.files import read_description
+from xgpt_fairseq.io.atomic import read_description
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
 
@@ -48,8 +48,8 @@ class _Kind(NamedTuple):
 
 # by `kind` in dataset.json, which directories of captions do not name
 _KINDS = {
-    "captions": _Kind("captions", "tasks xgpt_caption and xgpt_pretrain", "preprocess/prepare_captions.py"),
-    "text": _Kind("sentences", "task xgpt_text_pretrain", "preprocess/prepare_text.py"),
+    "captions": _Kind("captions", "tasks xgpt_caption and xgpt_pretrain", "xgpt-prepare-captions"),
+    "text": _Kind("sentences", "task xgpt_text_pretrain", "xgpt-prepare-text"),
 }
 
 

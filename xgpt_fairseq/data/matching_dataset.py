@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions
-from xgpt_fairseq.data.region_store import RegionStore
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.store import RegionStore
 
 logger = logging.getLogger(__name__)
 

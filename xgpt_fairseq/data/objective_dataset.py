@@ -11,7 +11,7 @@ import torch
 from fairseq.data import FairseqDataset
 from torch import Tensor
 
-from xgpt_fairseq.data.turns import IndexCode
+from xgpt_fairseq.data.schedule import IndexCode
 from xgpt_fairseq.workarounds import with_last_batch
 
 

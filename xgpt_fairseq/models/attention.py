@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xgpt_fairseq.models.dropout import dropout
-from xgpt_fairseq.models.groups import Groups
-from xgpt_fairseq.models.projection import Projection
+from xgpt_fairseq.kernels.dropout import dropout
+from xgpt_fairseq.kernels.grouping import Groups
+from xgpt_fairseq.kernels.linear import Projection
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -9,10 +9,10 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
+from xgpt_fairseq.kernels.kv_cache import SearchCache
+from xgpt_fairseq.models.embeddings import WordPrediction
 from xgpt_fairseq.models.encoder import XGPTEncoder, kept_images
 from xgpt_fairseq.models.layers import EncoderStates
-from xgpt_fairseq.models.search_cache import SearchCache
-from xgpt_fairseq.models.text import WordPrediction
 
 CACHE = "search"  # its key in fairseq's incremental state
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xgpt_fairseq.models.alignment import Alignment
+from xgpt_fairseq.models.embeddings import TextEmbedding
 from xgpt_fairseq.models.layers import EncoderStates, JointLayer, TransformerLayer
 from xgpt_fairseq.models.regions import RegionEncoder
-from xgpt_fairseq.models.text import TextEmbedding
 
 
 class XGPTEncoder(FairseqEncoder):

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from xgpt_fairseq.kernels.dropout import Dropout
+from xgpt_fairseq.kernels.grouping import Groups
+from xgpt_fairseq.kernels.kv_cache import KeysValues, SearchCache
+from xgpt_fairseq.kernels.linear import Projection
 from xgpt_fairseq.models.attention import Attention, causal_mask
-from xgpt_fairseq.models.dropout import Dropout
-from xgpt_fairseq.models.groups import Groups
-from xgpt_fairseq.models.projection import Projection
-from xgpt_fairseq.models.search_cache import KeysValues, SearchCache
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xgpt_fairseq.models.dropout import Dropout
+from xgpt_fairseq.kernels.dropout import Dropout
 
 
 class MatchingHead(nn.Module):

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xgpt_fairseq.kernels.dropout import Dropout
+from xgpt_fairseq.kernels.linear import Projection
 from xgpt_fairseq.models.attention import attend, merge_heads, split_heads
-from xgpt_fairseq.models.dropout import Dropout
-from xgpt_fairseq.models.projection import Projection
 
 
 class RegionEmbedding(nn.Module):

@@ -12,7 +12,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from xgpt_fairseq.data.corruption import choose_fragment, replace_masked
-from xgpt_fairseq.data.vocabulary import MASK
+from xgpt_fairseq.text.vocabulary import MASK
 
 Arrays = dict[str, np.ndarray]
 

@@ -16,13 +16,13 @@ from omegaconf import II, MISSING, OmegaConf
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.region_statistics import feature_statistics
-from xgpt_fairseq.data.turns import take_turns
-from xgpt_fairseq.data.vocabulary import Vocabulary
+from xgpt_fairseq.data.schedule import take_turns
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
+from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks.gradient_log import GradientLog
+from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.workarounds import BestCheckpoints, load_checkpoints_on_all_ranks
 
 logger = logging.getLogger(__name__)

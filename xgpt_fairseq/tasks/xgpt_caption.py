@@ -12,12 +12,12 @@ from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import register_task
 
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
-from xgpt_fairseq.data.constraints import read_constraints
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.evaluation.online import SUMS, OnlineScorer
+from xgpt_fairseq.metrics.validation_scorer import SUMS, OnlineScorer
 from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
 from xgpt_fairseq.precision import autocast
+from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
 from xgpt_fairseq.workarounds import RepeatBlock, never_unknown, sample_for_search
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_rules import normalise_boxes
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.validation import normalise_boxes
 
 _SPACE = re.compile(r"\s*")
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from xgpt_fairseq.data.region_format import MAX_REGIONS, FloatArray, HalfArray
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.format import MAX_REGIONS, FloatArray, HalfArray
 from xgpt_fairseq.vision import backbone
 from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, check_image_size, load_photo
 from xgpt_fairseq.vision.pooling import SAMPLES, WHOLE, grid_boxes, pool_regions

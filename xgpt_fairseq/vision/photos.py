@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.data.image_id import canonical_image_id
-from xgpt_fairseq.data.region_rules import one_line
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.validation import one_line
 from xgpt_fairseq.vision.backbone import STRIDE
 
 if TYPE_CHECKING:

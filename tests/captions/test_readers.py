@@ -1,0 +1,132 @@
+"""Readers of caption files, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xgpt_fairseq.captions.readers import CAPTION_READERS, Caption, CaptionedImage, detect, fairseq_split, read_captions
+from xgpt_fairseq.errors import DataError
+
+
+def image(**changes: Any) -> dict[str, Any]:
+    whole = {"cocoid": 42, "filename": "COCO_val2014_000000000042.jpg", "split": "train",
+             "sentences": [{"raw": "A cat.", "sentid": 7}]}  # fmt: skip
+    return {key: value for key, value in {**whole, **changes}.items() if value is not None}
+
+
+def write(path: Path, *images: Any) -> Path:
+    path.write_text(json.dumps({"images": images, "dataset": "coco"}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["karpathy", "auto"])
+def test_karpathy(tmp_path: Path, name: str) -> None:
+    source = write(
+        tmp_path / "dataset.json",
+        image(sentences=[{"raw": " Ein „Kätzchen“\n", "sentid": 900}, {"raw": "Two", "sentid": "13"}]),
+        image(cocoid=None, filename="1000092795.jpg", split="restval", sentences=[{"raw": "One"}, {"raw": "Two"}]),
+        image(cocoid=None, filename="COCO_val2014_000000000391.jpg", split="val"),
+        image(cocoid=9, filename="other_name.jpg", split="test"),
+        image(cocoid=None, filename="2258277193_586949ec62.jpg", split="extra", sentences=[]),
+    )
+    assert list(read_captions(source, name)) == [
+        CaptionedImage("42", "train", [Caption(900, " Ein „Kätzchen“\n"), Caption(13, "Two")]),
+        CaptionedImage("1000092795", "train", [Caption(0, "One"), Caption(1, "Two")]),
+        CaptionedImage("391", "valid", [Caption(7, "A cat.")]),
+        CaptionedImage("9", "test", [Caption(7, "A cat.")]),
+        CaptionedImage("2258277193_586949ec62", "extra", []),
+    ]
+
+
+def test_splits_have_fairseqs_names() -> None:
+    names = {"train": "train", "restval": "train", "val": "valid", "valid": "valid", "test": "test", "mine": "mine"}
+    for name, expected in names.items():
+        assert fairseq_split(name) == expected
+
+
+def test_the_real_file(coco_mini: Path) -> None:
+    source = coco_mini / "dataset_coco_mini.json"
+    assert detect(source) == "karpathy"
+    images = list(read_captions(source, "auto"))
+    counts = {split: sum(i.split == split for i in images) for split in ("train", "valid", "test")}
+    assert counts == {"train": 400, "valid": 67, "test": 50}
+    assert all(len(i.captions) >= 5 for i in images)
+    assert all((coco_mini / "att" / f"{i.image_id}.npz").exists() for i in images)
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in image().items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([image(), image(cocoid=8), image()], "image 42 is listed twice"),
+        ([image(), image(cocoid=None)], "image 42 is listed twice"),  # the long name is the same image
+        ([image(sentences=[{"raw": "One"}, {"raw": " \n"}])], r"image 42, caption 1 is empty \(' \\n'\); remove it"),
+        ([image(sentences=[{"raw": "", "sentid": 5}])], "image 42, caption 5 is empty"),
+        ([image(sentences=[{"raw": None, "sentid": 5}])], r"image 42, caption 5 is empty \(None\)"),
+        ([image(sentences=[{"raw": ["a", "cat"]}])], "image 42, caption 0 is empty"),
+        ([image(), without("split")], r"images\[1\] lacks 'split'; each image needs"),
+        ([image(), without("sentences")], r"images\[1\] lacks 'sentences'"),
+        ([image(), image(sentences=[{"tokens": ["a"]}])], r"images\[1\] lacks 'raw'"),
+        ([image(cocoid=None, filename=None)], r"images\[0\] lacks 'filename'"),
+        ([image(), 17], r"images\[1\] is malformed"),
+        ([image(sentences=["A cat."])], r"images\[0\] is malformed"),
+        ([image(sentences=[{"raw": "A cat.", "sentid": "first"}])], r"images\[0\] is malformed"),
+        ([image(split=["train"])], r"images\[0\] is malformed"),
+    ],
+)
+def test_bad_records(tmp_path: Path, images: list[Any], message: str) -> None:
+    source = write(tmp_path / "dataset.json", *images)
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_captions(source, "karpathy"))
+    assert str(source) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["karpathy", "auto"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b'{"images": [', "is not JSON"),
+        (b'{"images": "\xff"}', "is not JSON"),
+        (b"{}", "has no list 'images'|not a caption file of a known format"),
+        (b"[]", "has no list 'images'|not a caption file of a known format"),
+        (b'{"images": 3}', "has no list 'images'|not a caption file of a known format"),
+    ],
+)
+def test_bad_files(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    source = tmp_path / "dataset.json"
+    if content is not None:
+        source.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_captions(source, name))
+    assert str(source) in str(caught.value)
+
+
+def _coco(path: Path) -> None:
+    path.write_text('{"images": [{"id": 1}], "annotations": []}')
+
+
+def _text(path: Path) -> None:
+    path.write_text("a cat\n")
+
+
+@pytest.mark.parametrize(("name", "make"), [("a.json", _coco), ("a.txt", _text), ("folder", Path.mkdir)])
+def test_unknown_format(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    make(tmp_path / name)
+    with pytest.raises(DataError, match=r"not a caption file of a known format \(karpathy") as caught:
+        detect(tmp_path / name)
+    assert "--format" in str(caught.value)
+
+
+def test_every_format_says_no_to_others(tmp_path: Path) -> None:
+    _coco(tmp_path / "coco.json")
+    for recognise, _ in CAPTION_READERS.values():
+        assert not recognise(tmp_path / "coco.json")

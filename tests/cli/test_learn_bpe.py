@@ -1,0 +1,138 @@
+"""The program learn_bpe.py as users run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.preloaded import python
+from xgpt_fairseq.cli import learn_bpe
+from xgpt_fairseq.text.vocabulary import Vocabulary
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_from_captions_and_text(tmp_path: Path, tiny_captions: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Zebras graze.\n\n  \nA zoo.\n", encoding="utf-8")
+    command = [python(), learn_bpe.__file__, "--input", str(tiny_captions), str(text)]
+    command += ["--output", str(tmp_path / "vocabulary"), "--symbols", "50", "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    vocabulary = Vocabulary(tmp_path / "vocabulary")
+    assert done.stdout == f"{tmp_path / 'vocabulary'}: {len(vocabulary.dictionary)} symbols (subword_nmt)\n"
+    merges = (vocabulary.path / "bpe.codes").read_text(encoding="utf-8").splitlines()[1:]
+    assert len(merges) == 50
+    images = json.loads(tiny_captions.read_text())["images"]
+    texts = [s["raw"] for i in images if i["split"] in ("train", "restval") for s in i["sentences"]]
+    for sentence in [*texts, "Zebras graze.", "A zoo."]:
+        assert vocabulary.dictionary.unk() not in vocabulary.encode_ids(sentence), sentence
+    assert vocabulary.dictionary.unk() in vocabulary.encode_ids("x")
+    description = json.loads((vocabulary.path / "vocabulary.json").read_text())
+    assert (description["bpe"], description["tokenizer"], description["symbols"]) == ("subword_nmt", "moses", 50)
+
+
+def test_validation_and_test_captions_are_not_seen(tmp_path: Path, call_program: Callable[..., Any]) -> None:
+    words = {"train": "ab", "restval": "cd", "val": "ef", "test": "gh"}
+    images = [
+        {"cocoid": number, "split": split, "sentences": [{"raw": f"{word} {word}"}]}
+        for number, (split, word) in enumerate(words.items())
+    ]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
+    done = call_program(
+        learn_bpe.main, "--input", tmp_path / "dataset.json", "--output", tmp_path / "v", "--symbols", 9
+    )
+    assert done.status == 0, done.stderr
+    symbols = set(Vocabulary(tmp_path / "v").dictionary.indices)
+    assert {"ab", "cd"} <= symbols
+    assert not {"ef", "gh", "e@@", "f", "g@@", "h"} & symbols
+
+
+def test_sentencepiece(tmp_path: Path, tiny_captions: Path, call_program: Callable[..., Any]) -> None:
+    arguments = ["--input", tiny_captions, "--bpe", "sentencepiece", "--symbols", 60, "--output", tmp_path / "v"]
+    done = call_program(learn_bpe.main, *arguments)
+    assert done.status == 0, done.stderr
+    vocabulary = Vocabulary(tmp_path / "v")
+    assert vocabulary.bpe == "sentencepiece"
+    pieces = vocabulary.encode("A red cat sits in a field.")
+    assert vocabulary.decode(pieces) == "a red cat sits in a field."
+    # 60 pieces less <unk>, fairseq's 4 specials, <mask>, padded to a multiple of 8
+    assert len(vocabulary.dictionary) == 64
+
+
+def test_threshold(tmp_path: Path, call_program: Callable[..., Any]) -> None:
+    (tmp_path / "text.txt").write_text("ab ab ab cd\n")
+    arguments = ["--input", tmp_path / "text.txt", "--output", tmp_path / "v", "--symbols", 1, "--threshold", 2]
+    assert call_program(learn_bpe.main, *arguments).status == 0
+    assert {"ab", "c@@", "d"} & Vocabulary(tmp_path / "v").dictionary.indices.keys() == {"ab"}
+
+
+def test_overwrite(tmp_path: Path, tiny_captions: Path, call_program: Callable[..., Any]) -> None:
+    arguments = ["--input", tiny_captions, "--output", tmp_path / "v", "--symbols"]
+    assert call_program(learn_bpe.main, *arguments, 20).status == 0
+    before = contents(tmp_path)
+    done = call_program(learn_bpe.main, *arguments, 30)
+    assert done.status == 1
+    assert done.error == f"{tmp_path / 'v'} already holds a vocabulary; pass --overwrite to replace it"
+    assert contents(tmp_path) == before
+    assert call_program(learn_bpe.main, *arguments, 30, "--overwrite").status == 0
+    assert contents(tmp_path).keys() == before.keys()
+    assert contents(tmp_path) != before
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--input", "none.txt"], "--input none.txt does not exist"),
+        (["--input", "good.txt", "none.json", "--bpe", "sentencepiece"], "--input none.json does not exist"),
+        (["--input", "good.txt", "latin1.txt"], "latin1.txt is not UTF-8 text"),
+        (["--input", "good.txt", "latin1.txt", "--bpe", "sentencepiece"], "latin1.txt is not UTF-8 text"),
+        (["--input", "good.txt", "latin1.txt", "--workers", "2"], "latin1.txt is not UTF-8 text"),
+        (["--input", "empty.txt"], "there is no text to learn a vocabulary from"),
+        (["--input", "untrained.json"], "there is no text to learn a vocabulary from"),
+        (["--input", "other.json"], "other.json: not a caption file of a known format"),
+        (["--input", "good.txt", "--symbols", "0"], "--symbols must be at least 1, got 0"),
+        (["--input", "good.txt", "--bpe", "sentencepiece", "--symbols", "4000"], "cannot learn 4000 symbols"),
+        (["--input", "good.txt", "--bpe", "sentencepiece", "--threshold", "2"], "--threshold needs --bpe subword_nmt"),
+    ],
+)
+def test_errors_leave_nothing_behind(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call_program: Callable[..., Any],
+    tiny_vocabulary: Path,
+    options: list[str],
+    message: str,
+    old: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.txt").write_text("a good line of words\n")
+    (tmp_path / "empty.txt").write_text("\n  \n")
+    (tmp_path / "latin1.txt").write_bytes("ein Kätzchen\n".encode("latin1"))
+    (tmp_path / "other.json").write_text("[]")
+    untrained = {"images": [{"cocoid": 1, "split": "val", "sentences": [{"raw": "A cat."}]}]}
+    (tmp_path / "untrained.json").write_text(json.dumps(untrained))
+    if old:
+        Vocabulary(tiny_vocabulary).copy_to((tmp_path / "v").mkdir() or tmp_path / "v")
+    before = sorted(tmp_path.rglob("*")), contents(tmp_path)
+    done = call_program(learn_bpe.main, *options, "--output", "v", *["--overwrite"] * old)
+    assert done.status == 1
+    assert message in done.error
+    assert (sorted(tmp_path.rglob("*")), contents(tmp_path)) == before
+
+
+def test_an_error_of_the_command_is_one_line(tmp_path: Path) -> None:
+    command = [python(), learn_bpe.__file__, "--input", "none.txt", "--output", str(tmp_path / "v")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: --input none.txt does not exist"
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,422 @@
+"""The programs make the same of captions in any format; splits and missing images on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xgpt_fairseq.captions import options as caption_options
+from xgpt_fairseq.captions.options import parse_files, read_split_files
+from xgpt_fairseq.captions.readers import CAPTION_READERS, fairseq_split
+from xgpt_fairseq.cli import learn_bpe, prepare_captions, prepare_text
+from xgpt_fairseq.data.directory import DataDirectory, TextDirectory
+from xgpt_fairseq.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+Image = tuple[str, str, list[str]]  # file name, fairseq's split, captions
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tiny_captions: Path) -> list[Image]:
+    images = json.loads(tiny_captions.read_text(encoding="utf-8"))["images"]
+    return [(i["filename"], fairseq_split(i["split"]), [s["raw"] for s in i["sentences"]]) for i in images]
+
+
+def split_lists(folder: Path, images: list[Image]) -> list[str]:
+    """Lists of file names, and the words of --split-files that name them."""
+    for split in SPLITS:
+        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name, of, _ in images if of == split))
+    return ["--split-files", *(f"{split}={folder / split}.txt" for split in SPLITS)]
+
+
+# Each writes the images in one format to a folder, and returns the command line's words: sources and options.
+
+
+def as_coco(folder: Path, images: list[Image]) -> list[Any]:
+    files = []
+    for split in SPLITS:
+        value: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+        for name, of, captions in images:
+            if of == split:
+                number = int(Path(name).stem)
+                value["images"].append({"id": number, "file_name": name})
+                value["annotations"] += [
+                    {"image_id": number, "id": 100 * number + place, "caption": text}
+                    for place, text in enumerate(captions)
+                ]
+        # in no order of images, as COCO has them
+        value["annotations"].sort(key=lambda annotation: (annotation["id"] % 100, -annotation["id"]))
+        files.append(folder / f"captions_{split}2014.json")
+        files[-1].write_text(json.dumps(value))
+    return files
+
+
+def as_named_coco(folder: Path, images: list[Image]) -> list[Any]:
+    """Files whose names do not tell."""
+    words = []
+    for number, (split, file) in enumerate(zip(("train", "val", "test"), as_coco(folder, images), strict=True)):
+        words.append(f"{split}={file.rename(folder / f'{number}.json')}")
+    return words
+
+
+def as_token(folder: Path, images: list[Image]) -> list[Any]:
+    path = folder / "results_20130124.token"
+    lines = [f"{name}#{place}\t{text}\r\n" for name, _, captions in images for place, text in enumerate(captions)]
+    path.write_bytes("".join(lines).encode())
+    return [path, *split_lists(folder, images)]
+
+
+def as_jsonl(folder: Path, images: list[Image]) -> list[Any]:
+    lines: list[dict[str, Any]] = []
+    for number, (name, split, captions) in enumerate(images):
+        if number % 2:
+            lines.append({"image": name, "captions": captions, "split": split})
+        else:
+            lines += [{"image": name, "caption": text, "split": split} for text in captions]
+    path = folder / "captions.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [path]
+
+
+def as_cc(folder: Path, images: list[Image]) -> list[Any]:
+    names = {"train": "Train_GCC-training.tsv", "valid": "Validation_GCC-1.1.0-Validation.tsv", "test": "test.tsv"}
+    for split, file in names.items():
+        lines = [f"{text}\thttp://a.com/{name}\n" for name, of, captions in images if of == split for text in captions]
+        (folder / file).write_text("".join(lines))
+    url_map = folder / "map.tsv"
+    url_map.write_text("".join(f"http://a.com/{name}\timages/{name}\n" for name, _, _ in images))
+    return [*(folder / file for file in names.values()), "--image-ids", url_map]
+
+
+FORMATS = {
+    "coco": as_coco,
+    "coco with splits": as_named_coco,
+    "flickr30k-token": as_token,
+    "jsonl": as_jsonl,
+    "cc-tsv": as_cc,
+}
+
+
+@pytest.fixture
+def prepare(
+    call_program: Callable[..., Any], tiny_vocabulary: Path, tiny_store: Path, tmp_path: Path
+) -> Callable[..., Any]:
+    """prepare(*words): prepare_captions.py to tmp_path/data with the tiny vocabulary and store; words come last."""
+    fixed = ["--vocabulary", tiny_vocabulary, "--regions", tiny_store, "--output", tmp_path / "data"]
+
+    def call(*words: Any) -> Any:
+        options = next((place for place, word in enumerate(words) if str(word).startswith("--")), len(words))
+        return call_program(prepare_captions.main, *words[:options], *fixed, *words[options:])
+
+    return call
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_data_directory_from_every_format(
+    prepare: Callable[..., Any], tiny_data: Path, tiny_images: list[Image], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "source").mkdir()
+    words = FORMATS[name](tmp_path / "source", tiny_images)
+    done = prepare(*words)
+    assert done.status == 0, done.stderr
+    made, expected = contents(tmp_path / "data"), contents(tiny_data)
+    description, expected_description = (json.loads(files.pop("dataset.json")) for files in (made, expected))
+    assert made == expected
+    assert len(made) == 16
+    assert description.pop("made_by")["format"] == name.split()[0]
+    for value in (description, expected_description):
+        value.pop("regions")
+        value.pop("made_by", None)
+    assert description == expected_description
+    assert f": {name.split()[0]}\n" in done.stdout
+    check_pairs(tmp_path / "data", tiny_images)
+
+
+def check_pairs(data: Path, images: list[Image]) -> None:
+    """Counted another way: each caption's tokens lie beside the row of its image."""
+    directory = DataDirectory(data)
+    vocabulary, store = directory.vocabulary, directory.regions
+    for split in SPLITS:
+        flat = [(str(int(Path(name).stem)), text) for name, of, captions in images if of == split for text in captions]
+        assert [store.image_id(row) for row in directory.pairs(split).tolist()] == [image for image, _ in flat]
+        for caption, (_, text) in zip(directory.captions(split), flat, strict=True):
+            assert np.array_equal(caption[:-1], vocabulary.encode_ids(text))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_vocabulary_from_every_format(
+    call_program: Callable[..., Any], tiny_images: list[Image], tiny_vocabulary: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "source").mkdir()
+    words = [str(word) for word in FORMATS[name](tmp_path / "source", tiny_images)]
+    if "--image-ids" in words:
+        del words[words.index("--image-ids") :]  # the text of captions does not depend on it
+    arguments = ["--input", *words, "--symbols", 60, "--output", tmp_path / "vocabulary"]
+    done = call_program(learn_bpe.main, *arguments)
+    assert done.status == 0, done.stderr
+    assert ": captions, of which the training split is taken\n" in done.stderr
+    assert contents(tmp_path / "vocabulary") == contents(tiny_vocabulary)
+
+
+def test_text_of_captions(
+    call_program: Callable[..., Any], tiny_images: list[Image], tiny_vocabulary: Path, tmp_path: Path
+) -> None:
+    words = as_token(tmp_path, tiny_images)
+    output = ["--vocabulary", tiny_vocabulary, "--output", tmp_path / "data", "--valid-lines", 0]
+    done = call_program(prepare_text.main, "--input", *words, *output)
+    assert done.status == 0, done.stderr
+    directory = TextDirectory(tmp_path / "data")
+    expected = [text for _, split, captions in tiny_images if split == "train" for text in captions]
+    sentences = directory.sentences("train")
+    assert [sentences[i].tolist()[:-1] for i in range(len(sentences))] == [
+        directory.vocabulary.encode_ids(text).tolist() for text in expected
+    ]
+    # without the lists nobody knows which captions may be learned from
+    done = call_program(prepare_text.main, "--input", words[0], *output, "--overwrite")
+    assert done.status == 1
+    assert f"{words[0]}: of which split is image 500?" in done.error
+    # text has no splits
+    (tmp_path / "text.txt").write_text("A line.\n")
+    done = call_program(learn_bpe.main, "--input", f"train={tmp_path / 'text.txt'}", "--output", tmp_path / "v")
+    assert done.status == 1
+    assert f"--input train={tmp_path / 'text.txt'}: only caption files have splits" in done.error
+
+
+def test_what_is_said(
+    prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several sources with named splits, in another folder."""
+    monkeypatch.chdir(tmp_path)
+    train, valid, test = as_coco(tmp_path, tiny_images)
+    valid = valid.rename(tmp_path / "minival.json")
+    done = prepare(train.name, f"val={valid.name}", test.name, "--splits", "val,train")
+    assert done.status == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "captions_train2014.json: coco",
+        "minival.json: coco",
+        "captions_test2014.json: coco",
+        "split 'test': 2 images are not used (--splits)",
+        "valid: 2 images, 10 captions, 0 cut",
+        "train: 8 images, 39 captions, 0 cut",
+        "1 of 13 images of the region store have no captions, listed in uncaptioned-images.txt",
+        f"written to {tmp_path / 'data'}",
+    ]
+    made_by = json.loads((tmp_path / "data" / "dataset.json").read_text())["made_by"]
+    assert made_by == {
+        "program": "prepare_captions.py",
+        "source": "captions_train2014.json, minival.json, captions_test2014.json",
+        "format": "coco",
+    }
+
+
+def test_help_shows_the_formats(call_program: Callable[..., Any]) -> None:
+    done = call_program(prepare_captions.main, "--help")
+    for word in (*CAPTION_READERS, "--split-files", "--image-ids", "--max-missing", "examples:"):
+        assert word in done.stdout
+
+
+# Images that the store or the captions lack
+
+
+@pytest.mark.parametrize("share", ["0.25", "0.3", "1"])
+def test_some_missing_images_are_allowed(
+    prepare: Callable[..., Any], tiny_images: list[Image], write_store: Callable[..., Path], tmp_path: Path, share: str
+) -> None:
+    store = write_store(tmp_path / "few", images=[500, 7, 123, 99, 8, 61, 77, 1000, 15, 31, 250])  # not 42, 3
+    words = [*as_jsonl(tmp_path, tiny_images), "--regions", store, "--missing-images", "skip", "--max-missing", share]
+    done = prepare(*words)
+    assert done.status == 0, done.stderr
+    assert "train: 2 images without regions are left out, listed in train.missing-images.txt\n" in done.stdout
+    assert "train: 6 images, 31 captions, 0 cut\n" in done.stdout
+    assert "1 of 11 images of the region store have no captions, listed in uncaptioned-images.txt\n" in done.stdout
+    assert (tmp_path / "data" / "train.missing-images.txt").read_text() == "42\n3\n"
+    assert (tmp_path / "data" / "uncaptioned-images.txt").read_text() == "31\n"
+    kept = [image for image in tiny_images if int(Path(image[0]).stem) not in (42, 3)]
+    check_pairs(tmp_path / "data", kept)
+
+
+def test_too_many_missing_images(
+    prepare: Callable[..., Any], tiny_images: list[Image], write_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = write_store(tmp_path / "few", images=[500, 7, 123, 99, 8, 61, 77, 1000, 15, 31, 250])
+    words = [*as_jsonl(tmp_path, tiny_images), "--regions", store, "--missing-images", "skip"]
+    before = sorted(tmp_path.iterdir())
+    done = prepare(*words, "--max-missing", "0.24")
+    assert done.status == 1
+    assert done.error == (
+        f"2 of 8 images of split 'train' (25.00%) are not in {store}, more than --max-missing 0.24 allows, the first: "
+        "42, 3; import them, or allow more"
+    )
+    assert sorted(tmp_path.iterdir()) == before
+    # of other splits it does not matter how many
+    assert prepare(*words, "--max-missing", "0", "--splits", "val,test").status == 0
+    assert not list((tmp_path / "data").glob("*.missing-images.txt"))
+
+
+def test_a_data_directory_stays_when_too_many_are_missing(
+    prepare: Callable[..., Any], tiny_images: list[Image], write_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = as_jsonl(tmp_path, tiny_images)
+    assert prepare(*words).status == 0
+    before = contents(tmp_path / "data")
+    store = write_store(tmp_path / "few", images=[7, 99])
+    for options in (["--missing-images", "skip", "--max-missing", "0.5"], []):
+        assert prepare(*words, "--regions", store, "--overwrite", *options).status == 1
+        assert contents(tmp_path / "data") == before
+
+
+def test_store_and_captions_that_agree_leave_no_lists(
+    prepare: Callable[..., Any], tiny_images: list[Image], write_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = as_jsonl(tmp_path, tiny_images)
+    assert prepare(*words).status == 0
+    assert (tmp_path / "data" / "uncaptioned-images.txt").read_text() == "31\n"
+    store = write_store(tmp_path / "same", images=[int(Path(name).stem) for name, _, _ in tiny_images])
+    done = prepare(*words, "--regions", store, "--splits", "test", "--overwrite")
+    assert done.status == 0, done.stderr
+    assert "have no captions" not in done.stdout  # those of other splits have
+    assert not (tmp_path / "data" / "uncaptioned-images.txt").exists()
+
+
+def test_images_without_captions_need_no_regions(
+    prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path
+) -> None:
+    [path] = as_jsonl(tmp_path, tiny_images)
+    with open(path, "a") as file:
+        file.write('{"image": 31, "captions": [], "split": "train"}\n')  # in the store
+        file.write('{"image": 32, "captions": [], "split": "train"}\n')  # not even there
+    done = prepare(path)
+    assert done.status == 0, done.stderr
+    assert "train: 2 images without captions are left out, the first: 31, 32\n" in done.stdout
+    assert (tmp_path / "data" / "uncaptioned-images.txt").read_text() == "31\n"
+    check_pairs(tmp_path / "data", tiny_images)
+
+
+def test_urls_without_a_name(prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path) -> None:
+    words = as_cc(tmp_path, tiny_images)
+    lines = words[-1].read_text().splitlines(keepends=True)
+    kept = [line for line in lines if "000000000123" not in line]
+    words[-1].write_text("".join(kept))
+    done = prepare(*words)
+    assert done.status == 1
+    assert "1 of 8 images of split 'train' are not in" in done.error
+    assert "the first: http://a.com/000000000123.jpg; import them" in done.error
+    done = prepare(*words, "--missing-images", "skip")
+    assert done.status == 0, done.stderr
+    assert (tmp_path / "data" / "train.missing-images.txt").read_text() == "http://a.com/000000000123.jpg\n"
+    assert (tmp_path / "data" / "uncaptioned-images.txt").read_text() == "31\n123\n"
+    check_pairs(tmp_path / "data", [image for image in tiny_images if "000000000123" not in image[0]])
+
+
+def test_images_named_by_lines(prepare: Callable[..., Any], write_store: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text("A red cat.\thttp://a\n\nA dog.\thttp://a\nA cat.\thttp://b\n")
+    store = write_store(tmp_path / "store", images=[3, 0, 2])
+    done = prepare(path, "--regions", store, "--splits", "train")
+    assert done.status == 0, done.stderr
+    assert DataDirectory(tmp_path / "data").pairs("train").tolist() == [1, 2, 0]
+
+
+# Lists of splits
+
+
+def test_images_in_no_list(prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path) -> None:
+    words = as_token(tmp_path, tiny_images)
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbf500\r\n\r\n000000000042.jpg\r\n500\r\n77777\r\n")
+    done = prepare(*words)
+    assert done.status == 0, done.stderr
+    assert "6 images are in none of the lists of --split-files, and are not used\n" in done.stdout
+    assert "1 images of the lists of --split-files are in no SOURCE, the first: 77777\n" in done.stdout
+    assert (tmp_path / "data" / "uncaptioned-images.txt").read_text() == "31\n"
+    check_pairs(tmp_path / "data", [i for i in tiny_images if i[1] != "train" or int(Path(i[0]).stem) in (500, 42)])
+
+
+def test_karpathys_splits_of_cocos_files(
+    prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path, tiny_data: Path
+) -> None:
+    """Lists count more than names of files: COCO's val is for the most part training data in Karpathy's splits."""
+    of_cocos = [(name, "train" if split == "test" else split, texts) for name, split, texts in tiny_images]
+    files = as_coco(tmp_path, of_cocos)
+    done = prepare(*files[:2], *split_lists(tmp_path, tiny_images))
+    assert done.status == 0, done.stderr
+    check_pairs(tmp_path / "data", tiny_images)
+    assert contents(tmp_path / "data")["test.pairs.npy"] == contents(tiny_data)["test.pairs.npy"]
+
+
+def test_files_and_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there=is.json").write_text("")
+    words = ["a.json", "val=b.json", "my-split_2=c=d.json", "there=is.json", "./x=y.json", "-"]
+    paths = [Path(name) for name in ("a.json", "b.json", "c=d.json", "there=is.json", "x=y.json", "-")]
+    assert parse_files(words) == (paths, {paths[1]: "valid", paths[2]: "my-split_2"})
+    with pytest.raises(DataError, match=r"a\.json is named as 'train' and as 'valid'; a file may be named once"):
+        parse_files(["train=a.json", "val=a.json"])
+    assert read_split_files([]) is None
+    assert caption_options.read_image_ids(["line"]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--split-files", "a.txt"], "--split-files a.txt is not SPLIT=LIST, such as train=train.txt"),
+        (["--split-files", "train=none.txt"], "none.txt does not exist"),
+        (["--split-files", "train=empty.txt"], "empty.txt names no image"),
+        (["--split-files", "train=a.txt", "val=b.txt"], "b.txt: line 2: image 42 is of split 'train' by another list"),
+        (
+            ["--split-files", "train=far.txt"],
+            "no image of the lists of --split-files is in the source: .* The first: 4711",
+        ),
+        (["--image-ids", "crc32"], "--image-ids is for cc-tsv files, and no SOURCE is one"),
+        (["--max-missing", "0.1"], "--max-missing needs --missing-images skip"),
+        (["--max-missing", "-0.1", "--missing-images", "skip"], "--max-missing is a share, 0 to 1, got -0.1"),
+        (["--max-missing", "5", "--missing-images", "skip"], "--max-missing is a share, 0 to 1, got 5"),
+        (["--max-missing", "nan", "--missing-images", "skip"], "--max-missing is a share, 0 to 1, got nan"),
+        (["--format", "jsonl"], "results_20130124.token: line 1 is not JSON"),
+        ([], "results_20130124.token: of which split is image 500\\?"),
+    ],
+)
+def test_errors_leave_nothing_behind(
+    prepare: Callable[..., Any],
+    tiny_images: list[Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lists = {"a.txt": "42\n", "b.txt": "7\n42.jpg\n", "far.txt": "4711\n", "empty.txt": " \n"}
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+    source = as_token(tmp_path, tiny_images)[0]
+    before = sorted(tmp_path.iterdir())
+    done = prepare(source, *words)
+    assert done.status == 1
+    assert re.search(message, done.error), done.error
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_source_that_changes_meanwhile(
+    prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [path] = as_jsonl(tmp_path, tiny_images)
+    check = prepare_captions.check
+
+    def check_and_change(*arguments: Any) -> None:
+        check(*arguments)
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+    monkeypatch.setattr(prepare_captions, "check", check_and_change)
+    done = prepare(path)
+    assert done.status == 1
+    assert done.error == "the source was changed while it was read; run the program again"
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,132 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import check_writable, folder_written_aside, write_json, written_aside
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_a_program_may_write(tmp_path: Path) -> None:
+    check_writable(tmp_path / "file", overwrite=False)
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "file", overwrite=True)
+    with pytest.raises(DataError, match="file exists; give another name or --overwrite"):
+        check_writable(tmp_path / "file", overwrite=False)
+    with pytest.raises(DataError, match=r"a/file: no folder .*a$"):
+        check_writable(tmp_path / "a" / "file", overwrite=True)
+
+
+@pytest.mark.parametrize("before", [{}, {"file": "old"}])
+def test_a_file_appears_at_the_end(tmp_path: Path, before: dict[str, str]) -> None:
+    path = tmp_path / "file"
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    with written_aside(path) as aside:
+        assert aside.parent == tmp_path  # the same file system
+        aside.write_text("new")
+        assert path.exists() == bool(before)
+        assert not before or path.read_text() == "old"
+    assert contents(tmp_path) == {"file": "new"}
+
+
+@pytest.mark.parametrize("before", [{}, {"file": "old"}])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, before: dict[str, str], error: type[BaseException]) -> None:
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(error), written_aside(tmp_path / "file") as aside:
+        aside.write_text("half")
+        raise error
+    assert contents(tmp_path) == before
+
+
+def test_write_json(tmp_path: Path) -> None:
+    value = {"café": [1, 2.5, None], "b": "ß"}
+    write_json(tmp_path / "value.json", value)
+    text = (tmp_path / "value.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert "café" in text
+    assert text.endswith("}\n")
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "value.json", {"path": tmp_path})
+    assert contents(tmp_path) == {"value.json": text}
+
+
+def write(aside: Path, *names: str) -> None:
+    for name in names:
+        (aside / name).write_text("new")
+
+
+def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "parent" / "folder"
+    with folder_written_aside(path, last="index", files=["*.txt"]) as aside:
+        write(aside, "a.txt", "index")
+        assert not path.exists()
+    assert contents(tmp_path) == {"parent/folder/a.txt": "new", "parent/folder/index": "new"}
+    mode = (tmp_path / "plain").mkdir() or (tmp_path / "plain").stat().st_mode
+    assert path.stat().st_mode == mode  # others may read it as any folder
+
+
+def test_an_old_folder_keeps_what_is_not_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    (path / "regions").mkdir(parents=True)
+    for name in ("a.txt", "b.txt", "index", "notes", "regions/a.txt"):
+        (path / name).write_text("old")
+    with folder_written_aside(path, last="index", files=["*.txt"]) as aside:
+        write(aside, "b.txt", "c.txt", "index")
+    new = {"b.txt": "new", "c.txt": "new", "index": "new"}
+    assert contents(path) == {**new, "notes": "old", "regions/a.txt": "old"}
+    assert [folder.name for folder in tmp_path.iterdir()] == ["folder"]
+
+
+def test_while_files_move_the_folder_is_not_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    write(path, "a.txt", "index")
+    replace = Path.replace
+
+    def fail_at_z(self: Path, target: Path) -> Path:
+        if target.name == "z.txt":
+            raise OSError("disk full")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_z)
+    with pytest.raises(OSError, match="disk full"), folder_written_aside(path, last="index", files=["*.txt"]) as aside:
+        write(aside, "a.txt", "z.txt", "index")
+    assert not (path / "index").exists()
+    assert [folder.name for folder in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("before", [{}, {"a.txt": "old", "index": "old"}])
+def test_a_failure_leaves_the_folder_that_was_there(tmp_path: Path, before: dict[str, str]) -> None:
+    path = tmp_path / "folder"
+    for name, text in before.items():
+        path.mkdir(exist_ok=True)
+        (path / name).write_text(text)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        folder_written_aside(path, last="index", files=["*.txt"]) as aside,
+    ):
+        write(aside, "a.txt")
+        raise KeyboardInterrupt
+    assert contents(tmp_path) == {f"folder/{name}": text for name, text in before.items()}
+    assert path.exists() == bool(before)
+    assert len(list(tmp_path.iterdir())) == bool(before)
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with folder_written_aside(tmp_path / "link", last="index", files=[]) as aside:
+        write(aside, "index")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "index").read_text() == "new"

@@ -1,0 +1,129 @@
+"""Sums over batches and workers against pycocoevalcap's scores of the whole split."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+
+from xgpt_fairseq.metrics import validation_scorer as online
+from xgpt_fairseq.metrics.ptb import ptb_tokenize
+from xgpt_fairseq.metrics.validation_scorer import SUMS, OnlineScorer
+
+Split = tuple[list[list[str]], list[str]]
+
+
+@pytest.fixture(scope="module")
+def split(coco_mini: Path) -> Split:
+    """References of the 117 photos of val and test, and one human caption of each held back, some of them spoiled."""
+    images = json.loads((coco_mini / "dataset_coco_mini.json").read_text())["images"]
+    raw = [[s["raw"] for s in image["sentences"]] for image in images if image["split"] in ("val", "test")]
+    captions = [of_image[0] for of_image in raw]
+    captions[3] = ""
+    captions[5] = "a"
+    captions[7] = captions[8]
+    captions[11] *= 4
+    captions[13] = "Zyzzyva zyzzyva don't"
+    # As many references as an image has: not all alike.
+    return [of_image[1 : 2 + index % 4] for index, of_image in enumerate(raw)], captions
+
+
+@pytest.fixture(scope="module")
+def scorer(split: Split) -> OnlineScorer:
+    return OnlineScorer(split[0])
+
+
+@pytest.fixture(scope="module")
+def tokenized(split: Split) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """References and captions in the form that pycocoevalcap takes."""
+    lines = iter(ptb_tokenize([caption for of_image in split[0] for caption in of_image]))
+    references = {index: [next(lines) for _ in of_image] for index, of_image in enumerate(split[0])}
+    return references, {index: [caption] for index, caption in enumerate(ptb_tokenize(split[1]))}
+
+
+@pytest.fixture(scope="module")
+def whole(tokenized: tuple[dict[int, list[str]], dict[int, list[str]]]) -> tuple[float, float]:
+    """CIDEr and BLEU@4 by pycocoevalcap itself."""
+    cider, _ = Cider().compute_score(*tokenized)
+    bleu, _ = Bleu(4).compute_score(*tokenized, verbose=0)
+    return float(cider), bleu[3]
+
+
+def summed(scorers: list[OnlineScorer], captions: list[str], rng: random.Random) -> dict[str, float]:
+    """Every caption scored once: in random order, in batches of random sizes, each by a random one of *scorers*."""
+    order = list(range(len(captions)))
+    rng.shuffle(order)
+    total: Counter[str] = Counter()
+    while order:
+        batch = [order.pop() for _ in range(min(len(order), rng.choice([1, 16, 30, 50])))]
+        total.update(rng.choice(scorers).add(batch, [captions[index] for index in batch]))  # type: ignore[arg-type]
+    return dict(total)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_batches_give_the_scores_of_the_whole_split(
+    split: Split, scorer: OnlineScorer, whole: tuple[float, float], seed: int
+) -> None:
+    # The whole split first: its captions are known from then on, and the batches need no Java.
+    assert scorer.add(range(len(split[1])), split[1])["_caption_images"] == len(split[1])
+    sums = summed([scorer], split[1], random.Random(seed))
+    assert OnlineScorer.cider(sums) == pytest.approx(whole[0], abs=1e-9)
+    assert OnlineScorer.bleu4(sums) == pytest.approx(whole[1], abs=1e-9)
+    assert 0.5 < whole[0] < 1.5 and 0.1 < whole[1] < 0.5
+
+
+def test_several_workers(split: Split, whole: tuple[float, float]) -> None:
+    sums = summed([OnlineScorer(split[0]), OnlineScorer(split[0])], split[1], random.Random(0))
+    assert OnlineScorer.cider(sums) == pytest.approx(whole[0], abs=1e-9)
+    assert OnlineScorer.bleu4(sums) == pytest.approx(whole[1], abs=1e-9)
+
+
+def test_a_part_of_the_split_weighs_words_by_the_whole_split(
+    split: Split, tokenized: tuple[dict[int, list[str]], dict[int, list[str]]], scorer: OnlineScorer
+) -> None:
+    _, per_image = Cider().compute_score(*tokenized)
+    sums = scorer.add([4, 90], [split[1][4], split[1][90]])
+    assert sums["_cider_sum"] == pytest.approx(per_image[4] + per_image[90], abs=1e-9)
+
+
+def test_sums_are_plain_floats(split: Split, scorer: OnlineScorer) -> None:
+    sums = scorer.add([0], [split[1][0]])
+    assert tuple(sums) == SUMS
+    assert {type(value) for value in sums.values()} == {float}
+    assert scorer.add([], []) == dict.fromkeys(SUMS, 0.0)
+
+
+@pytest.mark.parametrize("captions", [["", ""], ["zyzzyva", "!"]])
+def test_nothing_right_is_zero(captions: list[str]) -> None:
+    sums = OnlineScorer([["A dog runs."], ["A cat sits there."]]).add([0, 1], captions)
+    assert OnlineScorer.cider(sums) == 0
+    assert OnlineScorer.bleu4(sums) == pytest.approx(0, abs=1e-9)
+
+
+def test_captions_seen_before_are_not_tokenized_again(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def counted(captions: list[str]) -> list[str]:
+        calls.append(captions)
+        return ptb_tokenize(captions)
+
+    monkeypatch.setattr(online, "ptb_tokenize", counted)
+    scorer = OnlineScorer(split[0])
+    first = scorer.add([0, 1, 2], ["a dog", "a cat", "a dog"])
+    assert scorer.add([0, 1, 2], ["a dog", "a cat", "a dog"]) == first
+    scorer.add([0], ["a bird"])
+    assert [len(captions) for captions in calls] == [sum(map(len, split[0])), 2, 0, 1]
+
+
+def test_wrong_calls(scorer: OnlineScorer) -> None:
+    with pytest.raises(ValueError, match="at least one reference"):
+        OnlineScorer([["a dog"], []])
+    with pytest.raises(ValueError, match="2 images but 1 captions"):
+        scorer.add([0, 1], ["a dog"])
+    with pytest.raises(ValueError, match="batch of 118 captions"):
+        scorer.add([0] * 118, ["a dog"] * 118)

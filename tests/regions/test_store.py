@@ -1,0 +1,284 @@
+"""The region store: what was written is read, and what is broken when it is opened is refused by name."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_st
+
+from tests.regions.stores import WIDTH, rewrite, write_store
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions import store as region_store
+from xgpt_fairseq.regions.append_only_file import npy_header
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.verify import verify
+from xgpt_fairseq.regions.writer import RegionWriter
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+def edit_manifest(path: Path, **changes: Any) -> None:
+    file = path / "store.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_everything_written_is_read(store_path: Path) -> None:
+    store = RegionStore(store_path)
+    assert len(store) == 4
+    assert store.feature_dim == WIDTH
+    assert store.num_rows == 11
+    assert [store.image_id(row) for row in range(4)] == store.image_ids() == ["10", "11", "12", "13"]
+    for row, count in enumerate((3, 1, 5, 2)):
+        assert store.num_regions(row) == count
+        features = store.features(row)
+        assert features.dtype == np.float16
+        assert features.shape == (count, WIDTH)
+        assert (features[:, 0] == row).all()
+        assert (features[:, 1] == np.arange(count)).all()
+        np.testing.assert_allclose(store.boxes(row), np.tile([0.1, 0.2, 0.6, 0.9], (count, 1)), rtol=1e-6)
+        np.testing.assert_allclose(store.scores(row), np.linspace(0.9, 0.1, count), rtol=1e-6)
+        assert store.labels(row) == [f"thing {region}" for region in range(count)]
+        assert store.size(row) == (640, 480 + row)
+
+
+def test_region_counts_are_vectorised(store_path: Path) -> None:
+    store = RegionStore(store_path)
+    assert store.region_counts().tolist() == [3, 1, 5, 2]
+    assert store.region_counts(np.array([[2, 0], [3, 3]])).tolist() == [[5, 3], [2, 2]]
+    assert store.region_counts(np.array([], dtype=np.int32)).tolist() == []
+    with pytest.raises(IndexError, match="rows -1 to 2 in a store of 4 images"):
+        store.region_counts(np.array([-1, 2]))
+
+
+def test_all_names_of_an_image_find_it(store_path: Path) -> None:
+    store = RegionStore(store_path)
+    assert store.row("12") == store.row(12) == store.row("COCO_val2014_000000000012.jpg") == 2
+    assert store.has("000000000013")
+    assert not store.has("14")
+    assert store.rows(["13", 10]).tolist() == [3, 0]
+
+
+def test_an_unknown_image_is_an_error_that_names_it(store_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"image 'COCO_val2014_77' is not in the region store {store_path}"):
+        RegionStore(store_path).row("COCO_val2014_77")
+
+
+@pytest.mark.parametrize("row", [-1, 4])
+def test_rows_outside_are_index_errors(store_path: Path, row: int) -> None:
+    store = RegionStore(store_path)
+    for method in (store.features, store.boxes, store.scores, store.labels, store.size, store.image_id):
+        with pytest.raises(IndexError, match=f"row {row} in a store of 4 images"):
+            method(row)
+
+
+def test_what_was_not_stored_is_none(tmp_path: Path) -> None:
+    with RegionWriter(tmp_path / "bare", WIDTH) as writer:
+        writer.add("a", np.ones((2, WIDTH)), np.array([[0, 0, 1, 1]] * 2), position=1)
+        writer.finish()
+    store = RegionStore(tmp_path / "bare")
+    assert store.scores(0) is None
+    assert store.labels(0) is None
+    assert store.size(0) is None
+
+
+def test_features_are_a_read_only_view_of_the_map(store_path: Path) -> None:
+    store = RegionStore(store_path)
+    first, again = store.features(2), store.features(2)
+    assert not first.flags.owndata
+    assert np.shares_memory(first, again)
+    with pytest.raises(ValueError, match="read-only"):
+        first[0, 0] = 1
+
+
+def test_regions_of_an_image_are_in_one_shard(store_path: Path) -> None:
+    rows = [shard.shape[0] for shard in RegionStore(store_path).manifest.shards]
+    assert rows == [4, 5, 2]
+    assert [np.load(file).shape for file in sorted(store_path.glob("features-*"))] == [(n, WIDTH) for n in rows]
+
+
+def test_more_shards_than_may_be_mapped_at_once(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region_store, "MAX_MAPPED_SHARDS", 1)
+    store = RegionStore(store_path)
+    kept = [store.features(row) for row in (0, 2, 3, 2, 0)]
+    assert [int(features[0, 0]) for features in kept] == [0, 2, 3, 2, 0]
+    assert len(store._shards) == 1
+
+
+@st.composite
+def images(draw: st.DrawFn) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Features of float32 within float16's range, and boxes in 0..1."""
+    width = draw(st.integers(1, 9))
+    result = []
+    for _ in range(draw(st.integers(1, 6))):
+        count = draw(st.integers(1, 7))
+        values = st.floats(-65504, 65504, width=32)
+        features = draw(numpy_st.arrays(np.float32, (count, width), elements=values))
+        corners = draw(numpy_st.arrays(np.float32, (count, 2, 2), elements=st.floats(0, 1, width=32)))
+        result.append((features, np.sort(corners, axis=1).reshape(count, 4)))
+    return result
+
+
+@settings(max_examples=40, deadline=None)
+@given(images=images(), rows_per_shard=st.integers(1, 10))
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, images: list[tuple[np.ndarray, np.ndarray]], rows_per_shard: int
+) -> None:
+    path = tmp_path_factory.mktemp("round") / "store"
+    width = images[0][0].shape[1]
+    with RegionWriter(path, width, shard_bytes=128 + 2 * width * rows_per_shard) as writer:
+        for index, (features, boxes) in enumerate(images):
+            writer.add(f"image {index}", features, boxes, position=index + 1)
+        writer.finish()
+    store = verify(path)
+    for index, (features, boxes) in enumerate(images):
+        row = store.row(f"image {index}")
+        assert row == index
+        np.testing.assert_array_equal(store.features(row), features.astype(np.float16))
+        np.testing.assert_array_equal(store.boxes(row), boxes)
+
+
+# Processes
+
+
+def _read_in_child(store: RegionStore, channel: Connection) -> None:
+    channel.send((store.features(2).tolist(), store.row("13")))
+    channel.close()
+
+
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_a_forked_child_reads_through_handles_of_its_own(store_path: Path, opened_before: bool) -> None:
+    store = RegionStore(store_path)
+    if opened_before:
+        store.features(2)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_read_in_child, args=(store, theirs))
+    child.start()
+    features, row = ours.recv()
+    child.join()
+    assert child.exitcode == 0
+    assert features == store.features(2).tolist()
+    assert row == 3
+
+
+def test_handles_of_another_process_are_dropped(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RegionStore(store_path)
+    inherited = store.features(2)
+    monkeypatch.setattr(region_store.os, "getpid", lambda: -1)
+    assert not np.shares_memory(store.features(2), inherited)
+
+
+def test_pickles_without_handles(store_path: Path) -> None:
+    store = RegionStore(store_path)
+    store.features(0)
+    store.row("10")
+    data = pickle.dumps(store)
+    assert len(data) < 4000
+    copy = pickle.loads(data)
+    assert copy._arrays == copy._shards == {}
+    assert copy.features(2).tolist() == store.features(2).tolist()
+    assert copy.row("11") == 1
+
+
+# Opening
+
+
+def test_opening_reads_no_array(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("an array was opened")
+
+    monkeypatch.setattr(np, "load", refuse)
+    monkeypatch.setattr(np, "fromfile", refuse)
+    assert len(RegionStore(store_path)) == 4
+
+
+def test_a_huge_shard_costs_nothing(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "regions", counts=(1,))
+    images, width = 10_486, 1024
+    rows = images * 100
+    manifest = json.loads((path / "store.json").read_text())
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+        "features-00000.npy": ("<f2", (rows, width)),
+        "boxes.npy": ("<f4", (rows, 4)),
+        "ids.npy": ("|S1", (images,)),
+    }
+    for name, (dtype, shape) in shapes.items():
+        size = 128 + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        with open(path / name, "wb") as file:
+            file.write(npy_header(dtype, shape))
+            file.truncate(size)
+        entry = {"file": name, "dtype": dtype, "shape": shape, "bytes": size, "crc32": ""}
+        if name.startswith("features"):
+            manifest["shards"] = [{**entry, "first_row": 0, "rows": rows}]
+        else:
+            manifest["arrays"][name.removesuffix(".npy")] = entry
+    manifest |= {"feature_dim": width, "images": images, "rows": rows}
+    (path / "store.json").write_text(json.dumps(manifest))
+    rewrite(path, "offsets.npy", np.arange(images + 1) * 100)
+
+    shard = path / "features-00000.npy"
+    assert shard.stat().st_size > 2 << 30
+    store = RegionStore(path)
+    assert store._shards == store._arrays == {}
+    assert store.features(images - 1).shape == (100, width)
+    assert not store.features(images - 1).any()
+    assert shard.stat().st_blocks * 512 < 1 << 20  # still sparse: nothing was written either
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no region store at .*nothing: .*store\.json not found$"):
+        RegionStore(tmp_path / "nothing")
+    (tmp_path / ".half.partial").mkdir()
+    with pytest.raises(DataError, match=r"interrupted: run it again"):
+        RegionStore(tmp_path / "half")
+
+
+def test_newer_format(store_path: Path) -> None:
+    edit_manifest(store_path, version=2)
+    with pytest.raises(DataError, match=r"store\.json: format version 2 is newer than the version 1 .*upgrade"):
+        RegionStore(store_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not readable as JSON"),
+        ('{"format": "something else"}', "does not describe a region store"),
+        ('{"format": "xgpt_fairseq region store", "version": 1}', "is damaged: KeyError 'feature_dim'"),
+    ],
+)
+def test_damaged_manifest(store_path: Path, text: str, message: str) -> None:
+    (store_path / "store.json").write_text(text)
+    with pytest.raises(DataError, match=rf"store\.json {message}"):
+        RegionStore(store_path)
+
+
+def test_truncated_shard(store_path: Path) -> None:
+    file = store_path / "features-00001.npy"
+    size = file.stat().st_size
+    with open(file, "r+b") as opened:
+        opened.truncate(size - 6)
+    with pytest.raises(DataError, match=rf"features-00001\.npy has {size - 6} bytes, {size} bytes expected"):
+        RegionStore(store_path)
+
+
+def test_missing_shard(store_path: Path) -> None:
+    (store_path / "features-00002.npy").unlink()
+    with pytest.raises(DataError, match=r"features-00002\.npy is missing, 160 bytes expected"):
+        RegionStore(store_path)
+
+
+def test_a_header_that_disagrees(store_path: Path) -> None:
+    file = store_path / "features-00001.npy"
+    file.write_bytes(npy_header("<f2", (4, 10)) + file.read_bytes()[128:])
+    with pytest.raises(DataError, match=r"features-00001\.npy holds float16 of shape \(4, 10\); .*says .*\(5, 8\)"):
+        RegionStore(store_path).features(2)

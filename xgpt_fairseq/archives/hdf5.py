@@ -1,0 +1,82 @@
+"""HDF5 files of many named arrays. h5py is imported when a file is opened: it comes with the extra `archives`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy.typing as npt
+
+from xgpt_fairseq.archives.handle_cache import kept_open
+from xgpt_fairseq.errors import DataError
+
+SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+
+# What h5py raises for damaged files.
+_DAMAGED = (OSError, RuntimeError, ValueError)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether *path* is a file that begins as HDF5 files do."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE
+
+
+def open_hdf5(path: Path) -> Any:
+    """The h5py.File, for reading.
+
+    Raises:
+        DataError: h5py is not installed, or *path* is not a whole HDF5 file.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise DataError(f'{path}: reading HDF5 files needs h5py: pip install "xgpt-fairseq[archives]"') from None
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except _DAMAGED as error:
+        raise DataError(f"{path} is not readable as HDF5: {error}") from None
+
+
+def array_names(path: Path) -> list[str]:
+    """The names in the file's root, sorted."""
+    with open_hdf5(path) as file:
+        try:
+            return sorted(file)
+        except _DAMAGED as error:
+            raise DataError(f"{path} is not readable as HDF5: {error}") from None
+
+
+def array_count(path: Path) -> int:
+    """The number of names in the file's root, without reading them."""
+    with open_hdf5(path) as file:
+        return len(file)
+
+
+def find_array(path: Path, name: str) -> npt.NDArray[Any] | None:
+    """The array *name* of the file, which stays open in this process; None if the file has none of this name.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    file = kept_open(path, open_hdf5)
+    try:
+        found = file.get(name)
+        if not hasattr(found, "shape"):
+            return None
+        array: npt.NDArray[Any] = found[()]
+        return array
+    except _DAMAGED as error:
+        raise DataError(f"{path}, array {name}: not readable: {error}") from None
+
+
+def read_array(path: Path, name: str) -> npt.NDArray[Any]:
+    """As `find_array`, but an array that is not there is a DataError."""
+    found = find_array(path, name)
+    if found is None:
+        raise DataError(f"{path}: no array {name!r} in it")
+    return found

@@ -1,0 +1,203 @@
+"""mmf-npy: region features of MMF and Pythia, two files per image.
+
+Layout: facebookresearch/mmf, `mmf/datasets/databases/readers/feature_readers.py` and
+`tools/scripts/features/extract_features_vmb.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from xgpt_fairseq.archives import safe_pickle
+from xgpt_fairseq.archives.base import (
+    BoxKind,
+    Pending,
+    Record,
+    RegionReader,
+    check_boxes,
+    check_features,
+    folders_in,
+    names_digest,
+)
+from xgpt_fairseq.errors import DataError
+
+SUFFIX: Final = ".npy"
+INFO: Final = "_info.npy"
+
+
+@dataclass(frozen=True)
+class PendingFiles:
+    """One image: its two files."""
+
+    features: Path
+
+    def where(self) -> str:
+        return str(self.features)
+
+    def decode(self) -> Record:
+        try:
+            features = np.load(self.features, allow_pickle=False)
+        except FileNotFoundError:
+            raise DataError(f"{self.features} is missing") from None
+        except (ValueError, EOFError, OSError) as error:
+            raise DataError(f"{self.features} is not readable: {error}") from None
+        check_features(features, str(self.features))
+        info = _info_of(self.features)
+        return record_of(self.features.stem, features, load_dictionary(info), str(info))
+
+
+class MmfNpyReader(RegionReader):
+    """Positions count images, by folder and file name."""
+
+    name: ClassVar[str] = "mmf-npy"
+    layout: ClassVar[str] = "a folder, or folders in it, of {id}.npy and {id}_info.npy"
+    unit: ClassVar[str] = "image"
+    box_kind: BoxKind = "pixel"
+
+    @classmethod
+    def detect(cls, path: Path) -> str | None:
+        for folder in folders_in(path):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(INFO) and (folder / f"{entry.name.removesuffix(INFO)}{SUFFIX}").is_file():
+                        return f"per-image files in {folder} (such as {entry.name})"
+        return None
+
+    def __init__(self, path: Path) -> None:
+        self.root = path
+        self.names: list[str] = []
+        for folder in folders_in(path):
+            self.names += _names(folder, path)
+        if not self.names:
+            raise DataError(f"{path}: no files ({self.layout})")
+        self.end = len(self.names)
+
+    def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
+        for index in range(position, self.end):
+            yield PendingFiles(self.root / self.names[index]), index + 1
+
+    def describe(self) -> dict[str, Any]:
+        return {"format": self.name, "names_sha256": names_digest(self.names)}
+
+
+def _info_of(features: Path) -> Path:
+    return features.with_name(f"{features.stem}{INFO}")
+
+
+def _names(folder: Path, root: Path) -> list[str]:
+    """The files of features in *folder*, sorted. Raises DataError where one of an image's two files is missing.
+
+    A folder without any `_info.npy` is none of the archive.
+    """
+    with os.scandir(folder) as entries:
+        names = {entry.name for entry in entries if entry.name.endswith(SUFFIX)}
+    infos = {name for name in names if name.endswith(INFO)}
+    if not infos:
+        return []
+    features = names - infos
+    alone = {f"{name.removesuffix(INFO)}{SUFFIX}" for name in infos} ^ features
+    if alone:
+        first = min(alone)
+        missing = folder / first if first not in features else _info_of(folder / first)
+        raise DataError(f"{missing} is missing: an image has a file of features and a file of boxes")
+    return [(folder / name).relative_to(root).as_posix() for name in sorted(features)]
+
+
+def load_dictionary(file: Path) -> dict[str, Any]:
+    """The dictionary that `numpy.save` has put into *file*, read by `safe_pickle`.
+
+    Raises:
+        DataError: there is no such file, or nothing like it in it, or something else than plain values.
+    """
+    try:
+        with open(file, "rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }.get(version)
+            if read_header is None:
+                raise ValueError(f".npy format {version}")
+            shape, _, dtype = read_header(stream)
+            pickled = stream.read()
+    except FileNotFoundError:
+        raise DataError(f"{file} is missing") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{file} is not readable: {error}") from None
+    if not dtype.hasobject or shape != ():
+        raise DataError(f"{file}: {dtype} of shape {shape}; a single dictionary expected")
+    value = safe_pickle.loads(pickled, str(file))
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value.item()
+    if not isinstance(value, dict):
+        raise DataError(f"{file}: it holds {type(value).__name__}; a dictionary expected")
+    return value
+
+
+def record_of(image_id: str, features: npt.NDArray[Any], info: dict[str, Any], where: str) -> Record:
+    """The regions of an image from MMF's dictionary of them.
+
+    `num_boxes` is not looked at, as in MMF's loader: it counts the regions above a threshold, or is a constant.
+
+    Raises:
+        DataError: names *where* and what is wrong there.
+    """
+    boxes = array_in(info, "bbox", where)
+    check_boxes(boxes, len(features), where)
+    scores = info.get("cls_prob")
+    if scores is not None:
+        scores = array_in(info, "cls_prob", where)
+        if len(scores) != len(features):
+            raise DataError(f"{where}: cls_prob has the shape {scores.shape}; {len(features)} regions have features")
+        if scores.ndim != 1:
+            # Probabilities of all classes. Their largest is not what the extractor has sorted by (it leaves out the
+            # classes for which another region suppresses this one), so that it would bring duplicates to the front.
+            scores = None
+    return Record(
+        image_id,
+        features,
+        boxes,
+        scores=scores,
+        labels=_labels(info, len(features), where),
+        size=size_in(info, "image_width", "image_height", where),
+    )
+
+
+def _labels(info: dict[str, Any], count: int, where: str) -> list[str] | None:
+    if info.get("objects") is None:
+        return None
+    objects = array_in(info, "objects", where)
+    # Pythia's extractor left out the first region where it meant the class 0: whose class is whose is lost.
+    if objects.shape == (count - 1,):
+        return None
+    if objects.shape != (count,) or objects.dtype.kind not in "iu":
+        raise DataError(
+            f"{where}: objects are {objects.dtype} of shape {objects.shape}; {count} class numbers expected, one a "
+            "region"
+        )
+    return [str(number) for number in objects.tolist()]
+
+
+def array_in(info: dict[str, Any], key: str, where: str) -> npt.NDArray[Any]:
+    """The array at *key*. Raises DataError if there is none."""
+    value = info.get(key)
+    if not isinstance(value, np.ndarray):
+        found = "missing" if key not in info else f"{type(value).__name__}, not an array"
+        raise DataError(f"{where}: {key} is {found}; found: {', '.join(map(str, info))}")
+    return value
+
+
+def size_in(info: dict[str, Any], width: str, height: str, where: str) -> tuple[int, int]:
+    """Width and height in pixels at these keys. Raises DataError if they are not there or no numbers."""
+    try:
+        return int(info[width]), int(info[height])
+    except (KeyError, TypeError, ValueError):
+        shown = ", ".join(f"{key} {info.get(key)!r}"[:60] for key in (width, height))
+        raise DataError(f"{where}: {shown}; two whole numbers expected") from None

@@ -1,0 +1,122 @@
+"""npz-dir: a file of features and a file of boxes per image, as self-critical.pytorch and AoANet have them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader, names_digest
+from xgpt_fairseq.errors import DataError
+
+FEATURE_KEY = "feat"
+SUFFIXES = (".npz", ".npy")
+
+
+@dataclass(frozen=True)
+class PendingFiles:
+    """One image: its two files."""
+
+    features: Path
+    boxes: Path
+
+    def where(self) -> str:
+        return str(self.features)
+
+    def decode(self) -> Record:
+        features = _load(self.features)
+        if features.ndim != 2 or features.dtype.kind != "f":
+            raise DataError(
+                f"{self.features}: {features.dtype} of shape {features.shape}; floats of (regions, width) expected"
+            )
+        boxes = _load(self.boxes)
+        if boxes.shape != (len(features), 4):
+            raise DataError(
+                f"{self.boxes}: boxes of shape {boxes.shape}; {self.features} has {len(features)} regions, so "
+                f"({len(features)}, 4) expected"
+            )
+        return Record(self.features.stem, features, boxes)
+
+
+class NpzDirReader(RegionReader):
+    """`att/{id}.npz` (key `feat`) or `att/{id}.npy`, and `box/{id}.npy`. Positions count images, by file name."""
+
+    name: ClassVar[str] = "npz-dir"
+    layout: ClassVar[str] = "folders att and box (or NAME_att and NAME_box) with a file per image"
+    unit: ClassVar[str] = "image"
+    box_kind: BoxKind = "unknown"
+
+    @classmethod
+    def detect(cls, path: Path) -> str | None:
+        folders = _find_folders(path)
+        if folders is None:
+            return None
+        features, boxes = folders
+        with os.scandir(features) as entries:
+            first = next((entry.name for entry in entries if entry.name.endswith(SUFFIXES)), None)
+        return None if first is None else f"per-image files in {features} (such as {first}) and {boxes}"
+
+    def __init__(self, path: Path) -> None:
+        folders = _find_folders(path)
+        if folders is None:
+            raise DataError(f"{path}: no {self.layout} found; exactly one such pair is needed")
+        self.features, self.boxes = folders
+        with os.scandir(self.features) as entries:
+            self.names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIXES))
+        if not self.names:
+            raise DataError(f"{self.features}: no .npz or .npy files")
+        self.end = len(self.names)
+
+    def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
+        for index in range(position, self.end):
+            file = self.features / self.names[index]
+            yield PendingFiles(file, self.boxes / f"{file.stem}.npy"), index + 1
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "format": self.name,
+            "features": self.features.name,
+            "boxes": self.boxes.name,
+            "names_sha256": names_digest(self.names),
+        }
+
+
+def _find_folders(path: Path) -> tuple[Path, Path] | None:
+    """The folders of features and of boxes that *path* means; None when there is no pair, or more than one.
+
+    *path* is the folder that holds both, or the features folder `NAME_att` itself, or what comes before `_att`.
+    """
+    candidates = [
+        (path / "att", path / "box"),
+        (path.with_name(f"{path.name}_att"), path.with_name(f"{path.name}_box")),
+    ]
+    if path.name.endswith("_att"):
+        candidates.append((path, path.with_name(f"{path.name.removesuffix('_att')}_box")))
+    if path.is_dir():
+        candidates += [(att, att.with_name(f"{att.name.removesuffix('_att')}_box")) for att in path.glob("*_att")]
+    pairs = [(features, boxes) for features, boxes in candidates if features.is_dir() and boxes.is_dir()]
+    return pairs[0] if len(pairs) == 1 else None
+
+
+def _load(file: Path) -> npt.NDArray[Any]:
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            if FEATURE_KEY not in loaded.files:
+                raise DataError(f"{file}: no array {FEATURE_KEY!r} in it; found: {', '.join(loaded.files)}")
+            array: npt.NDArray[Any] = loaded[FEATURE_KEY]
+            return array
+    except FileNotFoundError:
+        raise DataError(f"{file} is missing") from None
+    except DataError:
+        raise
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} is not readable: {error}") from None

@@ -1,0 +1,52 @@
+"""The region archives that can be imported, and how to tell which one lies at a path.
+
+A new format is a module beside this one with a `RegionReader`, and a line in `READERS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xgpt_fairseq.archives.base import RegionReader
+from xgpt_fairseq.archives.butd_tsv import ButdTsvReader
+from xgpt_fairseq.archives.m2_h5 import M2H5Reader
+from xgpt_fairseq.archives.mmf_npy import MmfNpyReader
+from xgpt_fairseq.archives.npz_dir import NpzDirReader
+from xgpt_fairseq.archives.vilbert_lmdb import VilbertLmdbReader
+from xgpt_fairseq.archives.vinvl_tsv import VinvlTsvReader
+from xgpt_fairseq.archives.vlp_h5 import VlpH5Reader
+from xgpt_fairseq.errors import DataError
+
+READERS: dict[str, type[RegionReader]] = {
+    reader.name: reader
+    for reader in (
+        NpzDirReader,
+        ButdTsvReader,
+        VinvlTsvReader,
+        VlpH5Reader,
+        M2H5Reader,
+        VilbertLmdbReader,
+        MmfNpyReader,
+    )
+}
+
+
+def open_archive(path: Path, format_name: str = "auto") -> tuple[RegionReader, str]:
+    """The reader for the archive at *path*, and in words what was found there.
+
+    Raises:
+        DataError: nothing is at *path*, or not one of the known formats, or more than one.
+    """
+    if format_name != "auto":
+        reader = READERS[format_name](path)
+        return reader, READERS[format_name].detect(path) or str(path)
+    found = {name: words for name, reader in READERS.items() if (words := reader.detect(path)) is not None}
+    if not found:
+        known = "; ".join(f"{name}: {reader.layout}" for name, reader in READERS.items())
+        missing = "" if path.exists() else " (there is no such file or folder)"
+        raise DataError(f"{path}: no known region archive{missing}. Known are {known}")
+    if len(found) > 1:
+        both = "; ".join(f"{name}: {words}" for name, words in found.items())
+        raise DataError(f"{path} can be read in more than one way: choose with --format. {both}")
+    [(name, words)] = found.items()
+    return READERS[name](path), words

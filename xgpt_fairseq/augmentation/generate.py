@@ -1,0 +1,168 @@
+"""Generates captions for the images of a data directory, batch by batch, with a journal.
+
+What an image gets depends on the seed, the order of the images, the batch size and the options, and not on where a run
+was interrupted: each batch of images, in each round, has a seed of its own, and a batch is whole in the journal or not
+there. (On other hardware, or with another number of threads, products of matrices may differ in their last digits, and
+now and then a word.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from xgpt_fairseq.augmentation.filters import Rules, Selection
+from xgpt_fairseq.augmentation.quota import quotas
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
+from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.regions.store import RegionStore
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image to augment: its split, id and row in the region store, its captions, and how many more it gets."""
+
+    split: str
+    image_id: str
+    row: int
+    own: list[str]
+    wanted: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was generated for an image.
+
+    Attributes:
+        image_id: the image.
+        captions: those kept.
+        drawn, surplus: how many were generated, and how many were good but not needed.
+        missing: how many fewer were kept than wanted.
+        dropped: how many were dropped, by reason.
+    """
+
+    image_id: str
+    captions: list[str]
+    drawn: int
+    surplus: int
+    missing: int
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def images_of(directory: DataDirectory, split: str, per_image: float, seed: int) -> list[Image]:
+    """The images of *split* in the order of their captions."""
+    captions = directory.references(split).captions
+    wanted = quotas(len(captions), per_image, seed).tolist()
+    store = directory.regions
+    return [
+        Image(split, image_id, store.row(image_id), own, count)
+        for (image_id, own), count in zip(captions.items(), wanted, strict=True)
+    ]
+
+
+def draw_batch(
+    captioner: XGPTHubInterface,
+    store: RegionStore,
+    batch: Sequence[Image],
+    *,
+    search: SearchOptions,
+    rules: Rules,
+    rounds: int,
+    seed: Sequence[int],
+) -> list[Generated]:
+    """Generate captions for a batch of images; those that are short of captions draw again, *rounds* times in all.
+
+    Sampled captions are taken in random order, so that those kept are as likely as the model finds them; the search
+    gives them by their score.
+
+    Args:
+        search: `beam` captions an image and round.
+        seed: of the batch; torch's random numbers outside are left as they are.
+    """
+    selections = [Selection(image.own, image.wanted, rules) for image in batch]
+    for round_number in range(rounds):
+        short = [place for place, selection in enumerate(selections) if selection.missing]
+        if not short:
+            break
+        random = np.random.default_rng([*seed, round_number])
+        with torch.random.fork_rng(devices=[captioner.device] if captioner.device.type == "cuda" else []):
+            torch.manual_seed(int(random.integers(2**62)))
+            found = captioner.candidates(store, [batch[place].row for place in short], search)
+        for place, candidates in zip(short, found, strict=True):
+            order = random.permutation(len(candidates)) if search.sampling else np.arange(len(candidates))
+            for index in order.tolist():
+                selections[place].offer(candidates[index].text, candidates[index].tokens)
+    return [
+        Generated(image.image_id, each.kept, each.drawn, each.surplus, each.missing, _in_order(each.dropped))
+        for image, each in zip(batch, selections, strict=True)
+    ]
+
+
+def _in_order(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+def draw_all(
+    run: UnfinishedRun,
+    captioner: XGPTHubInterface,
+    store: RegionStore,
+    images: Sequence[Image],
+    *,
+    search: SearchOptions,
+    rules: Rules,
+    rounds: int,
+    seed: int,
+    batch_size: int,
+    advance: Callable[[int], object],
+) -> list[Generated]:
+    """Generate for all images, going on where an interrupted *run* was; *advance* hears how many are done.
+
+    Raises:
+        DataError: what the interrupted run left is damaged.
+    """
+    journal = run.folder / "generated.jsonl"
+    state: dict[str, Any] = run.state or {"images": 0, "bytes": 0}
+    with open(journal, "ab" if run.state else "wb") as lines:
+        if lines.tell() < state["bytes"]:
+            raise DataError(f"{journal} has lost its end; delete {run.folder} to begin anew")
+        lines.truncate(state["bytes"])
+        lines.seek(0, os.SEEK_END)
+        advance(state["images"])
+        for start in range(state["images"], len(images), batch_size):
+            batch = images[start : start + batch_size]
+            found = draw_batch(
+                captioner, store, batch, search=search, rules=rules, rounds=rounds, seed=[seed, start // batch_size]
+            )
+            lines.writelines(json.dumps(asdict(each), ensure_ascii=False).encode() + b"\n" for each in found)
+            lines.flush()
+            os.fsync(lines.fileno())
+            run.save({"images": start + len(batch), "bytes": lines.tell()})
+            advance(len(batch))
+    return _read(journal, images)
+
+
+def _read(journal: Path, images: Sequence[Image]) -> list[Generated]:
+    with open(journal, encoding="utf-8") as lines:
+        generated = [Generated(**json.loads(line)) for line in lines]
+    if [each.image_id for each in generated] != [image.image_id for image in images]:
+        raise DataError(f"{journal} is of other images; delete {journal.parent} to begin anew")
+    return generated
+
+
+def model_crc32(captioner: XGPTHubInterface) -> str:
+    """Checksum of a model's parameters, by which a run knows its model whatever its file is called."""
+    crc = 0
+    for name, tensor in sorted(captioner.model.state_dict().items()):
+        crc = zlib.crc32(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"

@@ -1,0 +1,215 @@
+"""Conceptual Captions: a caption and the URL of its image a line, and the names of the images that were downloaded.
+
+`Train_GCC-training.tsv` and `Validation_GCC-1.1.0-Validation.tsv` have neither a header nor image ids. Who downloads
+the images names them: by the number of the line, from 0 (VL-BERT: `00000000.jpg`), by the crc32 of the URL
+(DownloadConceptualCaptions, ViLBERT, VOLTA: `training/1903725124`), or as a file says. Files of millions of lines are
+read line by line, and what must be known of all lines is kept in arrays.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionOptions, image_id_of, load_json
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.text_lines import first_lines, numbered_lines
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+
+_URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
+_HEADER = {"caption", "url"}
+_BLANK = "a line that is to be left out can be made blank; lines are counted"
+
+# Reports of DownloadConceptualCaptions have no header, and their columns changed over time. (number of columns, where
+# the URL is) → where the file is. Two columns are a plain map.
+_MAP_LAYOUTS = {(2, 0): 1, (2, 1): 0, (5, 1): 4, (6, 5): 0, (7, 0): 5, (7, 6): 0}
+_MAP_ID_COLUMNS = ("id", "image_id", "image", "file", "filename", "file_name", "key", "path")
+
+
+def is_cc_tsv(path: Path) -> bool:
+    """Whether each line has two columns, and one of them is a URL."""
+    rows = [line.split("\t") for line in first_lines(path)]
+    if rows and _is_header(rows[0]):
+        rows.pop(0)
+    return bool(rows) and all(len(row) == 2 and sum(map(_is_url, row)) == 1 for row in rows)
+
+
+def read_cc_tsv(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
+    """`caption, tab, URL` a line; CC12M has the two the other way round. A header `caption url` is passed over.
+
+    An image is named by the number of its line, from 0, the header not counted; or as `options.image_id_of_url` says.
+    Then several lines may have the same image: one URL twice is an image with two captions. But an image id that
+    different URLs share (of 3.3 million crc32 some 1300 are equal by chance) is not to be trusted. Such a caption, and
+    one whose URL has no name, goes under its URL: an image that no region store has.
+    """
+    if options.image_id_of_url is None:
+        for line, caption, _ in _rows(path):
+            yield CaptionedImage(str(line), "", [Caption(line, caption)])
+        return
+    several = _hashes_of_several(path, options.image_id_of_url)
+    held: dict[str, dict[str, list[Caption]]] = {}
+    for line, caption, url in _rows(path):
+        image_id = options.image_id_of_url(url) or url
+        if hash(image_id) in several:
+            held.setdefault(image_id, {}).setdefault(url, []).append(Caption(line, caption))
+        else:
+            yield CaptionedImage(image_id, "", [Caption(line, caption)])
+    for image_id, captions_by_url in held.items():
+        for url, captions in captions_by_url.items():
+            yield CaptionedImage(image_id if len(captions_by_url) == 1 else url, "", captions)
+
+
+def _hashes_of_several(path: Path, image_id_of_url: Callable[[str], str | None]) -> set[int]:
+    """`hash` of the image ids that more than one line has. A chance equal hash among them does no harm."""
+    hashes = array("q", (hash(image_id_of_url(url) or url) for _, _, url in _rows(path)))
+    values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
+    return set(values[counts > 1].tolist())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, caption, URL); lines count from 0 behind the header. Blank lines count, and are passed over."""
+    headers = 0
+    url_first: bool | None = None
+    for number, text in numbered_lines(path):
+        if not text.strip():
+            continue
+        columns = text.split("\t")
+        if number == 1 and _is_header(columns):
+            headers = 1
+            continue
+        where = f"{path}: line {number}"
+        if len(columns) != 2:
+            raise DataError(
+                f"{where} has {len(columns)} columns: {text[:60]!r}; it must have two, a caption and a URL ({_BLANK})"
+            )
+        if url_first is None:
+            url_first = _is_url(columns[0]) and not _is_url(columns[1])
+        url, caption = columns if url_first else reversed(columns)
+        if not _is_url(url):
+            raise DataError(
+                f"{where}: {url[:60]!r} is not a URL, and the {'first' if url_first else 'second'} column must be one "
+                f"({_BLANK})"
+            )
+        if not caption.strip():
+            raise DataError(f"{where}: the caption is blank ({_BLANK})")
+        yield number - 1 - headers, caption, url.strip()
+
+
+def _is_header(columns: Sequence[str]) -> bool:
+    return len(columns) == 2 and {column.strip().lower() for column in columns} == _HEADER
+
+
+def _is_url(text: str) -> bool:
+    return _URL.match(text.strip()) is not None
+
+
+def image_id_by_crc32(url: str) -> str:
+    """The crc32 of a URL, in decimal: the file names that DownloadConceptualCaptions gives."""
+    return str(zlib.crc32(url.encode("utf-8")))
+
+
+class UrlMap:
+    """URL → image id, from files. Called with a URL, it gives the image id, or None.
+
+    Takes 24 bytes a URL and the ids. A URL is known by its 64-bit `hash`: that any two of 10 million are equal by
+    chance has a probability of 3 in a million. Of a URL with several ids the first counts.
+
+    Args:
+        paths: each a JSON object {url: id}, or tab-separated (compressed or not): lines of a URL and an id in either
+            order; with a header that names the column `url` and one of `_MAP_ID_COLUMNS`; or a report of
+            DownloadConceptualCaptions. Of an id with folders before it the last part counts; a URL whose id is empty
+            was not downloaded.
+
+    Raises:
+        DataError: a file is unreadable or none of these, or names no image.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        hashes, ends, names = array("q"), array("q"), bytearray()
+        for path in paths:
+            before = len(hashes)
+            for url, name in _json_map(path) if path.suffix == ".json" else _tsv_map(path):
+                names += canonical_image_id(name.rsplit("/", 1)[-1]).encode("utf-8")
+                hashes.append(hash(url))
+                ends.append(len(names))
+            if len(hashes) == before:
+                raise DataError(f"{path} names no image: each line must have a URL and an image id")
+        order = np.argsort(np.frombuffer(hashes, dtype=np.int64), kind="stable")
+        ends_array = np.frombuffer(ends, dtype=np.int64)
+        starts = np.concatenate([[0], ends_array[:-1]])
+        self._names = bytes(names)
+        # arrays of the standard library: bisect reads their items several times as fast as numpy's
+        self._hashes = array("q", np.frombuffer(hashes, dtype=np.int64)[order].tobytes())
+        self._starts = array("q", starts[order].astype(np.int64).tobytes())
+        self._ends = array("q", ends_array[order].tobytes())
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __call__(self, url: str) -> str | None:
+        key = hash(url)
+        place = bisect_left(self._hashes, key)
+        if place == len(self._hashes) or self._hashes[place] != key:
+            return None
+        return self._names[self._starts[place] : self._ends[place]].decode("utf-8")
+
+
+def _json_map(path: Path) -> Iterator[tuple[str, str]]:
+    value = load_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is not a map: it must be a JSON object of URLs and image ids")
+    for url, name in value.items():
+        if not _is_url(url):
+            raise DataError(f"{path}: {url[:60]!r} is not a URL; a map goes from URLs to image ids")
+        if name not in (None, ""):
+            yield url.strip(), image_id_of(f"{path}: {url[:60]!r}", "id", name)
+
+
+def _tsv_map(path: Path) -> Iterator[tuple[str, str]]:
+    url_column = id_column = width = -1
+    reader = csv.reader((line for _, line in numbered_lines(path)), delimiter="\t", strict=True)
+    try:
+        for row in reader:
+            if not row:
+                continue
+            where = f"{path}: line {reader.line_num}"
+            if width < 0:
+                width = len(row)
+                url_column, id_column, is_header = _map_columns(where, row)
+                if is_header:
+                    continue
+            if len(row) != width:
+                raise DataError(f"{where} has {len(row)} columns, the first line has {width}")
+            if not _is_url(row[url_column]):
+                raise DataError(f"{where}: {row[url_column][:60]!r} is not a URL, and column {url_column + 1} must be")
+            if name := row[id_column].strip():
+                yield row[url_column].strip(), name
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num} is not tab-separated: {error}") from error
+
+
+def _map_columns(where: str, row: list[str]) -> tuple[int, int, bool]:
+    """Where the URL and the image id are, by the first line, and whether that is a header."""
+    urls = [column for column, text in enumerate(row) if _is_url(text)]
+    if not urls:
+        names = [text.strip().lower() for text in row]
+        ids = [names.index(name) for name in _MAP_ID_COLUMNS if name in names]
+        if "url" in names and ids:
+            return names.index("url"), ids[0], True
+        raise DataError(
+            f"{where} has no URL, and is not a header with url and one of {', '.join(_MAP_ID_COLUMNS)}: "
+            f"{', '.join(row)[:60]!r}"
+        )
+    id_column = _MAP_LAYOUTS.get((len(row), urls[0]))
+    if len(urls) > 1 or id_column is None:
+        raise DataError(
+            f"{where}: which of the {len(row)} columns is the image id? Leave two, or write a header with url and id"
+        )
+    return urls[0], id_column, False

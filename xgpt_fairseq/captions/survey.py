@@ -1,0 +1,157 @@
+"""What a caption source and a region store have in common: counted and checked before anything is encoded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from xgpt_fairseq.captions.readers import UNLISTED, CaptionedImage
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.store import RegionStore
+
+UNCAPTIONED = "uncaptioned-images.txt"
+
+# How many images a message names.
+NAMED = 5
+
+
+@dataclass
+class Count:
+    """What the source has of one split.
+
+    Attributes:
+        images: with captions.
+        kept, captions: images with captions and regions, and their captions.
+        missing, first_missing: images with captions but without regions, and the first of them.
+        bare, first_bare: images without captions, and the first of them.
+    """
+
+    images: int = 0
+    kept: int = 0
+    captions: int = 0
+    missing: int = 0
+    first_missing: list[str] = field(default_factory=list)
+    bare: int = 0
+    first_bare: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Survey:
+    """What a source and a region store have.
+
+    Attributes:
+        counts: of every split that the source has.
+        uncaptioned: how many images of the store have no captions in the source.
+        absent: the images of split lists that are not in the source.
+    """
+
+    counts: dict[str, Count]
+    uncaptioned: int
+    absent: list[str]
+
+
+def survey(
+    images: Iterable[CaptionedImage],
+    splits: Sequence[str],
+    split_lists: Mapping[str, str] | None,
+    store: RegionStore,
+    folder: Path,
+) -> Survey:
+    """Read the source once: count, and list in *folder* captioned images without regions and the reverse."""
+    counts: dict[str, Count] = defaultdict(Count)
+    captioned = bytearray(len(store))
+    absent = dict(split_lists or {})
+    with contextlib.ExitStack() as stack:
+        lists: dict[str, TextIO] = {}
+        for image in images:
+            count = counts[image.split]
+            absent.pop(image.image_id, None)
+            if not image.captions:
+                count.bare += 1
+                _keep_first(count.first_bare, image.image_id)
+                continue
+            count.images += 1
+            if store.has(image.image_id):
+                captioned[store.row(image.image_id)] = True
+                count.kept += 1
+                count.captions += len(image.captions)
+                continue
+            count.missing += 1
+            _keep_first(count.first_missing, image.image_id)
+            if image.split in splits:
+                if image.split not in lists:
+                    name = folder / f"{image.split}.missing-images.txt"
+                    lists[image.split] = stack.enter_context(open(name, "w", encoding="utf-8"))
+                lists[image.split].write(f"{image.image_id}\n")
+    uncaptioned = captioned.count(0)
+    if uncaptioned:
+        with open(folder / UNCAPTIONED, "w", encoding="utf-8") as file:
+            file.writelines(f"{store.image_id(row)}\n" for row, has in enumerate(captioned) if not has)
+    if split_lists is not None and len(absent) == len(split_lists):
+        raise DataError(
+            "no image of the lists of --split-files is in the source: are they of these images, an image name or id a "
+            f"line? The first: {', '.join(list(absent)[:NAMED])}"
+        )
+    return Survey(counts, uncaptioned, list(absent))
+
+
+def _keep_first(ids: list[str], image_id: str) -> None:
+    if len(ids) < NAMED:
+        ids.append(image_id)
+
+
+def check(
+    counts: dict[str, Count], splits: Sequence[str], store: RegionStore, source: str, missing: str, max_missing: float
+) -> None:
+    """Refuse a source that lacks a split, or of whose images too many have no regions.
+
+    Args:
+        counts: of all splits of the source.
+        splits: which are wanted.
+        store: the region store.
+        source: its name, for messages.
+        missing: `error` or `skip`: what to do about images without regions.
+        max_missing: up to which share of a split's images they are skipped, 0 to 1.
+    """
+    for split in splits:
+        if split not in counts or not counts[split].images:
+            found = ", ".join(sorted(key for key, count in counts.items() if key != UNLISTED)) or "none"
+            raise DataError(f"{source} has no captions for split {split!r}; it has: {found} (choose by --splits)")
+    for split in splits:
+        count = counts[split]
+        which = f"{count.missing} of {count.images} images of split {split!r}"
+        first = f"the first: {', '.join(count.first_missing)}"
+        if count.missing and missing == "error":
+            raise DataError(f"{which} are not in {store.path}, {first}; import them, or pass --missing-images skip")
+        if not count.kept:
+            raise DataError(f"no image of split {split!r} is in {store.path}: is it the store of these images?")
+        if count.missing > max_missing * count.images:
+            raise DataError(
+                f"{which} ({count.missing / count.images:.2%}) are not in {store.path}, more than --max-missing "
+                f"{max_missing:g} allows, {first}; import them, or allow more"
+            )
+
+
+def say(found: Survey, splits: Sequence[str]) -> None:
+    """Tell the user what is left out."""
+    counts = found.counts
+    for split in counts.keys() - {*splits, UNLISTED}:
+        print(f"split {split!r}: {counts[split].images + counts[split].bare} images are not used (--splits)")
+    if UNLISTED in counts:
+        unlisted = counts[UNLISTED].images + counts[UNLISTED].bare
+        print(f"{unlisted} images are in none of the lists of --split-files, and are not used")
+    if found.absent:
+        first = ", ".join(found.absent[:NAMED])
+        print(f"{len(found.absent)} images of the lists of --split-files are in no SOURCE, the first: {first}")
+    for split in splits:
+        count = counts[split]
+        if count.missing:
+            print(f"{split}: {count.missing} images without regions are left out, listed in {split}.missing-images.txt")
+        if count.bare:
+            print(
+                f"{split}: {count.bare} images without captions are left out, the first: {', '.join(count.first_bare)}"
+            )

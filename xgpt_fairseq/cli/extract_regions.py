@@ -1,0 +1,324 @@
+"""Make a region store from photos: features of a grid's cells, or of the boxes of any detector.
+
+    xgpt-extract-regions photos --output data/regions
+    xgpt-extract-regions photos --output data/regions --detections results.json
+
+PHOTOS are files, and folders with all that is in them. Features are those of EfficientNet-lite0, whose weights come
+with the extra `photos`. Killed or stopped, the same command goes on where it was. Files that cannot be read are listed
+in STORE.unreadable.txt. The store appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.workers import AHEAD, in_order, worker_pool
+from xgpt_fairseq.regions.format import MAX_REGIONS, partial_path
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.vision.backbone import package_versions
+from xgpt_fairseq.vision.detections import Detections
+from xgpt_fairseq.vision.extractor import GRID, RegionExtractor, Regions, default_device
+from xgpt_fairseq.vision.malloc import keep_freed_memory
+from xgpt_fairseq.vision.photos import (
+    IMAGE_SIZE,
+    Photo,
+    PhotoError,
+    check_ids,
+    find_photos,
+    load_photo,
+    photo_id,
+    pillow_version,
+)
+from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
+
+# Photos are given to the extractor in chunks of at least so many photos and batches, so that there are several of one
+# shape among them, and work for all cores. Chunks begin at multiples of their size, also after an interruption: which
+# photos share a batch can show in the last bits.
+CHUNK_PHOTOS = 64
+CHUNK_BATCHES = 4
+
+# More processes that load photos than this, and the one that takes their photos cannot keep up with them.
+MOST_WORKERS = 8
+
+WHOLE_LABEL = "whole image"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A photo that was read, or the reason why it was not."""
+
+    path: Path
+    image_id: str = ""
+    photo: Photo | None = None
+    reason: str = ""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, nargs="+", help="photos, and folders of photos")
+    parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
+    regions = parser.add_mutually_exclusive_group()
+    regions.add_argument(
+        "--grid",
+        metavar="N",
+        type=int,
+        default=GRID,
+        help="regions are the whole photo and a grid of N x N cells, N from 1 to 9 (default: %(default)s)",
+    )
+    regions.add_argument(
+        "--detections",
+        metavar="JSON",
+        type=Path,
+        help="regions are the whole photo and these boxes: COCO's detection results, [{image_id, bbox, category_id, "
+        "score}, …] with bbox [x, y, width, height] in pixels of the upright photo",
+    )
+    parser.add_argument(
+        "--max-regions",
+        metavar="N",
+        type=int,
+        default=MAX_REGIONS,
+        help="of more detections keep the most confident; the whole photo counts (default: %(default)s, the most there "
+        "can be)",
+    )
+    parser.add_argument(
+        "--image-size",
+        metavar="PIXELS",
+        type=int,
+        default=IMAGE_SIZE,
+        help="the photo's longer side for the backbone, a multiple of 32 (default: %(default)s)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: cuda if there is one, else cpu)")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, help="photos that run together (default: 16 on a GPU, 1 on a CPU)"
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        help=f"processes that load photos, 0 for none but this one (default: one a core, {MOST_WORKERS} at most)",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
+    parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished extraction to it")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: extract_regions(parse_arguments(arguments)))
+
+
+def extract_regions(args: argparse.Namespace) -> None:
+    """Write the region store, and say what came of it."""
+    began = time.monotonic()
+    try:
+        store, unreadable, resumed_at = _extract(args)
+    except (OSError, BrokenProcessPool) as error:
+        raise DataError(f"{error} (when this is put right, the same command goes on where it stopped)") from None
+    _print_summary(args, store, unreadable, resumed_at, time.monotonic() - began)
+    if args.strict and unreadable:
+        raise DataError(
+            f"--strict: {unreadable} of {len(store) + unreadable} files could not be read; "
+            f"{_list_path(args.output)} says why. {args.output} holds the others"
+        )
+
+
+def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
+    """The store, the number of files that could not be read, the number of images before an interruption."""
+    _check_options(args)
+    files = find_photos(args.photos, but=[args.output, args.output.resolve(), _list_path(args.output)])
+    if not files:
+        raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
+    check_ids(files)
+    detections = None if args.detections is None else _read_detections(args, files)
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else max(args.workers, 0)
+    with worker_pool(workers) as pool:  # before a GPU is touched: the processes are forked
+        extractor = _extractor(args)
+        options = {"max_regions": args.max_regions, "overwrite": args.overwrite}
+        source = _source(args, files, extractor)
+        with RegionWriter(args.output, extractor.feature_dim, source=source, **options) as writer:
+            resumed_at = writer.images
+            if resumed_at:
+                print(f"going on with an interrupted extraction after {resumed_at} images")
+            unreadable = UnreadablePhotos(partial_path(writer.path) / "unreadable.jsonl", writer.position)
+            with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
+                for chunk in _chunks(files, extractor, writer.position, pool, AHEAD * workers):
+                    _write_chunk(writer, unreadable, chunk, extractor, detections, bar)
+            unreadable.write_list(_list_path(args.output))
+            if writer.images == 0:
+                _, file, reason = unreadable.found[0]
+                raise DataError(
+                    f"none of the {len(files)} files could be read as a photo; {_list_path(args.output)} says why. The "
+                    f"first: {file}: {reason}"
+                )
+            writer.finish()
+    return RegionStore(args.output), len(unreadable), resumed_at
+
+
+def _extractor(args: argparse.Namespace) -> RegionExtractor:
+    device = args.device or default_device()
+    threads = 1
+    if device == "cpu":
+        # A photo to each core, instead of all cores to one photo after the other: faster, and the same for any number.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        keep_freed_memory()
+    return RegionExtractor(
+        grid=args.grid if args.detections is None else None,
+        image_size=args.image_size,
+        device=device,
+        batch_size=args.batch_size,
+        threads=threads,
+    )
+
+
+def _chunks(
+    files: Sequence[Path], extractor: RegionExtractor, position: int, pool: ProcessPoolExecutor | None, ahead: int
+) -> Iterator[list[tuple[Loaded, int]]]:
+    """Photos and their positions, from the beginning of the chunk that *position* is in."""
+    batch = extractor.batch_size
+    size = max(CHUNK_BATCHES, -(-CHUNK_PHOTOS // batch)) * batch
+    start = position // size * size
+    calls = ((partial(_load, files[at], extractor.image_size), at) for at in range(start, len(files)))
+    loaded = in_order(calls, pool, ahead)
+    while chunk := list(itertools.islice(loaded, size)):
+        yield chunk
+
+
+def _write_chunk(
+    writer: RegionWriter,
+    unreadable: UnreadablePhotos,
+    chunk: list[tuple[Loaded, int]],
+    extractor: RegionExtractor,
+    detections: Detections | None,
+    bar: tqdm,
+) -> None:
+    """Extract the regions of a chunk, and write those that an interrupted run has not written."""
+    resumed_at = writer.position
+    photos = [(item.image_id, item.photo) for item, _ in chunk if item.photo is not None]
+    boxes = None if detections is None else [detections.normalised(name, photo.size) for name, photo in photos]
+    regions = iter(extractor.extract([photo for _, photo in photos], boxes))
+    unreadable.add((at, item.path, item.reason) for item, at in chunk if item.photo is None and at >= resumed_at)
+    if len(unreadable):
+        bar.set_postfix(unreadable=len(unreadable), refresh=False)
+    for item, position in chunk:
+        if item.photo is not None:
+            of_photo = next(regions)
+            if position >= resumed_at:
+                try:
+                    _add(writer, item.image_id, item.photo, of_photo, position + 1, detections)
+                except DataError as error:
+                    raise DataError(f"{item.path}: {error}") from None
+        bar.update(position >= resumed_at)
+
+
+def _add(
+    writer: RegionWriter,
+    image_id: str,
+    photo: Photo,
+    regions: Regions,
+    next_position: int,
+    detections: Detections | None,
+) -> None:
+    extra: dict[str, Any] = {}
+    if detections is not None:
+        detected = detections.of(image_id)
+        extra["scores"] = np.concatenate([np.ones(1, dtype=np.float32), detected.scores])
+        extra["labels"] = [WHOLE_LABEL, *map(str, detected.categories.tolist())]
+        extra["cut"] = detected.cut
+    writer.add(image_id, regions.features, regions.boxes, position=next_position, size=photo.size, **extra)
+
+
+def _load(path: Path, image_size: int) -> Loaded:
+    try:
+        return Loaded(path, photo_id(path), load_photo(path, image_size))
+    except PhotoError as error:
+        return Loaded(path, reason=error.reason)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if not 1 <= args.max_regions <= MAX_REGIONS:
+        raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are possible")
+    count = args.grid**2 + 1
+    if args.detections is None and args.max_regions < count <= MAX_REGIONS:
+        raise DataError(
+            f"--grid {args.grid} makes {count} regions, the whole photo included; --max-regions is {args.max_regions}"
+        )
+
+
+def _read_detections(args: argparse.Namespace, files: Sequence[Path]) -> Detections:
+    detections = Detections(args.detections, {canonical_image_id(file.name) for file in files}, args.max_regions - 1)
+    others = f"; {detections.others} of other photos are left out" if detections.others else ""
+    print(f"found {detections.boxes} boxes of {detections.photos} photos in {args.detections}{others}")
+    return detections
+
+
+def _source(args: argparse.Namespace, files: Sequence[Path], extractor: RegionExtractor) -> dict[str, Any]:
+    """How the store is made: goes into `store.json`, and a resumed extraction must find it unchanged."""
+    # Positions count files, so that another set of names makes them mean something else.
+    names = hashlib.sha256("\n".join(file.name for file in files).encode("utf-8", "surrogateescape")).hexdigest()
+    source: dict[str, Any] = {
+        "format": "photos",
+        "path": str(args.photos[0]) if len(args.photos) == 1 else f"{args.photos[0]} … {args.photos[-1]}",
+        "files": len(files),
+        "names_sha256": names,
+        "boxes": f"grid {args.grid} x {args.grid}",
+        "extractor": extractor.settings,
+        "device": extractor.device.type,
+        "batch_size": extractor.batch_size,
+        "versions": {**package_versions(), "pillow": pillow_version()},
+    }
+    if args.detections is not None:
+        with open(args.detections, "rb") as file:
+            source |= {
+                "boxes": "detections",
+                "detections": str(args.detections),
+                "detections_sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+                "labels": "category numbers",
+            }
+    return source
+
+
+def _list_path(output: Path) -> Path:
+    output = output.resolve()
+    return output.with_name(f"{output.name}.unreadable.txt")
+
+
+def _print_summary(
+    args: argparse.Namespace, store: RegionStore, unreadable: int, resumed_at: int, seconds: float
+) -> None:
+    counts = store.region_counts()
+    print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
+    print(f"not read       {unreadable} files" + (f", listed in {_list_path(args.output)}" if unreadable else ""))
+    print(f"regions        {store.num_rows}")
+    print(f"per image      min {counts.min()}, mean {counts.mean():.1f}, max {counts.max()}")
+    if args.detections is not None:
+        print(f"no detections  {(counts == 1).sum()} images: the whole photo alone")
+        print(f"cut to {args.max_regions:<7} {store.manifest.images_cut} images")
+    print(f"feature width  {store.feature_dim}")
+    print(f"size on disk   {store.num_bytes / 1e6:.1f} MB")
+    print(f"boxes          {store.source['boxes']}")
+    print(f"device         {store.source['device']}, batches of {store.source['batch_size']}")
+    print(f"seconds        {seconds:.1f}, {1000 * seconds / max(len(store) - resumed_at, 1):.0f} ms an image")
+    print(f"wrote {args.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Import region features that others have published into a region store.
+
+    xgpt-import-regions data/cocobu --output data/regions --sizes annotations/instances_val2014.json
+
+SOURCE is a file or folder in one of the known formats; preprocess/README.md describes them. Killed or stopped, the same
+command goes on where it was. The store appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader
+from xgpt_fairseq.archives.registry import READERS, open_archive
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.workers import AHEAD, in_order, worker_pool
+from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.validation import NORMALISED_TOLERANCE
+from xgpt_fairseq.regions.writer import RegionWriter
+
+# So many images are looked at to find out what boxes are measured in.
+SAMPLE_IMAGES = 64
+
+Sizes = dict[str, tuple[int, int]]
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the archive: a file or folder")
+    parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
+    parser.add_argument(
+        "--format", choices=("auto", *READERS), default="auto", help="default: auto, which says what it found"
+    )
+    parser.add_argument(
+        "--sizes",
+        metavar="JSON",
+        type=Path,
+        action="append",
+        default=[],
+        help="width and height of the photos: Karpathy's or COCO's JSON; needed where boxes are in pixels and the "
+        "archive has no sizes. Can be given more than once",
+    )
+    parser.add_argument(
+        "--boxes",
+        choices=("auto", "pixel", "normalised"),
+        default="auto",
+        help=f"what boxes are measured in; auto: what the format says, else by the first {SAMPLE_IMAGES} images",
+    )
+    parser.add_argument(
+        "--max-regions",
+        metavar="N",
+        type=_positive,
+        default=MAX_REGIONS,
+        help="of images with more regions, keep the most confident (default: %(default)s, the most there can be)",
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=int, default=0, help="processes that decode (default: none but this one)"
+    )
+    parser.add_argument("--limit", metavar="N", type=_positive, help="stop after so many images")
+    parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished import of it")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: import_regions(parse_arguments(arguments)))
+
+
+def import_regions(args: argparse.Namespace) -> None:
+    """Import the archive, and say what came of it."""
+    began = time.monotonic()
+    try:
+        reader, store, resumed_at = _import(args)
+    except (OSError, BrokenProcessPool) as error:
+        raise DataError(f"{error} (when this is put right, the same command goes on where it stopped)") from None
+    counts = store.region_counts()
+    print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
+    print(f"regions        {store.num_rows}")
+    print(f"per image      min {counts.min()}, mean {counts.mean():.1f}, max {counts.max()}")
+    print(f"cut to {args.max_regions:<7} {store.manifest.images_cut} images")
+    print(f"feature width  {store.feature_dim}")
+    print(f"size on disk   {store.num_bytes / 1e6:.1f} MB")
+    print(f"format         {reader.name}, boxes {store.source['boxes']}")
+    print(f"seconds        {time.monotonic() - began:.1f}")
+    print(f"wrote {args.output}")
+
+
+def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int]:
+    reader, found = open_archive(args.source, args.format)
+    with contextlib.closing(reader):
+        print(f"found {reader.name}: {found}")
+        return _write_store(args, reader)
+
+
+def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[RegionReader, RegionStore, int]:
+    sizes = load_sizes(args.sizes)
+    wanted = SAMPLE_IMAGES if args.boxes == "auto" and reader.box_kind == "unknown" else 1
+    sample = [record for record, _ in itertools.islice(reader.iterate(), min(wanted, args.limit or wanted))]
+    if not sample:
+        raise DataError(f"{args.source}: no images in it")
+    box_kind = _box_kind(args.boxes, reader, sample)
+    source: dict[str, Any] = {
+        **reader.describe(),
+        "path": str(args.source),
+        "boxes": box_kind,
+        "sizes": [str(path) for path in args.sizes],
+        "limit": args.limit,
+    }
+    feature_dim = sample[0].features.shape[1]
+    options = {"max_regions": args.max_regions, "overwrite": args.overwrite, "source": source}
+    with worker_pool(args.workers) as pool, RegionWriter(args.output, feature_dim, **options) as writer:
+        resumed_at = writer.images
+        if resumed_at:
+            print(f"going on with an interrupted import after {resumed_at} images")
+        left = None if args.limit is None else args.limit - resumed_at
+        pending = itertools.islice(reader.pending(writer.position), left)
+        calls = ((item.decode, (item, next_position)) for item, next_position in pending)
+        records = in_order(calls, pool, AHEAD * args.workers)
+        by_bytes = reader.unit == "B"
+        with tqdm(
+            total=reader.end, initial=writer.position, unit=reader.unit, unit_scale=by_bytes, disable=None
+        ) as bar:
+            _write_records(writer, records, sizes, box_kind, bar)
+        writer.finish()
+    return reader, RegionStore(args.output), resumed_at
+
+
+def _write_records(
+    writer: RegionWriter,
+    records: Iterator[tuple[Record, tuple[Pending, int]]],
+    sizes: Sizes,
+    box_kind: BoxKind,
+    bar: tqdm,
+) -> None:
+    for record, (item, next_position) in records:
+        try:
+            writer.add(
+                record.image_id,
+                record.features,
+                record.boxes,
+                position=next_position,
+                scores=record.scores,
+                labels=record.labels,
+                size=record.size or sizes.get(canonical_image_id(record.image_id)),
+                pixel=box_kind == "pixel",
+            )
+        except DataError as error:
+            raise DataError(f"{item.where()}: {error}") from None
+        bar.update(next_position - bar.n)
+
+
+def _box_kind(option: str, reader: RegionReader, sample: list[Record]) -> BoxKind:
+    """What the boxes are measured in: decided once for the whole archive."""
+    if option == "pixel":
+        return "pixel"
+    if option == "normalised":
+        return "normalised"
+    if reader.box_kind != "unknown":
+        return reader.box_kind
+    largest = max(float(record.boxes.max(initial=0.0)) for record in sample)
+    kind: BoxKind = "normalised" if largest <= 1 + NORMALISED_TOLERANCE else "pixel"
+    print(f"boxes are {kind}: in the first {len(sample)} images the largest coordinate is {largest:g}")
+    return kind
+
+
+def load_sizes(paths: Sequence[Path]) -> Sizes:
+    """Width and height of images by canonical id, from Karpathy's or COCO's JSON files.
+
+    Raises:
+        DataError: a file is no such JSON, or has no sizes in it.
+    """
+    sizes: Sizes = {}
+    second_names: Sizes = {}
+    for path in paths:
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is not readable as JSON: {error}") from None
+        images = value.get("images") if isinstance(value, dict) else None
+        if not isinstance(images, list):
+            raise DataError(f"{path}: no list \"images\"; Karpathy's or COCO's JSON expected")
+        for number, image in enumerate(images):
+            try:
+                size = int(image["width"]), int(image["height"])
+            except (KeyError, TypeError, ValueError):
+                raise DataError(
+                    f"{path}: images[{number}] has no width and height. Karpathy's own files have none; COCO's "
+                    "instances_*.json and captions_*.json do"
+                ) from None
+            first, *others = _image_names(image, f"{path}: images[{number}]")
+            sizes[first] = size
+            second_names.update(dict.fromkeys(others, size))
+    return second_names | sizes
+
+
+def _image_names(image: dict[str, Any], where: str) -> list[str]:
+    """The ids under which an archive may have the image, the likeliest first.
+
+    An image with a `cocoid` goes by that alone: its `imgid` is a number, too, but not of the same photo.
+    """
+    if "cocoid" in image:
+        return [canonical_image_id(image["cocoid"])]
+    names = [image[key] for key in ("id", "filename", "file_name", "imgid") if key in image]
+    if not names:
+        raise DataError(f"{where} has no id: cocoid, id, filename, file_name or imgid expected")
+    return [canonical_image_id(name) for name in names]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Learn a vocabulary (BPE and fairseq dictionary) from text, for all stages of training.
+
+Inputs are plain text files (UTF-8, one sentence a line; .gz, .bz2, .xz; - for the standard input), or caption files
+that xgpt-prepare-captions reads, of which it takes the captions of the training split. Where neither the file nor its
+name says the split, SPLIT=FILE or --split-files does.
+
+examples:
+    xgpt-learn-bpe --input wiki.en.txt --output vocabulary --symbols 10000
+    xgpt-learn-bpe --input results_20130124.token --split-files train=train.txt --output vocabulary
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from xgpt_fairseq.captions.options import add_split_files, caption_options, parse_files
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.text.readers import check_inputs, say_caption_files, sentences
+from xgpt_fairseq.text.vocabulary import learn_vocabulary
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: learn_bpe(_parser().parse_args(arguments)))
+
+
+def learn_bpe(args: argparse.Namespace) -> None:
+    """Learn and write the vocabulary."""
+    if (args.output / "vocabulary.json").exists() and not args.overwrite:
+        raise DataError(f"{args.output} already holds a vocabulary; pass --overwrite to replace it")
+    if args.symbols < 1:
+        raise DataError(f"--symbols must be at least 1, got {args.symbols}")
+    inputs, splits = parse_files(args.input)
+    check_inputs(inputs)
+    say_caption_files(inputs)
+    captions = caption_options(splits, args.split_files)
+    with tqdm(sentences(inputs, captions), desc="reading", unit=" sentences", unit_scale=True) as progress:
+        vocabulary = learn_vocabulary(
+            progress,
+            args.output,
+            bpe=args.bpe,
+            symbols=args.symbols,
+            workers=args.workers,
+            threshold=args.threshold,
+        )
+    print(f"{args.output}: {len(vocabulary.dictionary)} symbols ({args.bpe})")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--input", nargs="+", action="extend", required=True, metavar="[SPLIT=]FILE", help="text or caption files"
+    )
+    add_split_files(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="VOCABULARY", help="folder to write")
+    parser.add_argument("--symbols", type=int, default=10000, help="merges, or vocabulary size with sentencepiece")
+    parser.add_argument("--bpe", choices=["subword_nmt", "sentencepiece"], default="subword_nmt")
+    parser.add_argument("--threshold", type=int, default=0, help="subwords seen less often become <unk>")
+    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize (subword_nmt)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing vocabulary")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Captions + region store → a data directory for fairseq-train and fairseq-generate.
+
+Captions are normalised, tokenized and split by the vocabulary, cut to --max-tokens (appendix A.2: 60), and paired
+with the rows of the region store; raw captions are kept as references for the metrics.
+
+SOURCE is a caption file: karpathy (dataset_coco.json), coco (captions_train2014.json), flickr30k-token
+(results_20130124.token), cc-tsv (Train_GCC-training.tsv) or jsonl. An image's split is what the file says of it; else
+what SPLIT=FILE or --split-files say; else what the file's name says.
+
+examples:
+    xgpt-prepare-captions dataset_coco.json --vocabulary vocabulary --regions coco.regions \\
+        --output data/coco
+    xgpt-prepare-captions captions_train2014.json valid=captions_minival.json --splits train,val …
+    xgpt-prepare-captions results_20130124.token --split-files train=train.txt val=val.txt \\
+        test=test.txt …
+    xgpt-prepare-captions Train_GCC-training.tsv Validation_GCC-1.1.0-Validation.tsv \\
+        --splits train,val --image-ids crc32 --missing-images skip --max-missing 0.3 …
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from xgpt_fairseq.captions.options import add_split_files, parse_files, read_image_ids, read_split_files
+from xgpt_fairseq.captions.readers import (
+    CAPTION_READERS,
+    CaptionedImage,
+    CaptionOptions,
+    detect,
+    fairseq_split,
+    read_sources,
+)
+from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, say, survey
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.data.directory import FORMAT_VERSION, check_regions_inside, check_replaceable, file_crc32
+from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import folder_written_aside, write_json
+from xgpt_fairseq.io.workers import parallel
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
+from xgpt_fairseq.text.vocabulary import Vocabulary
+
+FILES = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED)
+
+
+class _EncodeIds:
+    """Text → ids with end of sentence, and whether it had to be cut to *max_tokens*."""
+
+    def __init__(self, vocabulary: Vocabulary, max_tokens: int) -> None:
+        self.vocabulary_size = len(vocabulary.dictionary)
+        self._vocabulary = vocabulary
+        self._max_tokens = max_tokens
+        self._eos = vocabulary.dictionary.eos()
+
+    def __call__(self, text: str) -> tuple[np.ndarray, bool]:
+        ids = self._vocabulary.encode_ids(text)
+        cut = len(ids) >= self._max_tokens
+        return np.append(ids[: self._max_tokens - 1], self._eos), cut
+
+
+def write_splits(
+    folder: Path,
+    images: Iterable[CaptionedImage],
+    counts: dict[str, Count],
+    store: RegionStore,
+    encode: _EncodeIds,
+    workers: int,
+) -> dict[str, dict[str, int]]:
+    """Read the source a second time, and write the files of the splits in *counts*; return their description."""
+    waiting: deque[tuple[str, int, str, str]] = deque()
+    writers: dict[str, SplitWriter] = {}
+
+    def texts() -> Iterator[str]:
+        for image in images:
+            if image.split in writers and image.captions and store.has(image.image_id):
+                row = store.row(image.image_id)
+                for caption in image.captions:
+                    waiting.append((image.split, row, image.image_id, caption.text))
+                    yield caption.text
+
+    total = sum(count.captions for count in counts.values())
+    with contextlib.ExitStack() as stack:
+        for split in counts:
+            writers[split] = SplitWriter(folder, split, vocabulary_size=encode.vocabulary_size)
+            stack.callback(writers[split].close)
+        encoded = parallel(encode, texts(), workers)
+        for ids, was_cut in stack.enter_context(tqdm(encoded, desc="captions", total=total, unit_scale=True)):
+            split, row, image_id, text = waiting.popleft()
+            if len(ids) == 1:
+                raise DataError(
+                    f"split {split!r}: nothing is left of the caption {text!r} after tokenization; remove it"
+                )
+            writers[split].add(row, image_id, text, ids, was_cut)
+        for split, count in counts.items():
+            if (writers[split].images, writers[split].captions) != (count.kept, count.captions):
+                raise DataError("the source was changed while it was read; run the program again")
+        return {split: writer.finish(store_images=len(store)) for split, writer in writers.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: prepare_captions(_parser().parse_args(arguments)))
+
+
+def prepare_captions(args: argparse.Namespace) -> None:
+    """Write the data directory of captions."""
+    check_replaceable(args.output, "captions", overwrite=args.overwrite)
+    check_regions_inside(args.output, args.regions)
+    _check_options(args)
+    vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
+    files, named_splits = parse_files(args.source)
+    sources = [(file, detect(file) if args.format == "auto" else args.format) for file in files]
+    for file, name in sources:
+        print(f"{file}: {name}")
+    formats = list(dict.fromkeys(name for _, name in sources))
+    if args.image_ids is not None and "cc-tsv" not in formats:
+        raise DataError("--image-ids is for cc-tsv files, and no SOURCE is one")
+    options = CaptionOptions(
+        named_splits=named_splits,
+        split_lists=read_split_files(args.split_files),
+        image_id_of_url=read_image_ids(args.image_ids or ["line"]),
+    )
+    splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
+    max_missing = 1.0 if args.max_missing is None else args.max_missing
+
+    with folder_written_aside(args.output, last="dataset.json", files=FILES) as aside:
+        with tqdm(read_sources(sources, options), desc="reading", unit=" images", unit_scale=True) as progress:
+            found = survey(progress, splits, options.split_lists, store, aside)
+        check(found.counts, splits, store, ", ".join(map(str, files)), args.missing_images, max_missing)
+        say(found, splits)
+        encode = _EncodeIds(vocabulary, args.max_tokens)
+        wanted = {split: found.counts[split] for split in splits}
+        written = write_splits(aside, read_sources(sources, options), wanted, store, encode, args.workers)
+        vocabulary.copy_to(aside)
+        write_json(
+            aside / "dataset.json",
+            {
+                "version": FORMAT_VERSION,
+                "splits": written,
+                "max_tokens": args.max_tokens,
+                "feature_dim": store.feature_dim,
+                "regions": os.path.relpath(args.regions, args.output),
+                "regions_ids_crc32": store.ids_crc32,
+                "dictionary_crc32": file_crc32(aside / "dict.txt"),
+                "made_by": {
+                    "program": "prepare_captions.py",
+                    "source": ", ".join(file.name for file in files),
+                    "format": ", ".join(formats),
+                },
+            },
+        )
+    for split, description in written.items():
+        print(
+            f"{split}: {description['images']} images, {description['captions']} captions, "
+            f"{description['cut_to_max_tokens']} cut"
+        )
+    if found.uncaptioned:
+        print(
+            f"{found.uncaptioned} of {len(store)} images of the region store have no captions, listed in {UNCAPTIONED}"
+        )
+    print(f"written to {args.output}")
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.max_tokens < 2:
+        raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
+    if args.max_missing is None:
+        return
+    if not 0 <= args.max_missing <= 1:
+        raise DataError(f"--max-missing is a share, 0 to 1, got {args.max_missing:g}")
+    if args.missing_images != "skip":
+        raise DataError("--max-missing needs --missing-images skip; by default a single missing image is an error")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="+", metavar="[SPLIT=]SOURCE", help="caption file, or several")
+    parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
+    parser.add_argument("--regions", type=Path, required=True, metavar="STORE", help="region store of the images")
+    parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
+    parser.add_argument("--format", choices=["auto", *CAPTION_READERS], default="auto")
+    parser.add_argument("--splits", default="train,val,test", help="which splits, by the source's or fairseq's names")
+    add_split_files(parser)
+    parser.add_argument(
+        "--image-ids",
+        nargs="+",
+        metavar="line|crc32|MAP",
+        help="how the images of cc-tsv files are named: line, the number of the line from 0 (default); crc32 of the "
+        "URL; or files that map URLs to image ids, JSON or tab-separated, reports of DownloadConceptualCaptions too",
+    )
+    parser.add_argument("--missing-images", choices=["error", "skip"], default="error")
+    parser.add_argument(
+        "--max-missing",
+        type=float,
+        metavar="SHARE",
+        help="with --missing-images skip: an error if more than this share of a split's images, 0 to 1, are missing",
+    )
+    parser.add_argument("--max-tokens", type=int, default=60, help="longest caption in tokens, with end of sentence")
+    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing data directory")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

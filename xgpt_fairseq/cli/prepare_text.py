@@ -1,0 +1,355 @@
+"""Plain text → a data directory for text pre-training (the task xgpt_text_pretrain).
+
+Inputs are those of xgpt-learn-bpe: text (UTF-8, one sentence or paragraph a line; .gz, .bz2, .xz; - for the standard
+input) and caption files (the captions of the training split). Lines of more than --max-tokens (appendix A.2: 60)
+are cut into several sentences. Of the different lines some are held out for validation, and no copy of them is in the
+training split. A run that was interrupted goes on where it was when it is started again.
+
+example:
+    xgpt-prepare-text --input wiki.en.txt.gz --vocabulary vocabulary --output data/wiki --workers 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from xgpt_fairseq.captions.options import add_split_files, caption_options, parse_files
+from xgpt_fairseq.captions.readers import CaptionOptions
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.data.directory import FORMAT_VERSION, check_replaceable, file_crc32
+from xgpt_fairseq.data.indexed_writer import IndexedWriter, ids_dtype
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import write_json
+from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.io.workers import parallel
+from xgpt_fairseq.text.readers import BLOCK_BYTES, Block, check_inputs, read_blocks, say_caption_files, total_bytes
+from xgpt_fairseq.text.validation_lines import HeldOut
+from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
+from xgpt_fairseq.text.vocabulary import Vocabulary
+
+TEXT_FILES = ("*.text.bin", "*.text.idx")
+JOURNAL_SECONDS = 20.0
+# With more unknown tokens than this, the vocabulary is hardly that of the text.
+MUCH_UNKNOWN = 0.01
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A block of lines as token ids; lines without a token are left out.
+
+    Attributes:
+        tokens: (tokens,) ids of all sentences, each with its end of sentence.
+        sizes: (sentences,) tokens of each sentence.
+        pieces: (lines,) sentences that each line became.
+        hashes: (lines,) uint64 of each line's tokens.
+        blank: lines without a token.
+        unknown: tokens that are not in the dictionary.
+        crc32: of the block's bytes.
+        position: as in `Block`.
+    """
+
+    tokens: npt.NDArray[Any]
+    sizes: npt.NDArray[np.int32]
+    pieces: npt.NDArray[np.int32]
+    hashes: npt.NDArray[np.uint64]
+    blank: int
+    unknown: int
+    crc32: int
+    position: int
+
+
+class EncodeBlock:
+    """Block → `Encoded`."""
+
+    def __init__(self, vocabulary: Vocabulary, max_tokens: int) -> None:
+        self._vocabulary = vocabulary
+        self._dtype = ids_dtype(len(vocabulary.dictionary))
+        self._eos = vocabulary.dictionary.eos()
+        self._unknown = vocabulary.dictionary.unk()
+        self._room = max_tokens - 1
+
+    def __call__(self, block: Block) -> Encoded:
+        tokens: list[int] = []
+        sizes: list[int] = []
+        pieces: list[int] = []
+        blank = 0
+        for line in block.lines():
+            ids = self._vocabulary.encode_list(line)
+            count = -(-len(ids) // self._room)
+            if not count:
+                blank += 1
+                continue
+            for piece in range(count):  # as even as can be: a last piece of one token would teach nothing
+                part = ids[len(ids) * piece // count : len(ids) * (piece + 1) // count]
+                tokens += part
+                tokens.append(self._eos)
+                sizes.append(len(part) + 1)
+            pieces.append(count)
+        all_tokens = np.array(tokens, dtype=self._dtype)
+        return Encoded(
+            tokens=all_tokens,
+            sizes=np.array(sizes, dtype=np.int32),
+            pieces=np.array(pieces, dtype=np.int32),
+            hashes=_hashes(all_tokens, sizes, pieces),
+            blank=blank,
+            unknown=int(np.count_nonzero(all_tokens == self._unknown)),
+            crc32=zlib.crc32(block.data),
+            position=block.position,
+        )
+
+
+def _hashes(tokens: npt.NDArray[Any], sizes: list[int], pieces: list[int]) -> npt.NDArray[np.uint64]:
+    """(lines,) uint64, the same on every machine and in every run."""
+    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])[np.cumsum([0, *pieces])] * tokens.itemsize
+    data = memoryview(tokens.tobytes())
+    digests = [blake2b(data[begin:end], digest_size=8).digest() for begin, end in itertools.pairwise(ends.tolist())]
+    return np.frombuffer(b"".join(digests), dtype="<u8")
+
+
+@dataclass
+class Progress:
+    """How much of the input is done.
+
+    Attributes:
+        blocks: as `read_blocks` gives them.
+        checksum: of their bytes: the input of a run that is gone on with must be the same up to here.
+        lines, blank, cut: lines in all, those without a token, those that were cut into sentences.
+        tokens, unknown: tokens without ends of sentences, and those among them that are not in the dictionary.
+    """
+
+    blocks: int = 0
+    checksum: int = 0
+    lines: int = 0
+    blank: int = 0
+    cut: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+    def add(self, encoded: Encoded) -> None:
+        self.blocks += 1
+        self.checksum = _chained(self.checksum, encoded.crc32)
+        self.lines += len(encoded.pieces) + encoded.blank
+        self.blank += encoded.blank
+        self.cut += int(np.count_nonzero(encoded.pieces > 1))
+        self.tokens += len(encoded.tokens) - len(encoded.sizes)
+        self.unknown += encoded.unknown
+
+    @property
+    def unknown_share(self) -> float:
+        return self.unknown / max(self.tokens, 1)
+
+
+def _chained(checksum: int, crc32: int) -> int:
+    return zlib.crc32(crc32.to_bytes(4, "little"), checksum)
+
+
+def encode(
+    run: UnfinishedRun,
+    inputs: list[Path],
+    captions: CaptionOptions,
+    vocabulary: Vocabulary,
+    *,
+    max_tokens: int,
+    valid_lines: int,
+    workers: int,
+) -> tuple[Progress, HeldOut, dict[str, dict[str, int]]]:
+    """Write the token files to `run.data`; return the counts, what is held out, and the splits' description.
+
+    Raises:
+        DataError: an input is unreadable or not what it was, or there is too little text.
+    """
+    state: dict[str, Any] = run.state or {}
+    progress = Progress(**state.get("progress", {}))
+    size = len(vocabulary.dictionary)
+    held_out = HeldOut(valid_lines, ids_dtype(size), state.get("held_out"))
+    blocks = read_blocks(inputs, captions)
+    try:
+        train = IndexedWriter(run.data / "train.text", vocabulary_size=size, state=state.get("train"))
+    except DataError as error:
+        raise DataError(f"{error}; delete {run.folder} to begin anew") from None
+    with train, _bar(inputs) as bar:
+        if progress.blocks:
+            print(f"going on with an interrupted run after {progress.lines:,} lines", file=sys.stderr)
+            _skip(blocks, progress, run, bar)
+        saved = time.monotonic()
+        for encoded in parallel(EncodeBlock(vocabulary, max_tokens), blocks, workers, chunk=1):
+            for tokens, sizes in held_out.pass_by(encoded.tokens, encoded.sizes, encoded.pieces, encoded.hashes):
+                train.add(tokens, sizes)
+            progress.add(encoded)
+            bar.set_postfix(lines=f"{progress.lines:,}", unknown=f"{progress.unknown_share:.2%}", refresh=False)
+            bar.update(encoded.position - bar.n)
+            if time.monotonic() - saved >= JOURNAL_SECONDS:
+                run.save({"progress": asdict(progress), "train": train.sync(), "held_out": held_out.to_json()})
+                saved = time.monotonic()
+        try:
+            _check_enough(progress, held_out)
+        except DataError:
+            run.forget()  # other options are needed
+            raise
+        splits = {"train": _finished(train)}
+    if valid_lines:
+        with IndexedWriter(run.data / "valid.text", vocabulary_size=size) as valid:
+            valid.add(*held_out.sentences())
+            splits["valid"] = _finished(valid)
+    return progress, held_out, splits
+
+
+def _bar(inputs: list[Path]) -> tqdm:
+    return tqdm(total=total_bytes(inputs), desc="encoding", unit="B", unit_scale=True, smoothing=0.05)
+
+
+def _skip(blocks: Iterator[Block], progress: Progress, run: UnfinishedRun, bar: tqdm) -> None:
+    """Read what is done once more, without encoding it, and see that it is what it was."""
+    checksum = count = 0
+    for block in itertools.islice(blocks, progress.blocks):
+        checksum = _chained(checksum, zlib.crc32(block.data))
+        count += 1
+        bar.update(block.position - bar.n)
+    if (count, checksum) != (progress.blocks, progress.checksum):
+        raise DataError(
+            f"the first {progress.lines} lines of the input are not those of the interrupted run; delete {run.folder} "
+            "to begin anew"
+        )
+
+
+def _check_enough(progress: Progress, held_out: HeldOut) -> None:
+    """Lines for training must be there, and at least as many as for validation."""
+    lines = progress.lines - progress.blank
+    if not lines:
+        raise DataError("there is no text in the input")
+    left = lines - held_out.copies
+    if len(held_out) == held_out.limit and left >= max(held_out.limit, 1):
+        return
+    advice = (
+        f"pass --valid-lines {lines // 50} or so" if lines >= 50 else "pass --valid-lines 0 for no validation split"
+    )
+    raise DataError(
+        f"the text is too small for --valid-lines {held_out.limit}: of its {lines} lines {len(held_out)} different "
+        f"ones can be held out, which leaves {left} for training, and at least as many must be left; {advice}"
+    )
+
+
+def _finished(writer: IndexedWriter) -> dict[str, int]:
+    sizes = writer.finish()
+    return {"sentences": writer.sentences, "tokens": writer.tokens, **sizes}
+
+
+def prepare(
+    args: argparse.Namespace, inputs: list[Path], captions: CaptionOptions, vocabulary: Vocabulary
+) -> tuple[Progress, HeldOut, dict[str, dict[str, int]]]:
+    """Write the data directory; return what `encode` does."""
+    options: dict[str, Any] = {
+        "input": [str(path) for path in inputs],
+        "vocabulary": [file_crc32(path) for name in VOCABULARY_FILES if (path := vocabulary.path / name).exists()],
+        "max_tokens": args.max_tokens,
+        "valid_lines": args.valid_lines,
+        "block_bytes": BLOCK_BYTES,
+    }
+    if captions.named_splits or args.split_files:
+        options["splits"] = [f"{split}={path}" for path, split in captions.named_splits.items()] + args.split_files
+    with UnfinishedRun(args.output, options, overwrite=args.overwrite) as unfinished:
+        try:
+            progress, held_out, splits = encode(
+                unfinished,
+                inputs,
+                captions,
+                vocabulary,
+                max_tokens=args.max_tokens,
+                valid_lines=args.valid_lines,
+                workers=args.workers,
+            )
+            vocabulary.copy_to(unfinished.data)
+            write_json(
+                unfinished.data / "dataset.json",
+                {
+                    "version": FORMAT_VERSION,
+                    "kind": "text",
+                    "splits": splits,
+                    "max_tokens": args.max_tokens,
+                    "dictionary_crc32": file_crc32(unfinished.data / "dict.txt"),
+                    "made_by": {
+                        "program": "prepare_text.py",
+                        "input": [path.name for path in inputs],
+                        "lines": progress.lines,
+                        "blank": progress.blank,
+                        "cut_to_max_tokens": progress.cut,
+                        "valid_lines": len(held_out),
+                        "copies_of_valid_lines": held_out.copies - len(held_out),
+                        "unknown_tokens": progress.unknown,
+                    },
+                },
+            )
+            unfinished.finish(last="dataset.json", files=(*TEXT_FILES, *VOCABULARY_FILES))
+        except OSError as error:  # a full disk, most likely
+            raise DataError(f"{error}; when this is put right, the same command goes on where it was") from error
+        except KeyboardInterrupt:
+            if unfinished.can_go_on:
+                print(f"the same command goes on from {unfinished.folder}", file=sys.stderr)
+            raise
+    return progress, held_out, splits
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run(lambda: prepare_text(_parser().parse_args(arguments)))
+
+
+def prepare_text(args: argparse.Namespace) -> None:
+    """Write the data directory of text."""
+    if args.max_tokens < 2:
+        raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
+    if args.valid_lines < 0:
+        raise DataError(f"--valid-lines must be 0 (none) or more, got {args.valid_lines}")
+    inputs, named_splits = parse_files(args.input)
+    check_inputs(inputs)
+    say_caption_files(inputs)
+    captions = caption_options(named_splits, args.split_files)
+    check_replaceable(args.output, "text", overwrite=args.overwrite)
+    vocabulary = Vocabulary(args.vocabulary)
+    progress, held_out, splits = prepare(args, inputs, captions, vocabulary)
+    for split, counts in splits.items():
+        print(f"{split}: {counts['sentences']:,} sentences, {counts['tokens']:,} tokens")
+    copies = held_out.copies - len(held_out)
+    print(
+        f"of {progress.lines:,} lines {progress.blank:,} are blank, {progress.cut:,} cut to at most {args.max_tokens} "
+        f"tokens, {len(held_out):,} held out for validation, {copies:,} left out as copies of those"
+    )
+    print(f"unknown: {progress.unknown:,} of {progress.tokens:,} tokens ({progress.unknown_share:.3%})")
+    if progress.unknown_share > MUCH_UNKNOWN:
+        print(
+            f"warning: {progress.unknown_share:.1%} of the tokens are unknown to {args.vocabulary}, more than "
+            f"{MUCH_UNKNOWN:.0%}: was it learned from text like this, in this language?",
+            file=sys.stderr,
+        )
+    print(f"written to {args.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--input", nargs="+", action="extend", required=True, metavar="[SPLIT=]FILE", help="text or caption files"
+    )
+    add_split_files(parser)
+    parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
+    parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
+    parser.add_argument("--valid-lines", type=int, default=2000, help="lines held out for validation (2000); 0: none")
+    parser.add_argument("--max-tokens", type=int, default=60, help="longest sentence in tokens, with end of sentence")
+    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing data directory of text")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Linear maps that keep their weights in the layout of the CPU's matrix kernels while no gradient is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """What a product needs, and the weights it was made of, which are held so that nothing else takes their memory."""
+
+    weight: Tensor
+    bias: Tensor
+    version: tuple[tuple[int, int], tuple[int, int]]
+    made_of: tuple[Tensor, Tensor]
+
+
+def _version(weight: Tensor) -> tuple[int, int]:
+    """Changes with the tensor and, as far as torch sees it, with its values."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+class PackedLinear(nn.Module):
+    """x W^T + b, and GELU where it is asked for, W packed once instead of in every product.
+
+    A matrix product brings its operands into blocks that suit the CPU. For a weight that meets few rows at a time, as
+    in each step of a search, that takes longer than the product itself. Without gradient, on a CPU, this module keeps
+    the packed weights (as much memory again, half as much in bfloat16) from the first call on, until the model is
+    trained again or the weights change. In training, on GPUs, in other precisions, and under
+    `torch.backends.mkldnn.flags(enabled=False)`, the product is the plain one.
+
+    The weights are not its own: several maps may be parts of one matrix, or a tied embedding.
+
+    Works around: torch packs weights for inference in compiled models alone, by the two operators used here
+    (`mkldnn::_reorder_linear_weight`, `mkldnn::_linear_pointwise`), which are not documented. Where they are missing,
+    products are plain. tests/kernels/test_linear.py says when they change, and
+    `make bench NAMES=generation` when eager torch keeps up by itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._packed: dict[tuple[str, torch.dtype], _Packed] = {}  # by name of the weight and precision
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, *, name: str = "", gelu: bool = False) -> Tensor:
+        """(…, K) → (…, N), for weight (N, K) and bias (N,).
+
+        Args:
+            name: tells this weight from the others that the module is called with.
+            gelu: apply GELU (the erf form) to the result.
+        """
+        precision = None if self.training else self._precision(x, weight)
+        if precision is None:
+            plain = F.linear(x, weight, bias)
+            return F.gelu(plain) if gelu else plain
+        packed, bias = self._pack(weight, bias, name, precision)
+        activation = "gelu" if gelu else "none"
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(precision), packed, bias, activation, [], "none")
+        return y
+
+    def train(self, mode: bool = True) -> PackedLinear:
+        """Forget what is packed when training begins: optimizers change weights unseen (through `.data`)."""
+        if mode:
+            self._packed.clear()
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles pack their weights themselves."""
+        return {**self.__dict__, "_packed": {}}
+
+    def _pack(self, weight: Tensor, bias: Tensor, name: str, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+        kept = self._packed.get((name, precision))
+        version = _version(weight), _version(bias)
+        if kept is None or kept.version != version:
+            plain = weight.detach(), bias.detach()
+            packed = torch.ops.mkldnn._reorder_linear_weight(plain[0].to(precision).contiguous())
+            kept = _Packed(packed, plain[1].to(precision, copy=True), version, plain)
+            self._packed[name, precision] = kept
+        return kept.weight, kept.bias
+
+    @staticmethod
+    def _precision(x: Tensor, weight: Tensor) -> torch.dtype | None:
+        """What to multiply in, or None where the plain product is to be taken."""
+        if torch.is_grad_enabled() or weight.device.type != "cpu" or not x.numel() or not can_pack():
+            return None
+        if torch.is_autocast_enabled("cpu"):
+            precision = torch.get_autocast_dtype("cpu")
+        elif x.dtype == weight.dtype:
+            precision = weight.dtype
+        else:
+            return None  # the plain product says what is wrong
+        if precision == torch.bfloat16:
+            return precision if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+        return precision if precision == torch.float32 else None
+
+
+def can_pack() -> bool:
+    """Whether this torch has the operators, and they are not switched off."""
+    return bool(torch.backends.mkldnn.enabled) and torch.backends.mkldnn.is_available() and _OPERATORS
+
+
+_OPERATORS = all(
+    hasattr(torch.ops.mkldnn, name)
+    for name in ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+)
+
+
+class Projection(nn.Linear):
+    """A linear layer with bias whose weights are packed outside training (`PackedLinear`).
+
+    Shape:
+        x (…, in_features); output (…, out_features), or as many as are asked for.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.packed = PackedLinear()
+
+    def forward(self, x: Tensor, first: int = 0, last: int | None = None, *, gelu: bool = False) -> Tensor:
+        """Outputs *first* up to *last* (default: all), after GELU where it is asked for."""
+        if first == 0 and last is None:
+            return self.packed(x, self.weight, self.bias, gelu=gelu)
+        last = self.out_features if last is None else last
+        part = slice(first, last)
+        return self.packed(x, self.weight[part], self.bias[part], name=f"{first}:{last}", gelu=gelu)
+
+    def each(self, *inputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """The first sizes[0] outputs of the first input, the next sizes[1] of the second, and so on.
+
+        As `forward` by parts, with one gradient of the whole weights instead of one, nearly all zeros, for each part.
+        """
+        outputs, first = [], 0
+        for x, weight, bias in zip(inputs, self.weight.split(sizes), self.bias.split(sizes), strict=True):
+            last = first + len(weight)
+            outputs.append(self.packed(x, weight, bias, name=f"{first}:{last}"))
+            first = last
+        return outputs

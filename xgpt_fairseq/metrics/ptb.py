@@ -1,0 +1,45 @@
+"""Penn Treebank tokenization of captions, as COCO's evaluation does it before every metric."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from pycocoevalcap.tokenizer import ptbtokenizer
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.metrics.java import find_java, said_last
+
+_JAR = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
+_PUNCTUATION = frozenset(ptbtokenizer.PUNCTUATIONS)
+
+
+def ptb_tokenize(captions: Sequence[str]) -> list[str]:
+    """Each caption as its lower-case PTB tokens without punctuation, separated by spaces.
+
+    The same text as pycocoevalcap's `PTBTokenizer` gives. That one writes a temporary file into its own folder, which
+    may be read-only; here the captions go through stdin, all in one run of Java. A line break in a caption is a space.
+
+    Raises:
+        DataError: no Java, or the tokenizer failed.
+    """
+    if not captions:
+        return []
+    java = find_java()
+    command = [str(java), "-cp", str(_JAR), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    # splitlines() knows every line break that the tokenizer knows (U+2028 too): one line in must be one line out.
+    text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
+    try:
+        # "replace": half a surrogate pair, which JSON can hold, has no UTF-8.
+        run = subprocess.run(command, input=text.encode("utf-8", "replace"), capture_output=True, check=False)
+    except OSError as error:
+        raise DataError(f"{java} does not run: {error}") from None
+    said = said_last(run.stderr.decode("utf-8", "replace"))
+    if run.returncode != 0:
+        raise DataError(f"the PTB tokenizer ({java}, {_JAR.name}) failed with status {run.returncode}: {said}")
+    lines = run.stdout.decode("utf-8").removesuffix("\n").split("\n")
+    if len(lines) != len(captions):
+        raise DataError(f"the PTB tokenizer made {len(lines)} lines of {len(captions)} captions: {said}")
+    # Spaces only: a token may hold a no-break space (telephone numbers), as in pycocoevalcap.
+    return [" ".join(token for token in line.rstrip().split(" ") if token not in _PUNCTUATION) for line in lines]

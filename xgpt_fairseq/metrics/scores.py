@@ -1,0 +1,228 @@
+"""COCO's caption metrics over a whole split: pycocoevalcap's numbers, without its downloads and temporary files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pycocoevalcap import spice
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.rouge.rouge import Rouge
+
+from xgpt_fairseq.captions.references import References
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.metrics.java import find_java, java_first_in_path, java_version, said_last
+from xgpt_fairseq.metrics.ptb import ptb_tokenize
+
+METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
+"""What can be asked for, in the order of the results."""
+
+SPICE_FOLDER = Path(spice.__file__).parent
+SPICE_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
+# Image id → tokenized captions, the form that pycocoevalcap's scorers take.
+Tokenized = Mapping[str, list[str]]
+# Name → the value of the corpus, and one for each image in the order of the references.
+Values = dict[str, tuple[float, Sequence[float]]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `score_captions` found.
+
+    Attributes:
+        corpus: metric (`BLEU@1` … `BLEU@4`, `METEOR`, `ROUGE-L`, `CIDEr`, `SPICE`) → value as pycocoevalcap gives it:
+            0 to 1, CIDEr 0 to 10. Papers print 100 times that.
+        per_image: image id → metric → value.
+        left_out: metric → why it could not be computed, in one line.
+    """
+
+    corpus: dict[str, float]
+    per_image: dict[str, dict[str, float]]
+    left_out: dict[str, str]
+
+
+class SpiceUnavailable(Exception):
+    """SPICE cannot run here; the message says why and what would help, in one line."""
+
+
+def score_captions(
+    captions: Mapping[str, str],
+    references: References,
+    metrics: Sequence[str] = METRICS,
+    *,
+    spice_jars: Path | None = None,
+) -> Scores:
+    """Score *captions*, one for each image of *references*, after PTB tokenization, through pycocoevalcap.
+
+    Args:
+        captions: image id → caption, as `read_captions` gives them.
+        metrics: some of `METRICS`. SPICE is left out, with the reason, where it cannot run.
+        spice_jars: the folder of `SPICE_JARS`, if not pycocoevalcap's own.
+
+    Raises:
+        DataError: unknown metric, captions of other images, no Java, METEOR failed, or *spice_jars* lacks a jar.
+    """
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown:
+        raise DataError(f"unknown metric {unknown[0]!r}; choose from {', '.join(METRICS)}")
+    if captions.keys() != references.captions.keys():
+        raise DataError(f"the captions are not those of the {len(references.captions)} images in {references.path}")
+    if spice_jars is not None:
+        check_spice_jars(spice_jars)
+
+    truth = _tokenized(references.captions)
+    generated = _tokenized({image_id: [captions[image_id]] for image_id in truth})
+    if not any(caption for of_image in truth.values() for caption in of_image):
+        raise DataError(f"{references.path}: no caption has a word")
+
+    values: Values = {}
+    left_out = {}
+    for metric in METRICS:
+        if metric == "spice" and metric in metrics:
+            try:
+                values |= _spice(truth, generated, spice_jars)
+            except SpiceUnavailable as reason:
+                left_out["SPICE"] = str(reason)
+        elif metric in metrics:
+            values |= _SCORERS[metric](truth, generated)
+    return Scores(
+        corpus={name: float(corpus) for name, (corpus, _) in values.items()},
+        per_image={
+            image_id: {name: float(per_image[position]) for name, (_, per_image) in values.items()}
+            for position, image_id in enumerate(truth)
+        },
+        left_out=left_out,
+    )
+
+
+def check_spice_jars(folder: Path) -> None:
+    """Check that *folder* holds both of `SPICE_JARS`, whole.
+
+    Raises:
+        DataError: one is missing or cut short, as a broken download leaves it.
+    """
+    for name in SPICE_JARS:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: no {name}, which SPICE needs; {_WHERE_FROM}")
+        if not zipfile.is_zipfile(folder / name):
+            raise DataError(f"{folder / name}: not a whole jar; {_WHERE_FROM}")
+
+
+def spice_command(java: Path, spice_jars: Path, read: Path, write: Path) -> list[str]:
+    """The command that scores the captions in *read* and puts the scores into *write*, both JSON.
+
+    SPICE's `-cache` stays off: its serializer needs JVM internals that are closed since Java 16, and it only saves time
+    when the same references are scored again.
+    """
+    command = [str(java), "-Xmx8G", "-cp", os.pathsep.join(map(str, _classpath(spice_jars)))]
+    return [*command, "edu.anu.spice.SpiceScorer", str(read), "-out", str(write), "-silent"]
+
+
+_WHERE_FROM = (
+    "both jars are in stanford-corenlp-full-2015-12-09.zip (nlp.stanford.edu/software) and on Maven Central as "
+    'edu.stanford.nlp:stanford-corenlp:3.6.0, without classifier and with classifier "models"'
+)
+
+_SERVICE = "META-INF/services/javax.script.ScriptEngineFactory"
+
+
+def _tokenized(captions: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    lines = iter(ptb_tokenize([caption for of_image in captions.values() for caption in of_image]))
+    return {image_id: list(itertools.islice(lines, len(of_image))) for image_id, of_image in captions.items()}
+
+
+def _bleu(truth: Tokenized, generated: Tokenized) -> Values:
+    corpus, per_image = Bleu(4).compute_score(truth, generated, verbose=0)
+    return {f"BLEU@{n}": (corpus[n - 1], per_image[n - 1]) for n in (1, 2, 3, 4)}
+
+
+def _meteor(truth: Tokenized, generated: Tokenized) -> Values:
+    with java_first_in_path() as java:
+        scorer = Meteor()
+    try:
+        return {"METEOR": scorer.compute_score(truth, generated)}
+    except (OSError, ValueError) as error:
+        # compute_score fails with its lock held, and pycocoevalcap's destructor would wait for it for ever.
+        scorer.lock.release()
+        scorer.meteor_p.kill()
+        said = scorer.meteor_p.communicate()[1].decode("utf-8", "replace")
+        raise DataError(f"METEOR failed ({java}): {said_last(said)}") from error
+
+
+def _rouge(truth: Tokenized, generated: Tokenized) -> Values:
+    return {"ROUGE-L": Rouge().compute_score(truth, generated)}
+
+
+def _cider(truth: Tokenized, generated: Tokenized) -> Values:
+    return {"CIDEr": Cider().compute_score(truth, generated)}
+
+
+_SCORERS: dict[str, Callable[[Tokenized, Tokenized], Values]] = {
+    "bleu": _bleu,
+    "meteor": _meteor,
+    "rouge": _rouge,
+    "cider": _cider,
+}
+
+
+def _spice(truth: Tokenized, generated: Tokenized, spice_jars: Path | None) -> Values:
+    if spice_jars is None:
+        spice_jars = SPICE_FOLDER / "lib"
+        try:
+            check_spice_jars(spice_jars)
+        except DataError as error:
+            raise SpiceUnavailable(f"{error}; give their folder with --spice-jars") from None
+    java = find_java()
+    _check_script_engine(java, spice_jars)
+    with tempfile.TemporaryDirectory(prefix="spice-") as folder:
+        read, write = Path(folder, "captions.json"), Path(folder, "scores.json")
+        # ASCII only (json's default): SPICE reads the file in the platform's encoding.
+        records = [{"image_id": key, "test": generated[key][0], "refs": refs} for key, refs in truth.items()]
+        read.write_text(json.dumps(records), encoding="ascii")
+        run = subprocess.run(spice_command(java, spice_jars, read, write), capture_output=True, check=False)
+        said = said_last(run.stderr.decode("utf-8", "replace"))
+        if run.returncode != 0:
+            raise SpiceUnavailable(f"SPICE failed with status {run.returncode} ({java}): {said}")
+        try:
+            results = json.loads(write.read_text(encoding="utf-8"))
+            f_scores = {result["image_id"]: float(result["scores"]["All"]["f"]) for result in results}
+            per_image = [f_scores[image_id] for image_id in truth]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SpiceUnavailable(f"SPICE left no scores that can be read ({error!r}): {said}") from None
+    return {"SPICE": (sum(per_image) / len(per_image), per_image)}
+
+
+def _classpath(spice_jars: Path) -> list[Path]:
+    jars = [SPICE_FOLDER / "spice-1.0.jar", *sorted((SPICE_FOLDER / "lib").glob("*.jar"))]
+    jars += [spice_jars / name for name in SPICE_JARS]
+    # Not all that is there: CoreNLP's zip has more jars, of versions that SPICE was not built with.
+    jars += sorted(spice_jars.glob("rhino*.jar"))
+    return list(dict.fromkeys(jars))
+
+
+def _check_script_engine(java: Path, spice_jars: Path) -> None:
+    """SPICE lays out its results with a JavaScript engine, which Java had until version 14.
+
+    Without one it fails after all the parsing, so this looks beforehand.
+    """
+    version = java_version(java)
+    if version < 15:
+        return
+    for jar in _classpath(spice_jars):
+        if zipfile.is_zipfile(jar) and _SERVICE in zipfile.ZipFile(jar).namelist():
+            return
+    raise SpiceUnavailable(
+        f"SPICE needs the JavaScript engine of Java 8 to 14, and {java} is Java {version}: "
+        "set JAVA_HOME to such a Java, or add rhino-1.7.14.jar and "
+        f"rhino-engine-1.7.14.jar (Maven Central, org.mozilla) to {spice_jars}"
+    )

@@ -1,0 +1,111 @@
+"""CIDEr and BLEU@4 during validation: every batch, on every worker, gives numbers that only need to be summed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer, cook_refs, cook_test
+from pycocoevalcap.cider.cider_scorer import CiderScorer
+from pycocoevalcap.cider.cider_scorer import cook_test as cook_cider
+
+from xgpt_fairseq.metrics.ptb import ptb_tokenize
+
+_ORDERS = (1, 2, 3, 4)
+
+SUMS = (
+    "_cider_sum",
+    "_caption_images",
+    *(f"_bleu_correct_{n}" for n in _ORDERS),
+    *(f"_bleu_guess_{n}" for n in _ORDERS),
+    "_bleu_test_length",
+    "_bleu_reference_length",
+)
+"""The keys of what `OnlineScorer.add` returns."""
+
+
+class OnlineScorer:
+    """Scores the captions of a split batch by batch.
+
+    The sums over all batches and workers give what pycocoevalcap gives for the whole split at once: CIDEr weighs words
+    by the document frequencies of the whole split in every batch, and BLEU is a ratio of sums already.
+
+    Args:
+        references: the raw captions of each image of the split; the position of an image is its index.
+
+    Raises:
+        DataError: no Java, or the PTB tokenizer failed.
+    """
+
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        if not references or not all(references):
+            raise ValueError("every image of the split needs at least one reference caption")
+        tokenized = iter(ptb_tokenize([caption for of_image in references for caption in of_image]))
+        self._bleu_references = []
+        self._cider = CiderScorer()
+        for of_image in references:
+            captions = [next(tokenized) for _ in of_image]
+            self._bleu_references.append(cook_refs(captions))
+            self._cider += (None, captions)
+        self._cider.compute_doc_freq()
+        self._cider_references = self._cider.crefs
+        # Raw caption → tokens. Models repeat themselves, within an epoch and from one epoch to the next.
+        self._tokenized: dict[str, str] = {}
+
+    def add(self, image_indices: Sequence[int], captions: Sequence[str]) -> dict[str, float]:
+        """Score *captions* (raw text) of the images *image_indices*, each against its image's references.
+
+        Returns:
+            The terms of the sums, by the names in `SUMS`: add them over batches and workers, then call `cider` and
+            `bleu4` on the result.
+        """
+        if len(image_indices) != len(captions):
+            raise ValueError(f"{len(image_indices)} images but {len(captions)} captions")
+        if len(captions) > len(self._cider_references):
+            raise ValueError(
+                f"a batch of {len(captions)} captions from a split of {len(self._cider_references)} images"
+            )
+        tests = self._tokenize(captions)
+
+        # pycocoevalcap pairs captions and references by position, and takes the number of documents from the length
+        # of the list: this batch's references come first, and any others fill the list up to the size of the split.
+        batch = [self._cider_references[index] for index in image_indices]
+        self._cider.crefs = batch + self._cider_references[len(batch) :]
+        self._cider.ctest = [cook_cider(test) for test in tests]
+
+        sums = dict.fromkeys(SUMS, 0.0)
+        sums["_cider_sum"] = float(sum(self._cider.compute_cider()))
+        sums["_caption_images"] = float(len(tests))
+        for index, test in zip(image_indices, tests, strict=True):
+            counts = cook_test(test, self._bleu_references[index], eff="closest")
+            for n in _ORDERS:
+                sums[f"_bleu_correct_{n}"] += counts["correct"][n - 1]
+                sums[f"_bleu_guess_{n}"] += counts["guess"][n - 1]
+            sums["_bleu_test_length"] += counts["testlen"]
+            sums["_bleu_reference_length"] += counts["reflen"]
+        return sums
+
+    @staticmethod
+    def cider(sums: Mapping[str, float]) -> float:
+        """CIDEr of the captions that *sums* covers, at least one; on pycocoevalcap's scale (papers print 100 times)."""
+        return float(sums["_cider_sum"]) / float(sums["_caption_images"])
+
+    @staticmethod
+    def bleu4(sums: Mapping[str, float]) -> float:
+        """Corpus BLEU@4 (0 to 1) of the captions that *sums* covers."""
+        # The corpus's counts are those of one long sentence, so pycocoevalcap's own formula applies.
+        scorer = BleuScorer(n=len(_ORDERS))
+        scorer.ctest = [
+            {
+                "correct": [float(sums[f"_bleu_correct_{n}"]) for n in _ORDERS],
+                "guess": [float(sums[f"_bleu_guess_{n}"]) for n in _ORDERS],
+                "testlen": float(sums["_bleu_test_length"]),
+                "reflen": [float(sums["_bleu_reference_length"])],
+            }
+        ]
+        scores, _ = scorer.compute_score(option="closest")
+        return float(scores[-1])
+
+    def _tokenize(self, captions: Sequence[str]) -> list[str]:
+        unseen = [caption for caption in dict.fromkeys(captions) if caption not in self._tokenized]
+        self._tokenized.update(zip(unseen, ptb_tokenize(unseen), strict=True))
+        return [self._tokenized[caption] for caption in captions]

@@ -1,0 +1,305 @@
+"""Training curves: losses by objective, validation scores and the learning rate over updates, drawn by matplotlib."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import written_aside
+from xgpt_fairseq.pages.training_log import Series, TrainingLog
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.typing import LineStyleType
+
+FORMATS = (".png", ".svg", ".pdf")
+Layout = Literal["columns", "stages", "overlay"]
+
+# Okabe and Ito's colours, which people with any colour vision tell apart, without the yellow that is faint on white.
+# Dashes and markers tell the curves apart once more, on paper without colours.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES: tuple[LineStyleType, ...] = (
+    "-",
+    (0, (6, 1.5)),
+    (0, (1.5, 1)),
+    (0, (6, 1, 1.5, 1)),
+    (0, (9, 1.5)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (1, 2)),
+)
+_MARKERS = ("o", "s", "^", "D")
+_GREY = "0.4"
+
+# What has the same colour in every figure; the other names of a log take what is left.
+_KNOWN = ("IC", "IMLM", "IDA", "TIFG", "MLM", "MASS")
+_SCORES = {"cider": "CIDEr", "bleu4": "BLEU@4"}
+
+_MARKED = 40  # a curve of more validations is a line without markers
+_SHORT_STAGE = 0.25  # of the axis; the names of shorter ones stand in two lines, so as not to run into each other
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel: *what* is the objective or metric ("IC", "CIDEr"), *subset* the validation's, if one."""
+
+    what: str
+    series: Series
+    subset: str | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One kind of curve.
+
+    Attributes:
+        title: what the panel shows.
+        unit: of its vertical axis.
+        curves: the curves that a log has of it.
+        best: whether the highest value of each curve is marked.
+    """
+
+    title: str
+    unit: str
+    curves: Callable[[TrainingLog], list[Curve]]
+    best: bool = False
+
+
+def _training_words(log: TrainingLog) -> list[Curve]:
+    return list(_training(log, "_nll_loss", otherwise="nll_loss"))
+
+
+def _validation_words(log: TrainingLog) -> list[Curve]:
+    return list(_validation(log, "_nll_loss", otherwise="nll_loss"))
+
+
+def _training_regions(log: TrainingLog) -> list[Curve]:
+    return list(_training(log, "_mse"))
+
+
+def _validation_regions(log: TrainingLog) -> list[Curve]:
+    return list(_validation(log, "_mse"))
+
+
+def _scores(log: TrainingLog) -> list[Curve]:
+    return [
+        Curve(label, {update: 100 * value for update, value in values[name].items()}, subset)
+        for subset, values in log.valid.items()
+        for name, label in _SCORES.items()
+        if values.get(name)
+    ]
+
+
+def _learning_rate(log: TrainingLog) -> list[Curve]:
+    series = log.steps.get("lr") or log.epochs.get("lr")
+    return [Curve("Learning rate", series)] if series else []
+
+
+PANELS = (
+    Panel("Training loss", "bits a word", _training_words),
+    Panel("Validation loss", "bits a word", _validation_words),
+    Panel("Training error of regions", "squared, of a region", _training_regions),
+    Panel("Validation error of regions", "squared, of a region", _validation_regions),
+    Panel("Validation scores", "× 100", _scores, best=True),
+    Panel("Learning rate", "", _learning_rate),
+)
+
+
+def _training(log: TrainingLog, suffix: str, otherwise: str = "") -> Iterator[Curve]:
+    """From the lines within epochs; of a run too short to have any, from the means of its epochs."""
+    for what, series in _by_objective(log.steps if any(log.steps.values()) else log.epochs, suffix, otherwise):
+        yield Curve(what, series)
+
+
+def _validation(log: TrainingLog, suffix: str, otherwise: str = "") -> Iterator[Curve]:
+    for subset, values in log.valid.items():
+        for what, series in _by_objective(values, suffix, otherwise):
+            yield Curve(what, series, subset)
+
+
+def _by_objective(values: Mapping[str, Series], suffix: str, otherwise: str) -> Iterator[tuple[str, Series]]:
+    """The names that end in *suffix*, by their objective; if there is none (other criteria), the name *otherwise*."""
+    found = {
+        name.removesuffix(suffix).upper(): series
+        for name, series in values.items()
+        # fairseq also logs the best value so far of what --best-checkpoint-metric names
+        if name.endswith(suffix) and not name.startswith("best_")
+    }
+    if not found and otherwise in values:
+        found = {otherwise: values[otherwise]}
+    yield from ((what, series) for what, series in found.items() if series)
+
+
+def check_output(path: Path) -> None:
+    """Check that the suffix of *path* names one of `FORMATS`, and that they can be drawn.
+
+    Raises:
+        DataError: it does not, or matplotlib is not installed.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(f"{path}: curves are drawn as {', '.join(FORMATS)}; the end of the file's name must say which")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise DataError('drawing curves needs matplotlib: pip install "xgpt-fairseq[report]"') from None
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write *figure* to *path* in the format that its suffix names, whole or not at all."""
+    with written_aside(path) as aside:
+        figure.savefig(aside, format=path.suffix.lower()[1:], dpi=150)
+
+
+def draw_curves(logs: Mapping[str, TrainingLog], layout: Layout = "columns") -> Figure:
+    """A figure of `PANELS`, those that any log has something of.
+
+    Args:
+        logs: name → log, in the order of drawing; at least one.
+        layout: "columns": a column of panels for each log, with the same vertical axes; "stages": one set of panels,
+            each log beginning at the update where the one before it ended; "overlay": one set of panels with all logs
+            from update 0, each in its colour.
+
+    Raises:
+        DataError: the logs have nothing to draw, or are more than have colours in an overlay.
+    """
+    from matplotlib.figure import Figure  # without pyplot: no window system, no figures kept
+
+    panels = [panel for panel in PANELS if any(panel.curves(log) for log in logs.values())]
+    if not panels:
+        files = ", ".join(str(log.path) for log in logs.values())
+        raise DataError(f"{files}: no loss, score or learning rate among the values")
+    if layout == "overlay" and len(logs) > len(_COLOURS):
+        raise DataError(f"{len(logs)} logs in one another: an overlay has colours for {len(_COLOURS)} at most")
+
+    if layout == "columns" and len(logs) > 1:
+        figure = Figure(figsize=(1 + 4.2 * len(logs), 0.5 + 2.3 * len(panels)), layout="constrained")
+        grid = figure.subplots(len(panels), len(logs), sharex="col", sharey="row", squeeze=False)
+        for row, panel in zip(grid, panels, strict=True):
+            for axes, (name, log) in zip(row, logs.items(), strict=True):
+                _draw(axes, panel, {name: log}, layout)
+            row[0].set_ylabel("\n".join(filter(None, (panel.title, panel.unit))))
+        for axes, name in zip(grid[0], logs, strict=True):
+            axes.set_title(_literal(name), fontsize=12, fontweight="bold")
+        for axes in grid[-1]:
+            axes.set_xlabel("updates")
+        return figure
+
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(13, 0.6 + 2.9 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False).flatten()
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw(axes, panel, logs, layout)
+        axes.set_title(panel.title, fontsize=11, loc="left", pad=30 if layout == "stages" else None)
+        axes.set_ylabel(panel.unit)
+        axes.set_xlabel("updates")
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    if layout == "overlay":
+        from matplotlib.lines import Line2D
+
+        lines = [Line2D([], [], color=colour, linewidth=3) for colour in _COLOURS[: len(logs)]]
+        figure.legend(lines, [_literal(name) for name in logs], loc="outside upper center", ncols=4, frameon=False)
+    elif layout == "columns":
+        figure.suptitle(_literal(next(iter(logs))), fontsize=12, fontweight="bold")
+    return figure
+
+
+def _draw(axes: Axes, panel: Panel, logs: Mapping[str, TrainingLog], layout: Layout) -> None:
+    """The curves of *panel* of all *logs*, their legend and, of stages, the boundaries."""
+    styles = _styles([curve.what for log in logs.values() for curve in panel.curves(log)])
+    legend: dict[str, Line2D] = {}
+    starts = [0]
+    for number, log in enumerate(logs.values()):
+        for curve in panel.curves(log):
+            colour, dashes = styles[curve.what]
+            if layout == "overlay":
+                colour = _COLOURS[number]
+            line = _line(axes, curve, log, start=starts[-1], colour=colour, dashes=dashes)
+            legend.setdefault(_label(curve, log), line)
+            if panel.best:
+                _mark_best(axes, curve, start=starts[-1], colour=colour)
+        starts.append(starts[-1] + (log.last_update if layout == "stages" else 0))
+    if layout == "stages":
+        _mark_stages(axes, list(logs), starts)
+    axes.set_xlim(0, max(starts[-1], *(log.last_update for log in logs.values())) * 1.03)
+    _dress(axes)
+    if not legend:
+        axes.text(0.5, 0.5, "not in this log", transform=axes.transAxes, ha="center", va="center", color=_GREY)
+    elif list(legend) != [panel.title]:
+        drawn = axes.legend(list(legend.values()), list(legend), frameon=False, fontsize=9, handlelength=3.5)
+        if layout == "overlay":  # colours are the logs', so that only dashes and markers tell what it is
+            for handle in drawn.get_lines():
+                handle.set_color(_GREY)
+
+
+def _line(axes: Axes, curve: Curve, log: TrainingLog, *, start: int, colour: str, dashes: LineStyleType) -> Line2D:
+    marker = ""
+    if curve.subset is not None and len(curve.series) <= _MARKED:
+        marker = _MARKERS[list(log.valid).index(curve.subset) % len(_MARKERS)]
+    (line,) = axes.plot(
+        [start + update for update in curve.series], list(curve.series.values()),
+        color=colour, linestyle=dashes, linewidth=1.5, marker=marker, markersize=4,
+    )  # fmt: skip
+    return line
+
+
+def _mark_best(axes: Axes, curve: Curve, *, start: int, colour: str) -> None:
+    finite = {update: value for update, value in curve.series.items() if math.isfinite(value)}
+    if finite:
+        best = max(finite, key=lambda update: finite[update])
+        axes.plot([start + best], [finite[best]], color=colour, marker="*", markersize=11)
+        axes.annotate(
+            f"{finite[best]:.1f}", (start + best, finite[best]), (0, 6), textcoords="offset points",
+            ha="center", color=colour, fontsize=9,
+        )  # fmt: skip
+
+
+def _mark_stages(axes: Axes, names: list[str], starts: list[int]) -> None:
+    """Lines at the boundaries, and the stages' names above. *starts*: the first update of each, and the last of all."""
+    for boundary in starts[1:-1]:
+        axes.axvline(boundary, color=_GREY, linewidth=0.8, linestyle=":")
+    shortest = min(end - start for start, end in itertools.pairwise(starts))
+    lines = 2 if shortest < _SHORT_STAGE * starts[-1] else 1
+    for number, (name, (start, end)) in enumerate(zip(names, itertools.pairwise(starts), strict=True)):
+        axes.annotate(
+            _literal(name), ((start + end) / 2, 1), (0, 3 + 12 * (number % lines)),
+            xycoords=axes.get_xaxis_transform(), textcoords="offset points", ha="center", fontsize=9, color=_GREY,
+        )  # fmt: skip
+
+
+def _dress(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(y=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter(lambda updates, _: f"{updates:,.0f}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no "× 10⁻⁴" above, where the stages' names are
+    axes.tick_params(labelsize=9)
+
+
+def _styles(names: list[str]) -> dict[str, tuple[str, LineStyleType]]:
+    """Colour and dashes for each of *names*: the known ones' own, and of the others the next free ones."""
+    known = [name for name in _KNOWN if name in names]
+    places = {name: _KNOWN.index(name) for name in known}
+    free = [place for place in range(len(_COLOURS)) if place not in places.values()] or [0]
+    others = [name for name in dict.fromkeys(names) if name not in known]
+    places |= {name: free[number % len(free)] for number, name in enumerate(others)}
+    return {name: (_COLOURS[place], _DASHES[place]) for name, place in places.items()}
+
+
+def _label(curve: Curve, log: TrainingLog) -> str:
+    return curve.what if curve.subset is None or len(log.valid) == 1 else f"{curve.what}, {curve.subset}"
+
+
+def _literal(name: str) -> str:
+    """*name* so that matplotlib shows it as it is, without reading formulas between dollar signs."""
+    return name.replace("$", r"\$")

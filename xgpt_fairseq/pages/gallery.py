@@ -1,0 +1,305 @@
+"""A page of captions: each image of a split with its photo or regions, what people and models said, and the scores.
+
+The page is one HTML file that needs nothing else: no network, no script for reading it. Captions, names and labels are
+text from elsewhere; the template escapes them all, and the page's own policy lets no other script run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from xgpt_fairseq.captions.references import References
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.metrics.scores import Scores
+from xgpt_fairseq.pages.rendering import read_template, template
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.store import RegionStore
+
+THUMBNAIL = 320
+"""Length of the longer side of a picture on the page, in pixels."""
+
+ORDERS = ("split", "id", "best", "worst")
+Order = Literal["split", "id", "best", "worst"]
+
+_PHOTO = re.compile(r".\.(jpe?g|png|gif|bmp|webp)", re.IGNORECASE)
+_JPEG_QUALITY = 80
+
+# Labels written on a picture, those of the most confident regions that leave each other so much room (the others show
+# when the pointer is on the box).
+_LABELLED = 12
+_LABEL_WIDTH, _LABEL_HEIGHT = 50, 13
+_COLOURS = 7  # colours of boxes in gallery.css
+
+_SHOWN_PER_IMAGE = ("CIDEr", "BLEU@4", "METEOR", "ROUGE-L", "SPICE")
+
+
+@dataclass(frozen=True)
+class System:
+    """A model's captions: image id → caption, of every image of the split, and their scores."""
+
+    name: str
+    captions: Mapping[str, str]
+    scores: Scores
+
+    @property
+    def main_metric(self) -> str:
+        """What images are sorted by: CIDEr, or the first metric where it was left out."""
+        return "CIDEr" if "CIDEr" in self.scores.corpus else next(iter(self.scores.corpus))
+
+    def main_score(self, image_id: str) -> float:
+        return self.scores.per_image[image_id][self.main_metric]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A region on a picture, in the picture's pixels.
+
+    Attributes:
+        label: its class, where the store has labels.
+        name: label and confidence, or which region it is.
+        written: whether the label is written into the box.
+        colour: 0 to `_COLOURS` - 1.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    name: str
+    written: bool
+    colour: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What stands for an image.
+
+    Attributes:
+        width, height: in pixels on the page.
+        source: the photo, a data URI or a link; None where only the regions are drawn.
+        boxes: the largest first, so that the smaller ones lie on top.
+        proportions_known: False where the width and height of the photo are not known, and a square stands for it.
+    """
+
+    width: int
+    height: int
+    source: str | None
+    boxes: Sequence[Box] = ()
+    proportions_known: bool = True
+
+    @property
+    def described(self) -> str:
+        """How many regions, and what they are, for those who don't see them."""
+        labels = dict.fromkeys(box.label for box in self.boxes if box.label)
+        return f"{len(self.boxes)} regions" + (f": {', '.join(labels)}" if labels else "")
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of images: image id → file. A page in the folder *link_from* links them; without it, it holds them."""
+
+    files: Mapping[str, Path]
+    link_from: Path | None = None
+
+
+def find_photos(folder: Path, image_ids: Sequence[str], *, link_from: Path | None = None) -> Photos:
+    """The photos of *image_ids* in *folder*, whose names may be COCO's long ones or the bare ids.
+
+    Raises:
+        DataError: no such folder, none of the images is there, or one is there twice.
+    """
+    wanted = set(image_ids)
+    files: dict[str, Path] = {}
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+    for name in names:
+        image_id = canonical_image_id(name)
+        if image_id in wanted and _PHOTO.search(name):
+            if image_id in files:
+                raise DataError(f"{folder} has two photos of image {image_id}: {files[image_id].name} and {name}")
+            files[image_id] = folder / name
+    if not files:
+        raise DataError(f"{folder}: no photo of the {len(wanted)} images, such as {image_ids[0]}.jpg")
+    return Photos(files, link_from)
+
+
+def choose_images(
+    references: References, systems: Sequence[System], order: Order = "split", limit: int | None = None
+) -> list[str]:
+    """The ids of the images to show: the first *limit* in *order*.
+
+    "split" is the order of the references; "best" and "worst" are by the first system's main score.
+    """
+    chosen = references.image_ids
+    if order == "id":
+        chosen = sorted(chosen, key=_natural)
+    elif order != "split":
+        chosen = sorted(chosen, key=systems[0].main_score, reverse=order == "best")
+    return chosen[:limit]
+
+
+def _natural(image_id: str) -> tuple[bool, int, str]:
+    """Numbers by their value, before other names."""
+    is_number = image_id.isascii() and image_id.isdigit()
+    return not is_number, int(image_id) if is_number else 0, image_id
+
+
+def draw_gallery(
+    references: References,
+    systems: Sequence[System],
+    image_ids: Sequence[str],
+    *,
+    title: str,
+    photos: Photos | None = None,
+    regions: RegionStore | None = None,
+    overlay: bool = False,
+) -> str:
+    """The page, as HTML.
+
+    Args:
+        references: the human captions of the split.
+        systems: at least one, of names that differ.
+        image_ids: what to show, as `choose_images` gives it.
+        photos: an image that it lacks is drawn by its regions.
+        regions: needed for images without a photo, and for *overlay*.
+        overlay: draw the regions over the photos too, with a switch for all of them.
+
+    Raises:
+        DataError: a photo cannot be read, *regions* lacks an image, or jinja2 or pillow is not installed.
+    """
+    script = read_template("gallery.js")
+    page = template("gallery.html", what="the gallery", script=script)  # before the pictures, which take long
+    position = {image_id: number for number, image_id in enumerate(references.image_ids)}
+    cards = []
+    for image_id in tqdm(image_ids, desc="pictures", unit="image", disable=None):
+        cards.append(
+            {
+                "id": image_id,
+                "anchor": "image-" + urllib.parse.quote(image_id, safe="", errors="replace"),
+                "position": position[image_id],
+                "picture": picture(image_id, photos, regions, overlay=overlay),
+                "people": references.captions[image_id],
+                "systems": [_of_image(system, image_id) for system in systems],
+                "best": max(system.main_score(image_id) for system in systems),
+            }
+        )
+    metrics = list(systems[0].scores.corpus)
+    return page.render(
+        title=title,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        linked=photos is not None and photos.link_from is not None,
+        systems=systems,
+        metrics=metrics,
+        highest={metric: max(system.scores.corpus[metric] for system in systems) for metric in metrics},
+        main_metric=systems[0].main_metric,
+        images_in_split=len(position),
+        cards=cards,
+        switch=overlay and any(card["picture"].source for card in cards),
+    )
+
+
+def _of_image(system: System, image_id: str) -> dict[str, object]:
+    values = system.scores.per_image[image_id]
+    return {
+        "name": system.name,
+        "caption": system.captions[image_id],
+        "main": system.main_score(image_id),
+        "others": {name: values[name] for name in _SHOWN_PER_IMAGE if name in values and name != system.main_metric},
+    }
+
+
+def picture_of_photo(file: Path) -> Picture:
+    """The photo in *file*, held by the page.
+
+    Raises:
+        DataError: it cannot be read, or pillow is not installed.
+    """
+    source, width, height = _photo(file, None)
+    return Picture(width, height, source)
+
+
+def picture(image_id: str, photos: Photos | None, regions: RegionStore | None, *, overlay: bool) -> Picture:
+    """The photo of an image or, where there is none, its regions."""
+    file = None if photos is None else photos.files.get(image_id)
+    if photos is not None and file is not None:
+        source, width, height = _photo(file, photos.link_from)
+        boxes = _boxes(regions, image_id, width, height) if overlay else []
+        return Picture(width, height, source, boxes)
+    if regions is None:
+        raise DataError(f"image {image_id}: neither a photo nor a region store to draw it from")
+    size = regions.size(regions.row(image_id))
+    width, height = _scaled(*(size or (1, 1)))
+    return Picture(width, height, None, _boxes(regions, image_id, width, height), proportions_known=size is not None)
+
+
+def _photo(file: Path, link_from: Path | None) -> tuple[str, int, int]:
+    """Source, width and height on the page of the photo in *file*."""
+    try:
+        from PIL import ExifTags, Image, ImageOps
+    except ImportError:
+        raise DataError('photos need pillow: pip install "xgpt-fairseq[report]"') from None
+    try:
+        with Image.open(file) as image:
+            if link_from is not None:
+                # The header alone, not the pixels: browsers turn a photo as the camera says, and so do thumbnails.
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                width, height = reversed(image.size) if turned else image.size
+                path = Path(os.path.relpath(file, link_from)).as_posix()
+                return urllib.parse.quote(path), *_scaled(width, height)
+            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = upright.resize(_scaled(*upright.size), Image.Resampling.LANCZOS)
+            jpeg = io.BytesIO()
+            upright.save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: not a photo that can be read: {error}") from None
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), *upright.size
+
+
+def _scaled(width: int, height: int) -> tuple[int, int]:
+    """*width* and *height* with `THUMBNAIL` as the longer one."""
+    longer = max(width, height)
+    return max(round(width * THUMBNAIL / longer), 1), max(round(height * THUMBNAIL / longer), 1)
+
+
+def _boxes(regions: RegionStore | None, image_id: str, width: int, height: int) -> list[Box]:
+    if regions is None:
+        raise DataError(f"image {image_id}: its regions are to be drawn, but there is no region store")
+    row = regions.row(image_id)
+    labels, scores = regions.labels(row), regions.scores(row)
+    boxes: list[Box] = []
+    for number, (x1, y1, x2, y2) in enumerate(regions.boxes(row).tolist()):
+        x, y = round(x1 * width, 1), round(y1 * height, 1)
+        written = [box for box in boxes if box.written]
+        room = all(abs(box.x - x) > _LABEL_WIDTH or abs(box.y - y) > _LABEL_HEIGHT for box in written)
+        label = labels[number] if labels is not None else ""
+        name = label or f"region {number}"
+        if scores is not None:
+            name += f", {scores[number]:.2f}"
+        boxes.append(
+            Box(
+                x=x,
+                y=y,
+                width=round((x2 - x1) * width, 1),
+                height=round((y2 - y1) * height, 1),
+                label=label,
+                name=name,
+                written=label != "" and room and len(written) < _LABELLED and x < width - _LABEL_WIDTH / 2,
+                colour=number % _COLOURS,
+            )
+        )
+    return sorted(boxes, key=lambda box: -box.width * box.height)

@@ -1,0 +1,42 @@
+"""What the features of a region store look like on the whole: by which two stores can be told apart."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from xgpt_fairseq.regions.format import FloatArray
+from xgpt_fairseq.regions.store import RegionStore
+
+# A sample of so many images says enough, and takes seconds from a store of any size: at most so many regions are read.
+IMAGES: Final = 1000
+REGIONS: Final = 50_000
+
+
+def feature_statistics(
+    store: RegionStore, *, images: int = IMAGES, regions: int = REGIONS
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of the features in each dimension, (D,) float32 both, over a sample of regions.
+
+    Args:
+        store: the region store.
+        images: at most so many images, which lie evenly over the store; all regions of each.
+        regions: fewer images, at least one, where they have more regions than this on average.
+    """
+    count = min(len(store), images, max(1, regions * len(store) // store.num_rows))
+    total = 0
+    sums = np.zeros((2, store.feature_dim))  # of the values and of their squares
+    origin = None
+    for row in np.linspace(0, len(store) - 1, count).round().astype(np.int64).tolist():
+        features = store.features(row).astype(np.float32)  # (n, D)
+        if origin is None:
+            origin = features.mean(axis=0)  # near the mean, so that little is lost where that is far from 0
+        features -= origin
+        sums[0] += features.sum(axis=0)
+        sums[1] += np.einsum("nd,nd->d", features, features)
+        total += len(features)
+    assert origin is not None
+    mean, square = sums / total
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    return (origin + mean).astype(np.float32), deviation.astype(np.float32)

@@ -1,0 +1,128 @@
+"""What a region store takes of an image: boxes, features, scores and labels, checked and brought to its types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.format import HalfArray, half_not_finite
+
+# A box may stick out of its image by this much, and is then clipped: detectors round, and count pixels from 0 or 1.
+PIXEL_TOLERANCE: Final = 1.0
+NORMALISED_TOLERANCE: Final = 0.005
+
+FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
+
+Array = npt.NDArray[Any]
+
+
+def normalise_boxes(
+    boxes: Array, size: tuple[int, int] | None, *, pixel: bool, image: str = "image"
+) -> npt.NDArray[np.float32]:
+    """Check the boxes of one image and bring them to 0..1.
+
+    Args:
+        boxes: (n, 4) x1 y1 x2 y2, in pixels of the image if *pixel*, else in 0..1 of its width and height.
+        size: width and height of the image in pixels; needed if *pixel*.
+        image: how errors name the image.
+
+    Returns:
+        (n, 4) float32 in 0..1. Boxes that stick out by at most `PIXEL_TOLERANCE` or `NORMALISED_TOLERANCE` are clipped.
+
+    Raises:
+        DataError: a box is not finite, upside down or outside the image.
+    """
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DataError(f"{image}: boxes have the shape {boxes.shape}, (regions, 4) expected")
+    if pixel and size is None:
+        raise DataError(f"{image}: its boxes are in pixels and its size is not known; pass --sizes")
+    if size is not None and not (size[0] > 0 and size[1] > 0):
+        raise DataError(f"{image}: its size is {size[0]} x {size[1]} pixels; both must be positive")
+    width, height = size if pixel and size is not None else (1, 1)
+    tolerance = PIXEL_TOLERANCE if pixel else NORMALISED_TOLERANCE
+    exact = boxes.astype(np.float64)
+    extent = np.array([width, height, width, height], dtype=np.float64)
+
+    if not np.isfinite(exact).all():
+        region = int((~np.isfinite(exact)).any(axis=1).argmax())
+        raise DataError(f"{image}, region {region}: box {boxes[region].tolist()} is not finite")
+    upside_down = exact[:, 2:] < exact[:, :2]
+    if upside_down.any():
+        region = int(upside_down.any(axis=1).argmax())
+        raise DataError(
+            f"{image}, region {region}: box {boxes[region].tolist()} is upside down; x1 <= x2 and y1 <= y2 is the rule"
+        )
+    excess = np.maximum(-exact, exact - extent)
+    if excess.max() > tolerance:
+        region = int((excess > tolerance).any(axis=1).argmax())
+        if pixel:
+            rule = (
+                f"the image of {width} x {height} pixels by {excess[region].max():.4g} pixels; {tolerance:g} is allowed"
+            )
+        else:
+            rule = f"0..1 by {excess[region].max():.4g}; {tolerance:g} is allowed"
+        raise DataError(f"{image}, region {region}: box {boxes[region].tolist()} lies outside {rule}")
+    return np.clip(exact / extent, 0.0, 1.0).astype(np.float32, order="C")
+
+
+def check_features(features: Array, width: int, image: str) -> HalfArray:
+    """The features of one image as they are stored, float16 (regions, *width*).
+
+    Raises:
+        DataError: another shape or type, no regions, or a value that float16 does not hold.
+    """
+    if features.ndim != 2 or features.dtype.kind != "f":
+        raise DataError(
+            f"{image}: features are {features.dtype} of shape {features.shape}; floats of shape (regions, width) "
+            "expected"
+        )
+    if len(features) == 0:
+        raise DataError(f"{image} has no regions; at least one is needed")
+    if features.shape[1] != width:
+        raise DataError(f"{image}: features are {features.shape[1]} wide; the store's, by its first image, {width}")
+    with np.errstate(over="ignore"):
+        half: HalfArray = features.astype("<f2", order="C")
+    bad = half_not_finite(half)
+    if bad.any():
+        region, index = divmod(int(bad.argmax()), width)
+        value = float(features[region, index])
+        rule = (
+            f"float16, the store's type, holds {FLOAT16_MAX:g} at most"
+            if np.isfinite(value)
+            else "features must be finite"
+        )
+        raise DataError(f"{image}, region {region}: feature {index} is {value:g}; {rule}")
+    return half
+
+
+def check_scores(scores: Array, count: int, image: str) -> npt.NDArray[np.float32]:
+    """Scores of one image's *count* regions as they are stored; raises DataError where one is missing or not finite."""
+    if scores.shape != (count,):
+        raise DataError(f"{image}: scores have the shape {scores.shape}, ({count},) expected: one a region")
+    values = scores.astype("<f4")
+    if not np.isfinite(values).all():
+        region = int((~np.isfinite(values)).argmax())
+        raise DataError(f"{image}, region {region}: score {values[region]:g} is not finite")
+    return values
+
+
+def check_labels(labels: Sequence[str], count: int, image: str) -> list[bytes]:
+    """Class names of one image's *count* regions in UTF-8; raises DataError where one is missing or no line of text."""
+    if len(labels) != count:
+        raise DataError(f"{image} has {len(labels)} labels for {count} regions; one label a region")
+    if not all(map(one_line, labels)):
+        raise DataError(f"{image}: a label is not Unicode or has a line break or NUL character in it: {list(labels)}")
+    return [label.encode() for label in labels]
+
+
+def one_line(text: str) -> bool:
+    """Whether *text* can be a line of a UTF-8 file and an element of a fixed-width array."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return False
+    return b"\n" not in data and b"\0" not in data

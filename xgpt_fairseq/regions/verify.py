@@ -1,0 +1,138 @@
+"""Checking a region store: every byte, and all that the format promises."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, ArrayFile, half_not_finite, map_array
+from xgpt_fairseq.regions.store import RegionStore
+
+CHUNK_BYTES: Final = 1 << 24
+
+
+def verify(path: str | Path, progress: Callable[[int], object] | None = None) -> RegionStore:
+    """Read every byte of the store at *path* and check all that the format promises.
+
+    *progress* is called with the number of bytes checked since its last call, `RegionStore.num_bytes` in all.
+
+    Raises:
+        DataError: names the first bad file and, where there is one, the image.
+    """
+    store = RegionStore(path)
+    report = progress or (lambda _: None)
+    for array in store.manifest.arrays.values():
+        map_array(store.path, array)  # the header agrees with store.json
+        report(array.header_bytes)
+        crc = 0
+        for chunk in _chunks(store.path, array):
+            crc = zlib.crc32(chunk.data, crc)
+            report(chunk.nbytes)
+        _check_crc(store.path, array, crc)
+    _verify_counts(store)
+    _verify_boxes(store)
+    _verify_ids(store)
+    for shard, first_row in zip(store.manifest.shards, store.manifest.first_rows, strict=True):
+        map_array(store.path, shard)
+        report(shard.header_bytes)
+        _verify_shard(store, shard, first_row, report)
+    return store
+
+
+def _chunks(path: Path, array: ArrayFile) -> Iterator[npt.NDArray[np.uint8]]:
+    """The array's bytes in pieces of whole rows. Read, not mapped: a bad disk is then an error and not a crash."""
+    row_bytes = np.dtype(array.dtype).itemsize * math.prod(array.shape[1:])
+    chunk_bytes = max(CHUNK_BYTES // row_bytes, 1) * row_bytes
+    with open(path / array.file, "rb") as file:
+        file.seek(array.header_bytes)
+        while (chunk := np.fromfile(file, dtype=np.uint8, count=chunk_bytes)).size:
+            yield chunk
+
+
+def _check_crc(path: Path, array: ArrayFile, crc: int) -> None:
+    if f"{crc:08x}" != array.crc32:
+        raise DataError(f"{path / array.file} is damaged: checksum {crc:08x}, {array.crc32} expected")
+
+
+def _verify_counts(store: RegionStore) -> None:
+    manifest = store.manifest
+    shapes = {
+        "boxes": (manifest.rows, 4),
+        "offsets": (manifest.images + 1,),
+        "ids": (manifest.images,),
+        "scores": (manifest.rows,),
+        "labels": (manifest.rows,),
+        "sizes": (manifest.images, 2),
+    }
+    for name, array in manifest.arrays.items():
+        if array.shape != shapes[name]:
+            raise DataError(f"{store.path / array.file} has shape {array.shape}, {shapes[name]} expected")
+    file = store.path / manifest.arrays["offsets"].file
+    offsets = store.array("offsets")
+    if offsets[0] != 0 or offsets[-1] != manifest.rows:
+        raise DataError(f"{file} goes from {offsets[0]} to {offsets[-1]}, 0 to {manifest.rows} expected")
+    counts = store.region_counts()
+    bad = (counts < 1) | (counts > MAX_REGIONS)
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(f"{file}: image {store.image_id(row)} has {counts[row]} regions, 1 to {MAX_REGIONS} allowed")
+    if sum(shard.shape[0] for shard in manifest.shards) != manifest.rows:
+        raise DataError(f"{store.path / MANIFEST}: the shards' rows do not add up to {manifest.rows}")
+    split = ~np.isin(np.asarray(store.manifest.first_rows), offsets)
+    if split.any():
+        shard = manifest.shards[int(split.argmax())]
+        raise DataError(f"{store.path / shard.file} begins in the middle of an image")
+
+
+def _verify_boxes(store: RegionStore) -> None:
+    file = store.path / store.manifest.arrays["boxes"].file
+    boxes = store.array("boxes")
+    step = CHUNK_BYTES // 16
+    for start in range(0, len(boxes), step):
+        x1, y1, x2, y2 = boxes[start : start + step].T
+        # Written so that a NaN is bad too.
+        bad = ~((x1 >= 0) & (y1 >= 0) & (x1 <= x2) & (y1 <= y2) & (x2 <= 1) & (y2 <= 1))
+        if bad.any():
+            index = start + int(bad.argmax())
+            raise DataError(
+                f"{file}: {_region_name(store, index)}: box {boxes[index].tolist()} is not x1 <= x2, y1 <= y2 in 0..1"
+            )
+
+
+def _verify_ids(store: RegionStore) -> None:
+    ids = np.sort(store.array("ids"))
+    same = ids[1:] == ids[:-1]
+    if same.any():
+        name = bytes(ids[int(same.argmax())]).decode()
+        raise DataError(f"{store.path / store.manifest.arrays['ids'].file}: image {name} is there more than once")
+
+
+def _verify_shard(store: RegionStore, shard: ArrayFile, first_row: int, report: Callable[[int], object]) -> None:
+    crc = 0
+    row = first_row
+    bad_row: int | None = None
+    for chunk in _chunks(store.path, shard):
+        crc = zlib.crc32(chunk.data, crc)
+        features = chunk.view(np.float16).reshape(-1, store.feature_dim)
+        bad = half_not_finite(features)
+        if bad_row is None and bad.any():
+            bad_row = row + int(bad.any(axis=1).argmax())
+        row += len(features)
+        report(chunk.nbytes)
+    _check_crc(store.path, shard, crc)
+    if bad_row is not None:
+        raise DataError(f"{store.path / shard.file}: {_region_name(store, bad_row)}: features are not finite")
+
+
+def _region_name(store: RegionStore, index: int) -> str:
+    """How an error names the region in row *index* of the features."""
+    offsets = store.array("offsets")
+    row = int(np.searchsorted(offsets, index, side="right")) - 1
+    return f"image {store.image_id(row)}, region {index - int(offsets[row])}"

@@ -1,0 +1,175 @@
+"""Readers of plain text, one sentence or paragraph a line, for programs that learn from it or encode it.
+
+A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file (any format of
+`captions.readers`, as its first lines tell) the training captions are the lines. Nothing but these is read twice,
+and little at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from xgpt_fairseq.captions.readers import CaptionOptions, find_format, read_captions
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
+
+STDIN = Path("-")
+BLOCK_BYTES = 1 << 18
+
+_NO_OPTIONS = CaptionOptions()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines of one file, not decoded yet.
+
+    Attributes:
+        path: the file.
+        first_line: the number in the file of the first of them, from 1.
+        data: the lines.
+        position: how many bytes of all inputs, as they lie on disk, are read when this block is.
+    """
+
+    path: Path
+    first_line: int
+    data: bytes
+    position: int
+
+    def lines(self) -> list[str]:
+        """The lines.
+
+        Raises:
+            DataError: they are not UTF-8.
+        """
+        try:
+            text = self.data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = self.first_line + self.data.count(b"\n", 0, error.start)
+            raise DataError(f"{self.path} is not UTF-8 text: line {line}, {error.reason}") from error
+        return text.removesuffix("\n").split("\n")
+
+
+def check_inputs(paths: Sequence[Path]) -> None:
+    """Refuse inputs that cannot be read, before hours are spent on those in front of them.
+
+    Raises:
+        DataError: an input does not exist or is a folder, or the standard input is named twice.
+    """
+    for path in paths:
+        if path != STDIN and not path.exists():
+            raise DataError(f"--input {path} does not exist")
+        if path.is_dir():
+            raise DataError(f"--input {path} is a folder; name the files in it")
+    if paths.count(STDIN) > 1:
+        raise DataError("--input - (the standard input) is named twice; it can be read once")
+
+
+def total_bytes(paths: Sequence[Path]) -> int | None:
+    """The bytes of all inputs as they lie on disk; None if a pipe is among them."""
+    if not all(path.is_file() for path in paths):
+        return None
+    return sum(path.stat().st_size for path in paths)
+
+
+def is_caption_file(path: Path) -> bool:
+    """Whether *path* holds captions: every `.json` is taken for that, other files if they are in a known format."""
+    return path.suffix == ".json" or (path != STDIN and find_format(path) is not None)
+
+
+def say_caption_files(paths: Sequence[Path]) -> None:
+    """Tell the user, on the standard error, which inputs are not taken as text."""
+    for path in filter(is_caption_file, paths):
+        print(f"{path}: captions, of which the training split is taken", file=sys.stderr)
+
+
+def read_blocks(paths: Sequence[Path], captions: CaptionOptions = _NO_OPTIONS) -> Iterator[Block]:
+    """All lines of all inputs, in order. The same inputs always give the same blocks.
+
+    Args:
+        paths: the inputs.
+        captions: where the splits of caption files are said, if not in them.
+
+    Raises:
+        DataError: an input is missing or damaged, a line is longer than `LONGEST_LINE`, the split of captions is
+            unknown, or a split is said of a file that has no captions.
+    """
+    check_inputs(paths)
+    position = 0
+    for path in paths:
+        if is_caption_file(path):
+            position += path.stat().st_size
+            yield from _caption_blocks(path, position, captions)
+            continue
+        if path in captions.named_splits:
+            raise DataError(
+                f"--input {captions.named_splits[path]}={path}: only caption files have splits, and it is none of a "
+                "known format"
+            )
+        with _raw(path) as raw:
+            yield from _text_blocks(path, raw, position)
+        if path.is_file():
+            position += path.stat().st_size
+
+
+def sentences(paths: Sequence[Path], captions: CaptionOptions = _NO_OPTIONS) -> Iterator[str]:
+    """The lines of all inputs that are not blank."""
+    for block in read_blocks(paths, captions):
+        yield from (line for line in block.lines() if line.strip())
+
+
+def _raw(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    return contextlib.nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb")
+
+
+def _text_blocks(path: Path, raw: BinaryIO, start: int) -> Iterator[Block]:
+    counted = path.is_file()
+    file: IO[bytes] = COMPRESSIONS[path.suffix](raw) if path.suffix in COMPRESSIONS else raw
+    line = 1
+    while data := _whole_lines(path, file, line):
+        lines = data.count(b"\n") + (not data.endswith(b"\n"))
+        data = data.removeprefix(BYTE_ORDER_MARK) if line == 1 else data
+        yield Block(path, line, data, start + raw.tell() if counted else 0)
+        line += lines
+
+
+def _whole_lines(path: Path, file: IO[bytes], line: int) -> bytes:
+    """About `BLOCK_BYTES`, up to the end of a line; empty at the end of the file. *line* is the number of the first."""
+    try:
+        data = file.read(BLOCK_BYTES)
+        if data and not data.endswith(b"\n"):
+            data += (rest := file.readline(LONGEST_LINE))
+            if len(rest) == LONGEST_LINE:
+                line += data.count(b"\n")
+                raise DataError(
+                    f"{path}: line {line} is longer than {LONGEST_LINE >> 20} MiB; text has one sentence or paragraph "
+                    "a line"
+                )
+        return data
+    except READ_ERRORS as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _caption_blocks(path: Path, position: int, options: CaptionOptions) -> Iterator[Block]:
+    texts: list[str] = []
+    line, size = 1, 0
+    for image in read_captions(path, "auto", options):
+        if image.split != "train":
+            continue
+        for caption in image.captions:
+            texts.append(" ".join(caption.text.split()))  # a caption may have line breaks in it
+            size += len(texts[-1]) + 1
+        if size >= BLOCK_BYTES:
+            yield Block(path, line, _joined(texts), position)
+            line += len(texts)
+            texts, size = [], 0
+    if texts:
+        yield Block(path, line, _joined(texts), position)
+
+
+def _joined(texts: list[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode("utf-8")

@@ -1,0 +1,298 @@
+"""A vocabulary folder: how text becomes token ids, and generated tokens become text again.
+
+    dict.txt          fairseq dictionary, `<mask>` included, padded to a multiple of 8
+    vocabulary.json   format version; how text is normalised, tokenized and split
+    bpe.codes         subword-nmt merges, or
+    bpe.model         a sentencepiece model
+
+Every stage of training shares one such folder, so that embeddings mean the same from stage to stage.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import io
+import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from fairseq.data import Dictionary
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import folder_written_aside, read_description, write_json
+from xgpt_fairseq.io.workers import parallel
+from xgpt_fairseq.text import moses
+
+FORMAT_VERSION = 1
+MASK = "<mask>"
+FILES = ("dict.txt", "vocabulary.json", "bpe.codes", "bpe.model")
+
+
+class _Splitter(Protocol):
+    """Normalised text to subwords and back."""
+
+    def split(self, text: str) -> list[str]: ...
+
+    def join(self, pieces: str) -> str: ...
+
+
+class _SubwordNMT:
+    """Moses tokens split by subword-nmt merges: `rid@@ ing`."""
+
+    file_name = "bpe.codes"
+
+    def __init__(self, path: Path) -> None:
+        from sacremoses import MosesDetokenizer
+        from subword_nmt.apply_bpe import BPE
+
+        self._detokenizer = MosesDetokenizer(lang="en")
+        with open(path, encoding="utf-8") as codes:
+            self._bpe = BPE(codes)
+        self.split = moses.MosesWords(self._split_token)
+
+    def _split_token(self, token: str) -> list[str]:
+        if len(self._bpe.cache) > moses.REMEMBERED:  # which would grow with the text
+            self._bpe.cache.clear()
+        return self._bpe.segment_tokens([token])
+
+    def join(self, pieces: str) -> str:
+        words = (pieces + " ").replace("@@ ", "").split()
+        return self._detokenizer.detokenize(words, unescape=False)
+
+
+class _SentencePiece:
+    """Raw text split by a sentencepiece model, which needs no tokenizer before it."""
+
+    file_name = "bpe.model"
+
+    def __init__(self, path: Path) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._model = SentencePieceProcessor(model_file=str(path))
+
+    def split(self, text: str) -> list[str]:
+        return self._model.encode(text, out_type=str)
+
+    def join(self, pieces: str) -> str:
+        return pieces.replace(" ", "").replace("\u2581", " ").strip()
+
+
+_SPLITTERS: dict[str, type[_SubwordNMT] | type[_SentencePiece]] = {
+    "subword_nmt": _SubwordNMT,
+    "sentencepiece": _SentencePiece,
+}
+
+
+def normalize(text: str) -> str:
+    """Unicode NFKC, white space collapsed to single spaces, lower case (the captions' metrics ignore case)."""
+    return " ".join(unicodedata.normalize("NFKC", text).split()).lower()
+
+
+class Vocabulary:
+    """A vocabulary folder, opened.
+
+    Raises:
+        DataError: the folder is not one, was written by a newer version, or lacks a file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        file = self.path / "vocabulary.json"
+        description = read_description(
+            file, what="a vocabulary folder", made_by="xgpt-learn-bpe", newest=FORMAT_VERSION
+        )
+        if description.get("bpe") not in _SPLITTERS:
+            raise DataError(f"{file}: bpe is {description.get('bpe')!r}; known are {', '.join(_SPLITTERS)}")
+        self.bpe: str = description["bpe"]
+        splitter = _SPLITTERS[self.bpe]
+        for name in ("dict.txt", splitter.file_name):
+            if not (self.path / name).is_file():
+                raise DataError(f"{self.path / name} is missing; the vocabulary folder is not whole, make it again")
+        self._splitter: _Splitter = splitter(self.path / splitter.file_name)
+
+    @cached_property
+    def dictionary(self) -> Dictionary:
+        """The fairseq dictionary; `<mask>` is one of its symbols."""
+        dictionary = Dictionary.load(str(self.path / "dict.txt"))
+        if MASK not in dictionary.indices:
+            raise DataError(f"{self.path / 'dict.txt'} has no symbol {MASK}; make it with xgpt-learn-bpe")
+        return dictionary
+
+    def encode(self, text: str) -> str:
+        """Text → subwords separated by spaces."""
+        return " ".join(self._splitter.split(normalize(text)))
+
+    def decode(self, pieces: str) -> str:
+        """Subwords separated by spaces → text, as a person would write it (but lower case)."""
+        return self._splitter.join(pieces)
+
+    def encode_ids(self, text: str) -> np.ndarray:
+        """Text → token ids int64 (T,), without an end-of-sentence symbol."""
+        return np.array(self.encode_list(text), dtype=np.int64)
+
+    def encode_list(self, text: str) -> list[int]:
+        """Text → the token ids of `encode_ids`, for callers that put many short texts together."""
+        ids, unknown = self._ids, self.dictionary.unk()
+        return [ids.get(piece, unknown) for piece in self._splitter.split(normalize(text))]
+
+    @cached_property
+    def not_words(self) -> list[str]:
+        """Symbols that no text has and no search may emit: `<mask>`, `<s>`, and what pads the dictionary."""
+        padding = [symbol for symbol in self.dictionary.symbols if symbol.startswith("madeupword")]
+        return [MASK, self.dictionary.bos_word, *padding]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        """The ids that a text can have: a text may spell a special symbol, which is unknown then."""
+        special = {*self.dictionary.symbols[: self.dictionary.nspecial], MASK}
+        return {symbol: index for symbol, index in self.dictionary.indices.items() if symbol not in special}
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy the vocabulary's files into *folder* (a data directory), so that the folder decodes its own captions."""
+        for name in ("dict.txt", _SPLITTERS[self.bpe].file_name, "vocabulary.json"):
+            if (self.path / name).resolve() != (folder / name).resolve():
+                shutil.copyfile(self.path / name, folder / name)
+
+
+def learn_vocabulary(
+    sentences: Iterable[str], output: Path, *, bpe: str, symbols: int, workers: int = 1, threshold: int = 0
+) -> Vocabulary:
+    """Learn BPE from *sentences*, read once as they come, and write a vocabulary folder.
+
+    Args:
+        sentences: raw text, one sentence an item.
+        output: the folder; a vocabulary that it holds is replaced when the new one is whole.
+        bpe: `subword_nmt` (on Moses tokens) or `sentencepiece` (on raw text).
+        symbols: merges for subword-nmt; size of the vocabulary for sentencepiece.
+        workers: processes that tokenize (subword-nmt only).
+        threshold: subwords seen less often become `<unk>` (subword-nmt only); 0 keeps all that the merges can leave.
+
+    Raises:
+        DataError: there is no text, or too little for so many symbols.
+    """
+    if bpe == "sentencepiece" and threshold > 0:
+        raise DataError("--threshold needs --bpe subword_nmt: a sentencepiece model keeps no counts of its pieces")
+    with folder_written_aside(output, last="vocabulary.json", files=FILES) as aside:
+        _write_vocabulary(aside, sentences, bpe=bpe, symbols=symbols, workers=workers, threshold=threshold)
+    return Vocabulary(output)
+
+
+def _write_vocabulary(
+    output: Path, sentences: Iterable[str], *, bpe: str, symbols: int, workers: int, threshold: int
+) -> None:
+    counts = _LEARNERS[bpe](sentences, output, symbols, workers)
+    dictionary = Dictionary()
+    # ties in alphabetical order, so that the same text always gives the same dictionary
+    for symbol, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if count >= threshold:
+            dictionary.add_symbol(symbol, n=count)
+    dictionary.add_symbol(MASK, n=1)
+    dictionary.pad_to_multiple_(8)  # tensor cores like it
+    dictionary.save(str(output / "dict.txt"))
+    write_json(
+        output / "vocabulary.json",
+        {
+            "version": FORMAT_VERSION,
+            "normalisation": "NFKC, single spaces, lower case",
+            "tokenizer": "moses" if bpe == "subword_nmt" else "none",
+            "bpe": bpe,
+            "symbols": symbols,
+        },
+    )
+
+
+class _Tokenize:
+    """Text → Moses tokens, normalised."""
+
+    def __init__(self) -> None:
+        self._words = moses.MosesWords()
+
+    def __call__(self, sentence: str) -> list[str]:
+        return self._words(normalize(sentence))
+
+
+def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> Mapping[str, int]:
+    from subword_nmt.apply_bpe import BPE
+    from subword_nmt.learn_bpe import learn_bpe
+
+    words: collections.Counter[str] = collections.Counter()
+    for tokens in parallel(_Tokenize(), sentences, workers):
+        words.update(tokens)
+    if not words:
+        raise DataError("there is no text to learn a vocabulary from")
+    file = output / "bpe.codes"
+    with open(file, "w", encoding="utf-8") as codes, contextlib.redirect_stderr(io.StringIO()) as log:
+        try:
+            learn_bpe([f"{word} {count}" for word, count in sorted(words.items())], codes, symbols, is_dict=True)
+        except (SystemExit, ValueError) as stop:  # the library's ways to report bad input, and words of one letter only
+            reason = log.getvalue().strip() or stop
+            raise DataError(f"subword-nmt cannot learn {symbols} merges from this text: {reason}") from stop
+    with open(file, encoding="utf-8") as codes:
+        splitter = BPE(codes)
+    # Every piece that the merges can leave of a word, seen or not, so that a new word of known letters is never <unk>:
+    # each letter and each merge's result, inside a word and at its end.
+    counts = collections.Counter(dict.fromkeys((piece for c in set("".join(words)) for piece in (c, f"{c}@@")), 0))
+    for first, second in splitter.bpe_codes:
+        whole = first + second
+        counts[whole.removesuffix("</w>") if whole.endswith("</w>") else f"{whole}@@"] += 0
+    for word, count in words.items():  # words by kind, not by occurrence: a corpus has few kinds
+        for piece in splitter.process_line(word).split():
+            counts[piece] += count
+    return counts
+
+
+class _Lines:
+    """Normalised sentences, and what cannot come back through sentencepiece: an error, and whether there were any."""
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self._sentences = sentences
+        self.count = 0
+        self.error: DataError | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for line in filter(None, map(normalize, self._sentences)):
+                self.count += 1
+                yield line
+        except DataError as error:
+            self.error = error
+            raise
+
+
+def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> Mapping[str, int]:
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+    model = io.BytesIO()
+    lines = _Lines(sentences)
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=symbols,
+            character_coverage=1.0,
+            num_threads=1,  # the model file names their number: *workers* would change its bytes and nothing else
+            bos_id=-1,  # fairseq's dictionary has its own special symbols
+            eos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        if lines.error is not None:  # said of the input, not by sentencepiece
+            raise lines.error from None
+        if lines.count == 0:
+            raise DataError("there is no text to learn a vocabulary from") from None
+        reason = str(error).rsplit("] ", 1)[-1].strip()  # behind its source line and condition
+        raise DataError(f"sentencepiece cannot learn {symbols} symbols from this text: {reason}") from error
+    (output / "bpe.model").write_bytes(model.getvalue())
+    learned = SentencePieceProcessor(model_proto=model.getvalue())
+    # the model lists its pieces by rank and keeps no counts: rank stands for frequency
+    size = learned.get_piece_size()
+    return {learned.id_to_piece(rank): size - rank for rank in range(size) if not learned.is_unknown(rank)}
+
+
+_LEARNERS = {"subword_nmt": _learn_subword_nmt, "sentencepiece": _learn_sentencepiece}
