@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -20,6 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from xgpt_fairseq.cli import run  # noqa: E402
 from xgpt_fairseq.regions.writer import RegionWriter  # noqa: E402
 from xgpt_fairseq.text.vocabulary import learn_vocabulary  # noqa: E402
+
+# No rule here is about time, and the machine may be busy.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 TEST_DATA = Path(os.environ.get("XGPT_TEST_DATA", ROOT.parent / "shared"))
 

@@ -24,7 +24,7 @@ from tests.benchmarks.measuring import Line, by_turns, middle
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
-from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
+from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import cpu_has_bfloat16
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -79,7 +79,7 @@ class XGPT:
         torch.manual_seed(1)
         self.words = dictionary()
         task = SimpleNamespace(target_dictionary=self.words, feature_dim=store.feature_dim, store_name="benchmark")
-        self.objectives = build_objectives(list(objectives), self.words, ObjectiveOptions())
+        self.objectives = build_objectives(list(objectives), self.words)
         criterion_task = SimpleNamespace(
             objectives=self.objectives, objective_weights=dict.fromkeys(objectives, 1.0), target_dictionary=self.words
         )

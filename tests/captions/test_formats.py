@@ -203,7 +203,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str
 names = st.one_of(st.integers(0, 10**12), st.text(st.sampled_from("aZ09_-#. "), min_size=1)).filter(canonical_image_id)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(names, st.sampled_from(["train", "val", "test", "mine"]), st.lists(texts, max_size=3)),
@@ -391,7 +391,7 @@ def test_several_maps(tmp_path: Path) -> None:
     assert [names(url) for url in URLS] == ["a", "b", "d"]  # of two names of a URL the first counts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.text(st.sampled_from("abc/é")), st.sampled_from(["1", "x", "köln", "a b"]), min_size=1))
 def test_a_map_is_a_dictionary(entries: dict[str, str]) -> None:
     names = {f"http://{key}": name for key, name in entries.items()}

@@ -18,7 +18,7 @@ from xgpt_fairseq.cli.diagnose import main
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
-from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
+from xgpt_fairseq.objectives import build_objectives
 
 Call = Callable[..., Any]
 TASK = {"objectives": "ic,imlm,ida,tifg", "ida_placeholder": "multi", "tifg_regions": 3}
@@ -52,7 +52,7 @@ def plain_losses(data: Path) -> dict[str, float]:
     dictionary = directory.vocabulary.dictionary
     model, _ = build(data)
     objectives = build_objectives(
-        TASK["objectives"].split(","), dictionary, ObjectiveOptions(ida_placeholder="multi", tifg_regions=3)
+        TASK["objectives"].split(","), dictionary, {"ida_placeholder": "multi", "tifg_regions": 3}
     )
     dataset = CaptionDataset(
         directory.captions("train"), directory.pairs("train"), directory.regions, objectives, split="train",

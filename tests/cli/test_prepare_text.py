@@ -239,7 +239,7 @@ def test_inputs_add_up(prepare: Callable[..., Any], text: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "data" / "dataset.json").read_text())["made_by"]["lines"] == len(corpus()) + 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(2, 12))
 def test_long_lines_are_cut_evenly(tiny_vocabulary: Path, lengths: list[int], max_tokens: int) -> None:
     vocabulary = Vocabulary(tiny_vocabulary)

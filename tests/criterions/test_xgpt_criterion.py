@@ -10,7 +10,7 @@ import torch
 from fairseq.logging import metrics
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
 
 
 class FixedModel(torch.nn.Module):
@@ -39,7 +39,7 @@ def sample_of(target: list[int], nsentences: int = 2) -> dict:
 
 def criterion(weights: dict[str, float] | None = None, **options) -> XGPTCriterion:
     task = SimpleNamespace(
-        objectives={"ic": OBJECTIVES["ic"](Symbols(1, 2, 3, (4, 6)), ObjectiveOptions())},
+        objectives={"ic": PRETRAINING_OBJECTIVES["ic"](Symbols(1, 2, 3, (4, 6)))},
         objective_weights=weights or {"ic": 1.0},
     )
     return XGPTCriterion(task, **{"label_smoothing": 0.0, "sentence_avg": False, **options})

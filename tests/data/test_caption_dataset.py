@@ -20,12 +20,12 @@ from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, lo
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.objective_dataset import pad_right
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
 from xgpt_fairseq.regions.store import RegionStore
 
 PAD, EOS = 1, 2
 SYMBOLS = Symbols(pad=PAD, eos=EOS, mask=20_000, words=(4, 20_000))
-ALL = {name: OBJECTIVES[name](SYMBOLS, ObjectiveOptions()) for name in ("ic", "imlm", "ida", "tifg")}
+ALL = {name: PRETRAINING_OBJECTIVES[name](SYMBOLS) for name in ("ic", "imlm", "ida", "tifg")}
 IC = {"ic": ALL["ic"]}
 
 

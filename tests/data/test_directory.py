@@ -209,7 +209,7 @@ def test_text(text: Path, tiny_vocabulary: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, r"is not a data directory: it has no dataset\.json \(see preprocess/prepare_text\.py\)"),
+        (shutil.rmtree, r"is not a data directory: it has no dataset\.json \(see xgpt-prepare-text\)"),
         (_describe(version=2), "has format version 2"),
         (_remove("train.text.bin"), r"train\.text\.bin is missing; prepare .* again"),
         (_remove("train.text.idx"), r"train\.text\.idx is missing"),
@@ -230,13 +230,13 @@ def test_the_wrong_kind_says_which_task_and_which_program(text: Path, tiny_data:
         DataDirectory(text)
     assert str(caught.value) == (
         f"{text} holds sentences, for the task xgpt_text_pretrain; captions, for the tasks xgpt_caption and "
-        "xgpt_pretrain, are needed here: prepare them with preprocess/prepare_captions.py"
+        "xgpt_pretrain, are needed here: prepare them with xgpt-prepare-captions"
     )
     with pytest.raises(DataError) as caught:
         TextDirectory(tiny_data)
     assert str(caught.value) == (
         f"{tiny_data} holds captions, for the tasks xgpt_caption and xgpt_pretrain; sentences, for the task "
-        "xgpt_text_pretrain, are needed here: prepare them with preprocess/prepare_text.py"
+        "xgpt_text_pretrain, are needed here: prepare them with xgpt-prepare-text"
     )
 
 

@@ -40,7 +40,7 @@ def corpora(draw: st.DrawFn) -> tuple[int, list[np.ndarray]]:
     return size, [np.array(sentence, dtype=np.int64) for sentence in sentences]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(corpora(), st.integers(1, 5), st.integers(1, 4))
 def test_the_same_bytes_as_fairseqs(corpus: tuple[int, list[np.ndarray]], at_once: int, piece: int) -> None:
     size, sentences = corpus

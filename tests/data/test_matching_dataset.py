@@ -15,7 +15,7 @@ from xgpt_fairseq.data import matching_dataset
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.matching_dataset import MatchingDataset, mean_features, nearest_images
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.objectives import TRAINED, ObjectiveOptions, Symbols, build_objectives
+from xgpt_fairseq.objectives import ALL_OBJECTIVES, Symbols, build_objectives
 
 
 def dataset_of(tiny_data: Path, split: str = "train", **options: Any) -> MatchingDataset:
@@ -26,7 +26,7 @@ def dataset_of(tiny_data: Path, split: str = "train", **options: Any) -> Matchin
         directory.captions(split),
         directory.pairs(split),
         directory.regions,
-        build_objectives(["matching"], dictionary, ObjectiveOptions()),
+        build_objectives(["matching"], dictionary),
         **common,
     )
 
@@ -40,7 +40,7 @@ class Captions(list):
 
 
 def made_up(texts: list[list[int]], image_rows: list[int], store: Any, **options: Any) -> MatchingDataset:
-    matching = TRAINED["matching"](Symbols(pad=1, eos=2, mask=99, words=(4, 99)), ObjectiveOptions())
+    matching = ALL_OBJECTIVES["matching"](Symbols(pad=1, eos=2, mask=99, words=(4, 99)))
     objectives = {"matching": matching}
     return MatchingDataset(Captions(texts), np.array(image_rows), store, objectives, split="train", pad=1, **options)
 
@@ -121,7 +121,7 @@ def test_where_all_say_the_same_a_negative_is_one_of_them(tiny_data: Path) -> No
         assert {wrong_caption[1], hard[1]} <= others and wrong_image[0] == 1 - own[0]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=9), st.integers(1, 5))
 def test_in_batch_every_question_is_of_one_caption_or_one_image(rows: list[int], most: int) -> None:
     all_rows = rows if len(set(rows)) > 1 else [*rows, 7]
@@ -176,7 +176,6 @@ def test_negatives_are_no_longer_than_the_model_reads(tiny_data: Path) -> None:
         dataset_of(tiny_data, longest=1)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 14), st.integers(1, 5))
 def test_the_nearest_are_those_of_a_plain_sort(seed: int, images: int, count: int, block: int) -> None:
     # whole numbers of few lengths: many ties

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xgpt_fairseq.data.text_dataset import TextDataset
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
 
 SYMBOLS = Symbols(pad=1, eos=2, mask=23, words=(4, 23))
-BOTH = {name: OBJECTIVES[name](SYMBOLS, ObjectiveOptions()) for name in ("mlm", "mass")}
+BOTH = {name: PRETRAINING_OBJECTIVES[name](SYMBOLS) for name in ("mlm", "mass")}
 
 
 class Sentences:

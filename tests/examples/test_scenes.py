@@ -110,7 +110,7 @@ def test_files_are_whole(made: Path) -> None:
 
 
 @given(CLEAN_NAMES)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_no_two_pictures_of_the_same_facts_are_alike(name: Name) -> None:
     from scene_drawing import draw
 
@@ -146,7 +146,6 @@ def test_a_thing_fills_its_box_in_its_colour(kind: str, colour: str) -> None:
 
 
 @given(NAMES)
-@settings(deadline=None)
 def test_things_lie_in_the_picture_and_as_their_relation_says(name: Name) -> None:
     scene = scene_of(name)
     boxes = [pixel_box(thing.box, 256) for thing in scene.things]
@@ -199,7 +198,7 @@ def test_what_is_inside_covers_nothing_of_what_is_around_it(container: str) -> N
 
 
 @given(CLEAN_NAMES)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_clean_captions_are_true_and_complete(name: Name) -> None:
     scene = scene_of(name)
     facts = scenes.facts(scene, 256)
@@ -287,7 +286,7 @@ def test_held_out_pairs_are_one_of_each_kind_and_leave_every_colour_its_share(se
 
 
 @given(NAMES)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_held_out_pairs_are_seen_and_named_in_unseen_alone(name: Name) -> None:
     held_out = held_out_pairs(name.seed)
     shown = {(thing.colour, thing.kind) for thing in scene_of(name).things}

@@ -14,7 +14,7 @@ from xgpt_fairseq.kernels.dropout import Dropout, dropout
 LEVEL = 1 / 65536  # what a probability is rounded to
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     shape=st.lists(st.integers(1, 9), max_size=4),
     p=st.floats(0, 0.95),

@@ -6,7 +6,7 @@ import collections
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xgpt_fairseq.kernels.grouping import Groups
@@ -26,7 +26,6 @@ def captions_of(index: list[int], image: int) -> list[int]:
 
 
 @given(index=IMAGE_INDEX, heads=st.integers(1, 3), length=st.integers(1, 3))
-@settings(deadline=None)
 def test_an_image_s_captions_lie_side_by_side_and_come_back(index, heads, length):
     images, size = max(index) + 1, max(collections.Counter(index).values())
     x = torch.arange(len(index) * heads * length * 2).view(len(index), heads, length, 2)
@@ -44,7 +43,6 @@ def test_an_image_s_captions_lie_side_by_side_and_come_back(index, heads, length
 
 
 @given(images=st.integers(1, 3), group=st.integers(1, 3), heads=st.integers(1, 3), length=st.integers(1, 4))
-@settings(deadline=None)
 def test_equal_groups_need_no_index(images, group, heads, length):
     x = torch.arange(images * group * heads * length * 2).view(images * group, heads, length, 2)
     grouped = Groups().by_image(x, images)

@@ -12,7 +12,7 @@ HEADS, WIDTH = 2, 3
 
 
 @given(images=st.integers(1, 4), group=st.integers(1, 4), steps=st.integers(1, 40), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_row_sees_the_text_that_it_goes_on_from(images, group, steps, data):
     cache = SearchCache(images=images, rows=images * group, device=torch.device("cpu"))
     texts: list[list[list[torch.Tensor]]] = [[[] for _ in range(group)] for _ in range(images)]  # keys so far

@@ -32,7 +32,7 @@ def is_packed(layer: Projection) -> bool:
     return bool(layer.packed._packed)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     shape=st.lists(st.integers(1, 7), min_size=1, max_size=3),
     sizes=st.tuples(st.integers(1, 70), st.integers(2, 70)),

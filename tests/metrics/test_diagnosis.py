@@ -20,7 +20,7 @@ from xgpt_fairseq.metrics.diagnosis import (
     difference,
     sources,
 )
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
 from xgpt_fairseq.objectives.base import ObjectiveLoss
 from xgpt_fairseq.regions.store import RegionStore
 
@@ -43,7 +43,7 @@ def dataset(store, rows: list[int], objectives: dict[str, Any]) -> CaptionDatase
 
 
 def batch(store, rows: list[int], name: str) -> dict[str, Any]:
-    data = dataset(store, rows, {name: OBJECTIVES[name](SYMBOLS, ObjectiveOptions())})
+    data = dataset(store, rows, {name: PRETRAINING_OBJECTIVES[name](SYMBOLS)})
     return data.collater([data[i] for i in range(len(data))])
 
 
@@ -81,7 +81,7 @@ def test_the_other_regions_are_another_image_s(name: str, tiny_store) -> None:
 def test_each_objective_has_the_sources_that_it_has(tiny_store) -> None:
     kinds = {
         name: set(sources(batch(tiny_store, [0, 1, 2], name), symbols=SYMBOLS, mean_features=MEAN))
-        for name in OBJECTIVES
+        for name in PRETRAINING_OBJECTIVES
     }
     assert kinds == {
         "ic": {OWN, OTHER_REGIONS, NEITHER},

@@ -9,10 +9,10 @@ import torch
 from fairseq.data import Dictionary
 
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
 
 HEADS, LAYERS, HIDDEN, WIDTH = 4, 2, 16, 7
-IC = OBJECTIVES["ic"](Symbols(pad=1, eos=2, mask=23, words=(4, 23)), ObjectiveOptions())
+IC = PRETRAINING_OBJECTIVES["ic"](Symbols(pad=1, eos=2, mask=23, words=(4, 23)))
 
 
 def dictionary_of(words: int) -> Dictionary:

@@ -34,7 +34,7 @@ def put_out(layer: Attention, x: np.ndarray) -> np.ndarray:
 
 
 @given(sizes=SIZES, images=st.integers(1, 3), keys=st.integers(1, 5), causal=st.booleans(), seed=SEED)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_self_and_cross_attention(sizes, images, keys, causal, seed):
     heads, width, queries = sizes
     layer = attention(heads, width, seed)
@@ -67,7 +67,7 @@ def test_self_and_cross_attention(sizes, images, keys, causal, seed):
 @given(
     sizes=SIZES, images=st.integers(1, 3), group=st.integers(1, 3), regions=st.integers(1, 4), seed=st.integers(0, 9)
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_joint_attention_is_one_softmax_over_an_image_and_a_text(sizes, images, group, regions, seed):
     heads, width, queries = sizes
     layer = attention(heads, width, seed)
@@ -112,7 +112,6 @@ def test_dropout_leaves_out_weights_of_the_softmax(causal, dtype, rtol, atol):
 
 
 @given(rows=st.integers(1, 4), heads=st.integers(1, 3), length=st.integers(1, 4))
-@settings(deadline=None)
 def test_heads_come_apart_and_together(rows, heads, length):
     x = torch.arange(rows * length * heads * 2).view(rows, length, heads * 2)
     apart = split_heads(x, heads)

@@ -26,7 +26,7 @@ def test_a_reordering_across_images_is_refused(sharing):
 
 
 @given(images=st.integers(1, 5), beam=st.integers(1, 4), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_kept_images_follows_any_search(images, beam, data):
     assert kept_images(torch.arange(images).repeat_interleave(beam), rows=images, images=images) is None
     keep = data.draw(st.lists(st.sampled_from(range(images)), min_size=1, unique=True).map(sorted))

@@ -13,9 +13,9 @@ from tests.models.small import HEADS, LAYERS, build, dictionary_of, images
 from tests.objectives.test_objectives import CAPTIONS, SYMBOLS, regions_of
 from xgpt_fairseq.data.objective_dataset import pad_right
 from xgpt_fairseq.models.xgpt import STRUCTURES
-from xgpt_fairseq.objectives import OBJECTIVES, TRAINED, ObjectiveOptions, build_objectives
+from xgpt_fairseq.objectives import ALL_OBJECTIVES, PRETRAINING_OBJECTIVES, build_objectives
 
-MATCHING = TRAINED["matching"](SYMBOLS, ObjectiveOptions())
+MATCHING = ALL_OBJECTIVES["matching"](SYMBOLS)
 # pairs of (image, caption); the questions, each among some of them
 PAIRS = [(0, 0), (0, 2), (1, 0), (2, 1), (2, 2), (1, 1)]
 CHOICES = [[0, 1, 2], [3, 4, -1], [4, 3, 1]]
@@ -106,5 +106,5 @@ GOLDEN = 2.808637
 
 
 def test_matching_is_no_objective_of_pre_training() -> None:
-    assert "matching" not in OBJECTIVES
+    assert "matching" not in PRETRAINING_OBJECTIVES
     assert list(build_objectives(["matching"], dictionary_of(5))) == ["matching"]

@@ -12,14 +12,14 @@ from tests.models import reference
 from tests.models.small import HEADS, HIDDEN, LAYERS, WIDTH, build, images, one
 from xgpt_fairseq.data.objective_dataset import pad_right
 from xgpt_fairseq.models.xgpt import STRUCTURES
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
 
 SYMBOLS = Symbols(pad=1, eos=2, mask=23, words=(4, 23))
 CAPTIONS = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17, 18]]
 
 
 def objective_of(name: str, **options: Any):
-    return OBJECTIVES[name](SYMBOLS, ObjectiveOptions(**options))
+    return PRETRAINING_OBJECTIVES[name](SYMBOLS, **options)
 
 
 def sample_of(objective, batch: dict[str, torch.Tensor], captions=CAPTIONS, image_index=None, seed: int = 0):
@@ -47,7 +47,7 @@ def regions_of(p: reference.Parameters, batch: dict[str, torch.Tensor], image: i
 @pytest.mark.parametrize("image_index", [None, [0, 0, 1], [1, 0, 1]], ids=str)
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("ic", {}), ("imlm", {}), ("ida", {}), ("ida", {"ida_placeholder": "multi"}), ("ida", {"ida_keep_regions": True})],
+    [("ic", {}), ("imlm", {}), ("ida", {}), ("ida", {"placeholder": "multi"}), ("ida", {"keep_regions": True})],
     ids=str,
 )
 def test_word_objectives_equal_a_plain_computation(name, options, image_index, sharing):
@@ -67,7 +67,7 @@ def test_word_objectives_equal_a_plain_computation(name, options, image_index, s
             x = np.concatenate([v + reference.segment(p, 1), text])
         else:
             x = reference.align(p, reference.embed_text(p, example["src_tokens"].tolist()), v)
-            if options.get("ida_keep_regions"):
+            if options.get("keep_regions"):
                 x = np.concatenate([v + reference.segment(p, 1), x])
         positions = example["positions"].tolist() if "positions" in example else None
         tokens = example["prev_output_tokens"].tolist()
@@ -109,7 +109,7 @@ def test_text_objectives_equal_a_plain_computation(name, sharing):
 @pytest.mark.parametrize("image_index", [None, [0, 0, 1]], ids=str)
 def test_tifg_equals_a_plain_computation(image_index, target, limit, reduction, sharing):
     """Equation 5 as it is printed is "sum"; the mean divides by the width of what is predicted."""
-    objective = objective_of("tifg", tifg_regions=limit, tifg_reduction=reduction)
+    objective = objective_of("tifg", regions=limit, reduction=reduction)
     model = build(tifg_target=target, sharing=sharing).double()
     batch = images([4, 2, 3] if image_index is None else [4, 2], dtype=torch.float64)
     index = None if image_index is None else torch.tensor(image_index)
@@ -164,7 +164,7 @@ def test_tifg_s_target_gets_no_gradient():
 
 
 # parameter → the objectives that reach it
-REGIONS, REFINER, TEXT = {"ic", "imlm", "ida"}, {"ic", "imlm", "ida"}, set(OBJECTIVES)
+REGIONS, REFINER, TEXT = {"ic", "imlm", "ida"}, {"ic", "imlm", "ida"}, set(PRETRAINING_OBJECTIVES)
 REACHED = {
     "encoder.text.": TEXT,
     "encoder.segments.": TEXT,
@@ -172,15 +172,15 @@ REACHED = {
     "encoder.regions.embedding.": REGIONS | {"tifg"},  # TIFG feeds regions to its decoder
     "encoder.regions.refiner.": REFINER,  # and has them, refined, as its target, without gradient
     "encoder.alignment.": {"ida"},
-    "decoder.layers.": set(OBJECTIVES) - {"mlm"},  # of enc-dec
-    "decoder.output.": set(OBJECTIVES) - {"tifg"},
+    "decoder.layers.": set(PRETRAINING_OBJECTIVES) - {"mlm"},  # of enc-dec
+    "decoder.output.": set(PRETRAINING_OBJECTIVES) - {"tifg"},
     "decoder.region_start": {"tifg"},
     "decoder.region_output.": {"tifg"},
 }
 
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_each_objective_reaches_exactly_its_parameters(name, sharing):
     model, objective = build(sharing=sharing), objective_of(name)
     sample, _ = sample_of(objective, images([4, 2, 3]))
@@ -204,7 +204,7 @@ def test_ida_s_words_reach_the_decoder_through_the_regions_alone():
 
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_padding_and_company_never_change_a_loss(name, sharing):
     objective, model = objective_of(name), build(sharing=sharing).double()
     batch = images([4, 9, 1], dtype=torch.float64)
@@ -228,7 +228,7 @@ def test_padding_and_company_never_change_a_loss(name, sharing):
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_half_precision_stays_near_float32(name, dtype, sharing):
     objective = objective_of(name)
     sample, _ = sample_of(objective, images([4, 2, 3]))
@@ -275,9 +275,7 @@ def test_a_fragment_is_predicted_from_the_words_before_at_their_own_positions(na
         assert example["src_tokens"][-1] == 2 and len(example["src_tokens"]) == 11
 
 
-@pytest.mark.parametrize(
-    ("options", "masks"), [({}, None), ({"ida_spans": "one"}, 1), ({"ida_placeholder": "multi"}, 3)]
-)
+@pytest.mark.parametrize(("options", "masks"), [({}, None), ({"spans": "one"}, 1), ({"placeholder": "multi"}, 3)])
 def test_ida_predicts_the_whole_sentence_from_its_remains(options, masks):
     objective = objective_of("ida", **options)
     tokens = np.arange(4, 14)
@@ -303,7 +301,7 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_golden_losses(name):
     objective, model = objective_of(name), build().double()
     sample, _ = sample_of(objective, images([4, 2, 3], dtype=torch.float64), seed=1)

@@ -31,7 +31,7 @@ def test_a_header_that_is_too_long() -> None:
 
 
 @given(before=st.lists(st.integers(0, 4), max_size=4), lost=st.integers(1, 50), after=st.integers(0, 4))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_written_after_the_state_is_cut_off(tmp_path: Path, before: list[int], lost: int, after: int) -> None:
     """As after a kill: the file is longer than the journal says, by any number of bytes."""
     path = tmp_path / "rows.npy"

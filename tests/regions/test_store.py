@@ -127,7 +127,7 @@ def images(draw: st.DrawFn) -> list[tuple[np.ndarray, np.ndarray]]:
     return result
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(images=images(), rows_per_shard=st.integers(1, 10))
 def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory, images: list[tuple[np.ndarray, np.ndarray]], rows_per_shard: int

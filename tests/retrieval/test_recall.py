@@ -44,7 +44,7 @@ def pools(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return np.array(scores, dtype=np.float32), np.array(image_of_caption)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pools())
 def test_equals_a_plain_computation_with_ties(pool: tuple[np.ndarray, np.ndarray]) -> None:
     scores, image_of_caption = pool

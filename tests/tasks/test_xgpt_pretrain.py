@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import re
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from fairseq.data.iterators import EpochBatchIterator
+from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.utils import gen_parser_from_dataclass
 
+from tests.models.small import dictionary_of
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.objectives import ALL_OBJECTIVES, PRETRAINING_OBJECTIVES, build_objectives, option_fields
+from xgpt_fairseq.objectives.base import Options, WordObjective, option
 from xgpt_fairseq.tasks.xgpt_pretrain import XGPTPretrainConfig, XGPTPretrainTask
 
 
 def task_of(data: Path, **options: Any) -> XGPTPretrainTask:
     cfg = SimpleNamespace(**{**vars(XGPTPretrainConfig(data=str(data))), **options})
-    return XGPTPretrainTask(cfg, DataDirectory(data))  # type: ignore[arg-type]
+    return XGPTPretrainTask(cfg, DataDirectory(data))
 
 
 def test_the_defaults_are_the_papers(tiny_data: Path) -> None:
@@ -27,9 +35,62 @@ def test_the_defaults_are_the_papers(tiny_data: Path) -> None:
     assert task.objective_weights == {"ic": 1.0, "imlm": 1.0, "ida": 1.0, "tifg": 1.0}
     assert list(task.objectives) == ["ic", "imlm", "ida", "tifg"]
     assert not task.joint
-    options = task.objectives["ida"].options
-    assert (options.imlm_fragment_ratio, options.ida_mask_ratio) == (0.5, 0.3)
-    assert (options.ida_spans, options.ida_placeholder, options.ida_keep_regions) == ("poisson", "single", False)
+    assert {name: vars(objective.options) for name, objective in task.objectives.items()} == {
+        "ic": {},
+        "imlm": {"fragment_ratio": 0.5},
+        "ida": {"mask_ratio": 0.3, "spans": "poisson", "placeholder": "single", "keep_regions": False},
+        "tifg": {"regions": 100, "reduction": "mean"},
+    }
+
+
+# every option of an objective, with another value than its default
+CHANGED = {
+    "imlm_fragment_ratio": 0.25, "ida_mask_ratio": 0.15, "ida_spans": "one", "ida_placeholder": "multi",
+    "ida_keep_regions": True, "tifg_regions": 7, "tifg_reduction": "sum", "mlm_mask_ratio": 0.3,
+    "mass_fragment_ratio": 0.4,
+}  # fmt: skip
+
+
+def test_every_option_reaches_its_objective(tiny_data: Path) -> None:
+    """Nothing but the objective's own declaration says that it has the option."""
+    task = task_of(tiny_data, objectives=",".join(PRETRAINING_OBJECTIVES), **CHANGED)
+    found = {
+        f"{name}_{option}": value
+        for name, objective in task.objectives.items()
+        for option, value in vars(objective.options).items()
+    }
+    assert found == CHANGED
+    assert all(value != getattr(XGPTPretrainConfig(), name) for name, value in CHANGED.items())
+
+
+def test_a_made_up_objective_brings_its_options_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module declares them; configuration, help, checks and values follow."""
+
+    @dataclass(frozen=True)
+    class ReversalOptions(Options):
+        depth: int = option(2, "how deep", least=1)
+        order: str = option("up", "which way", choices=("up", "down"))
+
+    class Reversal(WordObjective):
+        name, uses_regions, random, Options = "reversal", False, False, ReversalOptions
+
+        def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+            return {"src_tokens": tokens[::-1], **self.whole_sentence(tokens)}
+
+    monkeypatch.setitem(ALL_OBJECTIVES, "reversal", Reversal)
+    config = make_dataclass("Config", option_fields([Reversal]), bases=(FairseqDataclass,))
+    parser = argparse.ArgumentParser()
+    gen_parser_from_dataclass(parser, config())
+    args = parser.parse_args(["--reversal-depth", "5", "--reversal-order", "down"])
+    assert "how deep" in parser.format_help() and "{up,down}" in parser.format_help()
+    (made,) = build_objectives(["reversal"], dictionary_of(5), vars(args)).values()
+    assert vars(made.options) == {"depth": 5, "order": "down"}
+    for options, message in (
+        ({"reversal_depth": 0}, "--reversal-depth must be at least 1, got 0"),
+        ({"reversal_order": "left"}, "--reversal-order must be one of up, down, got left"),
+    ):
+        with pytest.raises(DataError, match=re.escape(message)):
+            build_objectives(["reversal"], dictionary_of(5), options)
 
 
 def test_weights_and_order(tiny_data: Path) -> None:

@@ -17,15 +17,21 @@ from xgpt_fairseq.tasks.xgpt_text_pretrain import XGPTTextPretrainConfig, XGPTTe
 def task_of(data: Path, **options: Any) -> XGPTTextPretrainTask:
     cfg = SimpleNamespace(**{**vars(XGPTTextPretrainConfig(data=str(data))), "seed": 1, "train_subset": "train"})
     vars(cfg).update(options)
-    return XGPTTextPretrainTask(cfg, TextDirectory(data))  # type: ignore[arg-type]
+    return XGPTTextPretrainTask(cfg, TextDirectory(data))
 
 
 def test_the_defaults_are_the_papers(tiny_text_data: Path) -> None:
     """Section 5.4: MLM (15 %) and MASS (half a sentence), in turns."""
     task = task_of(tiny_text_data)
     assert task.objective_weights == {"mlm": 1.0, "mass": 1.0} and not task.joint
-    options = task.objectives["mass"].options
-    assert (options.mlm_mask_ratio, options.mass_fragment_ratio) == (0.15, 0.5)
+    assert task.objectives["mlm"].options.mask_ratio == 0.15
+    assert task.objectives["mass"].options.fragment_ratio == 0.5
+
+
+def test_every_option_reaches_its_objective(tiny_text_data: Path) -> None:
+    task = task_of(tiny_text_data, mlm_mask_ratio=0.3, mass_fragment_ratio=0.25)
+    assert task.objectives["mlm"].options.mask_ratio == 0.3
+    assert task.objectives["mass"].options.fragment_ratio == 0.25
 
 
 def test_training_is_shuffled_a_part_at_a_time_and_validation_is_whole(tiny_text_data: Path) -> None:

@@ -34,7 +34,7 @@ def plain(text: str) -> list[str]:
     return SACREMOSES.tokenize(normalize(text), escape=False)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(CHARACTERS, min_size=1, max_size=5)), max_size=9))
 @example(["'", "a", "'"])
 @example(["no.", "5"])
@@ -45,7 +45,7 @@ def test_the_same_as_sacremoses(words: Sequence[str]) -> None:
     assert WORDS(normalize(text)) == plain(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=30))
 def test_the_same_for_any_text(text: str) -> None:
     assert WORDS(normalize(text)) == plain(text)

@@ -33,7 +33,7 @@ scores = st.lists(st.tuples(st.sampled_from(["42", "7", "x"]), st.sampled_from([
 
 
 @given(scores, st.integers(0, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_most_confident_of_each_photo(
     tmp_path_factory: pytest.TempPathFactory, photos: list[tuple[str, float]], max_boxes: int
 ) -> None:

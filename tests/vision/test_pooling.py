@@ -52,7 +52,7 @@ def boxes(draw: st.DrawFn) -> list[float]:
     st.lists(boxes(), min_size=1, max_size=3),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_mean_of_samples(shape: tuple[int, int], corners: list[list[float]], seed: int) -> None:
     maps = np.random.default_rng(seed).standard_normal((2, 2, *shape))
     both = np.array([corners, corners[::-1]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ from xgpt_fairseq.hub_interface import model_config
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.metrics.diagnosis import OWN, SOURCES, Losses, diagnose, difference
 from xgpt_fairseq.models.xgpt import XGPTModel
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, Symbols, build_objectives
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols, build_objectives
 from xgpt_fairseq.precision import check_cpu_bfloat16
 from xgpt_fairseq.regions.statistics import feature_statistics
 
@@ -55,7 +54,7 @@ def program(args: argparse.Namespace) -> None:
     state = load_checkpoint(args.checkpoint)
     trained_with = (state.get("cfg") or {}).get("task") or {}
     names = _names(args.objectives or trained_with.get("objectives") or "ic")
-    objectives = build_objectives(names, dictionary, _options(trained_with))
+    objectives = build_objectives(names, dictionary, trained_with)
     dataset = CaptionDataset(
         directory.captions(args.split),
         directory.pairs(args.split),
@@ -78,7 +77,7 @@ def program(args: argparse.Namespace) -> None:
         cpu_bf16=args.cpu_bf16,
         progress=lambda batches: iter(tqdm(batches, unit=" batches", disable=None)),
     )
-    report = {name: _differences(by_source, OBJECTIVES[name].measure) for name, by_source in losses.items()}
+    report = {name: _differences(by_source, PRETRAINING_OBJECTIVES[name].measure) for name, by_source in losses.items()}
     print(_table(report, args.split, len(dataset)))
     if args.output:
         about = {"checkpoint": str(args.checkpoint), "data": str(args.data), "split": args.split, "seed": args.seed}
@@ -88,15 +87,10 @@ def program(args: argparse.Namespace) -> None:
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in OBJECTIVES:
-            raise DataError(f"--objectives: unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+        if name not in PRETRAINING_OBJECTIVES:
+            known = ", ".join(PRETRAINING_OBJECTIVES)
+            raise DataError(f"--objectives: unknown objective {name!r}; known: {known}")
     return names
-
-
-def _options(trained_with: dict[str, Any]) -> ObjectiveOptions:
-    """The objectives' options as the checkpoint's training had them."""
-    known = {field.name for field in fields(ObjectiveOptions)}
-    return ObjectiveOptions(**{name: value for name, value in trained_with.items() if name in known})
 
 
 def _model(path: Path, state: dict[str, Any], directory: DataDirectory) -> XGPTModel:

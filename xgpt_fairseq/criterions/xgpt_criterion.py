@@ -11,7 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 
-from xgpt_fairseq.objectives import TRAINED
+from xgpt_fairseq.objectives import ALL_OBJECTIVES
 
 # What is logged of each objective: its loss without label smoothing, how many predictions that sums, how many of them
 # are right, image-caption pairs, and whether this was training.
@@ -94,12 +94,12 @@ class XGPTCriterion(FairseqCriterion):
         sample_size = total("sample_size")
         if sample_size == 0:
             return
-        found = {name: total(f"{name}_predictions") for name in TRAINED}
+        found = {name: total(f"{name}_predictions") for name in ALL_OBJECTIVES}
         found = {name: predictions for name, predictions in found.items() if predictions}
-        unit = math.log(2) if all(TRAINED[name].measure == "nll" for name in found) else 1.0
+        unit = math.log(2) if all(ALL_OBJECTIVES[name].measure == "nll" for name in found) else 1.0
         metrics.log_scalar("loss", total("loss") / sample_size / unit, sample_size, round=3)
         for name, predictions in found.items():
-            objective = TRAINED[name]
+            objective = ALL_OBJECTIVES[name]
             if objective.measure == "mse":
                 metrics.log_scalar(f"{name}_mse", total(f"{name}_sum") / predictions, predictions, round=3)
             else:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import field, fields
+from typing import Any
 
 from fairseq.data import Dictionary
+from fairseq.dataclass import ChoiceEnum
 
-from xgpt_fairseq.objectives.base import Objective, ObjectiveLoss, ObjectiveOptions, Symbols
+from xgpt_fairseq.objectives.base import Objective, ObjectiveLoss, Options, Symbols
 from xgpt_fairseq.objectives.ic import ImageCaptioning
 from xgpt_fairseq.objectives.ida import ImageConditionedDenoising
 from xgpt_fairseq.objectives.imlm import ImageConditionedMLM
@@ -15,7 +18,7 @@ from xgpt_fairseq.objectives.matching import ImageTextMatching
 from xgpt_fairseq.objectives.mlm import MaskedLanguageModelling
 from xgpt_fairseq.objectives.tifg import TextConditionedImageFeatures
 
-OBJECTIVES: dict[str, type[Objective]] = {
+PRETRAINING_OBJECTIVES: dict[str, type[Objective]] = {
     objective.name: objective
     for objective in (
         ImageCaptioning,
@@ -27,16 +30,55 @@ OBJECTIVES: dict[str, type[Objective]] = {
     )
 }
 
-# What the tasks train: those of pre-training, and matching, whose batches only xgpt_retrieval makes.
-TRAINED: dict[str, type[Objective]] = {**OBJECTIVES, ImageTextMatching.name: ImageTextMatching}
+# With matching, whose batches only xgpt_retrieval makes.
+ALL_OBJECTIVES: dict[str, type[Objective]] = {**PRETRAINING_OBJECTIVES, ImageTextMatching.name: ImageTextMatching}
 
 
 def build_objectives(
-    names: Iterable[str], dictionary: Dictionary, options: ObjectiveOptions | None = None
+    names: Iterable[str], dictionary: Dictionary, options: Mapping[str, Any] | None = None
 ) -> dict[str, Objective]:
-    """The objectives *names*, in their order, for captions over *dictionary*."""
+    """The objectives *names*, in their order, for captions over *dictionary*.
+
+    Args:
+        options: values by name of the tasks' options (`ida_mask_ratio`); those of other objectives, and what is no
+            objective's, are left alone. Without a value, an option has its default.
+
+    Raises:
+        DataError: an option of one of *names* has an impossible value.
+    """
     symbols = Symbols.of(dictionary)
-    return {name: TRAINED[name](symbols, options or ObjectiveOptions()) for name in names}
+    return {name: ALL_OBJECTIVES[name](symbols, **_options_of(name, options or {})) for name in names}
 
 
-__all__ = ["OBJECTIVES", "TRAINED", "Objective", "ObjectiveLoss", "ObjectiveOptions", "Symbols", "build_objectives"]
+def _options_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of *options* that objective *name* has, by name of its field; choices as strings."""
+    found = {}
+    for each in fields(ALL_OBJECTIVES[name].Options):
+        if (key := f"{name}_{each.name}") in options:
+            found[each.name] = str(options[key]) if each.metadata["choices"] else options[key]
+    return found
+
+
+def option_fields(objectives: Iterable[type[Objective]]) -> list[tuple[str, Any, Any]]:
+    """The options of *objectives* as fields of a task's configuration, for `dataclasses.make_dataclass`."""
+    made = []
+    for objective in objectives:
+        for each in fields(objective.Options):
+            choices = each.metadata["choices"]
+            # fairseq reads types as objects, and choices from an enumeration
+            kind = ChoiceEnum(list(choices)) if choices else type(each.default)
+            metadata = {"help": each.metadata["help"]}
+            made.append((f"{objective.name}_{each.name}", kind, field(default=each.default, metadata=metadata)))
+    return made
+
+
+__all__ = [
+    "ALL_OBJECTIVES",
+    "PRETRAINING_OBJECTIVES",
+    "Objective",
+    "ObjectiveLoss",
+    "Options",
+    "Symbols",
+    "build_objectives",
+    "option_fields",
+]

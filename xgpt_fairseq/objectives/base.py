@@ -1,9 +1,11 @@
-"""The one shape of all objectives, and what several of them share."""
+"""What an objective is, its options included, and what several objectives share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from xgpt_fairseq.data.corruption import choose_fragment, replace_masked
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.text.vocabulary import MASK
 
 Arrays = dict[str, np.ndarray]
@@ -33,19 +36,41 @@ class Symbols:
         return cls(pad=dictionary.pad(), eos=dictionary.eos(), mask=mask, words=(dictionary.nspecial, mask))
 
 
-@dataclass(frozen=True)
-class ObjectiveOptions:
-    """Options of the objectives; the defaults are the paper's."""
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    between: tuple[float, float] | None = None,
+    least: int | None = None,
+) -> Any:
+    """A field of an objective's `Options`, and all that the tasks say and check of it.
 
-    imlm_fragment_ratio: float = 0.5
-    ida_mask_ratio: float = 0.3
-    ida_spans: str = "poisson"
-    ida_placeholder: str = "single"
-    ida_keep_regions: bool = False
-    tifg_regions: int = 100
-    tifg_reduction: str = "mean"
-    mlm_mask_ratio: float = 0.15
-    mass_fragment_ratio: float = 0.5
+    Args:
+        default: the paper's value.
+        help: for `--help`.
+        choices: the values that it may have.
+        between: it must lie between these two, and be neither.
+        least: its least value.
+    """
+    return field(default=default, metadata={"help": help, "choices": choices, "between": between, "least": least})
+
+
+@dataclass(frozen=True)
+class Options:
+    """An objective's options. Field `mask_ratio` of IDA's is the tasks' `--ida-mask-ratio`."""
+
+    def check(self, objective: str) -> None:
+        """Raises DataError where the value of an option of *objective* is not possible."""
+        for each in fields(self):
+            value, name = getattr(self, each.name), f"--{objective}-{each.name.replace('_', '-')}"
+            choices, between, least = (each.metadata[key] for key in ("choices", "between", "least"))
+            if choices is not None and value not in choices:
+                raise DataError(f"{name} must be one of {', '.join(choices)}, got {value}")
+            if between is not None and not between[0] < value < between[1]:
+                raise DataError(f"{name} must be between {between[0]} and {between[1]}, got {value}")
+            if least is not None and value < least:
+                raise DataError(f"{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -65,44 +90,50 @@ class ObjectiveLoss:
     correct: Tensor | None
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """How captions are corrupted, and how a batch of them becomes a loss. All parameters are the model's.
+
+    Args:
+        symbols: of the dictionary.
+        options: values of `Options` by name of the field; the others keep their defaults.
 
     Attributes:
         name: its name in the paper, lower case.
         uses_regions: whether its batches carry the images.
         random: whether `corrupt` draws random numbers.
         measure: what its loss is called in the log: `nll` (bits) or `mse`.
+        Options: its options.
+
+    Raises:
+        DataError: an option has an impossible value.
     """
 
     name: str
     uses_regions: bool
     random: bool
-    measure: str
+    measure: str = "nll"
+    Options: ClassVar[type[Options]] = Options
 
-    def __init__(self, symbols: Symbols, options: ObjectiveOptions) -> None: ...
+    def __init__(self, symbols: Symbols, **options: Any) -> None:
+        self.symbols = symbols
+        self.options: Any = self.Options(**options)
+        self.options.check(self.name)
 
+    @abstractmethod
     def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """What a caption *tokens* (T,), without end of sentence, becomes: arrays that the collater pads.
 
         `src_tokens` encoder text; `prev_output_tokens` decoder text; `positions` of the decoder text where they are
         not 0, 1, …; `target` the words to predict (padding where none is).
         """
-        ...
 
+    @abstractmethod
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
         """Run *model* on a collated batch of this objective."""
-        ...
 
 
-class WordObjective:
+class WordObjective(Objective):
     """What the objectives share that predict words."""
-
-    measure = "nll"
-
-    def __init__(self, symbols: Symbols, options: ObjectiveOptions) -> None:
-        self.symbols = symbols
-        self.options = options
 
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
         """Cross entropy of the target words; padding is never projected to the vocabulary."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from xgpt_fairseq.objectives.base import Arrays, WordObjective
+from xgpt_fairseq.objectives.base import Arrays, Options, WordObjective, option
+
+
+@dataclass(frozen=True)
+class IMLMOptions(Options):
+    fragment_ratio: float = option(0.5, "part of a caption that IMLM masks", between=(0, 1))
 
 
 class ImageConditionedMLM(WordObjective):
@@ -13,7 +20,8 @@ class ImageConditionedMLM(WordObjective):
     name = "imlm"
     uses_regions = True
     random = True
+    Options = IMLMOptions
 
     def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Mask one fragment of half the caption; the decoder is fed the word before each word that it predicts."""
-        return self.masked_fragment(tokens, rng, ratio=self.options.imlm_fragment_ratio)
+        return self.masked_fragment(tokens, rng, ratio=self.options.fragment_ratio)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from xgpt_fairseq.objectives.base import Arrays, WordObjective
+from xgpt_fairseq.objectives.base import Arrays, Options, WordObjective, option
+
+
+@dataclass(frozen=True)
+class MASSOptions(Options):
+    fragment_ratio: float = option(0.5, "part of a text that MASS masks", between=(0, 1))
 
 
 class MaskedSequenceToSequence(WordObjective):
@@ -13,7 +20,8 @@ class MaskedSequenceToSequence(WordObjective):
     name = "mass"
     uses_regions = False
     random = True
+    Options = MASSOptions
 
     def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Mask one fragment of half the text."""
-        return self.masked_fragment(tokens, rng, ratio=self.options.mass_fragment_ratio)
+        return self.masked_fragment(tokens, rng, ratio=self.options.fragment_ratio)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from xgpt_fairseq.objectives.base import Arrays, ObjectiveLoss, ObjectiveOptions, Symbols
+from xgpt_fairseq.objectives.base import Arrays, Objective, ObjectiveLoss
 
 
-class ImageTextMatching:
+class ImageTextMatching(Objective):
     """Encoder: [regions ; caption], nothing masked. Each question is a choice between pairs, by their scores.
 
     Its batches are `MatchingDataset`'s, which draws the negatives: `net_input` holds pairs, and `choices` (Q, K) the
@@ -21,11 +21,6 @@ class ImageTextMatching:
     name = "matching"
     uses_regions = True
     random = False
-    measure = "nll"
-
-    def __init__(self, symbols: Symbols, options: ObjectiveOptions) -> None:
-        self.symbols = symbols
-        self.options = options
 
     def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Nothing is corrupted, and there is nothing to decode."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from xgpt_fairseq.data.corruption import choose_tokens, replace_masked
-from xgpt_fairseq.objectives.base import Arrays, WordObjective
+from xgpt_fairseq.objectives.base import Arrays, Options, WordObjective, option
+
+
+@dataclass(frozen=True)
+class MLMOptions(Options):
+    mask_ratio: float = option(0.15, "part of a text that MLM masks", between=(0, 1))
 
 
 class MaskedLanguageModelling(WordObjective):
@@ -14,11 +21,12 @@ class MaskedLanguageModelling(WordObjective):
     name = "mlm"
     uses_regions = False
     random = True
+    Options = MLMOptions
 
     def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Mask 15 % of the tokens; the target is those tokens at their positions, padding elsewhere."""
         assert rng is not None
-        chosen = choose_tokens(len(tokens), rng, ratio=self.options.mlm_mask_ratio)
+        chosen = choose_tokens(len(tokens), rng, ratio=self.options.mask_ratio)
         symbols = self.symbols
         corrupted = replace_masked(tokens, chosen, rng, mask=symbols.mask, words=symbols.words)
         return {

@@ -1,6 +1,7 @@
 """What the tasks share: objectives, the order of batches, the optimizer's step, and what a model starts from."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -18,7 +19,7 @@ from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.schedule import take_turns
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions, build_objectives
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks.gradient_log import GradientLog
@@ -58,8 +59,6 @@ class PretrainingConfig(FairseqDataclass):
         metadata={"help": "turns: each objective on the same texts, an update of its own (section 4.3); joint: the "
                   "weighted sum of their mean losses in one update"},
     )  # fmt: skip
-    mlm_mask_ratio: float = field(default=0.15, metadata={"help": "part of a text that MLM masks"})
-    mass_fragment_ratio: float = field(default=0.5, metadata={"help": "part of a text that MASS masks"})
 
 
 @dataclass
@@ -78,7 +77,6 @@ class XGPTTask(FairseqTask):
         cfg: the task's configuration.
         vocabulary: the data directory's.
         objective_weights: the objectives that train, in the order of their turns, with their weights.
-        options: the objectives' options.
         joint: whether all objectives share one update.
     """
 
@@ -88,13 +86,12 @@ class XGPTTask(FairseqTask):
         vocabulary: Vocabulary,
         *,
         objective_weights: dict[str, float],
-        options: ObjectiveOptions,
         joint: bool = False,
     ) -> None:
         super().__init__(cfg)
         self.vocabulary = vocabulary
         self.objective_weights = objective_weights
-        self.objectives = build_objectives(objective_weights, vocabulary.dictionary, options)
+        self.objectives = build_objectives(objective_weights, vocabulary.dictionary, _values(cfg))
         self.joint = joint
         self._gradients = GradientLog()
         self._best_checkpoints = BestCheckpoints(cfg)
@@ -333,6 +330,11 @@ def _starts_from(cfg: Any) -> str | None:
     return None if resumes else checkpoint.get("finetune_from_model")
 
 
+def _values(cfg: Any) -> Mapping[str, Any]:
+    """A configuration's options by name."""
+    return cfg if OmegaConf.is_config(cfg) else vars(cfg)
+
+
 def choose_objectives(objectives: str, weights: str, *, known: list[str]) -> dict[str, float]:
     """Those of --objectives whose weight is not 0, in their order, with their weights.
 
@@ -357,22 +359,11 @@ def choose_objectives(objectives: str, weights: str, *, known: list[str]) -> dic
     return chosen
 
 
-def check_ratios(cfg: Any, names: tuple[str, ...]) -> None:
-    """The options *names* must be parts of a text.
-
-    Raises:
-        DataError: one is not between 0 and 1.
-    """
-    for name in names:
-        if not 0 < getattr(cfg, name) < 1:
-            raise DataError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(cfg, name)}")
-
-
 def _names(text: str, option: str, known: list[str]) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        needs_images = [name for name in unknown if name in OBJECTIVES]
+        needs_images = [name for name in unknown if name in PRETRAINING_OBJECTIVES]
         why = " (it needs images, and this task has none)" if needs_images == unknown and unknown else ""
         raise DataError(
             f"{option}: unknown objective {', '.join(unknown) or repr(text)}{why}; known: {', '.join(known)}"

@@ -15,7 +15,7 @@ from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.validation_scorer import SUMS, OnlineScorer
-from xgpt_fairseq.objectives import ObjectiveOptions, build_objectives
+from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
@@ -55,8 +55,7 @@ class XGPTCaptionTask(RegionsTask):
     """
 
     def __init__(self, cfg: XGPTCaptionConfig, directory: DataDirectory, **objectives: Any) -> None:
-        alone = {"objective_weights": {"ic": 1.0}, "options": ObjectiveOptions()}
-        super().__init__(cfg, directory, **(objectives or alone))
+        super().__init__(cfg, directory, **(objectives or {"objective_weights": {"ic": 1.0}}))
         self._scorers: dict[str, OnlineScorer] = {}
         self._greedy: Any = None
         if cfg.captions_per_image < 1:

@@ -9,7 +9,6 @@ from fairseq.tasks import register_task
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.matching_dataset import MatchingDataset
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.objectives import ObjectiveOptions
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
 
 NEGATIVES = ChoiceEnum(["four-way", "in-batch"])
@@ -51,7 +50,7 @@ class XGPTRetrievalTask(RegionsTask):
         for name in ("hard_pool", "max_negatives"):
             if getattr(cfg, name) < 1:
                 raise DataError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(cfg, name)}")
-        super().__init__(cfg, directory, objective_weights={"matching": 1.0}, options=ObjectiveOptions())
+        super().__init__(cfg, directory, objective_weights={"matching": 1.0})
         self._longest: int | None = None
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:

@@ -1,7 +1,7 @@
 """The task `xgpt_text_pretrain`: MLM and MASS in turns on plain text, before any image (section 5.4)."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from fairseq.tasks import register_task
@@ -9,20 +9,31 @@ from fairseq.tasks import register_task
 from xgpt_fairseq.data.directory import TextDirectory
 from xgpt_fairseq.data.text_dataset import TextDataset
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.objectives import OBJECTIVES, ObjectiveOptions
-from xgpt_fairseq.tasks.base import PretrainingConfig, XGPTTask, XGPTTaskConfig, check_ratios, choose_objectives
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, option_fields
+from xgpt_fairseq.tasks.base import PretrainingConfig, XGPTTask, XGPTTaskConfig, choose_objectives
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class XGPTTextPretrainConfig(PretrainingConfig, XGPTTaskConfig):
+class _TextPretrainConfig(PretrainingConfig, XGPTTaskConfig):
     objectives: str = field(default="mlm,mass", metadata={"help": "objectives that train, in the order of their turns"})
     sentences_per_epoch: int = field(
         default=5_000_000,
         metadata={"help": "an epoch is at most so many sentences, and the next goes on behind them, so that memory "
                   "does not grow with the corpus; 0: all of them"},
     )  # fmt: skip
+
+
+TEXT_OBJECTIVES = {name: each for name, each in PRETRAINING_OBJECTIVES.items() if not each.uses_regions}
+
+# with the options of those objectives, as they declare them
+XGPTTextPretrainConfig = make_dataclass(
+    "XGPTTextPretrainConfig",
+    option_fields(TEXT_OBJECTIVES.values()),
+    bases=(_TextPretrainConfig,),
+    namespace={"__module__": __name__},
+)
 
 
 @register_task("xgpt_text_pretrain", dataclass=XGPTTextPretrainConfig)
@@ -34,22 +45,20 @@ class XGPTTextPretrainTask(XGPTTask):
         directory: the opened text directory.
     """
 
-    def __init__(self, cfg: XGPTTextPretrainConfig, directory: TextDirectory) -> None:
-        check_ratios(cfg, ("mlm_mask_ratio", "mass_fragment_ratio"))
+    def __init__(self, cfg: Any, directory: TextDirectory) -> None:
         if cfg.sentences_per_epoch < 0:
             raise DataError(f"--sentences-per-epoch must be 0 (all) or more, got {cfg.sentences_per_epoch}")
-        known = [name for name, objective in OBJECTIVES.items() if not objective.uses_regions]
+        known = list(TEXT_OBJECTIVES)
         super().__init__(
             cfg,
             directory.vocabulary,
             objective_weights=choose_objectives(cfg.objectives, cfg.objective_weights, known=known),
-            options=ObjectiveOptions(mlm_mask_ratio=cfg.mlm_mask_ratio, mass_fragment_ratio=cfg.mass_fragment_ratio),
             joint=str(cfg.objective_schedule) == "joint",
         )
         self.directory = directory
 
     @classmethod
-    def open(cls, cfg: XGPTTextPretrainConfig) -> "XGPTTextPretrainTask":
+    def open(cls, cfg: Any) -> "XGPTTextPretrainTask":
         """Open the text directory."""
         directory = TextDirectory(cfg.data)
         logger.info(f"{directory.path}: dictionary of {len(directory.vocabulary.dictionary):,} symbols")
