@@ -147,12 +147,39 @@ def test_every_structure_makes_a_bundle(
     assert XGPTHubInterface.from_path(tmp_path / "bundle").caption(photos[:2]) == captioner.caption(photos[:2])
 
 
-def test_the_search_s_options_reach_it(captioner: XGPTHubInterface, photos: list[Path]) -> None:
+def test_the_search_s_options_act(
+    captioner: XGPTHubInterface, photos: list[Path], write_store: Any, tmp_path: Path
+) -> None:
     short = captioner.caption(photos, options=SearchOptions(max_len_b=3))
     assert all(len(captioner.vocabulary.encode(caption).split()) <= 3 for caption in short)
     for caption in captioner.caption(photos, options=SearchOptions(no_repeat_ngram_size=1)):
         pieces = captioner.vocabulary.encode(caption).split()
         assert len(pieces) == len(set(pieces))
+    long = SearchOptions(min_len=9, max_len_b=12, no_repeat_ngram_size=1)
+    store = RegionStore(write_store(tmp_path / "wide", feature_dim=1280))
+    assert all(each.tokens >= 9 for found in captioner.candidates(store, [0, 1, 2], long) for each in found)
+
+
+def test_every_option_of_the_search_reaches_fairseq(
+    captioner: XGPTHubInterface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    class Recorder(SequenceGenerator):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            given.update(options)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("xgpt_fairseq.hub_interface.SequenceGenerator", Recorder)
+    captioner._generator(
+        SearchOptions(beam=4, lenpen=0.3, max_len_b=17, min_len=3, no_repeat_ngram_size=2, temperature=0.7)
+    )
+    expected = {"beam_size": 4, "len_penalty": 0.3, "max_len_b": 17, "min_len": 3, "no_repeat_ngram_size": 2}
+    assert given.items() >= {**expected, "temperature": 0.7}.items()
+    captioner._generator(SearchOptions(sampling=True, sampling_topp=0.8))
+    assert given["search_strategy"].sampling_topp == 0.8
+    captioner._generator(SearchOptions(beam=4, diverse_beam_groups=2, diverse_beam_strength=0.9))
+    assert (given["search_strategy"].num_groups, given["search_strategy"].diversity_strength) == (2, -0.9)
 
 
 @pytest.mark.parametrize(

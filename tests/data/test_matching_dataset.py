@@ -94,6 +94,8 @@ def test_a_batch_asks_for_the_first_of_four(tiny_data: Path) -> None:
     assert len(net_input["features"]) == len({row for row, _ in pairs})  # an image is read once
     assert dataset.num_tokens(0) == 4 * (dataset.store.num_regions(samples[0]["image_row"]) + int(dataset.sizes[0]))
     assert dataset.collater([]) == {}
+    in_batch = dataset_of(tiny_data, negatives="in-batch", max_negatives=6)
+    assert in_batch.num_tokens(0) == 7 * dataset.num_tokens(0) / 4
 
 
 def test_what_says_the_same_is_no_negative(tiny_store: Path, tiny_data: Path) -> None:
