@@ -56,7 +56,7 @@ def one_by_one(checkpoint: Path, data: Path, splits: list[str]) -> tuple[np.ndar
         for c, tokens in enumerate(pool.captions):
             for i, row in enumerate(pool.image_rows):
                 images = load_regions(directory.regions, np.array([row]))
-                scores[c, i] = model(**images, src_tokens=torch.from_numpy(tokens)[None], match=True)
+                scores[c, i] = model.match(**images, src_tokens=torch.from_numpy(tokens)[None])
     return scores, pool.image_of_caption, pool.image_ids
 
 

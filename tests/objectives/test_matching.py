@@ -59,7 +59,7 @@ def test_the_loss_equals_a_plain_computation(sharing: str, pre_norm: bool) -> No
     sample = sample_of(batch)
     p = reference.parameters_of(model)
     expected = [plain_score(p, batch, image, caption, pre_norm) for image, caption in PAIRS]
-    scores = model(**sample["net_input"], match=True)
+    scores = model("match", **sample["net_input"])
     assert scores.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)  # scores are float32
     result = MATCHING.loss(model, sample, label_smoothing=0.1)
     loss, correct = plain_loss(expected)

@@ -118,23 +118,23 @@ def test_tifg_predicts_regions_from_earlier_ones_and_the_text_only(sharing):
     batch = images([6])
     sample, _ = sample_of(objective, batch, captions=CAPTIONS[:1])
     with torch.no_grad():
-        before, _, _ = model(**sample["net_input"], generate_regions=100)
+        before, _, _ = model.predict_regions(100, **sample["net_input"])
         for i in range(6):
             changed = {name: tensor.clone() for name, tensor in batch.items()}
             changed["features"][0, i] += 1
             changed["boxes"][0, i] *= 0.5
-            after, _, _ = model(**{**sample["net_input"], **changed}, generate_regions=100)
+            after, _, _ = model.predict_regions(100, **{**sample["net_input"], **changed})
             assert torch.equal(before[:, : i + 1], after[:, : i + 1])
             assert i == 5 or not torch.equal(before[:, i + 1], after[:, i + 1])
         other, _ = sample_of(objective, batch, captions=CAPTIONS[1:2])
-        changed_text, _, _ = model(**other["net_input"], generate_regions=100)
+        changed_text, _, _ = model.predict_regions(100, **other["net_input"])
         assert not torch.equal(before[:, 0], changed_text[:, 0])
 
 
 def test_tifg_s_target_gets_no_gradient():
     model = build()
     sample, _ = sample_of(objective_of("tifg"), images([4, 2, 3]))
-    _, target, _ = model(**sample["net_input"], generate_regions=100)
+    _, target, _ = model.predict_regions(100, **sample["net_input"])
     assert not target.requires_grad
 
 

@@ -223,37 +223,34 @@ class XGPTModel(FairseqEncoderDecoderModel):
         path = Path(model_name_or_path, checkpoint_file) if checkpoint_file else Path(model_name_or_path)
         return XGPTHubInterface.from_path(path, data=data_name_or_path)
 
-    def forward(
+    def forward(self, method: str = "predict_words", **inputs: Any) -> Any:
+        """One of the methods below, by name.
+
+        The wrappers of several processes and of half precision hand on `forward` alone, so that an objective calls the
+        model itself, and says by *method* what it wants.
+        """
+        return getattr(self, method)(**inputs)
+
+    def predict_words(
         self,
         prev_output_tokens: Tensor | None = None,
         positions: Tensor | None = None,
         output_index: Tensor | None = None,
-        generate_regions: int = 0,
-        match: bool = False,
         **encoder_input: Any,
-    ) -> Any:
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Encode each image once, decode all its captions: logits as `XGPTDecoder.forward` returns them.
 
-        Without *prev_output_tokens*, words are predicted from the encoder's states (MLM). With *generate_regions*, at
-        most so many regions are generated from the captions instead: see `_generate_regions`. With *match*, the result
-        is a score (C,) for each caption and its image.
+        Without *prev_output_tokens*, words are predicted from the encoder's states (MLM).
         """
-        if match:
-            return self.match(self.encoder(**encoder_input), encoder_input["features"].size(1))
-        if generate_regions:
-            return self._generate_regions(generate_regions, **encoder_input)
         encoder_out = self.encoder(**encoder_input)
         if prev_output_tokens is None:
             return self.decoder.predict_words(encoder_out["images"].states, output_index), {}
-        return self.decoder(prev_output_tokens, encoder_out=encoder_out, output_index=output_index, positions=positions)
+        logits: tuple[Tensor, dict[str, Any]] = self.decoder(
+            prev_output_tokens, encoder_out=encoder_out, output_index=output_index, positions=positions
+        )
+        return logits
 
-    def match(self, encoder_out: dict[str, Any], regions: int) -> Tensor:
-        """Scores (C,) of pairs encoded as [regions ; text], the first *regions* positions (N) the image's."""
-        assert self.matching is not None, "a model without a matching head does not match"
-        images = encoder_out["images"]
-        return self.matching(images.states, images.mask, regions)
-
-    def _generate_regions(
+    def predict_regions(
         self,
         limit: int,
         features: Tensor,
@@ -280,6 +277,17 @@ class XGPTModel(FairseqEncoderDecoderModel):
         predicted = self.decoder.predict_regions(embedded[:, :limit].index_select(0, rows), encoder_out)
         real = ~padding_mask[:, :limit]
         return predicted, target[:, :limit].index_select(0, rows), real.index_select(0, rows)
+
+    def match(self, features: Tensor, **encoder_input: Any) -> Tensor:
+        """A score (C,) for each caption and its image."""
+        return self.match_encoded(self.encoder(features=features, **encoder_input), features.size(1))
+
+    def match_encoded(self, encoder_out: dict[str, Any], regions: int) -> Tensor:
+        """Scores (C,) of pairs encoded as [regions ; text], the first *regions* positions (N) the image's."""
+        assert self.matching is not None, "a model without a matching head does not match"
+        images = encoder_out["images"]
+        scores: Tensor = self.matching(images.states, images.mask, regions)
+        return scores
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None

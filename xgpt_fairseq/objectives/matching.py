@@ -31,7 +31,7 @@ class ImageTextMatching(Objective):
 
         A question counts as answered right where the first pair's score is above all others': ties are no answer.
         """
-        scores = model(**sample["net_input"], match=True)  # (P,)
+        scores = model("match", **sample["net_input"])  # (P,)
         choices = sample["choices"]
         logits = scores[choices.clamp(min=0)].masked_fill(choices < 0, float("-inf"))  # (Q, K)
         loss = F.cross_entropy(logits, choices.new_zeros(choices.size(0)), reduction="sum")

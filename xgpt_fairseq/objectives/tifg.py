@@ -41,7 +41,7 @@ class TextConditionedImageFeatures(Objective):
         With `reduction` "sum" the dimensions are summed, as equation 5 is printed: h times as much, so that each
         update is clipped and the objective's weight has no effect. The target gets no gradient.
         """
-        predicted, target, real = model(**sample["net_input"], generate_regions=self.options.regions)
+        predicted, target, real = model("predict_regions", limit=self.options.regions, **sample["net_input"])
         squared = (predicted.float() - target.float()).square().mean(dim=-1)  # (C, N)
         per_caption = (squared * real).sum(dim=1) / real.sum(dim=1)  # (C,)
         mse = per_caption.sum()

@@ -158,7 +158,7 @@ class PoolScorer:
                     text_mask.repeat_interleave(b, dim=0),
                     torch.arange(b, device=self.device).repeat(len(places)),
                 )
-                matched = self.model.match(encoded, regions.size(1))  # (c · b,)
+                matched = self.model.match_encoded(encoded, regions.size(1))  # (c · b,)
                 scores[:, images] = matched.view(len(places), b).cpu().numpy()
         return places, scores
 
