@@ -92,7 +92,7 @@ def plain_captions(captioner: XGPTHubInterface, photos: list[Path], beam: int) -
     """One photo after the other, through fairseq's generator."""
     dictionary = captioner.vocabulary.dictionary
     generator = SequenceGenerator(
-        [captioner.model], dictionary, beam_size=beam, tokens_to_suppress=captioner.vocabulary.not_words
+        [captioner.model], dictionary, beam_size=beam, tokens_to_suppress=captioner.vocabulary.suppressed_symbols
     )
     extractor = RegionExtractor(grid=2, image_size=96, device="cpu")
     captions = []

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import written_aside
+from xgpt_fairseq.io.atomic import atomic_write
 from xgpt_fairseq.models.feature_statistics import STATISTICS
 
 _EPOCH = re.compile(r"checkpoint(\d+)\.pt")
@@ -178,7 +178,7 @@ def average(inputs: Sequence[Path], output: Path) -> None:
         "averaged": [path.name for path in inputs],
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(output) as aside:
+    with atomic_write(output) as aside:
         torch.save(state, aside)
 
 

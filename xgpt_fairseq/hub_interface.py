@@ -33,7 +33,7 @@ from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.caption_dataset import load_regions, pad_regions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import folder_written_aside, read_description, write_json
+from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.regions.store import RegionStore
@@ -188,7 +188,7 @@ class XGPTHubInterface(nn.Module):
             "trained_on": self.trained_on,
         }
         state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        with folder_written_aside(output, last="bundle.json", files=[*FILES, WEIGHTS, "bundle.json"]) as aside:
+        with atomic_directory(output, last="bundle.json", files=[*FILES, WEIGHTS, "bundle.json"]) as aside:
             (aside / WEIGHTS).write_bytes(safetensors.save(state))
             self.vocabulary.copy_to(aside)
             write_json(aside / "bundle.json", value)
@@ -341,7 +341,7 @@ class XGPTHubInterface(nn.Module):
             temperature=options.temperature,
             search_strategy=strategy,
             no_repeat_ngram_size=options.no_repeat_ngram_size,
-            tokens_to_suppress=self.vocabulary.not_words,
+            tokens_to_suppress=self.vocabulary.suppressed_symbols,
         )
         never_unknown(generator)
         if options.no_repeat_ngram_size:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import written_aside
+from xgpt_fairseq.io.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class BestCheckpoints:
         if name in kept or len(kept) >= self._count:
             return
         # no link: fairseq copies later checkpoints into the files that are there
-        with written_aside(path.parent / name) as aside:
+        with atomic_write(path.parent / name) as aside:
             shutil.copyfile(path, aside)
         logger.info(f"{name} is kept too: it is among the best {self._count} so far")
 
@@ -170,7 +170,7 @@ class BestCheckpoints:
         if own == wanted or (own is None and not wanted.exists()):
             return
         if own is not None:
-            with written_aside(wanted) as aside:
+            with atomic_write(wanted) as aside:
                 own.rename(aside)
                 if wanted.exists():
                     wanted.rename(own)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import write_json, written_aside
+from xgpt_fairseq.io.atomic import atomic_write, write_json
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
 
@@ -66,7 +66,7 @@ def main() -> None:
                 scores.setdefault(name, []).append(captioner(data, args.output / f"{name}-{seed}", seed, args))
                 progress.update()
     text = table(scores, {name: RegionStore(store) for name, store in stores.items()})
-    with written_aside(args.output / "TABLE.md") as aside:
+    with atomic_write(args.output / "TABLE.md") as aside:
         aside.write_text(text, encoding="utf-8")
     print(f"\n{text}")
 

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import folder_written_aside, write_json, written_aside
+from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -175,7 +175,7 @@ def write_data_set(output: Path, *, seed: int, counts: dict[tuple[str, str], int
     names = [Name(seed, *key, number) for key, count in counts.items() for number in range(count)]
     held_out = sorted(map(list, held_out_pairs(seed)))
     old = output.with_name(f".{output.name}.{os.getpid()}.old")
-    with folder_written_aside(output, last="dataset_scenes.json", files=()) as aside:
+    with atomic_directory(output, last="dataset_scenes.json", files=()) as aside:
         (aside / "images").mkdir()
         made = _made(names, aside / "images", pixels, workers)
         records = list(tqdm(made, desc="drawing", total=len(names), unit=" images"))
@@ -205,7 +205,7 @@ def write_sheet(file: Path, *, seed: int, pixels: int) -> None:
         [picture_of(name, pixels) for name in names], [texts_of(name)[0][0] for name in names], columns=4
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(file) as aside:
+    with atomic_write(file) as aside:
         sheet.save(aside, format="PNG" if file.suffix.lower() == ".png" else "JPEG")
 
 

@@ -17,7 +17,7 @@ from rows import Row, Table
 from runs import Runner, Setting, devices, tree
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import written_aside
+from xgpt_fairseq.io.atomic import atomic_write
 
 QUICKSTART = Path(__file__).resolve().parent.parent / "quickstart" / "run.sh"
 
@@ -116,7 +116,7 @@ def run_table(
     text = results.table(rows, scores, table.title, table.metrics)
     if compared := comparisons(rows, args.seeds, output):
         text += "\n" + compared
-    with written_aside(output / f"{name}.md") as aside:
+    with atomic_write(output / f"{name}.md") as aside:
         aside.write_text(text, encoding="utf-8")
     results.plot(rows, scores, table.title, table.metrics, output / f"{name}.png")
     print(text, end="")

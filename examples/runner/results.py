@@ -11,7 +11,7 @@ from typing import Any
 from rows import Row, caption_scores
 from runs import folder_of
 
-from xgpt_fairseq.io.atomic import written_aside
+from xgpt_fairseq.io.atomic import atomic_write
 
 Scores = Mapping[str, float]
 
@@ -83,6 +83,6 @@ def plot(
     axes[0][0].set_ylim(len(rows) - 0.5, -0.5)
     figure.suptitle(title)
     figure.tight_layout()
-    with written_aside(file) as aside:
+    with atomic_write(file) as aside:
         figure.savefig(aside, dpi=110, format=file.suffix[1:])
     plt.close(figure)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.archives import layouts
 from tests.archives.layouts import Image, made_up
-from xgpt_fairseq.archives.handle_cache import close_kept, kept_open
+from xgpt_fairseq.archives.handle_cache import close_cached, open_cached
 from xgpt_fairseq.archives.registry import READERS
 from xgpt_fairseq.cli import import_regions
 
@@ -30,7 +30,7 @@ Fails = Callable[..., str]
 @pytest.fixture(autouse=True)
 def nothing_stays_open() -> Iterator[None]:
     yield
-    close_kept()
+    close_cached()
 
 
 @pytest.fixture
@@ -472,21 +472,21 @@ def test_what_stays_open_is_closed_before_a_fork(tmp_path: Path) -> None:
     from xgpt_fairseq.archives.vilbert_lmdb import open_lmdb
 
     path = layouts.write_vilbert(tmp_path / "a.lmdb", IMAGES)
-    database = kept_open(path, open_lmdb)
-    assert kept_open(path, open_lmdb) is database
+    database = open_cached(path, open_lmdb)
+    assert open_cached(path, open_lmdb) is database
     process = multiprocessing.get_context("fork").Process(target=_entries, args=(path,))
     process.start()
     process.join()
     assert process.exitcode == 0
     with pytest.raises(lmdb.Error):
         database.stat()
-    assert kept_open(path, open_lmdb).stat()["entries"] == len(IMAGES) + 1
+    assert open_cached(path, open_lmdb).stat()["entries"] == len(IMAGES) + 1
 
 
 def _entries(path: Path) -> None:
     from xgpt_fairseq.archives.vilbert_lmdb import open_lmdb
 
-    assert kept_open(path, open_lmdb).stat()["entries"] == len(IMAGES) + 1
+    assert open_cached(path, open_lmdb).stat()["entries"] == len(IMAGES) + 1
 
 
 def test_few_files_stay_open(tmp_path: Path) -> None:
@@ -500,11 +500,11 @@ def test_few_files_stay_open(tmp_path: Path) -> None:
             Handle.open -= 1
 
     for number in range(20):
-        kept_open(tmp_path / str(number), Handle)
-        first = kept_open(tmp_path / "first", Handle)
-        assert kept_open(tmp_path / "first", Handle) is first
+        open_cached(tmp_path / str(number), Handle)
+        first = open_cached(tmp_path / "first", Handle)
+        assert open_cached(tmp_path / "first", Handle) is first
     assert Handle.open == 4
-    close_kept()
+    close_cached()
     assert Handle.open == 0
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.archives import layouts
 from tests.archives.layouts import LAYOUTS, Image, Layout, made_up
-from xgpt_fairseq.archives.handle_cache import close_kept
+from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.registry import READERS, open_archive
 from xgpt_fairseq.cli import import_regions
 from xgpt_fairseq.errors import DataError
@@ -35,7 +35,7 @@ FORMATS = ["vinvl-tsv", "vlp-h5", "m2-h5", "vilbert-lmdb", "mmf-npy"]
 @pytest.fixture(autouse=True)
 def nothing_stays_open() -> Iterator[None]:
     yield
-    close_kept()
+    close_cached()
 
 
 @pytest.fixture

@@ -192,20 +192,20 @@ def test_names_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """interrupted(n): Ctrl-C when the n-th batch is drawn."""
-    stock = draw.draw_batch
+    stock = draw.generate_batch
 
     def at(number: int) -> None:
         left = iter(range(1, number))
 
-        def draw_batch(*args: Any, **options: Any) -> Any:
+        def generate_batch(*args: Any, **options: Any) -> Any:
             if next(left, None) is None:
                 raise KeyboardInterrupt
             return stock(*args, **options)
 
-        monkeypatch.setattr(draw, "draw_batch", draw_batch)
+        monkeypatch.setattr(draw, "generate_batch", generate_batch)
 
     yield at
-    monkeypatch.setattr(draw, "draw_batch", stock)
+    monkeypatch.setattr(draw, "generate_batch", stock)
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(
@@ -249,7 +249,7 @@ def test_drawing_leaves_torch_s_random_numbers_alone(captioner: XGPTHubInterface
     rules = draw.Rules(key=directory.vocabulary.encode, longest=39, repeat_ngram=3)
     before = torch.random.get_rng_state()
     found = [
-        draw.draw_batch(
+        draw.generate_batch(
             captioner, directory.regions, images, search=SearchOptions(beam=4, sampling=True, sampling_topp=0.9),
             rules=rules, rounds=3, seed=[seed, 0],
         )
@@ -275,7 +275,7 @@ def test_sampling_follows_the_model_s_probabilities(captioner: XGPTHubInterface,
     }
     with torch.no_grad():
         logits, _ = captioner.model(**regions, prev_output_tokens=torch.tensor([[dictionary.eos()]]))
-    never = [dictionary.index(symbol) for symbol in directory.vocabulary.not_words]
+    never = [dictionary.index(symbol) for symbol in directory.vocabulary.suppressed_symbols]
     logits[0, 0, [dictionary.pad(), dictionary.eos(), *never]] = -torch.inf
     likely = (logits[0, 0] / 3.0).softmax(-1)
     article = dictionary.index("a")

@@ -65,7 +65,7 @@ def plain_losses(data: Path) -> dict[str, float]:
             sample = dataset.collater([dataset[int(dataset.code.pack(0, place, item))]])
             with torch.no_grad():
                 result = objective.loss(model, sample, label_smoothing=0.0)
-            total, count = total + float(result.plain), count + result.predictions
+            total, count = total + float(result.unsmoothed), count + result.predictions
         found[name] = total / count / (1 if name == "tifg" else math.log(2))
     return found
 

@@ -362,7 +362,7 @@ def test_files_and_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(DataError, match=r"a\.json is named as 'train' and as 'valid'; a file may be named once"):
         parse_files(["train=a.json", "val=a.json"])
     assert read_split_files([]) is None
-    assert caption_options.read_image_ids(["line"]) is None
+    assert caption_options.image_id_resolver(["line"]) is None
 
 
 @pytest.mark.parametrize(

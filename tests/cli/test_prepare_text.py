@@ -30,7 +30,7 @@ from xgpt_fairseq.cli import prepare_text
 from xgpt_fairseq.cli.prepare_text import EncodeBlock
 from xgpt_fairseq.data.directory import TextDirectory
 from xgpt_fairseq.data.indexed_writer import IndexedWriter
-from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.text import readers as text_readers
 from xgpt_fairseq.text.readers import Block
 from xgpt_fairseq.text.vocabulary import Vocabulary, learn_vocabulary
@@ -307,12 +307,12 @@ def test_many_unknown_tokens_are_warned_of(
 
 
 class _Interrupting:
-    """Stands for `UnfinishedRun.save`: saves, and presses Ctrl-C after the *last* time."""
+    """Stands for `ResumableOutput.save`: saves, and presses Ctrl-C after the *last* time."""
 
     def __init__(self, last: int) -> None:
         self.left = last
 
-    def __get__(self, run: UnfinishedRun, kind: type[UnfinishedRun]) -> Callable[[dict[str, Any]], None]:
+    def __get__(self, run: ResumableOutput, kind: type[ResumableOutput]) -> Callable[[dict[str, Any]], None]:
         def save(state: dict[str, Any]) -> None:
             SAVE(run, state)
             self.left -= 1
@@ -322,7 +322,7 @@ class _Interrupting:
         return save
 
 
-SAVE = UnfinishedRun.save
+SAVE = ResumableOutput.save
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def interrupt(
 
     def call(after: int, *options: object, **inputs: object) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(UnfinishedRun, "save", _Interrupting(after))
+            patch.setattr(ResumableOutput, "save", _Interrupting(after))
             done = prepare(*options, **inputs)
         assert done.status == 130
         return done

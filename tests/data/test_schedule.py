@@ -9,7 +9,7 @@ from fairseq.data.iterators import GroupedIterator, ShardedIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xgpt_fairseq.data.schedule import IndexCode, in_blocks, take_turns
+from xgpt_fairseq.data.schedule import IndexCodec, group_into_updates, interleave_objectives
 
 
 def batches_of(sizes: list[int]) -> list[np.ndarray]:
@@ -22,17 +22,17 @@ SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=25)
 
 @given(st.integers(1, 50), st.integers(1, 5), st.data())
 def test_the_index_code_comes_back(items, objectives, data):
-    code = IndexCode(items=items, objectives=objectives)
+    code = IndexCodec(items=items, objectives=objectives)
     epoch = data.draw(st.integers(0, 10_000))
     objective, item = data.draw(st.integers(0, objectives - 1)), data.draw(st.integers(0, items - 1))
     (packed,) = code.pack(epoch, objective, np.array([item]))
     assert code.unpack(packed) == (epoch, objective, item)
-    assert IndexCode(items, objectives).unpack(item) == (0, 0, item)
+    assert IndexCodec(items, objectives).unpack(item) == (0, 0, item)
 
 
 @given(SIZES, st.integers(1, 12))
 def test_blocks_are_whole_and_hold_every_item_once(sizes, size):
-    blocks = in_blocks(batches_of(sizes), size)
+    blocks = group_into_updates(batches_of(sizes), size)
     assert all(len(block) == size for block in blocks)
     assert sorted(i for block in blocks for batch in block for i in batch) == list(range(sum(sizes)))
     empty = sum(len(batch) == 0 for block in blocks for batch in block)
@@ -48,8 +48,8 @@ def test_blocks_are_whole_and_hold_every_item_once(sizes, size):
 )
 def test_what_the_ranks_train_on(sizes, world, update_freq, objectives, epoch):
     """Through fairseq's own sharding and grouping, for every world size and update-freq."""
-    code = IndexCode(items=sum(sizes), objectives=objectives)
-    order = take_turns(
+    code = IndexCodec(items=sum(sizes), objectives=objectives)
+    order = interleave_objectives(
         [batches_of(sizes)],
         epoch=epoch,
         objectives=objectives,
@@ -82,9 +82,9 @@ def test_what_the_ranks_train_on(sizes, world, update_freq, objectives, epoch):
 @given(SIZES, st.integers(1, 4))
 def test_the_order_depends_on_seed_and_epoch_alone(sizes, block):
     def order(seed: int, epoch: int) -> list[list[int]]:
-        code = IndexCode(items=sum(sizes), objectives=2)
+        code = IndexCodec(items=sum(sizes), objectives=2)
         rng = np.random.default_rng([seed, epoch])
-        batches = take_turns([batches_of(sizes)], epoch=epoch, objectives=2, block=block, code=code, rng=rng)
+        batches = interleave_objectives([batches_of(sizes)], epoch=epoch, objectives=2, block=block, code=code, rng=rng)
         return [batch.tolist() for batch in batches]
 
     assert order(1, 1) == order(1, 1)
@@ -93,22 +93,22 @@ def test_the_order_depends_on_seed_and_epoch_alone(sizes, block):
 
 def test_epochs_are_shuffled():
     sizes = [2] * 20
-    code = IndexCode(items=40, objectives=1)
-    orders = [
-        [code.unpack(b[0])[2] for b in take_turns([batches_of(sizes)], epoch=1, objectives=1, block=1, code=code,
-                                                  rng=np.random.default_rng(seed))]
-        for seed in (1, 2)
-    ]  # fmt: skip
+    code = IndexCodec(items=40, objectives=1)
+    orders = []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        batches = interleave_objectives([batches_of(sizes)], epoch=1, objectives=1, block=1, code=code, rng=rng)
+        orders.append([code.unpack(batch[0])[2] for batch in batches])
     assert orders[0] != orders[1] != sorted(orders[1])
-    kept = take_turns([batches_of(sizes)], epoch=0, objectives=1, block=1, code=code, rng=None)
+    kept = interleave_objectives([batches_of(sizes)], epoch=0, objectives=1, block=1, code=code, rng=None)
     assert [code.unpack(batch[0])[2] for batch in kept] == list(range(0, 40, 2))
 
 
 def test_windows_follow_one_another():
     batches = batches_of([1] * 40)
-    code = IndexCode(items=40, objectives=2)
+    code = IndexCodec(items=40, objectives=2)
     rng = np.random.default_rng(1)
-    order = take_turns([batches[20:], batches[:20]], epoch=1, objectives=2, block=3, code=code, rng=rng)
+    order = interleave_objectives([batches[20:], batches[:20]], epoch=1, objectives=2, block=3, code=code, rng=rng)
     first = [code.unpack(batch[0])[2] for batch in order if code.unpack(batch[0])[1] == 0]
     assert sorted(first[:20]) == list(range(20, 40))
     assert first[:20] != list(range(20, 40))

@@ -17,13 +17,13 @@ import os, signal
 from xgpt_fairseq.augmentation import generate as draw
 from xgpt_fairseq.cli import augment
 
-def draw_batch(*args, stock=draw.draw_batch, left=[1, 2], **options):
+def generate_batch(*args, stock=draw.generate_batch, left=[1, 2], **options):
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
     left.pop()
     return stock(*args, **options)
 
-draw.draw_batch = draw_batch
+draw.generate_batch = generate_batch
 augment.main()
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import check_writable, folder_written_aside, write_json, written_aside
+from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable, write_json
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -30,7 +30,7 @@ def test_a_file_appears_at_the_end(tmp_path: Path, before: dict[str, str]) -> No
     path = tmp_path / "file"
     for name, text in before.items():
         (tmp_path / name).write_text(text)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         assert aside.parent == tmp_path  # the same file system
         aside.write_text("new")
         assert path.exists() == bool(before)
@@ -43,7 +43,7 @@ def test_a_file_appears_at_the_end(tmp_path: Path, before: dict[str, str]) -> No
 def test_a_failure_leaves_what_was_there(tmp_path: Path, before: dict[str, str], error: type[BaseException]) -> None:
     for name, text in before.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(error), written_aside(tmp_path / "file") as aside:
+    with pytest.raises(error), atomic_write(tmp_path / "file") as aside:
         aside.write_text("half")
         raise error
     assert contents(tmp_path) == before
@@ -68,7 +68,7 @@ def write(aside: Path, *names: str) -> None:
 
 def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
     path = tmp_path / "parent" / "folder"
-    with folder_written_aside(path, last="index", files=["*.txt"]) as aside:
+    with atomic_directory(path, last="index", files=["*.txt"]) as aside:
         write(aside, "a.txt", "index")
         assert not path.exists()
     assert contents(tmp_path) == {"parent/folder/a.txt": "new", "parent/folder/index": "new"}
@@ -81,7 +81,7 @@ def test_an_old_folder_keeps_what_is_not_its_own(tmp_path: Path) -> None:
     (path / "regions").mkdir(parents=True)
     for name in ("a.txt", "b.txt", "index", "notes", "regions/a.txt"):
         (path / name).write_text("old")
-    with folder_written_aside(path, last="index", files=["*.txt"]) as aside:
+    with atomic_directory(path, last="index", files=["*.txt"]) as aside:
         write(aside, "b.txt", "c.txt", "index")
     new = {"b.txt": "new", "c.txt": "new", "index": "new"}
     assert contents(path) == {**new, "notes": "old", "regions/a.txt": "old"}
@@ -100,7 +100,7 @@ def test_while_files_move_the_folder_is_not_one(tmp_path: Path, monkeypatch: pyt
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", fail_at_z)
-    with pytest.raises(OSError, match="disk full"), folder_written_aside(path, last="index", files=["*.txt"]) as aside:
+    with pytest.raises(OSError, match="disk full"), atomic_directory(path, last="index", files=["*.txt"]) as aside:
         write(aside, "a.txt", "z.txt", "index")
     assert not (path / "index").exists()
     assert [folder.name for folder in tmp_path.iterdir()] == ["folder"]
@@ -114,7 +114,7 @@ def test_a_failure_leaves_the_folder_that_was_there(tmp_path: Path, before: dict
         (path / name).write_text(text)
     with (
         pytest.raises(KeyboardInterrupt),
-        folder_written_aside(path, last="index", files=["*.txt"]) as aside,
+        atomic_directory(path, last="index", files=["*.txt"]) as aside,
     ):
         write(aside, "a.txt")
         raise KeyboardInterrupt
@@ -126,7 +126,7 @@ def test_a_failure_leaves_the_folder_that_was_there(tmp_path: Path, before: dict
 def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with folder_written_aside(tmp_path / "link", last="index", files=[]) as aside:
+    with atomic_directory(tmp_path / "link", last="index", files=[]) as aside:
         write(aside, "index")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "index").read_text() == "new"

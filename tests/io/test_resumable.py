@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.io.resumable import ResumableOutput
 
 OPTIONS = {"input": ["a.txt"], "max_tokens": 60}
 
@@ -22,19 +22,19 @@ def contents(folder: Path) -> dict[str, str]:
 
 def interrupted(output: Path, state: Any = "half", options: dict[str, Any] = OPTIONS) -> None:
     """Leave a run of *output* that saved *state*."""
-    with pytest.raises(KeyboardInterrupt), UnfinishedRun(output, options, overwrite=False) as run:
+    with pytest.raises(KeyboardInterrupt), ResumableOutput(output, options, overwrite=False) as run:
         (run.data / "half.bin").write_text("half")
         run.save({"done": state})
         raise KeyboardInterrupt
 
 
 def test_a_run_that_is_not_interrupted(tmp_path: Path) -> None:
-    with UnfinishedRun(tmp_path / "new" / "output", OPTIONS, overwrite=False) as run:
+    with ResumableOutput(tmp_path / "new" / "output", OPTIONS, overwrite=False) as run:
         assert run.state is None
-        assert not run.can_go_on
+        assert not run.is_resumable
         (run.data / "a.bin").write_text("a")
         run.save({"done": 1})
-        assert run.can_go_on
+        assert run.is_resumable
         (run.data / "index").write_text("i")
         assert not run.output.exists()
         run.finish(last="index", files=["*.bin"])
@@ -45,7 +45,7 @@ def test_a_run_that_is_not_interrupted(tmp_path: Path) -> None:
 def test_going_on(tmp_path: Path) -> None:
     interrupted(tmp_path / "output")
     assert [path.name for path in tmp_path.iterdir()] == [".output.partial"]
-    with UnfinishedRun(tmp_path / "output", dict(OPTIONS), overwrite=False) as run:
+    with ResumableOutput(tmp_path / "output", dict(OPTIONS), overwrite=False) as run:
         assert run.state == {"done": "half"}
         assert contents(run.data) == {"half.bin": "half"}
         (run.data / "index").write_text("i")
@@ -55,12 +55,12 @@ def test_going_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError])
 def test_without_a_state_nothing_stays(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), UnfinishedRun(tmp_path / "output", OPTIONS, overwrite=False) as run:
+    with pytest.raises(error), ResumableOutput(tmp_path / "output", OPTIONS, overwrite=False) as run:
         (run.data / "half.bin").write_text("half")
         raise error
-    with pytest.raises(error), UnfinishedRun(tmp_path / "output", OPTIONS, overwrite=False) as run:
+    with pytest.raises(error), ResumableOutput(tmp_path / "output", OPTIONS, overwrite=False) as run:
         run.save({})
-        run.forget()
+        run.discard_journal()
         raise error
     assert list(tmp_path.iterdir()) == []
 
@@ -72,16 +72,16 @@ def test_other_options(tmp_path: Path, overwrite: bool) -> None:
     if not overwrite:
         before = contents(tmp_path)
         with pytest.raises(DataError) as caught:
-            UnfinishedRun(tmp_path / "output", options, overwrite=False)
+            ResumableOutput(tmp_path / "output", options, overwrite=False)
         assert str(caught.value) == (
             f"the unfinished run {tmp_path / '.output.partial'} was begun otherwise (max_tokens: 60 then, 50 now; "
             "valid_lines: None then, 1 now); pass --overwrite to begin anew"
         )
         assert contents(tmp_path) == before
-        with UnfinishedRun(tmp_path / "output", OPTIONS, overwrite=False) as run:  # it can still be gone on with
+        with ResumableOutput(tmp_path / "output", OPTIONS, overwrite=False) as run:  # it can still be gone on with
             assert run.state is not None
     else:
-        with UnfinishedRun(tmp_path / "output", options, overwrite=True) as run:
+        with ResumableOutput(tmp_path / "output", options, overwrite=True) as run:
             assert run.state is None
             assert list(run.data.iterdir()) == []
         assert list(tmp_path.iterdir()) == []
@@ -92,7 +92,7 @@ def test_overwrite_goes_on_too(tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
     for name in ("old.bin", "index", "notes"):
         (tmp_path / "output" / name).write_text("old")
-    with UnfinishedRun(tmp_path / "output", OPTIONS, overwrite=True) as run:
+    with ResumableOutput(tmp_path / "output", OPTIONS, overwrite=True) as run:
         assert run.state == {"done": "half"}
         (run.data / "index").write_text("new")
         run.finish(last="index", files=["*.bin"])
@@ -113,21 +113,21 @@ def test_journals_that_are_refused(tmp_path: Path, journal: str, message: str) -
     interrupted(tmp_path / "output")
     (tmp_path / ".output.partial" / "journal.json").write_text(journal)
     with pytest.raises(DataError, match=message):
-        UnfinishedRun(tmp_path / "output", OPTIONS, overwrite=False)
+        ResumableOutput(tmp_path / "output", OPTIONS, overwrite=False)
     assert (tmp_path / ".output.partial" / "data" / "half.bin").exists()
 
 
 def test_two_at_once(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from xgpt_fairseq.io.resumable import UnfinishedRun\n"
-        "UnfinishedRun(Path(sys.argv[1]), {}, overwrite=True)"
+        "import sys; from pathlib import Path; from xgpt_fairseq.io.resumable import ResumableOutput\n"
+        "ResumableOutput(Path(sys.argv[1]), {}, overwrite=True)"
     )
-    with UnfinishedRun(tmp_path / "output", {}, overwrite=False) as run:
+    with ResumableOutput(tmp_path / "output", {}, overwrite=False) as run:
         run.save({"done": 1})
         command = [sys.executable, "-c", program, str(tmp_path / "output")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert f"another process is writing {tmp_path / 'output'} at this moment" in done.stderr
-        assert run.can_go_on
-    with UnfinishedRun(tmp_path / "output", {}, overwrite=False) as run:
+        assert run.is_resumable
+    with ResumableOutput(tmp_path / "output", {}, overwrite=False) as run:
         assert run.state == {"done": 1}

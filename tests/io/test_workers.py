@@ -16,7 +16,7 @@ import pytest
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io import workers
-from xgpt_fairseq.io.workers import in_order, parallel, worker_pool
+from xgpt_fairseq.io.workers import map_ordered, submit_ordered, worker_pool
 
 
 class Counting:
@@ -33,12 +33,12 @@ class Counting:
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 @pytest.mark.parametrize("chunk", [1, 7, None])
 def test_in_order(number: int, chunk: int | None) -> None:
-    results = [square for square, _, _ in parallel(Counting(), range(100), number, chunk=chunk)]
+    results = [square for square, _, _ in map_ordered(Counting(), range(100), number, chunk=chunk)]
     assert results == [item * item for item in range(100)]
 
 
 def test_what_a_function_remembers_is_kept() -> None:
-    results = list(parallel(Counting(), range(100), 2, chunk=10))
+    results = list(map_ordered(Counting(), range(100), 2, chunk=10))
     by_process: dict[int, list[int]] = {}
     for _, calls, process in results:
         by_process.setdefault(process, []).append(calls)
@@ -58,10 +58,10 @@ def test_items_are_read_as_results_are_taken(number: int) -> None:
             yield read
             read += 1
 
-    results = parallel(Counting(), items(), number, chunk=5)
+    results = map_ordered(Counting(), items(), number, chunk=5)
     for expected in range(50):
         assert next(results)[0] == expected * expected
-        assert read <= expected + 5 * workers._AHEAD * number
+        assert read <= expected + 5 * workers.MAX_PENDING_CHUNKS * number
     results.close()  # and a caller may lose interest
     assert read < 100
 
@@ -74,7 +74,7 @@ def fail_at_seven(item: int) -> int:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_errors_pass_through(number: int) -> None:
-    results = parallel(fail_at_seven, range(20), number, chunk=1)
+    results = map_ordered(fail_at_seven, range(20), number, chunk=1)
     with pytest.raises(DataError, match=r"^line 7 is not text$"):
         list(results)
 
@@ -83,7 +83,7 @@ def test_errors_pass_through(number: int) -> None:
         raise DataError("the file is damaged")
 
     with pytest.raises(DataError, match=r"^the file is damaged$"):
-        list(parallel(abs, items(), number))
+        list(map_ordered(abs, items(), number))
 
 
 def kill_at_seven(item: int) -> int:
@@ -94,12 +94,12 @@ def kill_at_seven(item: int) -> int:
 
 def test_a_killed_process_is_an_error() -> None:
     with pytest.raises(DataError, match=r"one of 2 worker processes was killed; .*smaller --workers"):
-        list(parallel(kill_at_seven, range(20), 2, chunk=1))
+        list(map_ordered(kill_at_seven, range(20), 2, chunk=1))
 
 
 PROGRAM = """
 import os, sys, time
-from xgpt_fairseq.io.workers import parallel
+from xgpt_fairseq.io.workers import map_ordered
 
 def work(item):
     with open(sys.argv[1], "a") as file:
@@ -107,7 +107,7 @@ def work(item):
     time.sleep(0.05)
     return item
 
-for _ in parallel(work, range(10_000), 2, chunk=1):
+for _ in map_ordered(work, range(10_000), 2, chunk=1):
     pass
 """
 
@@ -144,7 +144,7 @@ def fail_with(number: int) -> tuple[int, int]:
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_results_come_in_order(workers: int) -> None:
     with worker_pool(workers) as pool:
-        found = list(in_order(((partial(slow_square, number), number) for number in range(20)), pool, 4))
+        found = list(submit_ordered(((partial(slow_square, number), number) for number in range(20)), pool, 4))
     assert [(square, number) for (square, _), number in found] == [(number**2, number) for number in range(20)]
     elsewhere = {pid for (_, pid), _ in found} - {os.getpid()}
     assert bool(elsewhere) == (workers > 0)
@@ -155,7 +155,7 @@ def test_an_error_comes_in_its_turn(workers: int) -> None:
     calls = ((partial(fail_with if number == 3 else slow_square, number), number) for number in range(9))
     found = []
     with worker_pool(workers) as pool, pytest.raises(DataError, match="number 3"):
-        for _, number in in_order(calls, pool, 8):
+        for _, number in submit_ordered(calls, pool, 8):
             found.append(number)
     assert found == [0, 1, 2]
 
@@ -169,7 +169,7 @@ def test_no_more_calls_are_made_than_asked_for() -> None:
             yield partial(slow_square, number), number
 
     with worker_pool(2) as pool:
-        results = in_order(calls(), pool, 5)
+        results = submit_ordered(calls(), pool, 5)
         for _ in range(3):
             next(results)
     assert len(begun) == 3 + 4

@@ -33,31 +33,33 @@ def test_an_image_s_captions_lie_side_by_side_and_come_back(index, heads, length
         patch.setattr("xgpt_fairseq.kernels.grouping.MOST_PLACES", 100)
         groups = Groups.of(torch.tensor(index), images)
     assert groups.image is None
-    grouped = groups.by_image(x, images)
+    grouped = groups.fold_captions(x, images)
     assert grouped.shape == (images, heads, size * length, 2)
     for image in range(images):
         own = captions_of(index, image)
         own += own[:1] * (size - len(own))  # what is left over is the image's own, so that nothing unusual is computed
         assert torch.equal(grouped[image], torch.cat([x[caption] for caption in own], dim=1))
-    assert torch.equal(groups.by_caption(grouped, length), x)
+    assert torch.equal(groups.unfold_captions(grouped, length), x)
 
 
 @given(images=st.integers(1, 3), group=st.integers(1, 3), heads=st.integers(1, 3), length=st.integers(1, 4))
 def test_equal_groups_need_no_index(images, group, heads, length):
     x = torch.arange(images * group * heads * length * 2).view(images * group, heads, length, 2)
-    grouped = Groups().by_image(x, images)
-    assert torch.equal(grouped, Groups.of(torch.arange(images).repeat_interleave(group), images).by_image(x, images))
+    grouped = Groups().fold_captions(x, images)
+    assert torch.equal(
+        grouped, Groups.of(torch.arange(images).repeat_interleave(group), images).fold_captions(x, images)
+    )
     assert torch.equal(grouped[-1, :, -length:], x[-1])  # an image's last caption stands last
-    assert torch.equal(Groups().by_caption(grouped, length), x)
+    assert torch.equal(Groups().unfold_captions(grouped, length), x)
 
 
 def test_what_is_left_over_gets_no_gradient():
     index = torch.tensor([0, 0, 0, 1])
     x = torch.randn(4, 1, 2, 3, requires_grad=True)
     groups = Groups.of(index, 2)
-    grouped = groups.by_image(x, 2)
+    grouped = groups.fold_captions(x, 2)
     grouped.retain_grad()
-    groups.by_caption(grouped, 2).sum().backward()
+    groups.unfold_captions(grouped, 2).sum().backward()
     assert torch.equal(x.grad, torch.ones_like(x))
     of_places = grouped.grad.view(2, 3, 2 * 3)  # of each of an image's three places
     assert of_places.mean(dim=2).tolist() == [[1, 1, 1], [1, 0, 0]]

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from xgpt_fairseq.kernels.linear import PackedLinear, Projection, can_pack
+from xgpt_fairseq.kernels.linear import PackedLinear, PackedWeights, can_pack
 from xgpt_fairseq.precision import cpu_has_bfloat16
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
 
 
-def reference(x: Tensor, layer: Projection, first: int, last: int | None, gelu: bool) -> np.ndarray:
+def reference(x: Tensor, layer: PackedLinear, first: int, last: int | None, gelu: bool) -> np.ndarray:
     """The outputs in float64."""
     weight = layer.weight.detach().double().numpy()[first:last]
     bias = layer.bias.detach().double().numpy()[first:last]
@@ -28,7 +28,7 @@ def reference(x: Tensor, layer: Projection, first: int, last: int | None, gelu: 
     return 0.5 * y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) if gelu else y
 
 
-def is_packed(layer: Projection) -> bool:
+def is_packed(layer: PackedLinear) -> bool:
     return bool(layer.packed._packed)
 
 
@@ -44,7 +44,7 @@ def test_equals_a_plain_product(
     shape: list[int], sizes: tuple[int, int], part: tuple[float, bool], gelu: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    layer = Projection(*sizes).eval()
+    layer = PackedLinear(*sizes).eval()
     first = int(part[0] * sizes[1])
     last = first + 1 if part[1] else None
     x = torch.randn(*shape, sizes[0])
@@ -61,7 +61,7 @@ def test_equals_a_plain_product(
 @pytest.mark.parametrize("training", [True, False])
 def test_parts_for_several_inputs(training: bool) -> None:
     torch.manual_seed(1)
-    layer, twin = Projection(6, 5).double().train(training), Projection(6, 5).double()
+    layer, twin = PackedLinear(6, 5).double().train(training), PackedLinear(6, 5).double()
     twin.load_state_dict(layer.state_dict())
     inputs, sizes = [torch.randn(rows, 6, dtype=torch.float64) for rows in (2, 3, 4)], (1, 3, 1)
     expected = [twin(x)[:, place] for x, place in zip(inputs, (slice(0, 1), slice(1, 4), slice(4, 5)), strict=True)]
@@ -79,7 +79,7 @@ def test_parts_for_several_inputs(training: bool) -> None:
 @pytest.mark.skipif(not cpu_has_bfloat16(), reason="the CPU has no bfloat16 arithmetic")
 def test_bfloat16_under_autocast_and_float32_beside_it() -> None:
     torch.manual_seed(1)
-    layer = Projection(64, 48).eval()
+    layer = PackedLinear(64, 48).eval()
     x = torch.randn(5, 64)
     expected = torch.from_numpy(reference(x, layer, 0, None, True))
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_bfloat16_under_autocast_and_float32_beside_it() -> None:
 
 def test_nothing_is_packed_where_a_gradient_is_asked_for_or_onednn_is_off() -> None:
     torch.manual_seed(1)
-    layer = Projection(6, 4)
+    layer = PackedLinear(6, 4)
     x = torch.randn(3, 6)
     for mode in (layer.train(), layer.eval()):
         mode(x, gelu=True).sum().backward()
@@ -108,13 +108,13 @@ def test_nothing_is_packed_where_a_gradient_is_asked_for_or_onednn_is_off() -> N
 
 def test_no_rows() -> None:
     with torch.no_grad():
-        assert Projection(6, 4).eval()(torch.empty(0, 6)).shape == (0, 4)
+        assert PackedLinear(6, 4).eval()(torch.empty(0, 6)).shape == (0, 4)
 
 
 def test_training_changes_weights_unseen() -> None:
     """fairseq's optimizers write to `.data`, which the version of a parameter does not show."""
     torch.manual_seed(1)
-    layer = Projection(6, 4).eval()
+    layer = PackedLinear(6, 4).eval()
     x = torch.randn(3, 6)
     with torch.no_grad():
         layer(x)
@@ -128,7 +128,7 @@ def test_training_changes_weights_unseen() -> None:
 
 def test_weights_that_are_loaded_are_packed_again() -> None:
     torch.manual_seed(1)
-    layer, other = Projection(6, 4).eval(), Projection(6, 4).eval()
+    layer, other = PackedLinear(6, 4).eval(), PackedLinear(6, 4).eval()
     x = torch.randn(3, 6)
     with torch.no_grad():
         layer(x)
@@ -140,7 +140,7 @@ def test_weights_that_are_loaded_are_packed_again() -> None:
 
 def test_state_copies_and_pickles_hold_the_plain_weights_alone() -> None:
     torch.manual_seed(1)
-    layer = Projection(6, 4).eval()
+    layer = PackedLinear(6, 4).eval()
     x = torch.randn(3, 6)
     with torch.no_grad():
         expected = layer(x)
@@ -153,13 +153,13 @@ def test_state_copies_and_pickles_hold_the_plain_weights_alone() -> None:
 def test_weights_made_without_autograd() -> None:
     """Such tensors have no version."""
     with torch.inference_mode():
-        layer = Projection(6, 4).eval()
+        layer = PackedLinear(6, 4).eval()
         x = torch.randn(3, 6)
         np.testing.assert_allclose(layer(x).numpy(), reference(x, layer, 0, None, False), rtol=1e-5, atol=1e-5)
 
 
 def test_one_module_serves_several_weights() -> None:
-    packed = PackedLinear().eval()
+    packed = PackedWeights().eval()
     x, bias = torch.ones(1, 2), torch.zeros(3)
     with torch.no_grad():
         for value in (1.0, 2.0):

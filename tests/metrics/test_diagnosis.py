@@ -105,14 +105,14 @@ class FirstWord:
 
     name, uses_regions, random, measure = "ida", True, False, "nll"
 
-    def corrupt(self, tokens: np.ndarray, rng: Any) -> dict[str, np.ndarray]:
+    def make_example(self, tokens: np.ndarray, rng: Any) -> dict[str, np.ndarray]:
         return {"src_tokens": tokens, "target": tokens}
 
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
         right = sample["net_input"]["src_tokens"][:, 0] == sample["target"][:, 0]
         words = (sample["target"] != 1).sum(dim=1)
         loss = (2.0 * words * ~right).sum()
-        return ObjectiveLoss(loss=loss, plain=loss, predictions=int(words.sum()), correct=None)
+        return ObjectiveLoss(loss=loss, unsmoothed=loss, predictions=int(words.sum()), correct=None)
 
 
 def test_what_an_objective_does_not_read_makes_no_difference(tiny_store) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.metrics.java import find_java, java_first_in_path, java_version, said_last
+from xgpt_fairseq.metrics.java import find_java, java_first_in_path, java_version, last_stderr_lines
 
 
 def program(folder: Path, script: str) -> Path:
@@ -99,8 +99,8 @@ def test_version_of_what_is_no_java(tmp_path: Path) -> None:
 
 
 def test_said_last_leaves_the_stack_out() -> None:
-    assert said_last("\n") == "it left no message"
+    assert last_stderr_lines("\n") == "it left no message"
     trace = (
         "Parsing\nMore\nError: no\njava.lang.NullPointerException: x\n\tat a.b(C.java:1)\nCaused by: y\n\t... 7 more\n"
     )
-    assert said_last(trace) == "Error: no / java.lang.NullPointerException: x / Caused by: y"
+    assert last_stderr_lines(trace) == "Error: no / java.lang.NullPointerException: x / Caused by: y"

@@ -13,7 +13,7 @@ from pycocoevalcap.cider.cider import Cider
 
 from xgpt_fairseq.metrics import validation_scorer as online
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
-from xgpt_fairseq.metrics.validation_scorer import SUMS, OnlineScorer
+from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 
 Split = tuple[list[list[str]], list[str]]
 
@@ -34,8 +34,8 @@ def split(coco_mini: Path) -> Split:
 
 
 @pytest.fixture(scope="module")
-def scorer(split: Split) -> OnlineScorer:
-    return OnlineScorer(split[0])
+def scorer(split: Split) -> ValidationScorer:
+    return ValidationScorer(split[0])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def whole(tokenized: tuple[dict[int, list[str]], dict[int, list[str]]]) -> tuple
     return float(cider), bleu[3]
 
 
-def summed(scorers: list[OnlineScorer], captions: list[str], rng: random.Random) -> dict[str, float]:
+def summed(scorers: list[ValidationScorer], captions: list[str], rng: random.Random) -> dict[str, float]:
     """Every caption scored once: in random order, in batches of random sizes, each by a random one of *scorers*."""
     order = list(range(len(captions)))
     rng.shuffle(order)
@@ -67,42 +67,42 @@ def summed(scorers: list[OnlineScorer], captions: list[str], rng: random.Random)
 
 @pytest.mark.parametrize("seed", range(10))
 def test_any_batches_give_the_scores_of_the_whole_split(
-    split: Split, scorer: OnlineScorer, whole: tuple[float, float], seed: int
+    split: Split, scorer: ValidationScorer, whole: tuple[float, float], seed: int
 ) -> None:
     # The whole split first: its captions are known from then on, and the batches need no Java.
     assert scorer.add(range(len(split[1])), split[1])["_caption_images"] == len(split[1])
     sums = summed([scorer], split[1], random.Random(seed))
-    assert OnlineScorer.cider(sums) == pytest.approx(whole[0], abs=1e-9)
-    assert OnlineScorer.bleu4(sums) == pytest.approx(whole[1], abs=1e-9)
+    assert ValidationScorer.cider(sums) == pytest.approx(whole[0], abs=1e-9)
+    assert ValidationScorer.bleu4(sums) == pytest.approx(whole[1], abs=1e-9)
     assert 0.5 < whole[0] < 1.5 and 0.1 < whole[1] < 0.5
 
 
 def test_several_workers(split: Split, whole: tuple[float, float]) -> None:
-    sums = summed([OnlineScorer(split[0]), OnlineScorer(split[0])], split[1], random.Random(0))
-    assert OnlineScorer.cider(sums) == pytest.approx(whole[0], abs=1e-9)
-    assert OnlineScorer.bleu4(sums) == pytest.approx(whole[1], abs=1e-9)
+    sums = summed([ValidationScorer(split[0]), ValidationScorer(split[0])], split[1], random.Random(0))
+    assert ValidationScorer.cider(sums) == pytest.approx(whole[0], abs=1e-9)
+    assert ValidationScorer.bleu4(sums) == pytest.approx(whole[1], abs=1e-9)
 
 
 def test_a_part_of_the_split_weighs_words_by_the_whole_split(
-    split: Split, tokenized: tuple[dict[int, list[str]], dict[int, list[str]]], scorer: OnlineScorer
+    split: Split, tokenized: tuple[dict[int, list[str]], dict[int, list[str]]], scorer: ValidationScorer
 ) -> None:
     _, per_image = Cider().compute_score(*tokenized)
     sums = scorer.add([4, 90], [split[1][4], split[1][90]])
     assert sums["_cider_sum"] == pytest.approx(per_image[4] + per_image[90], abs=1e-9)
 
 
-def test_sums_are_plain_floats(split: Split, scorer: OnlineScorer) -> None:
+def test_sums_are_plain_floats(split: Split, scorer: ValidationScorer) -> None:
     sums = scorer.add([0], [split[1][0]])
-    assert tuple(sums) == SUMS
+    assert tuple(sums) == STATISTICS
     assert {type(value) for value in sums.values()} == {float}
-    assert scorer.add([], []) == dict.fromkeys(SUMS, 0.0)
+    assert scorer.add([], []) == dict.fromkeys(STATISTICS, 0.0)
 
 
 @pytest.mark.parametrize("captions", [["", ""], ["zyzzyva", "!"]])
 def test_nothing_right_is_zero(captions: list[str]) -> None:
-    sums = OnlineScorer([["A dog runs."], ["A cat sits there."]]).add([0, 1], captions)
-    assert OnlineScorer.cider(sums) == 0
-    assert OnlineScorer.bleu4(sums) == pytest.approx(0, abs=1e-9)
+    sums = ValidationScorer([["A dog runs."], ["A cat sits there."]]).add([0, 1], captions)
+    assert ValidationScorer.cider(sums) == 0
+    assert ValidationScorer.bleu4(sums) == pytest.approx(0, abs=1e-9)
 
 
 def test_captions_seen_before_are_not_tokenized_again(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,16 +113,16 @@ def test_captions_seen_before_are_not_tokenized_again(split: Split, monkeypatch:
         return ptb_tokenize(captions)
 
     monkeypatch.setattr(online, "ptb_tokenize", counted)
-    scorer = OnlineScorer(split[0])
+    scorer = ValidationScorer(split[0])
     first = scorer.add([0, 1, 2], ["a dog", "a cat", "a dog"])
     assert scorer.add([0, 1, 2], ["a dog", "a cat", "a dog"]) == first
     scorer.add([0], ["a bird"])
     assert [len(captions) for captions in calls] == [sum(map(len, split[0])), 2, 0, 1]
 
 
-def test_wrong_calls(scorer: OnlineScorer) -> None:
+def test_wrong_calls(scorer: ValidationScorer) -> None:
     with pytest.raises(ValueError, match="at least one reference"):
-        OnlineScorer([["a dog"], []])
+        ValidationScorer([["a dog"], []])
     with pytest.raises(ValueError, match="2 images but 1 captions"):
         scorer.add([0, 1], ["a dog"])
     with pytest.raises(ValueError, match="batch of 118 captions"):

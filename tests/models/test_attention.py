@@ -48,8 +48,8 @@ def test_self_and_cross_attention(sizes, images, keys, causal, seed):
         for found, expected in zip((layer.queries(x), *layer.keys_values(states)), (q, k, v), strict=True):
             torch.testing.assert_close(found, expected)
         fused = layer(q, k, v, mask=mask[:, None, None])
-        written_out = layer.step(q, k, v, mask=mask[:, None, None])
-        everywhere = layer.step(q, k, v, mask=None)
+        written_out = layer.decode_step(q, k, v, mask=mask[:, None, None])
+        everywhere = layer.decode_step(q, k, v, mask=None)
     for image in range(images):
         own_q, own_k, own_v = projected(layer, x[image])
         expected = put_out(layer, reference.multi_head(own_q, own_k, own_v, heads, causal=causal))

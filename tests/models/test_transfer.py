@@ -24,7 +24,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_images_are_new_after_text(caplog: pytest.LogCaptureFixture) -> None:
     text, model = build(seed=1, feature_dim=None), build(seed=2)
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.starts_from = "text.pt"
+    model.finetune_from = "text.pt"
     with caplog.at_level(logging.INFO):
         model.load_state_dict(text.state_dict())
     for name, tensor in model.state_dict().items():
@@ -42,7 +42,7 @@ def test_images_are_new_after_text(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_text_after_images_says_what_it_drops(caplog: pytest.LogCaptureFixture) -> None:
     text, model = build(seed=1, feature_dim=None), build(seed=2)
-    text.starts_from = "images.pt"
+    text.finetune_from = "images.pt"
     with caplog.at_level(logging.INFO):
         text.load_state_dict(model.state_dict())
     assert torch.equal(
@@ -61,14 +61,14 @@ def test_captions_from_a_model_of_text_alone_are_refused() -> None:
 def test_the_matching_head_is_new_in_retrieval_and_dropped_after_it(caplog: pytest.LogCaptureFixture) -> None:
     captioner, retriever = build(seed=1), build(seed=2, matching=True)
     head = {name: tensor.clone() for name, tensor in retriever.state_dict().items() if name.startswith("matching.")}
-    retriever.starts_from = "captions.pt"
+    retriever.finetune_from = "captions.pt"
     with caplog.at_level(logging.INFO):
         retriever.load_state_dict(captioner.state_dict())
     own = retriever.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in {**captioner.state_dict(), **head}.items())
     assert logged(caplog)[1].startswith("parameters new: 6 (matching.regions.weight, matching.regions.bias, matching.t")
     caplog.clear()
-    captioner.starts_from = "retrieval.pt"
+    captioner.finetune_from = "retrieval.pt"
     with caplog.at_level(logging.INFO):
         captioner.load_state_dict(build(seed=3, matching=True).state_dict())
     assert logged(caplog)[2].startswith("parameters dropped: 6 (matching.regions.weight")
@@ -93,17 +93,17 @@ def test_a_head_too_many_or_too_few_is_named() -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("starts_from", [None, "stage.pt"])
-def test_other_structures_are_refused(options: dict, message: str, starts_from: str | None) -> None:
+@pytest.mark.parametrize("finetune_from", [None, "stage.pt"])
+def test_other_structures_are_refused(options: dict, message: str, finetune_from: str | None) -> None:
     model = build(**options)
-    model.starts_from = starts_from
+    model.finetune_from = finetune_from
     with pytest.raises(DataError, match=message):
         model.load_state_dict(build().state_dict())
 
 
 def test_regions_may_be_refined_more_deeply(caplog: pytest.LogCaptureFixture) -> None:
     model = build(refine_layers=3)
-    model.starts_from = "stage.pt"
+    model.finetune_from = "stage.pt"
     with caplog.at_level(logging.INFO):
         model.load_state_dict(build(refine_layers=1).state_dict())
     assert "encoder.regions.refiner.1…2.qkv.weight" in logged(caplog)[1]
@@ -114,7 +114,7 @@ def test_one_stack_starts_from_one_stack(own: str, given: str, caplog: pytest.Lo
     model, checkpoint = build(seed=1, sharing=own), build(seed=2, sharing=given).state_dict()
     with pytest.raises(DataError, match=f"the checkpoint is a model of --sharing {given}, this is one of .* {own}$"):
         model.load_state_dict(checkpoint)
-    model.starts_from = "stage.pt"
+    model.finetune_from = "stage.pt"
     with caplog.at_level(logging.INFO):
         model.load_state_dict(checkpoint)
     assert logged(caplog)[0] == (
@@ -125,12 +125,12 @@ def test_one_stack_starts_from_one_stack(own: str, given: str, caplog: pytest.Lo
     assert all(torch.equal(tensor, checkpoint[name]) for name, tensor in state.items())
 
 
-@pytest.mark.parametrize("starts_from", [None, "stage.pt"])
+@pytest.mark.parametrize("finetune_from", [None, "stage.pt"])
 @pytest.mark.parametrize("other", ["enc", "enc-dec-share"])
-def test_two_stacks_and_one_are_no_start_for_each_other(other: str, starts_from: str | None) -> None:
+def test_two_stacks_and_one_are_no_start_for_each_other(other: str, finetune_from: str | None) -> None:
     for own, given in (("enc-dec", other), (other, "enc-dec")):
         model = build(sharing=own)
-        model.starts_from = starts_from
+        model.finetune_from = finetune_from
         with pytest.raises(DataError, match=f"--sharing {own} cannot start from|--sharing {given}, this is one of"):
             model.load_state_dict(build(sharing=given).state_dict())
 
@@ -157,7 +157,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def start(model: XGPTModel, state: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture) -> None:
-    model.starts_from = "checkpoints/cc/averaged.pt"
+    model.finetune_from = "checkpoints/cc/averaged.pt"
     with caplog.at_level(logging.INFO):
         model.load_state_dict(state)
 
@@ -239,6 +239,6 @@ def test_a_resumed_run_has_its_checkpoints_statistics(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize("sharing", STRUCTURES)
 def test_each_structure_starts_from_its_own_text_model(sharing: str) -> None:
     text, model = build(seed=1, feature_dim=None, sharing=sharing), build(seed=2, sharing=sharing)
-    model.starts_from = "text.pt"
+    model.finetune_from = "text.pt"
     model.load_state_dict(text.state_dict())
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in text.state_dict().items())

@@ -20,7 +20,7 @@ def objective_of(name: str, **options: Any):
 
 def sample_of(objective, batch: dict[str, torch.Tensor], captions=CAPTIONS, image_index=None, seed: int = 0):
     """A batch as the collater makes it, and the corrupted captions."""
-    examples = [objective.corrupt(np.array(c), np.random.default_rng([seed, i])) for i, c in enumerate(captions)]
+    examples = [objective.make_example(np.array(c), np.random.default_rng([seed, i])) for i, c in enumerate(captions)]
     arrays = {
         key: pad_right([e[key] for e in examples], 0 if key == "positions" else SYMBOLS.pad) for key in examples[0]
     }

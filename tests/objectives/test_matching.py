@@ -22,7 +22,7 @@ CHOICES = [[0, 1, 2], [3, 4, -1], [4, 3, 1]]
 
 
 def sample_of(batch: dict[str, torch.Tensor]) -> dict:
-    texts = [MATCHING.corrupt(np.array(CAPTIONS[caption]), None)["src_tokens"] for _, caption in PAIRS]
+    texts = [MATCHING.make_example(np.array(CAPTIONS[caption]), None)["src_tokens"] for _, caption in PAIRS]
     image_index = torch.tensor([image for image, _ in PAIRS])
     return {
         "net_input": {**batch, "image_index": image_index, "src_tokens": pad_right(texts, SYMBOLS.pad)},

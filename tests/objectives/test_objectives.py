@@ -106,7 +106,7 @@ def test_tifg_equals_a_plain_computation(image_index, target, limit, reduction, 
         errors = [((x - y) ** 2).sum() for x, y in zip(truth, predicted, strict=False)]
         expected += sum(errors) / len(errors)
     width = WIDTH if target == "feature" else HIDDEN
-    assert float(result.plain) == pytest.approx(expected / width, rel=1e-6)
+    assert float(result.unsmoothed) == pytest.approx(expected / width, rel=1e-6)
     assert float(result.loss.detach()) == pytest.approx(expected / (width if reduction == "mean" else 1), rel=1e-6)
     assert result.predictions == 3 and result.correct is None
 
@@ -188,7 +188,7 @@ def test_padding_and_company_never_change_a_loss(name, sharing):
     apart = 0.0
     for i, caption in enumerate(CAPTIONS):
         rng = np.random.default_rng([0, i])
-        example = objective.corrupt(np.array(caption), rng)
+        example = objective.make_example(np.array(caption), rng)
         target = example.pop("target", None)
         arrays = {key: torch.from_numpy(value)[None] for key, value in example.items()}
         alone = {
@@ -221,7 +221,7 @@ def test_mlm_predicts_the_masked_words_at_their_places():
     tokens = np.arange(4, 22)
     masked = 0
     for seed in range(200):
-        example = objective.corrupt(tokens, np.random.default_rng(seed))
+        example = objective.make_example(tokens, np.random.default_rng(seed))
         assert set(example) == {"src_tokens", "target"} and len(example["target"]) == len(example["src_tokens"]) == 19
         source, target = example["src_tokens"], example["target"]
         predicted = np.flatnonzero(target != SYMBOLS.pad)
@@ -239,7 +239,7 @@ def test_a_fragment_is_predicted_from_the_words_before_at_their_own_positions(na
     objective = objective_of(name)
     tokens = np.arange(4, 14)
     for seed in range(50):
-        example = objective.corrupt(tokens, np.random.default_rng(seed))
+        example = objective.make_example(tokens, np.random.default_rng(seed))
         positions = example["positions"]
         assert len(positions) == 5 and (np.diff(positions) == 1).all()
         assert (example["target"] == tokens[positions]).all()
@@ -255,7 +255,7 @@ def test_ida_predicts_the_whole_sentence_from_its_remains(options, masks):
     objective = objective_of("ida", **options)
     tokens = np.arange(4, 14)
     for seed in range(50):
-        example = objective.corrupt(tokens, np.random.default_rng(seed))
+        example = objective.make_example(tokens, np.random.default_rng(seed))
         assert example["target"].tolist() == [*tokens, 2]
         assert example["prev_output_tokens"].tolist() == [2, *tokens]
         source = example["src_tokens"].tolist()

@@ -22,7 +22,7 @@ from PIL import Image
 from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.scores import Scores
-from xgpt_fairseq.pages.gallery import System, choose_images, draw_gallery, find_photos
+from xgpt_fairseq.pages.gallery import System, choose_images, find_photos, render_gallery
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 
@@ -139,7 +139,7 @@ def photo(path: Path, size: tuple[int, int] = (640, 480), **options: object) -> 
 
 
 def draw(systems: Sequence[System] = (system("base"),), ids: Sequence[str] = THREE.image_ids, **options) -> Element:
-    return parsed(draw_gallery(THREE, systems, ids, title="Captions", **options))
+    return parsed(render_gallery(THREE, systems, ids, title="Captions", **options))
 
 
 def cards(page: Element) -> dict[str, Element]:
@@ -219,7 +219,7 @@ def test_hostile_text_stays_text(tmp_path: Path, write_regions: Callable[..., Re
     )
     store = write_regions([name, "</article>"], labels=[HOSTILE, "</svg><script>", "x"])
     photos = find_photos(tmp_path, ours.image_ids)
-    html = draw_gallery(
+    html = render_gallery(
         ours, [hostile, hostile], ours.image_ids, title=HOSTILE, photos=photos, regions=store, overlay=True
     )
     page = parsed(html)
@@ -240,7 +240,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1)
 @settings(max_examples=30)
 @given(TEXT, TEXT, TEXT)
 def test_any_text_comes_through(regions: RegionStore, said: str, name: str, title: str) -> None:
-    page = parsed(draw_gallery(THREE, [system(name, [said] * 3)], ["7"], title=title, regions=regions))
+    page = parsed(render_gallery(THREE, [system(name, [said] * 3)], ["7"], title=title, regions=regions))
     is_harmless(page)
     assert [p.text for p in page.all("p", dir="auto")] == [said]
     assert page.all("dt")[0].text == name
@@ -347,7 +347,7 @@ def test_linked_photos(tmp_path: Path, name: str, write_regions: Callable[..., R
     (image_id,) = ours.image_ids
     scored = System("s", {image_id: "a"}, Scores({"CIDEr": 1.0}, {image_id: {"CIDEr": 1.0}}, {}))
     photos = find_photos(folder, [image_id], link_from=tmp_path / "out")
-    page = parsed(draw_gallery(ours, [scored], [image_id], title="t", photos=photos))
+    page = parsed(render_gallery(ours, [scored], [image_id], title="t", photos=photos))
     source = page.all("img")[0].attributes["src"]
     assert re.fullmatch(r"[\w./%-]+", source)
     assert (tmp_path / "out" / unquote(source)).resolve() == file
@@ -416,7 +416,7 @@ def test_real_photos(coco_mini: Path, tmp_path: Path) -> None:
         {i: c[0] for i, c in captions.items()},
         Scores({"CIDEr": 1.0}, {i: {"CIDEr": 1.0} for i in captions}, {}),
     )
-    page = parsed(draw_gallery(ours, [first], shown, title="t", photos=photos))
+    page = parsed(render_gallery(ours, [first], shown, title="t", photos=photos))
     is_harmless(page)
     sizes = {str(i["cocoid"]): (i["width"], i["height"]) for i in images}
     for image_id, card in cards(page).items():

@@ -143,9 +143,9 @@ def test_a_training_starts_from_a_checkpoint_where_it_has_none_of_its_own(tiny_d
     with pytest.raises(DataError, match=r"--finetune-from-model .*stage\.pt does not exist"):
         XGPTCaptionTask.setup_task(root.task)
     (tmp_path / "stage.pt").touch()
-    assert XGPTCaptionTask.setup_task(root.task).build_model(config).starts_from == str(tmp_path / "stage.pt")
+    assert XGPTCaptionTask.setup_task(root.task).build_model(config).finetune_from == str(tmp_path / "stage.pt")
     (tmp_path / "checkpoint_last.pt").touch()
-    assert XGPTCaptionTask.setup_task(root.task).build_model(config).starts_from is None
+    assert XGPTCaptionTask.setup_task(root.task).build_model(config).finetune_from is None
 
 
 def test_parameters_without_a_gradient_step_as_with_one_of_0(tiny_data: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_made_up_objective_brings_its_options_along(monkeypatch: pytest.Monkey
     class Reversal(WordObjective):
         name, uses_regions, random, Options = "reversal", False, False, ReversalOptions
 
-        def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+        def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
             return {"src_tokens": tokens[::-1], **self.whole_sentence(tokens)}
 
     monkeypatch.setitem(ALL_OBJECTIVES, "reversal", Reversal)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sacremoses import MosesTokenizer
 
 from xgpt_fairseq.text import moses
-from xgpt_fairseq.text.moses import MosesWords
+from xgpt_fairseq.text.moses import CachedMosesTokenizer
 from xgpt_fairseq.text.vocabulary import normalize
 
 SACREMOSES = MosesTokenizer(lang="en")
-WORDS = MosesWords()  # one for all examples, so that what it remembers is put to use
+WORDS = CachedMosesTokenizer()  # one for all examples, so that what it remembers is put to use
 
 # What the Moses rules speak of: dots, commas and apostrophes at all places, abbreviations that keep their dot (some
 # only before a number), numbers, markup, letters that are not a to z, control characters.
@@ -65,7 +65,7 @@ def test_tokens_are_split_once() -> None:
         seen.append(token)
         return [f"{token[:1]}@@", token[1:]] if len(token) > 1 else [token]
 
-    words = MosesWords(halves)
+    words = CachedMosesTokenizer(halves)
     expected = ["t@@", "he", "c@@", "at", "s@@", "at", ",", "t@@", "he", "c@@", "at", "."]
     assert words("the cat sat, the cat.") == expected
     assert words("the cat sat, the cat.") == expected
@@ -73,8 +73,8 @@ def test_tokens_are_split_once() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moses, "REMEMBERED", 5)
-    words = MosesWords()
+    monkeypatch.setattr(moses, "CACHE_SIZE", 5)
+    words = CachedMosesTokenizer()
     texts = [f"{'abcdefghijk'[number]}x is {number}, not {number + 1}." for number in range(10)]
     for _ in range(2):
         assert [words(text) for text in texts] == [plain(text) for text in texts]

@@ -23,9 +23,9 @@ STOCK.append((((5, 5, 2),), STOCK[5][1]))
 HASHES = dict(STOCK)
 
 
-def pass_by(held_out: HeldOut, block: list[Line]) -> list[Line | tuple[int, ...]]:
+def process(held_out: HeldOut, block: list[Line]) -> list[Line | tuple[int, ...]]:
     """What goes to training of *block*, as sentences."""
-    parts = held_out.pass_by(
+    parts = held_out.process(
         np.array([token for line in block for sentence in line for token in sentence], dtype=np.uint16),
         np.array([len(sentence) for line in block for sentence in line], dtype=np.int32),
         np.array([len(line) for line in block], dtype=np.int32),
@@ -58,7 +58,7 @@ def test_the_lowest_are_held_out_and_all_others_train(lines: list[Line], limit: 
     held_out = HeldOut(limit, np.uint16)
     trained: list = []
     for begin in range(0, len(lines), block):
-        trained += pass_by(held_out, lines[begin : begin + block])
+        trained += process(held_out, lines[begin : begin + block])
     expected = lowest(lines, limit)
     assert unpacked(held_out.sentences()) == [sentence for line in expected for sentence in line]
     assert len(held_out) == len(expected)
@@ -70,10 +70,10 @@ def test_the_lowest_are_held_out_and_all_others_train(lines: list[Line], limit: 
 @given(corpora, st.integers(0, 6), st.lists(st.integers(0, 60), max_size=5))
 def test_the_order_does_not_depend_on_the_blocks(lines: list[Line], limit: int, cuts: list[int]) -> None:
     whole, parts = HeldOut(limit, np.uint16), HeldOut(limit, np.uint16)
-    expected = pass_by(whole, lines)
+    expected = process(whole, lines)
     trained: list = []
     for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), 60], strict=True):
-        trained += pass_by(parts, lines[begin:end])
+        trained += process(parts, lines[begin:end])
         # and a run that is interrupted here goes on as if it had not been
         parts = HeldOut(limit, np.uint16, json.loads(json.dumps(parts.to_json())))
     assert trained == expected
@@ -86,8 +86,8 @@ def test_a_line_that_came_often_goes_to_training_as_often(limit: int) -> None:
     by_hash = sorted((line for line, _ in STOCK[:30]), key=HASHES.__getitem__)
     high, low = by_hash[-limit:], by_hash[:limit]
     held_out = HeldOut(limit, np.uint16)
-    assert pass_by(held_out, high * 4) == []
+    assert process(held_out, high * 4) == []
     assert held_out.copies == 4 * limit
-    trained = Counter(pass_by(held_out, low))
+    trained = Counter(process(held_out, low))
     assert trained == Counter(sentence for line in high * 4 for sentence in line)
     assert unpacked(held_out.sentences()) == [sentence for line in low for sentence in line]

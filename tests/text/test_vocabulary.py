@@ -123,7 +123,7 @@ def _check_plain(folder: Path, texts: list[str]) -> None:
 
 
 def test_memory_does_not_grow_with_the_text(tiny_vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xgpt_fairseq.text.moses.REMEMBERED", 10)
+    monkeypatch.setattr("xgpt_fairseq.text.moses.CACHE_SIZE", 10)
     vocabulary = Vocabulary(tiny_vocabulary)
     expected = Vocabulary(tiny_vocabulary)
     for number in range(100):

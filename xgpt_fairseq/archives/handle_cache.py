@@ -24,7 +24,7 @@ Handle = TypeVar("Handle", bound=Closable)
 _open: dict[Path, Closable] = {}  # the last one that was used is the last
 
 
-def kept_open(path: Path, open_file: Callable[[Path], Handle]) -> Handle:
+def open_cached(path: Path, open_file: Callable[[Path], Handle]) -> Handle:
     """open_file(path), or what it returned the last time in this process."""
     handle = cast("Handle | None", _open.pop(path, None))
     if handle is None:
@@ -35,10 +35,10 @@ def kept_open(path: Path, open_file: Callable[[Path], Handle]) -> Handle:
     return handle
 
 
-def close_kept() -> None:
+def close_cached() -> None:
     """Close all that is kept open in this process."""
     while _open:
         _open.popitem()[1].close()
 
 
-os.register_at_fork(before=close_kept)
+os.register_at_fork(before=close_cached)

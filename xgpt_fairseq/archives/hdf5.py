@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from xgpt_fairseq.archives.handle_cache import kept_open
+from xgpt_fairseq.archives.handle_cache import open_cached
 from xgpt_fairseq.errors import DataError
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -63,7 +63,7 @@ def find_array(path: Path, name: str) -> npt.NDArray[Any] | None:
     Raises:
         DataError: the file is missing or damaged.
     """
-    file = kept_open(path, open_hdf5)
+    file = open_cached(path, open_hdf5)
     try:
         found = file.get(name)
         if not hasattr(found, "shape"):

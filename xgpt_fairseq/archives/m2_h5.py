@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader, check_boxes, check_features, names_digest
-from xgpt_fairseq.archives.handle_cache import close_kept
+from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.hdf5 import array_names, find_array, is_hdf5, read_array
 from xgpt_fairseq.archives.vlp_h5 import PART, VlpH5Reader
 from xgpt_fairseq.errors import DataError
@@ -103,7 +103,7 @@ class M2H5Reader(RegionReader):
         }
 
     def close(self) -> None:
-        close_kept()
+        close_cached()
 
 
 def _find_file(path: Path) -> Path | None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from xgpt_fairseq.archives import safe_pickle
 from xgpt_fairseq.archives import tsv as tsv_files
 from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader, check_boxes, check_features, names_digest
-from xgpt_fairseq.archives.handle_cache import close_kept, kept_open
+from xgpt_fairseq.archives.handle_cache import close_cached, open_cached
 from xgpt_fairseq.archives.mmf_npy import array_in, record_of, size_in
 from xgpt_fairseq.errors import DataError
 
@@ -113,7 +113,7 @@ class VilbertLmdbReader(RegionReader):
         return {"format": self.name, "bytes": self.bytes, "names_sha256": names_digest(map(_name, self.keys))}
 
     def close(self) -> None:
-        close_kept()
+        close_cached()
 
 
 def open_lmdb(path: Path) -> lmdb.Environment:
@@ -142,10 +142,10 @@ def open_lmdb(path: Path) -> lmdb.Environment:
 def _read(path: Path, key: bytes, where: str) -> bytes | None:
     """The value of *key* in the database at *path*, which stays open in this process."""
     global _mapped
-    value = _get(kept_open(path, open_lmdb), key, where)
+    value = _get(open_cached(path, open_lmdb), key, where)
     _mapped += len(value or b"")
     if _mapped > MAPPED_LIMIT:
-        close_kept()
+        close_cached()
         _mapped = 0
     return value
 

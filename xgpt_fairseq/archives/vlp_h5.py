@@ -22,7 +22,7 @@ from xgpt_fairseq.archives.base import (
     folders_in,
     names_digest,
 )
-from xgpt_fairseq.archives.handle_cache import close_kept
+from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.hdf5 import array_count, array_names, is_hdf5, read_array
 from xgpt_fairseq.errors import DataError
 
@@ -96,7 +96,7 @@ class VlpH5Reader(RegionReader):
         return {"format": self.name, "files": len(files), "images": self.end, "names_and_sizes_sha256": digest}
 
     def close(self) -> None:
-        close_kept()
+        close_cached()
 
 
 def _parts(path: Path) -> dict[str, list[Path]]:

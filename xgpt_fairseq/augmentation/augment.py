@@ -20,7 +20,7 @@ from xgpt_fairseq.data.split_writer import SPLIT_FILES
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
 from xgpt_fairseq.io.atomic import write_json
-from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
 
 PROGRAM = "xgpt-augment"
@@ -62,7 +62,7 @@ def augment(
 
     Raises:
         DataError: a split that is not there, a store that the model cannot read, a directory that holds generated
-            captions already, or see `UnfinishedRun`.
+            captions already, or see `ResumableOutput`.
     """
     check_source(directory, options.splits)
     store = directory.regions
@@ -83,7 +83,7 @@ def augment(
         "cpu_bf16": search.cpu_bf16,
         **_options(options),
     }
-    with UnfinishedRun(output, asked, overwrite=overwrite) as run:
+    with ResumableOutput(output, asked, overwrite=overwrite) as run:
         try:
             with tqdm(total=len(images), desc="captions", unit=" images", disable=None) as bar:
                 generated = draw_all(
@@ -103,7 +103,7 @@ def augment(
         except OSError as error:  # a full disk, most likely
             raise DataError(f"{error}; when this is put right, the same command goes on where it was") from error
         except KeyboardInterrupt:
-            if run.can_go_on:
+            if run.is_resumable:
                 print(f"the same command goes on from {run.folder}", file=sys.stderr)
             raise
     return report

@@ -25,7 +25,7 @@ from xgpt_fairseq.augmentation.quota import quotas
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
-from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.regions.store import RegionStore
 
 
@@ -71,7 +71,7 @@ def images_of(directory: DataDirectory, split: str, per_image: float, seed: int)
     ]
 
 
-def draw_batch(
+def generate_batch(
     captioner: XGPTHubInterface,
     store: RegionStore,
     batch: Sequence[Image],
@@ -114,7 +114,7 @@ def _in_order(counts: Counter[str]) -> dict[str, int]:
 
 
 def draw_all(
-    run: UnfinishedRun,
+    run: ResumableOutput,
     captioner: XGPTHubInterface,
     store: RegionStore,
     images: Sequence[Image],
@@ -141,7 +141,7 @@ def draw_all(
         advance(state["images"])
         for start in range(state["images"], len(images), batch_size):
             batch = images[start : start + batch_size]
-            found = draw_batch(
+            found = generate_batch(
                 captioner, store, batch, search=search, rules=rules, rounds=rounds, seed=[seed, start // batch_size]
             )
             lines.writelines(json.dumps(asdict(each), ensure_ascii=False).encode() + b"\n" for each in found)

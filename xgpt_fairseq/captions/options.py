@@ -79,7 +79,7 @@ def read_split_files(words: Sequence[str]) -> dict[str, str] | None:
     return split_of
 
 
-def read_image_ids(words: Sequence[str]) -> Callable[[str], str | None] | None:
+def image_id_resolver(words: Sequence[str]) -> Callable[[str], str | None] | None:
     """--image-ids `line`, `crc32` or map files → how the image of a URL is named; None for `line`."""
     if list(words) == ["line"]:
         return None

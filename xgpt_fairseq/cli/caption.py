@@ -17,7 +17,7 @@ from tqdm import tqdm
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, SearchOptions, XGPTHubInterface
-from xgpt_fairseq.io.atomic import check_writable, write_json, written_aside
+from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
 from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
@@ -78,11 +78,11 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
     if args.json is not None:
         _write_json(args.json, [{"image_id": image_id, "caption": text} for image_id, text in captions])
     if args.html is not None:
-        from xgpt_fairseq.pages.caption_page import CaptionedPicture, draw_captions
+        from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
         from xgpt_fairseq.pages.gallery import picture
 
         cards = [CaptionedPicture(name, picture(name, None, store, overlay=False), text) for name, text in captions]
-        _write_page(args.html, draw_captions(cards, title=args.title))
+        _write_page(args.html, render_captions(cards, title=args.title))
 
 
 def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
@@ -117,11 +117,11 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
         named = [{"file": str(file), "image_id": canonical_image_id(file.name), "caption": c} for file, c in captions]
         _write_json(args.json, named)
     if args.html is not None and captions:
-        from xgpt_fairseq.pages.caption_page import CaptionedPicture, draw_captions
+        from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
         from xgpt_fairseq.pages.gallery import picture_of_photo
 
         cards = [CaptionedPicture(str(file), picture_of_photo(file), text) for file, text in captions]
-        _write_page(args.html, draw_captions(cards, title=args.title, unreadable=unreadable))
+        _write_page(args.html, render_captions(cards, title=args.title, unreadable=unreadable))
     if not captions:
         raise DataError(f"none of the {len(files)} files could be read as a photo")
     if args.strict and unreadable:
@@ -169,7 +169,7 @@ def _write_json(path: Path, value: list[dict[str, str]]) -> None:
 
 
 def _write_page(path: Path, page: str) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(page, encoding="utf-8", errors="replace")
 
 

@@ -27,7 +27,7 @@ from xgpt_fairseq.captions.options import parse_files
 from xgpt_fairseq.captions.readers import CaptionOptions, fairseq_split, read_captions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import written_aside
+from xgpt_fairseq.io.atomic import atomic_write
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 PARTS = ("train2014", "val2014")
@@ -131,7 +131,7 @@ def caption_text(args: argparse.Namespace) -> None:
     if args.limit is not None and args.limit < len(kept):
         sample = np.random.default_rng(args.seed).choice(len(kept), args.limit, replace=False)
         kept = [kept[index] for index in np.sort(sample)]
-    with written_aside(args.output) as aside:
+    with atomic_write(args.output) as aside:
         aside.write_text("".join(f"{captions.texts[index]}\n" for index in kept), encoding="utf-8")
     of_images = len({captions.image_ids[index] for index in kept})
     print(f"left out: {left_out:,} captions of {len(excluded & images):,} images")

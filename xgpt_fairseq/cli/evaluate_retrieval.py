@@ -16,7 +16,7 @@ from tqdm import tqdm
 from xgpt_fairseq.data.directory import DataDirectory, file_crc32
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_json
-from xgpt_fairseq.io.resumable import UnfinishedRun
+from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.precision import check_cpu_bfloat16
 from xgpt_fairseq.retrieval.recall import Recall, caption_retrieval, image_retrieval
 from xgpt_fairseq.retrieval.scoring import (
@@ -110,17 +110,17 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         # what is interrupted goes on beside what is written; where nothing is, there is nothing to go on for
         output = args.save_scores or args.output or Path(temporary, "scores")
-        with UnfinishedRun(output, options, overwrite=args.overwrite) as run:
+        with ResumableOutput(output, options, overwrite=args.overwrite) as run:
             scorer = PoolScorer(model, pool, directory.regions, batch_size=args.batch_size, cpu_bf16=args.cpu_bf16)
             _score(scorer, run)
             _finish(args, np.load(run.data / SCORES, mmap_mode="r"), pool.image_of_caption, about)
             if args.save_scores is not None:
                 write_ids(run.data, pool)
                 run.finish(last=IDS, files=[SCORES, IDS])
-            run.forget()
+            run.discard_journal()
 
 
-def _score(scorer: PoolScorer, run: UnfinishedRun) -> None:
+def _score(scorer: PoolScorer, run: ResumableOutput) -> None:
     done = 0 if run.state is None else int(run.state["blocks"])
     images = len(scorer.pool.image_rows)
     per_block = scorer.captions_at_once * images

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.workers import AHEAD, in_order, worker_pool
+from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.format import MAX_REGIONS, partial_path
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
@@ -159,7 +159,7 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
                 print(f"going on with an interrupted extraction after {resumed_at} images")
             unreadable = UnreadablePhotos(partial_path(writer.path) / "unreadable.jsonl", writer.position)
             with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
-                for chunk in _chunks(files, extractor, writer.position, pool, AHEAD * workers):
+                for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers):
                     _write_chunk(writer, unreadable, chunk, extractor, detections, bar)
             unreadable.write_list(_list_path(args.output))
             if writer.images == 0:
@@ -197,7 +197,7 @@ def _chunks(
     size = max(CHUNK_BATCHES, -(-CHUNK_PHOTOS // batch)) * batch
     start = position // size * size
     calls = ((partial(_load, files[at], extractor.image_size), at) for at in range(start, len(files)))
-    loaded = in_order(calls, pool, ahead)
+    loaded = submit_ordered(calls, pool, ahead)
     while chunk := list(itertools.islice(loaded, size)):
         yield chunk
 

@@ -11,9 +11,9 @@ from xgpt_fairseq.captions.references import References, read_captions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import check_writable, written_aside
+from xgpt_fairseq.io.atomic import atomic_write, check_writable
 from xgpt_fairseq.metrics.scores import score_captions
-from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, draw_gallery, find_photos
+from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, find_photos, render_gallery
 
 _EXAMPLE = """\
 The page is one file with all in it, and shows its captions without a network and without scripts; scripts only sort and
@@ -46,7 +46,7 @@ def gallery(args: argparse.Namespace) -> None:
             missing = _images(len(image_ids) - len(photos.files))
             print(f"{args.photos} has no photo of {missing}: regions are drawn instead", file=sys.stderr)
     drawn = overlay or photos is None or len(photos.files) < len(image_ids)
-    page = draw_gallery(
+    page = render_gallery(
         references,
         systems,
         image_ids,
@@ -55,7 +55,7 @@ def gallery(args: argparse.Namespace) -> None:
         regions=data.regions if drawn else None,
         overlay=overlay,
     )
-    with written_aside(args.output) as aside:
+    with atomic_write(args.output) as aside:
         # "replace": half a surrogate pair, which JSON can hold, has no UTF-8.
         aside.write_text(page, encoding="utf-8", errors="replace")
     print(f"{args.output}: {_images(len(image_ids))}, {args.output.stat().st_size / 1e6:.1f} MB")

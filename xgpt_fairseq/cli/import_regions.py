@@ -24,7 +24,7 @@ from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader
 from xgpt_fairseq.archives.registry import READERS, open_archive
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.workers import AHEAD, in_order, worker_pool
+from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
@@ -127,7 +127,7 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
         left = None if args.limit is None else args.limit - resumed_at
         pending = itertools.islice(reader.pending(writer.position), left)
         calls = ((item.decode, (item, next_position)) for item, next_position in pending)
-        records = in_order(calls, pool, AHEAD * args.workers)
+        records = submit_ordered(calls, pool, MAX_PENDING_CALLS * args.workers)
         by_bytes = reader.unit == "B"
         with tqdm(
             total=reader.end, initial=writer.position, unit=reader.unit, unit_scale=by_bytes, disable=None

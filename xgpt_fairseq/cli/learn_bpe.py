@@ -20,7 +20,7 @@ from tqdm import tqdm
 from xgpt_fairseq.captions.options import add_split_files, caption_options, parse_files
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.text.readers import check_inputs, say_caption_files, sentences
+from xgpt_fairseq.text.readers import check_inputs, report_caption_inputs, sentences
 from xgpt_fairseq.text.vocabulary import learn_vocabulary
 
 
@@ -36,7 +36,7 @@ def learn_bpe(args: argparse.Namespace) -> None:
         raise DataError(f"--symbols must be at least 1, got {args.symbols}")
     inputs, splits = parse_files(args.input)
     check_inputs(inputs)
-    say_caption_files(inputs)
+    report_caption_inputs(inputs)
     captions = caption_options(splits, args.split_files)
     with tqdm(sentences(inputs, captions), desc="reading", unit=" sentences", unit_scale=True) as progress:
         vocabulary = learn_vocabulary(

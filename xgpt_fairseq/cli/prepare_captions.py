@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from xgpt_fairseq.captions.options import add_split_files, parse_files, read_image_ids, read_split_files
+from xgpt_fairseq.captions.options import add_split_files, image_id_resolver, parse_files, read_split_files
 from xgpt_fairseq.captions.readers import (
     CAPTION_READERS,
     CaptionedImage,
@@ -43,8 +43,8 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import FORMAT_VERSION, check_regions_inside, check_replaceable, file_crc32
 from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import folder_written_aside, write_json
-from xgpt_fairseq.io.workers import parallel
+from xgpt_fairseq.io.atomic import atomic_directory, write_json
+from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.text.vocabulary import Vocabulary
@@ -92,7 +92,7 @@ def write_splits(
         for split in counts:
             writers[split] = SplitWriter(folder, split, vocabulary_size=encode.vocabulary_size)
             stack.callback(writers[split].close)
-        encoded = parallel(encode, texts(), workers)
+        encoded = map_ordered(encode, texts(), workers)
         for ids, was_cut in stack.enter_context(tqdm(encoded, desc="captions", total=total, unit_scale=True)):
             split, row, image_id, text = waiting.popleft()
             if len(ids) == 1:
@@ -126,12 +126,12 @@ def prepare_captions(args: argparse.Namespace) -> None:
     options = CaptionOptions(
         named_splits=named_splits,
         split_lists=read_split_files(args.split_files),
-        image_id_of_url=read_image_ids(args.image_ids or ["line"]),
+        image_id_of_url=image_id_resolver(args.image_ids or ["line"]),
     )
     splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
     max_missing = 1.0 if args.max_missing is None else args.max_missing
 
-    with folder_written_aside(args.output, last="dataset.json", files=FILES) as aside:
+    with atomic_directory(args.output, last="dataset.json", files=FILES) as aside:
         with tqdm(read_sources(sources, options), desc="reading", unit=" images", unit_scale=True) as progress:
             found = survey(progress, splits, options.split_lists, store, aside)
         check(found.counts, splits, store, ", ".join(map(str, files)), args.missing_images, max_missing)

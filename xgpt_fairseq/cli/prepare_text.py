@@ -33,9 +33,9 @@ from xgpt_fairseq.data.directory import FORMAT_VERSION, check_replaceable, file_
 from xgpt_fairseq.data.indexed_writer import IndexedWriter, ids_dtype
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import write_json
-from xgpt_fairseq.io.resumable import UnfinishedRun
-from xgpt_fairseq.io.workers import parallel
-from xgpt_fairseq.text.readers import BLOCK_BYTES, Block, check_inputs, read_blocks, say_caption_files, total_bytes
+from xgpt_fairseq.io.resumable import ResumableOutput
+from xgpt_fairseq.io.workers import map_ordered
+from xgpt_fairseq.text.readers import BLOCK_BYTES, Block, check_inputs, read_blocks, report_caption_inputs, total_bytes
 from xgpt_fairseq.text.validation_lines import HeldOut
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.text.vocabulary import Vocabulary
@@ -157,7 +157,7 @@ def _chained(checksum: int, crc32: int) -> int:
 
 
 def encode(
-    run: UnfinishedRun,
+    run: ResumableOutput,
     inputs: list[Path],
     captions: CaptionOptions,
     vocabulary: Vocabulary,
@@ -185,8 +185,8 @@ def encode(
             print(f"going on with an interrupted run after {progress.lines:,} lines", file=sys.stderr)
             _skip(blocks, progress, run, bar)
         saved = time.monotonic()
-        for encoded in parallel(EncodeBlock(vocabulary, max_tokens), blocks, workers, chunk=1):
-            for tokens, sizes in held_out.pass_by(encoded.tokens, encoded.sizes, encoded.pieces, encoded.hashes):
+        for encoded in map_ordered(EncodeBlock(vocabulary, max_tokens), blocks, workers, chunk=1):
+            for tokens, sizes in held_out.process(encoded.tokens, encoded.sizes, encoded.pieces, encoded.hashes):
                 train.add(tokens, sizes)
             progress.add(encoded)
             bar.set_postfix(lines=f"{progress.lines:,}", unknown=f"{progress.unknown_share:.2%}", refresh=False)
@@ -197,7 +197,7 @@ def encode(
         try:
             _check_enough(progress, held_out)
         except DataError:
-            run.forget()  # other options are needed
+            run.discard_journal()  # other options are needed
             raise
         splits = {"train": _finished(train)}
     if valid_lines:
@@ -211,7 +211,7 @@ def _bar(inputs: list[Path]) -> tqdm:
     return tqdm(total=total_bytes(inputs), desc="encoding", unit="B", unit_scale=True, smoothing=0.05)
 
 
-def _skip(blocks: Iterator[Block], progress: Progress, run: UnfinishedRun, bar: tqdm) -> None:
+def _skip(blocks: Iterator[Block], progress: Progress, run: ResumableOutput, bar: tqdm) -> None:
     """Read what is done once more, without encoding it, and see that it is what it was."""
     checksum = count = 0
     for block in itertools.islice(blocks, progress.blocks):
@@ -260,7 +260,7 @@ def prepare(
     }
     if captions.named_splits or args.split_files:
         options["splits"] = [f"{split}={path}" for path, split in captions.named_splits.items()] + args.split_files
-    with UnfinishedRun(args.output, options, overwrite=args.overwrite) as unfinished:
+    with ResumableOutput(args.output, options, overwrite=args.overwrite) as unfinished:
         try:
             progress, held_out, splits = encode(
                 unfinished,
@@ -296,7 +296,7 @@ def prepare(
         except OSError as error:  # a full disk, most likely
             raise DataError(f"{error}; when this is put right, the same command goes on where it was") from error
         except KeyboardInterrupt:
-            if unfinished.can_go_on:
+            if unfinished.is_resumable:
                 print(f"the same command goes on from {unfinished.folder}", file=sys.stderr)
             raise
     return progress, held_out, splits
@@ -314,7 +314,7 @@ def prepare_text(args: argparse.Namespace) -> None:
         raise DataError(f"--valid-lines must be 0 (none) or more, got {args.valid_lines}")
     inputs, named_splits = parse_files(args.input)
     check_inputs(inputs)
-    say_caption_files(inputs)
+    report_caption_inputs(inputs)
     captions = caption_options(named_splits, args.split_files)
     check_replaceable(args.output, "text", overwrite=args.overwrite)
     vocabulary = Vocabulary(args.vocabulary)

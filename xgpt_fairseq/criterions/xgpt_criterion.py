@@ -70,7 +70,7 @@ class XGPTCriterion(FairseqCriterion):
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
             "sample_size": sample_size,
-            f"{objective.name}_sum": result.plain,
+            f"{objective.name}_sum": result.unsmoothed,
             f"{objective.name}_predictions": result.predictions,
             f"{objective.name}_correct": 0 if result.correct is None else result.correct,
             f"{objective.name}_pairs": sample["nsentences"],

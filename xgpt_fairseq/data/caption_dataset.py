@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xgpt_fairseq.data.objective_dataset import Corruption, ObjectiveDataset
+from xgpt_fairseq.data.objective_dataset import ExampleMaker, ObjectiveDataset
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
 
@@ -61,7 +61,7 @@ class CaptionDataset(ObjectiveDataset):
         captions: Any,
         image_rows: np.ndarray,
         store: RegionStore,
-        objectives: Mapping[str, Corruption],
+        objectives: Mapping[str, ExampleMaker],
         *,
         split: str,
         pad: int,

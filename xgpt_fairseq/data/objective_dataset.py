@@ -11,22 +11,22 @@ import torch
 from fairseq.data import FairseqDataset
 from torch import Tensor
 
-from xgpt_fairseq.data.schedule import IndexCode
+from xgpt_fairseq.data.schedule import IndexCodec
 from xgpt_fairseq.workarounds import with_last_batch
 
 
-class Corruption(Protocol):
+class ExampleMaker(Protocol):
     """What the data set needs of an objective: see `xgpt_fairseq.objectives.base.Objective`."""
 
     name: str
     uses_regions: bool
     random: bool
 
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]: ...
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]: ...
 
 
 class ObjectiveDataset(FairseqDataset):
-    """Items of one or several texts. An index packs epoch, objective and item (`IndexCode`).
+    """Items of one or several texts. An index packs epoch, objective and item (`IndexCodec`).
 
     A plain item number is epoch 0 of the first objective.
 
@@ -43,7 +43,7 @@ class ObjectiveDataset(FairseqDataset):
     def __init__(
         self,
         sizes: np.ndarray,
-        objectives: Mapping[str, Corruption],
+        objectives: Mapping[str, ExampleMaker],
         *,
         split: str,
         pad: int,
@@ -59,12 +59,12 @@ class ObjectiveDataset(FairseqDataset):
         self.seed = seed
         self.joint = joint
         self.shuffle = shuffle
-        self.code = IndexCode(items=len(sizes), objectives=len(self.objectives))
+        self.code = IndexCodec(items=len(sizes), objectives=len(self.objectives))
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def chosen_objectives(self, samples: Sequence[dict[str, Any]]) -> list[Corruption]:
+    def chosen_objectives(self, samples: Sequence[dict[str, Any]]) -> list[ExampleMaker]:
         """The objectives that a batch of *samples* is made for: one, or all with `joint`."""
         return self.objectives if self.joint else [self.objectives[samples[0]["objective"]]]
 
@@ -99,7 +99,7 @@ class ObjectiveDataset(FairseqDataset):
         return parts[0]
 
     def _collate_objective(
-        self, objective: Corruption, texts: list[tuple[int, Tensor]], epoch: int, images: Mapping[str, Any]
+        self, objective: ExampleMaker, texts: list[tuple[int, Tensor]], epoch: int, images: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The batch of *objective* but for what all objectives have in common."""
         name = zlib.crc32(objective.name.encode())
@@ -107,7 +107,7 @@ class ObjectiveDataset(FairseqDataset):
         for number, tokens in texts:
             rng = np.random.default_rng([self.seed, epoch, name, number]) if objective.random else None
             # without the end of sentence: corruption adds it where it belongs
-            examples.append(objective.corrupt(tokens.numpy()[:-1], rng))
+            examples.append(objective.make_example(tokens.numpy()[:-1], rng))
         padding = {"positions": 0}
         arrays = {key: pad_right([e[key] for e in examples], padding.get(key, self.pad)) for key in examples[0]}
         target = arrays.pop("target", None)

@@ -18,7 +18,7 @@ Batch = np.ndarray
 
 
 @dataclass(frozen=True)
-class IndexCode:
+class IndexCodec:
     """Packs (epoch, objective, item) into the one integer that a data loader hands to its workers.
 
     The epoch travels with the index because worker processes outlive it: masks must change from epoch to epoch.
@@ -38,7 +38,7 @@ class IndexCode:
         return epoch, objective, item
 
 
-def in_blocks(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
+def group_into_updates(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
     """Cut *batches* into blocks of exactly *size*, no item dropped or doubled, and no batch empty if it can be helped.
 
     The items of an incomplete last block are divided anew into *size* smaller batches; if there are not enough of
@@ -57,13 +57,13 @@ def in_blocks(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
     return blocks
 
 
-def take_turns(
+def interleave_objectives(
     windows: Sequence[Sequence[Batch]],
     *,
     epoch: int,
     objectives: int,
     block: int,
-    code: IndexCode,
+    code: IndexCodec,
     rng: np.random.Generator | None,
 ) -> list[np.ndarray]:
     """The batches of an epoch in the order of training, each (items,) int64 of packed indices.
@@ -79,7 +79,7 @@ def take_turns(
     for window in windows:
         batches += window if rng is None else [window[i] for i in rng.permutation(len(window))]
     order: list[np.ndarray] = []
-    for same_pairs in in_blocks(batches, block):
+    for update_batches in group_into_updates(batches, block):
         for objective in range(objectives):
-            order += [code.pack(epoch, objective, batch) for batch in same_pairs]
+            order += [code.pack(epoch, objective, batch) for batch in update_batches]
     return order

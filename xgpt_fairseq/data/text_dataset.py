@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xgpt_fairseq.data.objective_dataset import Corruption, ObjectiveDataset
+from xgpt_fairseq.data.objective_dataset import ExampleMaker, ObjectiveDataset
 
 
 class TextDataset(ObjectiveDataset):
@@ -23,7 +23,7 @@ class TextDataset(ObjectiveDataset):
     def __init__(
         self,
         sentences: Any,
-        objectives: Mapping[str, Corruption],
+        objectives: Mapping[str, ExampleMaker],
         *,
         split: str,
         pad: int,

@@ -27,7 +27,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside *path*; rename it to *path* when the block ends well, delete it otherwise."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -38,7 +38,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder_written_aside(path: Path, *, last: str, files: Iterable[str]) -> Iterator[Path]:
+def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator[Path]:
     """Yield an empty folder beside *path*; when the block ends well its files go to *path*, else it is deleted.
 
     Args:
@@ -51,13 +51,13 @@ def folder_written_aside(path: Path, *, last: str, files: Iterable[str]) -> Iter
     aside.mkdir(parents=True)
     try:
         yield aside
-        put_in_place(aside, path, last=last, files=files)
+        swap_in(aside, path, last=last, files=files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def put_in_place(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
-    """Give the whole folder *aside* the name *path*; the other arguments are those of `folder_written_aside`."""
+def swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
+    """Give the whole folder *aside* the name *path*; the other arguments are those of `atomic_directory`."""
     if not path.exists():
         aside.rename(path)
         return
@@ -91,7 +91,7 @@ def take_lock(folder: Path, what: str) -> int:
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
     """Write *value* as JSON (UTF-8, non-ASCII characters kept) under *path*, whole or not at all."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -16,15 +16,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import put_in_place, take_lock, write_json
+from xgpt_fairseq.io.atomic import swap_in, take_lock, write_json
 
 JOURNAL_VERSION = 1
 
 
-class UnfinishedRun:
+class ResumableOutput:
     """The folder in which a run works: `finish` makes it *output*; if that is not reached, the next run goes on there.
 
-        with UnfinishedRun(output, options, overwrite=False) as run:
+        with ResumableOutput(output, options, overwrite=False) as run:
             begin_at(run.state)         # None: at the beginning
             …                           # write to run.data
             run.save(state)             # every now and then
@@ -74,7 +74,7 @@ class UnfinishedRun:
         os.close(self._lock)
 
     @property
-    def can_go_on(self) -> bool:
+    def is_resumable(self) -> bool:
         """Whether a next run finds something to go on from."""
         return self._journal.exists()
 
@@ -82,14 +82,14 @@ class UnfinishedRun:
         """Note how far the run is; what *state* (JSON) speaks of must be on disk."""
         write_json(self._journal, {"version": JOURNAL_VERSION, "options": self._options, "state": state}, indent=None)
 
-    def forget(self) -> None:
+    def discard_journal(self) -> None:
         """Let the next run begin anew."""
         self._journal.unlink(missing_ok=True)
 
     def finish(self, *, last: str, files: Iterable[str]) -> None:
-        """Give the folder its name; the arguments are those of `folder_written_aside`."""
-        put_in_place(self.data, self.output, last=last, files=files)
-        self.forget()
+        """Give the folder its name; the arguments are those of `atomic_directory`."""
+        swap_in(self.data, self.output, last=last, files=files)
+        self.discard_journal()
 
     def _read_state(self, overwrite: bool) -> dict[str, Any] | None:
         if not self._journal.exists():
@@ -117,5 +117,5 @@ class UnfinishedRun:
         )
 
     def _clear(self) -> None:
-        self.forget()
+        self.discard_journal()
         shutil.rmtree(self.data, ignore_errors=True)

@@ -23,15 +23,15 @@ Key = TypeVar("Key")
 # Items handed to a worker process at once: enough that handing over a line of text costs nothing.
 CHUNK = 2000
 # Chunks that wait or are worked on, per worker: none is ever idle, and what is ahead stays small.
-_AHEAD = 4
-# Results of `in_order` that wait for their turn, per worker; the work on them is uneven.
-AHEAD = 8
+MAX_PENDING_CHUNKS = 4
+# Results of `submit_ordered` that wait for their turn, per worker; the work on them is uneven.
+MAX_PENDING_CALLS = 8
 
 # The function of a worker process, set when the process starts, so that what it remembers is kept from chunk to chunk.
 _function: Callable[[Any], Any] | None = None
 
 
-def parallel(
+def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, chunk: int | None = None
 ) -> Iterator[Result]:
     """map(function, items) over *workers* processes, in order; 0 or 1: in this process.
@@ -56,7 +56,7 @@ def parallel(
     try:
         while batch := list(itertools.islice(source, chunk or CHUNK)):
             waiting.append(pool.submit(_call, batch))
-            if len(waiting) >= _AHEAD * workers:
+            if len(waiting) >= MAX_PENDING_CHUNKS * workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
@@ -86,7 +86,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
         pool.shutdown(cancel_futures=True)
 
 
-def in_order(
+def submit_ordered(
     calls: Iterable[tuple[Callable[[], Result], Key]], pool: ProcessPoolExecutor | None, ahead: int
 ) -> Iterator[tuple[Result, Key]]:
     """The results of *calls*, made in *pool* at most *ahead* calls ahead, or in this process when *pool* is None.

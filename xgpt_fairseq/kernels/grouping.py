@@ -43,7 +43,7 @@ class Groups:
         row_at = by_image.index_select(0, first).repeat_interleave(size).scatter_(0, place, by_image)
         return cls(row_at=row_at, place_of=torch.empty_like(place).scatter_(0, by_image, place))
 
-    def by_image(self, x: Tensor, groups: int) -> Tensor:
+    def fold_captions(self, x: Tensor, groups: int) -> Tensor:
         """(C, heads, T, d) → (groups, heads, G · T, d): a group's rows side by side."""
         if self.row_at is not None:
             x = x.index_select(0, self.row_at)
@@ -51,8 +51,8 @@ class Groups:
         grouped = x.view(groups, -1, heads, length, width)
         return grouped.transpose(1, 2).reshape(groups, heads, -1, width)
 
-    def by_caption(self, x: Tensor, length: int) -> Tensor:
-        """(groups, heads, G · T, d) → (C, heads, T, d), T = *length*: the inverse of `by_image`."""
+    def unfold_captions(self, x: Tensor, length: int) -> Tensor:
+        """(groups, heads, G · T, d) → (C, heads, T, d), T = *length*: the inverse of `fold_captions`."""
         groups, heads, _, width = x.shape
         grouped = x.view(groups, heads, -1, length, width)
         return self.rows(grouped.transpose(1, 2).reshape(-1, heads, length, width))

@@ -26,7 +26,7 @@ def _version(weight: Tensor) -> tuple[int, int]:
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
-class PackedLinear(nn.Module):
+class PackedWeights(nn.Module):
     """x W^T + b, and GELU where it is asked for, W packed once instead of in every product.
 
     A matrix product brings its operands into blocks that suit the CPU. For a weight that meets few rows at a time, as
@@ -63,7 +63,7 @@ class PackedLinear(nn.Module):
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(precision), packed, bias, activation, [], "none")
         return y
 
-    def train(self, mode: bool = True) -> PackedLinear:
+    def train(self, mode: bool = True) -> PackedWeights:
         """Forget what is packed when training begins: optimizers change weights unseen (through `.data`)."""
         if mode:
             self._packed.clear()
@@ -110,8 +110,8 @@ _OPERATORS = all(
 )
 
 
-class Projection(nn.Linear):
-    """A linear layer with bias whose weights are packed outside training (`PackedLinear`).
+class PackedLinear(nn.Linear):
+    """A linear layer with bias whose weights are packed outside training (`PackedWeights`).
 
     Shape:
         x (…, in_features); output (…, out_features), or as many as are asked for.
@@ -119,7 +119,7 @@ class Projection(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
-        self.packed = PackedLinear()
+        self.packed = PackedWeights()
 
     def forward(self, x: Tensor, first: int = 0, last: int | None = None, *, gelu: bool = False) -> Tensor:
         """Outputs *first* up to *last* (default: all), after GELU where it is asked for."""

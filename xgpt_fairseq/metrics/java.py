@@ -63,11 +63,11 @@ def java_version(java: Path) -> int:
         raise DataError(f"{java} does not run: {error}") from None
     match = _VERSION.search(said)
     if match is None:
-        raise DataError(f"{java} -version does not tell its version: {said_last(said)}")
+        raise DataError(f"{java} -version does not tell its version: {last_stderr_lines(said)}")
     return int(match[1])
 
 
-def said_last(stderr: str) -> str:
+def last_stderr_lines(stderr: str) -> str:
     """The last three messages in what a Java program wrote to stderr, as one line: a stack trace without its frames."""
     messages = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
     return " / ".join(messages[-3:]) or "it left no message"

@@ -9,7 +9,7 @@ from pathlib import Path
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.metrics.java import find_java, said_last
+from xgpt_fairseq.metrics.java import find_java, last_stderr_lines
 
 _JAR = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
 _PUNCTUATION = frozenset(ptbtokenizer.PUNCTUATIONS)
@@ -35,7 +35,7 @@ def ptb_tokenize(captions: Sequence[str]) -> list[str]:
         run = subprocess.run(command, input=text.encode("utf-8", "replace"), capture_output=True, check=False)
     except OSError as error:
         raise DataError(f"{java} does not run: {error}") from None
-    said = said_last(run.stderr.decode("utf-8", "replace"))
+    said = last_stderr_lines(run.stderr.decode("utf-8", "replace"))
     if run.returncode != 0:
         raise DataError(f"the PTB tokenizer ({java}, {_JAR.name}) failed with status {run.returncode}: {said}")
     lines = run.stdout.decode("utf-8").removesuffix("\n").split("\n")

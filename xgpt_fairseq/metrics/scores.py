@@ -20,7 +20,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.metrics.java import find_java, java_first_in_path, java_version, said_last
+from xgpt_fairseq.metrics.java import find_java, java_first_in_path, java_version, last_stderr_lines
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
 
 METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
@@ -156,7 +156,7 @@ def _meteor(truth: Tokenized, generated: Tokenized) -> Values:
         scorer.lock.release()
         scorer.meteor_p.kill()
         said = scorer.meteor_p.communicate()[1].decode("utf-8", "replace")
-        raise DataError(f"METEOR failed ({java}): {said_last(said)}") from error
+        raise DataError(f"METEOR failed ({java}): {last_stderr_lines(said)}") from error
 
 
 def _rouge(truth: Tokenized, generated: Tokenized) -> Values:
@@ -190,7 +190,7 @@ def _spice(truth: Tokenized, generated: Tokenized, spice_jars: Path | None) -> V
         records = [{"image_id": key, "test": generated[key][0], "refs": refs} for key, refs in truth.items()]
         read.write_text(json.dumps(records), encoding="ascii")
         run = subprocess.run(spice_command(java, spice_jars, read, write), capture_output=True, check=False)
-        said = said_last(run.stderr.decode("utf-8", "replace"))
+        said = last_stderr_lines(run.stderr.decode("utf-8", "replace"))
         if run.returncode != 0:
             raise SpiceUnavailable(f"SPICE failed with status {run.returncode} ({java}): {said}")
         try:

@@ -12,7 +12,7 @@ from xgpt_fairseq.metrics.ptb import ptb_tokenize
 
 _ORDERS = (1, 2, 3, 4)
 
-SUMS = (
+STATISTICS = (
     "_cider_sum",
     "_caption_images",
     *(f"_bleu_correct_{n}" for n in _ORDERS),
@@ -20,10 +20,10 @@ SUMS = (
     "_bleu_test_length",
     "_bleu_reference_length",
 )
-"""The keys of what `OnlineScorer.add` returns."""
+"""The keys of what `ValidationScorer.add` returns."""
 
 
-class OnlineScorer:
+class ValidationScorer:
     """Scores the captions of a split batch by batch.
 
     The sums over all batches and workers give what pycocoevalcap gives for the whole split at once: CIDEr weighs words
@@ -55,8 +55,8 @@ class OnlineScorer:
         """Score *captions* (raw text) of the images *image_indices*, each against its image's references.
 
         Returns:
-            The terms of the sums, by the names in `SUMS`: add them over batches and workers, then call `cider` and
-            `bleu4` on the result.
+            The terms of the sums, by the names in `STATISTICS`: add them over batches and workers, then call `cider`
+            and `bleu4` on the result.
         """
         if len(image_indices) != len(captions):
             raise ValueError(f"{len(image_indices)} images but {len(captions)} captions")
@@ -72,7 +72,7 @@ class OnlineScorer:
         self._cider.crefs = batch + self._cider_references[len(batch) :]
         self._cider.ctest = [cook_cider(test) for test in tests]
 
-        sums = dict.fromkeys(SUMS, 0.0)
+        sums = dict.fromkeys(STATISTICS, 0.0)
         sums["_cider_sum"] = float(sum(self._cider.compute_cider()))
         sums["_caption_images"] = float(len(tests))
         for index, test in zip(image_indices, tests, strict=True):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.kernels.dropout import dropout
 from xgpt_fairseq.kernels.grouping import Groups
-from xgpt_fairseq.kernels.linear import Projection
+from xgpt_fairseq.kernels.linear import PackedLinear
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -48,11 +48,11 @@ def attend(
     """
     assert mask is None or not causal, "a causal mask is the whole mask"
     if p and q.device.type == "cpu":
-        return attend_written_out(q, k, v, mask=causal_mask(q.size(2), q.device) if causal else mask, p=p)
+        return eager_attention(q, k, v, mask=causal_mask(q.size(2), q.device) if causal else mask, p=p)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=p)
 
 
-def attend_written_out(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: float = 0.0) -> Tensor:
+def eager_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: float = 0.0) -> Tensor:
     """`attend` as plain products."""
     shape = q.shape
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (B · heads, T or N, d)
@@ -84,8 +84,8 @@ class Attention(nn.Module):
         self.hidden_size = hidden_size
         self.heads = heads
         self.dropout = dropout
-        self.qkv = Projection(hidden_size, 3 * hidden_size)
-        self.out = Projection(hidden_size, hidden_size)
+        self.qkv = PackedLinear(hidden_size, 3 * hidden_size)
+        self.out = PackedLinear(hidden_size, hidden_size)
 
     def queries_keys_values(self, x: Tensor, states: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Project x (B, T, H) to queries, and *states* (I, N, H), without them x itself, to keys and values."""
@@ -112,23 +112,23 @@ class Attention(nn.Module):
     def to_images(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, groups: Groups) -> Tensor:
         """`forward` for queries (C, heads, T, d) of captions; keys and values are those of their *groups*."""
         _, heads, length, width = q.shape
-        attended = self._attend(groups.by_image(q, k.size(0)), k, v, mask=mask)  # (groups, G · T, H)
+        attended = self._attend(groups.fold_captions(q, k.size(0)), k, v, mask=mask)  # (groups, G · T, H)
         return self.out(groups.rows(attended.view(-1, length, heads * width)))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool = False) -> Tensor:
         p = self.dropout if self.training else 0.0
         return merge_heads(attend(q, k, v, mask=mask, causal=causal, p=p))
 
-    def step(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None) -> Tensor:
+    def decode_step(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None) -> Tensor:
         """`forward` for the few queries of a step of a search.
 
         On a CPU, the fused kernel takes one and a half times as long for them as the products written out.
         """
         if q.device.type != "cpu":
             return self(q, k, v, mask=mask)
-        return self.out(merge_heads(attend_written_out(q, k, v, mask=mask)))
+        return self.out(merge_heads(eager_attention(q, k, v, mask=mask)))
 
-    def joint(
+    def prefix_lm_attention(
         self,
         q: Tensor,
         image_k: Tensor,
@@ -156,13 +156,13 @@ class Attention(nn.Module):
         length, width = q.size(2), q.size(3)
         images, _, regions, _ = image_k.shape
         q = q * width**-0.5
-        to_image = groups.by_image(q, images) @ image_k.transpose(2, 3)  # (groups, heads, G · T, N)
-        to_image = groups.by_caption(to_image.masked_fill(~mask, float("-inf")), length)  # (C, heads, T, N)
+        to_image = groups.fold_captions(q, images) @ image_k.transpose(2, 3)  # (groups, heads, G · T, N)
+        to_image = groups.unfold_captions(to_image.masked_fill(~mask, float("-inf")), length)  # (C, heads, T, N)
         to_text = q @ k.transpose(2, 3)  # (C, heads, T, t)
         if text_mask is not None:
             to_text = to_text.masked_fill(~text_mask, float("-inf"))
         weights = attention_weights(torch.cat([to_image, to_text], dim=-1))
         weights = dropout(weights, self.dropout, self.training)
         to_image, to_text = weights.split([regions, k.size(2)], dim=-1)
-        attended = groups.by_caption(groups.by_image(to_image, images) @ image_v, length) + to_text @ v
+        attended = groups.unfold_captions(groups.fold_captions(to_image, images) @ image_v, length) + to_text @ v
         return self.out(merge_heads(attended))

@@ -10,7 +10,7 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from xgpt_fairseq.kernels.kv_cache import SearchCache
-from xgpt_fairseq.models.embeddings import WordPrediction
+from xgpt_fairseq.models.embeddings import TiedOutputProjection
 from xgpt_fairseq.models.encoder import XGPTEncoder, kept_images
 from xgpt_fairseq.models.layers import EncoderStates
 
@@ -48,7 +48,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
             object.__setattr__(self, "final_norm", encoder.final_norm)
         else:
             self.layers, self.final_norm = stack
-        self.output = WordPrediction(vocabulary_size=len(dictionary))
+        self.output = TiedOutputProjection(vocabulary_size=len(dictionary))
         self._max_positions = max_positions
         hidden_size = encoder.text.tokens.embedding_dim
         self.region_start: nn.Parameter | None = None  # TIFG: before the first region
@@ -122,7 +122,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         layers: Any = self.layers
         if incremental_state is None:
             for number, layer in enumerate(layers):
-                x = self.shared.run(layer.decode, x, images, number)
+                x = self.shared.maybe_checkpoint(layer.decode, x, images, number)
             return self.final_norm(x)
         rows, count = x.size(0), images.mask.size(0)
         if CACHE not in incremental_state:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xgpt_fairseq.kernels.dropout import Dropout
-from xgpt_fairseq.kernels.linear import PackedLinear
+from xgpt_fairseq.kernels.linear import PackedWeights
 
 
 class TextEmbedding(nn.Module):
@@ -36,7 +36,7 @@ class TextEmbedding(nn.Module):
         return self.dropout(self.norm(x))
 
 
-class WordPrediction(nn.Module):
+class TiedOutputProjection(nn.Module):
     """Logits over the vocabulary: the token embedding, transposed (tied), and a bias of its own.
 
     Shape:
@@ -46,7 +46,7 @@ class WordPrediction(nn.Module):
     def __init__(self, *, vocabulary_size: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
-        self.packed = PackedLinear()
+        self.packed = PackedWeights()
 
     def forward(self, states: Tensor, embedding: Tensor) -> Tensor:
         return self.packed(states, embedding, self.bias)

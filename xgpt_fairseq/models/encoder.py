@@ -64,7 +64,7 @@ class XGPTEncoder(FairseqEncoder):
             self.alignment = Alignment(hidden_size=hidden_size)
         self.padding_idx = dictionary.pad()
         self.segments = nn.Embedding(2, hidden_size) if segment_embedding else None  # 0: text, 1: regions
-        self.layers, self.final_norm = stack(
+        self.layers, self.final_norm = build_layers(
             layer,
             layers,
             hidden_size=hidden_size,
@@ -148,7 +148,7 @@ class XGPTEncoder(FairseqEncoder):
         mask = ~padding_mask[:, None, None, :]
         return self.with_segment(self.regions(features, boxes, mask), 1), mask
 
-    def run(self, part: Any, *inputs: Any) -> Any:
+    def maybe_checkpoint(self, part: Any, *inputs: Any) -> Any:
         """part(*inputs); in training with --checkpoint-activations, all between is computed again when it is needed."""
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():
             return checkpoint(part, *inputs, use_reentrant=False)
@@ -166,7 +166,7 @@ class XGPTEncoder(FairseqEncoder):
     def _encode(self, x: Tensor, mask: Tensor, image_index: Tensor | None = None) -> dict[str, Any]:
         kept = []
         for layer in self.layers:
-            x, keys_values = self.run(layer.encode, x, mask)
+            x, keys_values = self.maybe_checkpoint(layer.encode, x, mask)
             if self.keeps_keys_values:
                 kept.append(keys_values)
         return {"images": EncoderStates(self.final_norm(x), mask, image_index, tuple(kept)), "rows": x.size(0)}
@@ -191,7 +191,7 @@ class XGPTEncoder(FairseqEncoder):
         return 100_000
 
 
-def stack(
+def build_layers(
     layer: type[TransformerLayer], layers: int, *, hidden_size: int, normalize_before: bool, **sizes: Any
 ) -> tuple[nn.ModuleList, nn.Module]:
     """So many layers of a class, and what normalises their output."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xgpt_fairseq.kernels.dropout import Dropout
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.kernels.kv_cache import KeysValues, SearchCache
-from xgpt_fairseq.kernels.linear import Projection
+from xgpt_fairseq.kernels.linear import PackedLinear
 from xgpt_fairseq.models.attention import Attention, causal_mask
 
 
@@ -72,8 +72,8 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.attention = Attention(hidden_size=hidden_size, heads=heads, dropout=attention_dropout)
         self.attention_norm = nn.LayerNorm(hidden_size)
-        self.fc1 = Projection(hidden_size, ffn_size)
-        self.fc2 = Projection(ffn_size, hidden_size)
+        self.fc1 = PackedLinear(hidden_size, ffn_size)
+        self.fc2 = PackedLinear(ffn_size, hidden_size)
         self.ffn_norm = nn.LayerNorm(hidden_size)
         self.dropout = Dropout(dropout)
         self.normalize_before = normalize_before
@@ -89,11 +89,11 @@ class TransformerLayer(nn.Module):
         x = self._add(self.attention_norm, x, self.attention(q, k, v, mask=mask))
         return self._residual(self.ffn_norm, x, self._feed_forward), (k, v)
 
-    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None = None) -> Tensor:
+    def decode(self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
         """(C, T, H) → (C, T, H), each position seeing the text up to itself and its image.
 
         With a *cache*, x is (I, B, H), the newest position of each of an image's B rows, and the cache is extended by
-        it. *number* is the layer's place in its stack.
+        it. *layer_index* is the layer's place in its stack.
         """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
@@ -126,28 +126,30 @@ class CrossAttentionLayer(TransformerLayer):
         self.cross_attention = Attention(hidden_size=own.hidden_size, heads=own.heads, dropout=own.dropout)
         self.cross_norm = nn.LayerNorm(own.hidden_size)
 
-    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None = None) -> Tensor:
-        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, number, cache))
-        x = self._residual(self.cross_norm, x, lambda y: self._attend_to_images(y, images, number, cache))
+    def decode(self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
+        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, cache))
+        x = self._residual(self.cross_norm, x, lambda y: self._attend_to_images(y, images, layer_index, cache))
         return self._residual(self.ffn_norm, x, self._feed_forward)
 
-    def _attend_to_text(self, x: Tensor, number: int, cache: SearchCache | None) -> Tensor:
+    def _attend_to_text(self, x: Tensor, layer_index: int, cache: SearchCache | None) -> Tensor:
         q, k, v = self.attention.queries_keys_values(x)
         if cache is None:
             return self.attention(q, k, v, causal=True)
-        k, v = cache.append(number, k, v)
-        return self.attention.step(q, k, v, mask=cache.mask)
+        k, v = cache.append(layer_index, k, v)
+        return self.attention.decode_step(q, k, v, mask=cache.mask)
 
-    def _attend_to_images(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None) -> Tensor:
+    def _attend_to_images(
+        self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None
+    ) -> Tensor:
         if cache is None:
             q, k, v = self.cross_attention.queries_keys_values(x, images.states)
             k, v, mask = images.of_groups(k, v)
             return self.cross_attention.to_images(q, k, v, mask=mask, groups=images.groups)
-        if number not in cache.of_images:
+        if layer_index not in cache.of_images:
             k, v = self.cross_attention.keys_values(images.states)
-            cache.of_images[number] = k.contiguous(), v.contiguous()  # they are read in every step
+            cache.of_images[layer_index] = k.contiguous(), v.contiguous()  # they are read in every step
         q = self.cross_attention.queries(x)
-        return self.cross_attention.step(q, *cache.of_images[number], mask=images.mask)
+        return self.cross_attention.decode_step(q, *cache.of_images[layer_index], mask=images.mask)
 
 
 class SharedLayer(CrossAttentionLayer):
@@ -166,15 +168,17 @@ class JointLayer(TransformerLayer):
     as encoder; the text attends to the same layer's keys and values of theirs.
     """
 
-    def decode(self, x: Tensor, images: EncoderStates, number: int, cache: SearchCache | None = None) -> Tensor:
+    def decode(self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
         y = self.attention_norm(x) if self.normalize_before else x
         q, k, v = self.attention.queries_keys_values(y)
-        image_k, image_v, mask = images.of_groups(*images.keys_values[number])
+        image_k, image_v, mask = images.of_groups(*images.keys_values[layer_index])
         if cache is None:
             text_mask: Tensor | None = causal_mask(x.size(1), x.device)
         else:
-            k, v = cache.append(number, k, v)
+            k, v = cache.append(layer_index, k, v)
             text_mask = cache.mask
-        attended = self.attention.joint(q, image_k, image_v, k, v, mask=mask, text_mask=text_mask, groups=images.groups)
+        attended = self.attention.prefix_lm_attention(
+            q, image_k, image_v, k, v, mask=mask, text_mask=text_mask, groups=images.groups
+        )
         x = self._add(self.attention_norm, x, attended)
         return self._residual(self.ffn_norm, x, self._feed_forward)

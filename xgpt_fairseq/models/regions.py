@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xgpt_fairseq.kernels.dropout import Dropout
-from xgpt_fairseq.kernels.linear import Projection
+from xgpt_fairseq.kernels.linear import PackedLinear
 from xgpt_fairseq.models.attention import attend, merge_heads, split_heads
 
 
@@ -24,7 +24,7 @@ class RegionEmbedding(nn.Module):
     def __init__(self, *, feature_dim: int, hidden_size: int, dropout: float, normalize: bool) -> None:
         super().__init__()
         self.normalize = normalize
-        self.project = Projection(feature_dim + 5, hidden_size)
+        self.project = PackedLinear(feature_dim + 5, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
         self.dropout = Dropout(dropout)
 
@@ -55,8 +55,8 @@ class AoALayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_dropout = attention_dropout
-        self.qkv = Projection(hidden_size, 3 * hidden_size)
-        self.aoa = Projection(2 * hidden_size, 2 * hidden_size)
+        self.qkv = PackedLinear(hidden_size, 3 * hidden_size)
+        self.aoa = PackedLinear(2 * hidden_size, 2 * hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
         self.dropout = Dropout(dropout)
 

@@ -25,7 +25,7 @@ IMAGE_PARTS = ("encoder.regions.", "encoder.alignment.", "decoder.region_")
 MATCHING_PARTS = ("matching.",)
 
 
-def check_structure(own: str, given: str, *, starts_from: str | None) -> None:
+def check_structure(own: str, given: str, *, finetune_from: str | None) -> None:
     """Check that a model of --sharing *own* can load a checkpoint of --sharing *given*.
 
     Enc and EncDecShare have the same parameters and use them differently: a training may start one from the other.
@@ -36,7 +36,7 @@ def check_structure(own: str, given: str, *, starts_from: str | None) -> None:
     """
     if own == given:
         return
-    if starts_from is None:
+    if finetune_from is None:
         raise DataError(f"the checkpoint is a model of --sharing {given}, this is one of --sharing {own}")
     if "enc-dec" in (own, given):
         raise DataError(
@@ -47,30 +47,31 @@ def check_structure(own: str, given: str, *, starts_from: str | None) -> None:
 
 
 def check_features(
-    own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, starts_from: str
+    own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, finetune_from: str
 ) -> None:
     """Warn where a training starts on features of another detector than its checkpoint was trained on.
 
     Args:
         own: mean (D,) and standard deviation (D,) of the features of *store*, on which it trains.
-        given: those that the checkpoint *starts_from* was trained on.
+        given: those that the checkpoint *finetune_from* was trained on.
     """
     found = distance(own, given)
     if found.far and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):  # one process says it
         logger.warning(
-            f"the features of the region store {store} are far from those that {starts_from} was trained on: {found}. "
+            f"the features of the region store {store} are far from those that {finetune_from} was trained on: "
+            f"{found}. "
             "Features of all stages must come from one detector with one preprocessing (or are these images of another "
             "kind, such as drawings?)"
         )
 
 
-def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, starts_from: str | None) -> dict[str, Tensor]:
+def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, finetune_from: str | None) -> dict[str, Tensor]:
     """The state that the model loads: the checkpoint's where it has the parameter, the model's own where it may be new.
 
     Args:
         own: the model's state dict, freshly initialised.
         given: the checkpoint's.
-        starts_from: the checkpoint that a training starts from (--finetune-from-model), for which image parts and the
+        finetune_from: the checkpoint that a training starts from (--finetune-from-model), for which image parts and the
             matching head may be new or dropped; None: the checkpoint must be this model's.
 
     Raises:
@@ -91,7 +92,7 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, starts_f
             f"the checkpoint and the model differ in structure (only the checkpoint has: {_listed(dropped)}; only the "
             f"model: {_listed(new)}): use the architecture and options that the checkpoint was trained with"
         )
-    if starts_from is None:
+    if finetune_from is None:
         _check_head(new, dropped)
         if new:
             raise DataError(

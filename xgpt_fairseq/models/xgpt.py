@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.decoder import XGPTDecoder
-from xgpt_fairseq.models.encoder import XGPTEncoder, image_of_each, stack
+from xgpt_fairseq.models.encoder import XGPTEncoder, build_layers, image_of_each
 from xgpt_fairseq.models.feature_statistics import STATISTICS, statistics_of
 from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLayer, TransformerLayer
 from xgpt_fairseq.models.matching import MatchingHead
@@ -139,7 +139,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         super().__init__(encoder, decoder)
         self.matching = matching
         self.tifg_target = tifg_target
-        self.starts_from: str | None = None  # the checkpoint that training starts from: see `transfer`
+        self.finetune_from: str | None = None  # the checkpoint that training starts from: see `transfer`
         self.store_name: str | None = None  # the region store that it trains on, for messages
         self.register_buffer("dictionary_digest", dictionary_digest(encoder.dictionary))
         self.register_buffer("structure", torch.tensor(list(STRUCTURES).index(sharing), dtype=torch.uint8))
@@ -194,7 +194,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         decoder = XGPTDecoder(
             dictionary,
             encoder,
-            stack=None if decoder_layer is None else stack(decoder_layer, **sizes),
+            stack=None if decoder_layer is None else build_layers(decoder_layer, **sizes),
             max_positions=cfg.max_target_positions,
             region_output_dim=None if cfg.feature_dim is None else region_output_dim,
         )
@@ -305,7 +305,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
             )
         names = list(STRUCTURES)
         given = int(state_dict.get("structure", 0))  # checkpoints of before --sharing are enc-dec-share
-        check_structure(names[int(self.structure)], names[given], starts_from=self.starts_from)
+        check_structure(names[int(self.structure)], names[given], finetune_from=self.finetune_from)
         state_dict = {**state_dict, "structure": self.structure}
         name = "encoder.regions.embedding.project.weight"  # (H, D + 5)
         own = self.state_dict()
@@ -318,7 +318,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         own, state_dict = (
             {name: tensor for name, tensor in state.items() if name not in STATISTICS} for state in (own, state_dict)
         )
-        state = transfer(own, state_dict, starts_from=self.starts_from) if strict else state_dict
+        state = transfer(own, state_dict, finetune_from=self.finetune_from) if strict else state_dict
         state = {**state, **statistics}
         return super().load_state_dict(state, strict=strict, model_cfg=model_cfg, args=args)
 
@@ -333,10 +333,10 @@ class XGPTModel(FairseqEncoderDecoderModel):
             return {}
         if given is not None:
             own = statistics_of(self.state_dict())
-            if self.starts_from is None or own is None:
+            if self.finetune_from is None or own is None:
                 regions.keep_statistics(*given)
             else:
-                check_features(own, given, store=self.store_name, starts_from=self.starts_from)
+                check_features(own, given, store=self.store_name, finetune_from=self.finetune_from)
         return {name: tensor for name, tensor in self.state_dict().items() if name in STATISTICS}
 
 

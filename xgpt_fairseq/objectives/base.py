@@ -79,13 +79,14 @@ class ObjectiveLoss:
 
     Attributes:
         loss: scalar, sum over predictions (nats, or squared error): what is optimised.
-        plain: scalar, what is logged: the same without label smoothing, or TIFG's mean over dimensions in any case.
+        unsmoothed: scalar, what is logged: the same without label smoothing, or TIFG's mean over dimensions in any
+            case.
         predictions: how many predictions the sums run over.
         correct: how many of them are right; None where that has no meaning.
     """
 
     loss: Tensor
-    plain: Tensor
+    unsmoothed: Tensor
     predictions: int
     correct: Tensor | None
 
@@ -100,7 +101,7 @@ class Objective(ABC):
     Attributes:
         name: its name in the paper, lower case.
         uses_regions: whether its batches carry the images.
-        random: whether `corrupt` draws random numbers.
+        random: whether `make_example` draws random numbers.
         measure: what its loss is called in the log: `nll` (bits) or `mse`.
         Options: its options.
 
@@ -120,7 +121,7 @@ class Objective(ABC):
         self.options.check(self.name)
 
     @abstractmethod
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """What a caption *tokens* (T,), without end of sentence, becomes: arrays that the collater pads.
 
         `src_tokens` encoder text; `prev_output_tokens` decoder text; `positions` of the decoder text where they are
@@ -177,4 +178,4 @@ def word_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> Obje
         uniform = -log_probabilities.sum() / logits.size(-1)
         loss = (1 - label_smoothing) * nll + label_smoothing * uniform
     correct = (logits.detach().argmax(dim=-1) == target).sum()
-    return ObjectiveLoss(loss=loss, plain=nll.detach(), predictions=target.numel(), correct=correct)
+    return ObjectiveLoss(loss=loss, unsmoothed=nll.detach(), predictions=target.numel(), correct=correct)

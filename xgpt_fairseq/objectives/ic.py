@@ -14,6 +14,6 @@ class ImageCaptioning(WordObjective):
     uses_regions = True
     random = False
 
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Nothing is corrupted: the encoder sees no text."""
         return self.whole_sentence(tokens)

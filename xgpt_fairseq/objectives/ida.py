@@ -28,7 +28,7 @@ class ImageConditionedDenoising(WordObjective):
     random = True
     Options = IDAOptions
 
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Replace spans by one [MASK] each, so that the decoder must find out how long they were."""
         assert rng is not None
         options = self.options

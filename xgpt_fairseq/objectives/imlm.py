@@ -22,6 +22,6 @@ class ImageConditionedMLM(WordObjective):
     random = True
     Options = IMLMOptions
 
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Mask one fragment of half the caption; the decoder is fed the word before each word that it predicts."""
         return self.masked_fragment(tokens, rng, ratio=self.options.fragment_ratio)

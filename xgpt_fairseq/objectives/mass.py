@@ -22,6 +22,6 @@ class MaskedSequenceToSequence(WordObjective):
     random = True
     Options = MASSOptions
 
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Mask one fragment of half the text."""
         return self.masked_fragment(tokens, rng, ratio=self.options.fragment_ratio)

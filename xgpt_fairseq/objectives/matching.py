@@ -22,7 +22,7 @@ class ImageTextMatching(Objective):
     uses_regions = True
     random = False
 
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Nothing is corrupted, and there is nothing to decode."""
         return {"src_tokens": np.append(tokens, self.symbols.eos)}
 
@@ -36,4 +36,4 @@ class ImageTextMatching(Objective):
         logits = scores[choices.clamp(min=0)].masked_fill(choices < 0, float("-inf"))  # (Q, K)
         loss = F.cross_entropy(logits, choices.new_zeros(choices.size(0)), reduction="sum")
         correct = (logits[:, :1] > logits[:, 1:]).all(dim=1).sum()
-        return ObjectiveLoss(loss=loss, plain=loss.detach(), predictions=choices.size(0), correct=correct)
+        return ObjectiveLoss(loss=loss, unsmoothed=loss.detach(), predictions=choices.size(0), correct=correct)

@@ -23,7 +23,7 @@ class MaskedLanguageModelling(WordObjective):
     random = True
     Options = MLMOptions
 
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """Mask 15 % of the tokens; the target is those tokens at their positions, padding elsewhere."""
         assert rng is not None
         chosen = choose_tokens(len(tokens), rng, ratio=self.options.mask_ratio)

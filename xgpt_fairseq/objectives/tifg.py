@@ -31,7 +31,7 @@ class TextConditionedImageFeatures(Objective):
     measure = "mse"
     Options = TIFGOptions
 
-    def corrupt(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
+    def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """The encoder sees the whole caption; the decoder's input and target are the regions."""
         return {"src_tokens": np.append(tokens, self.symbols.eos)}
 
@@ -46,4 +46,4 @@ class TextConditionedImageFeatures(Objective):
         per_caption = (squared * real).sum(dim=1) / real.sum(dim=1)  # (C,)
         mse = per_caption.sum()
         loss = mse * predicted.size(-1) if self.options.reduction == "sum" else mse
-        return ObjectiveLoss(loss=loss, plain=mse.detach(), predictions=sample["nsentences"], correct=None)
+        return ObjectiveLoss(loss=loss, unsmoothed=mse.detach(), predictions=sample["nsentences"], correct=None)

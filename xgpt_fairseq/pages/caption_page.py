@@ -18,7 +18,9 @@ class CaptionedPicture:
     caption: str
 
 
-def draw_captions(cards: Sequence[CaptionedPicture], *, title: str, unreadable: Sequence[tuple[str, str]] = ()) -> str:
+def render_captions(
+    cards: Sequence[CaptionedPicture], *, title: str, unreadable: Sequence[tuple[str, str]] = ()
+) -> str:
     """The page, as HTML: one file, without scripts and links.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import written_aside
+from xgpt_fairseq.io.atomic import atomic_write
 from xgpt_fairseq.pages.training_log import Series, TrainingLog
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def check_output(path: Path) -> None:
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write *figure* to *path* in the format that its suffix names, whole or not at all."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         figure.savefig(aside, format=path.suffix.lower()[1:], dpi=150)
 
 

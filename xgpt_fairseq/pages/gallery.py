@@ -158,7 +158,7 @@ def _natural(image_id: str) -> tuple[bool, int, str]:
     return not is_number, int(image_id) if is_number else 0, image_id
 
 
-def draw_gallery(
+def render_gallery(
     references: References,
     systems: Sequence[System],
     image_ids: Sequence[str],

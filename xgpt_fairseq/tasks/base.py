@@ -17,7 +17,7 @@ from omegaconf import II, MISSING, OmegaConf
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.schedule import take_turns
+from xgpt_fairseq.data.schedule import interleave_objectives
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
@@ -102,7 +102,7 @@ class XGPTTask(FairseqTask):
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "XGPTTask":
         """Open the data directory, so that what is wrong with it is said before training."""
         load_checkpoints_on_all_ranks(cfg)
-        start = _starts_from(cfg)
+        start = _finetune_from(cfg)
         # fairseq says so too, but late and in many lines
         if start and not Path(start).is_file():
             raise DataError(f"--finetune-from-model {start} does not exist")
@@ -126,7 +126,7 @@ class XGPTTask(FairseqTask):
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model; started from another stage's checkpoint, it may have parts that the checkpoint has not."""
         model = super().build_model(cfg, from_checkpoint)
-        model.starts_from = _starts_from(self.cfg)
+        model.finetune_from = _finetune_from(self.cfg)
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -185,7 +185,7 @@ class XGPTTask(FairseqTask):
                     f"shortest has {texts.sizes.min()} tokens with the end of sentence)"
                 )
             rng = np.random.default_rng([seed, epoch]) if texts.shuffle else None
-            return take_turns(
+            return interleave_objectives(
                 [
                     dataset.batch_by_size(window, max_tokens, max_sentences, required_batch_size_multiple)
                     for window in texts.windows(indices, rng)
@@ -322,7 +322,7 @@ class RegionsTask(XGPTTask):
         return str(self.directory.regions.path)
 
 
-def _starts_from(cfg: Any) -> str | None:
+def _finetune_from(cfg: Any) -> str | None:
     """--finetune-from-model, an option of another group than the task's; None where there is a run to resume."""
     root = cfg._get_root() if OmegaConf.is_config(cfg) else {}
     checkpoint = root.get("checkpoint") or {}

@@ -14,7 +14,7 @@ from fairseq.tasks import register_task
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.metrics.validation_scorer import SUMS, OnlineScorer
+from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.constraints import read_constraints
@@ -56,7 +56,7 @@ class XGPTCaptionTask(RegionsTask):
 
     def __init__(self, cfg: XGPTCaptionConfig, directory: DataDirectory, **objectives: Any) -> None:
         super().__init__(cfg, directory, **(objectives or {"objective_weights": {"ic": 1.0}}))
-        self._scorers: dict[str, OnlineScorer] = {}
+        self._scorers: dict[str, ValidationScorer] = {}
         self._greedy: Any = None
         if cfg.captions_per_image < 1:
             raise DataError(f"--captions-per-image must be at least 1, got {cfg.captions_per_image}")
@@ -99,7 +99,7 @@ class XGPTCaptionTask(RegionsTask):
             dataset = read_constraints(Path(self.cfg.constraints_file), dataset, self.vocabulary)
         self.datasets[split] = dataset
         if self.cfg.eval_captions and not training and not generating:
-            self._scorers[split] = OnlineScorer(list(self.directory.references(split).captions.values()))
+            self._scorers[split] = ValidationScorer(list(self.directory.references(split).captions.values()))
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model, and the greedy search that validates it (section 5.3)."""
@@ -121,7 +121,7 @@ class XGPTCaptionTask(RegionsTask):
             raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
         if getattr(args, "print_alignment", None):
             raise DataError("--print-alignment: captions have no source words that they could be aligned with")
-        extra = {**(extra_gen_cls_kwargs or {}), "tokens_to_suppress": self.vocabulary.not_words}
+        extra = {**(extra_gen_cls_kwargs or {}), "tokens_to_suppress": self.vocabulary.suppressed_symbols}
         generator = super().build_generator(
             models,
             args,
@@ -163,7 +163,7 @@ class XGPTCaptionTask(RegionsTask):
         loss, sample_size, log = super().valid_step(sample, model, criterion)
         if self.cfg.eval_captions:
             scored = sample["objective"] in ("ic", "joint")
-            log.update(self._score_greedy_captions(sample) if scored else dict.fromkeys(SUMS, 0.0))
+            log.update(self._score_greedy_captions(sample) if scored else dict.fromkeys(STATISTICS, 0.0))
         return loss, sample_size, log
 
     def _score_greedy_captions(self, sample: dict[str, Any]) -> dict[str, float]:
@@ -194,5 +194,5 @@ class XGPTCaptionTask(RegionsTask):
         def sums(meters: Any) -> dict[str, float]:
             return {name: meters[name].sum for name in names}
 
-        metrics.log_derived("cider", lambda meters: round(OnlineScorer.cider(sums(meters)), 4))
-        metrics.log_derived("bleu4", lambda meters: round(OnlineScorer.bleu4(sums(meters)), 4))
+        metrics.log_derived("cider", lambda meters: round(ValidationScorer.cider(sums(meters)), 4))
+        metrics.log_derived("bleu4", lambda meters: round(ValidationScorer.bleu4(sums(meters)), 4))

@@ -16,14 +16,14 @@ from sacremoses import MosesTokenizer
 
 # Words, and likewise stretches of text, that are remembered at most: some 35 MB each. When they are too many all are
 # forgotten, and the frequent ones are soon back.
-REMEMBERED = 1 << 17
+CACHE_SIZE = 1 << 17
 # Longer stretches seldom come again.
 _LONGEST_REMEMBERED = 40
 # Stands for a plain word.
 _PLAIN = "a"
 
 
-class MosesWords:
+class CachedMosesTokenizer:
     """Normalised text → strings, made of its Moses tokens one by one.
 
     Args:
@@ -72,7 +72,7 @@ class MosesWords:
         strings = tokens if self._split is None else [string for token in tokens for string in self._split(token)]
         known = tuple(map(sys.intern, strings))
         if len(text) <= _LONGEST_REMEMBERED:
-            if len(memory) >= REMEMBERED:
+            if len(memory) >= CACHE_SIZE:
                 memory.clear()
             memory[text] = known
         return known

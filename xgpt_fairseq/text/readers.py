@@ -81,7 +81,7 @@ def is_caption_file(path: Path) -> bool:
     return path.suffix == ".json" or (path != STDIN and find_format(path) is not None)
 
 
-def say_caption_files(paths: Sequence[Path]) -> None:
+def report_caption_inputs(paths: Sequence[Path]) -> None:
     """Tell the user, on the standard error, which inputs are not taken as text."""
     for path in filter(is_caption_file, paths):
         print(f"{path}: captions, of which the training split is taken", file=sys.stderr)

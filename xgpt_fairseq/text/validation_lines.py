@@ -57,7 +57,7 @@ class HeldOut:
         """How many lines are held out, each as often as it came."""
         return sum(line.copies for line in self._lines.values())
 
-    def pass_by(
+    def process(
         self,
         tokens: npt.NDArray[Any],
         sizes: npt.NDArray[np.int32],

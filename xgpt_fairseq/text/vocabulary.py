@@ -24,8 +24,8 @@ import numpy as np
 from fairseq.data import Dictionary
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import folder_written_aside, read_description, write_json
-from xgpt_fairseq.io.workers import parallel
+from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
+from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.text import moses
 
 FORMAT_VERSION = 1
@@ -53,10 +53,10 @@ class _SubwordNMT:
         self._detokenizer = MosesDetokenizer(lang="en")
         with open(path, encoding="utf-8") as codes:
             self._bpe = BPE(codes)
-        self.split = moses.MosesWords(self._split_token)
+        self.split = moses.CachedMosesTokenizer(self._split_token)
 
     def _split_token(self, token: str) -> list[str]:
-        if len(self._bpe.cache) > moses.REMEMBERED:  # which would grow with the text
+        if len(self._bpe.cache) > moses.CACHE_SIZE:  # which would grow with the text
             self._bpe.cache.clear()
         return self._bpe.segment_tokens([token])
 
@@ -141,7 +141,7 @@ class Vocabulary:
         return [ids.get(piece, unknown) for piece in self._splitter.split(normalize(text))]
 
     @cached_property
-    def not_words(self) -> list[str]:
+    def suppressed_symbols(self) -> list[str]:
         """Symbols that no text has and no search may emit: `<mask>`, `<s>`, and what pads the dictionary."""
         padding = [symbol for symbol in self.dictionary.symbols if symbol.startswith("madeupword")]
         return [MASK, self.dictionary.bos_word, *padding]
@@ -177,7 +177,7 @@ def learn_vocabulary(
     """
     if bpe == "sentencepiece" and threshold > 0:
         raise DataError("--threshold needs --bpe subword_nmt: a sentencepiece model keeps no counts of its pieces")
-    with folder_written_aside(output, last="vocabulary.json", files=FILES) as aside:
+    with atomic_directory(output, last="vocabulary.json", files=FILES) as aside:
         _write_vocabulary(aside, sentences, bpe=bpe, symbols=symbols, workers=workers, threshold=threshold)
     return Vocabulary(output)
 
@@ -210,7 +210,7 @@ class _Tokenize:
     """Text → Moses tokens, normalised."""
 
     def __init__(self) -> None:
-        self._words = moses.MosesWords()
+        self._words = moses.CachedMosesTokenizer()
 
     def __call__(self, sentence: str) -> list[str]:
         return self._words(normalize(sentence))
@@ -221,7 +221,7 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
     from subword_nmt.learn_bpe import learn_bpe
 
     words: collections.Counter[str] = collections.Counter()
-    for tokens in parallel(_Tokenize(), sentences, workers):
+    for tokens in map_ordered(_Tokenize(), sentences, workers):
         words.update(tokens)
     if not words:
         raise DataError("there is no text to learn a vocabulary from")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from xgpt_fairseq.io.atomic import written_aside
+from xgpt_fairseq.io.atomic import atomic_write
 
 # A line of the list is a path and a reason.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -30,7 +30,7 @@ class UnreadablePhotos:
         if position and journal.exists():
             lines = journal.read_text(encoding="ascii").split("\n")[:-1]  # what is behind the last line end was cut off
             self.found = [(at, file, reason) for at, file, reason in map(json.loads, lines) if at < position]
-        with written_aside(journal) as aside:
+        with atomic_write(journal) as aside:
             aside.write_text("".join(map(_line, self.found)), encoding="ascii")
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class UnreadablePhotos:
         if not self.found:
             path.unlink(missing_ok=True)
             return
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             lines = [f"{file.translate(_ESCAPES)}\t{reason.translate(_ESCAPES)}\n" for _, file, reason in self.found]
             aside.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
