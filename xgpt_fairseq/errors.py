@@ -17,7 +17,7 @@ class DataError(ValueError):
 def report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """An exception hook that prints a `DataError` as one line, also where something else was raised because of it.
 
-    fairseq's trainer, for one, answers a checkpoint of another dictionary with advice on architectures.
+    fairseq's trainer, for one, wraps our error in a generic 'check the architecture' message.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, DataError):

@@ -93,7 +93,7 @@ class XGPTHubInterface(nn.Module):
         config: what it was built from.
         vocabulary: its vocabulary.
         extractor_settings: those of the region extractor (`RegionExtractor.settings`) that made the regions it was
-            trained on; None: they are of another origin, and it captions regions alone.
+            trained on; None if the regions did not come from our extractor; only region stores can then be captioned.
         trained_on: that origin in words, for error messages.
     """
 

@@ -436,5 +436,5 @@ def test_an_interrupted_import_refuses_another_archive(
     monkeypatch.setattr(RegionWriter, "finish", finish)
     other = layouts.write_vilbert(tmp_path / "other", [*IMAGES, made_up(77)])
     outcome = import_archive(other, tmp_path / "store")
-    assert "was begun otherwise" in outcome.error
+    assert "was started with other options" in outcome.error
     assert "names_sha256" in outcome.error

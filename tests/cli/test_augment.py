@@ -225,7 +225,9 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     journal.write_bytes(first + b'{"image_id": "1')  # half a line that was not noted yet
     monkeypatch.undo()
     other = call("--seed", 2)
-    assert other.status == 1 and other.error.startswith(f"the unfinished run {partial} was begun otherwise (seed: 1 ")
+    assert other.status == 1 and other.error.startswith(
+        f"the unfinished run {partial} was started with other options (seed: 1 "
+    )
     random = torch.random.get_rng_state()
     torch.rand(5)  # the program must not depend on it
     assert call().status == 0
@@ -238,7 +240,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert contents(tmp_path / "new") == whole
     journal.write_bytes(b"")
     monkeypatch.undo()
-    assert call("--overwrite", "--seed", 2).error == f"{journal} has lost its end; delete {partial} to begin anew"
+    assert call("--overwrite", "--seed", 2).error == f"{journal} has lost its end; delete {partial} to start over"
     assert call("--overwrite", "--seed", 3).status == 0
     assert (tmp_path / "new" / "train.references.json").read_bytes() != whole["train.references.json"]
 

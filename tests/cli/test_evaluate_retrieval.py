@@ -112,7 +112,7 @@ def test_what_is_interrupted_goes_on(
         assert call_program(main, *command, *output).status == 130
     assert not (tmp_path / "scores").exists()
     other = call_program(main, *command, *output, "--batch-size", "5")
-    assert "was begun otherwise (batch_size: 4 then, 5 now)" in other.error
+    assert "was started with other options (batch_size: 4 then, 5 now)" in other.error
 
     def noted(self: PoolScorer, block: int) -> Any:
         scored.append(block)

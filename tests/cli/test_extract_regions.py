@@ -369,10 +369,10 @@ def test_other_options_do_not_go_on(
         patch.setattr(RegionWriter, "add", interrupted_after(5))
         assert extract(photos, "--output", tmp_path / "store").status == 130
     error = extract(photos, "--output", tmp_path / "store", "--batch-size", 3).error
-    assert "was begun otherwise (batch_size: 1 then, 3 now); pass --overwrite" in error
+    assert "was started with other options (batch_size: 1 then, 3 now); pass --overwrite" in error
     write_photo(photos / "c" / "new.jpg", 1)
     error = extract(photos, "--output", tmp_path / "store").error
-    assert "was begun otherwise (files: 12 then, 13 now; names_sha256: " in error
+    assert "was started with other options (files: 12 then, 13 now; names_sha256: " in error
     assert extract(photos, "--output", tmp_path / "store", "--overwrite").status == 0
     assert len(RegionStore(tmp_path / "store")) == 10
 

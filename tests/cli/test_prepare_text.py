@@ -364,7 +364,7 @@ def test_an_interrupted_run_goes_on(
         file.write(b"half a sentence")
     done = prepare(*options)
     assert done.status == 0
-    assert f"going on with an interrupted run after {journal['state']['progress']['lines']} lines" in done.stderr
+    assert f"resuming an interrupted run after {journal['state']['progress']['lines']} lines" in done.stderr
     assert contents(tmp_path / "data") == expected
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -398,7 +398,7 @@ def test_a_killed_run_goes_on(
     pipe.write_bytes(text.read_bytes())
     done = prepare(inputs=[pipe])
     assert done.status == 0, done.stderr
-    assert "going on with an interrupted run after" in done.stderr
+    assert "resuming an interrupted run after" in done.stderr
     assert contents(tmp_path / "data") == contents(tmp_path / "expected")
 
 
@@ -436,7 +436,7 @@ def test_an_error_far_into_the_text_can_be_mended(
     assert f"{path} is not UTF-8 text: line 301, invalid" in done.error
     path.write_bytes(text.read_bytes())
     done = prepare(inputs=[path])
-    assert "going on with an interrupted run after" in done.stderr
+    assert "resuming an interrupted run after" in done.stderr
     assert contents(tmp_path / "data") == contents(tmp_path / "expected")
 
 
@@ -455,7 +455,7 @@ def test_a_full_disk(
         patch.setattr(IndexedWriter, "add", full)
         done = prepare()
     assert done.status == 1
-    assert done.error.endswith("No space left on device; when this is put right, the same command goes on where it was")
+    assert done.error.endswith("No space left on device; when this is put right, the same command resumes")
     assert prepare().status == 0
     assert contents(tmp_path / "data") == contents(tmp_path / "expected")
 
@@ -466,7 +466,7 @@ def test_other_options_than_those_of_the_interrupted_run(
     interrupt(4)
     done = prepare("--max-tokens", 50)
     assert done.status == 1
-    assert "was begun otherwise (max_tokens: 60 then, 50 now); pass --overwrite to begin anew" in done.error
+    assert "was started with other options (max_tokens: 60 then, 50 now); pass --overwrite to start over" in done.error
     done = prepare("--max-tokens", 50, "--overwrite")
     assert done.status == 0
     assert "going on" not in done.stderr
@@ -481,7 +481,7 @@ def test_a_damaged_interrupted_run(prepare: Callable[..., Any], interrupt: Calla
     done = prepare()
     assert done.status == 1
     assert f"train.text.sizes has {file.stat().st_size} bytes, at least" in done.error
-    assert f"delete {tmp_path / '.data.partial'} to begin anew" in done.error
+    assert f"delete {tmp_path / '.data.partial'} to start over" in done.error
 
 
 # Overwriting

@@ -74,11 +74,11 @@ def test_other_options(tmp_path: Path, overwrite: bool) -> None:
         with pytest.raises(DataError) as caught:
             ResumableOutput(tmp_path / "output", options, overwrite=False)
         assert str(caught.value) == (
-            f"the unfinished run {tmp_path / '.output.partial'} was begun otherwise (max_tokens: 60 then, 50 now; "
-            "valid_lines: None then, 1 now); pass --overwrite to begin anew"
+            f"the unfinished run {tmp_path / '.output.partial'} was started with other options (max_tokens: 60 then, "
+            "50 now; valid_lines: None then, 1 now); pass --overwrite to start over"
         )
         assert contents(tmp_path) == before
-        with ResumableOutput(tmp_path / "output", OPTIONS, overwrite=False) as run:  # it can still be gone on with
+        with ResumableOutput(tmp_path / "output", OPTIONS, overwrite=False) as run:  # it can still be resumed
             assert run.state is not None
     else:
         with ResumableOutput(tmp_path / "output", options, overwrite=True) as run:
@@ -103,10 +103,13 @@ def test_overwrite_goes_on_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("journal", "message"),
     [
-        ("{", "journal.json is unreadable .*; delete .* to begin anew"),
+        ("{", "journal.json is unreadable .*; delete .* to start over"),
         ("[]", "journal.json is unreadable"),
         ("{}", "journal.json is unreadable"),
-        (json.dumps({"version": 2, "options": OPTIONS, "state": {}}), "was begun otherwise .format version 2."),
+        (
+            json.dumps({"version": 2, "options": OPTIONS, "state": {}}),
+            "was started with other options .format version 2.",
+        ),
     ],
 )
 def test_journals_that_are_refused(tmp_path: Path, journal: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Arrays that grow row by row, cut back and gone on with, as numpy reads them."""
+"""Arrays that grow row by row, cut back and resumed, as numpy reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xgpt_fairseq.regions.append_only_file import HEADER_BYTES, GrowingFile, npy_header
+from xgpt_fairseq.regions.append_only_file import HEADER_BYTES, AppendOnlyArrayFile, npy_header
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_what_was_written_after_the_state_is_cut_off(tmp_path: Path, before: lis
     path = tmp_path / "rows.npy"
     random = np.random.default_rng(1)
     parts = [random.standard_normal((rows, 3)).astype("<f2") for rows in [*before, after]]
-    file = GrowingFile(path, header=npy_header("<f2", (0, 3)))
+    file = AppendOnlyArrayFile(path, header=npy_header("<f2", (0, 3)))
     for part in parts[:-1]:
         file.append(part)
     file.sync()
     state = file.state
     file.append(b"x" * lost)
     file.close()
-    resumed = GrowingFile(path, state=state)
+    resumed = AppendOnlyArrayFile(path, state=state)
     assert path.stat().st_size == state["bytes"]
     resumed.append(parts[-1])
     whole = np.concatenate(parts)

@@ -15,7 +15,7 @@ import pytest
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions import writer as region_writer
-from xgpt_fairseq.regions.append_only_file import GrowingFile
+from xgpt_fairseq.regions.append_only_file import AppendOnlyArrayFile
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -102,8 +102,14 @@ PIXELS = BOXES * np.array([640, 480, 640, 480], dtype=np.float32)
         ({"boxes": BOXES[:2]}, "image 42 has features of 3 regions and boxes of 2"),
         ({"boxes": BOXES[:, :3]}, r"image 42: boxes have the shape \(3, 3\)"),
         ({"boxes": replaced(BOXES, 1, 0, np.nan)}, r"image 42, region 1: box \[nan, .*\] is not finite"),
-        ({"boxes": [[0, 0, 1, 1], [0, 0, 1, 1], [0.5, 0, 0.4, 1]]}, r"region 2: box \[0.5, .*\] is upside down; x1 <="),
-        ({"boxes": [[0, 0, 1, 1], [0, 0.3, 1, 0.2], [0, 0, 1, 1]]}, r"region 1: box \[0.0, 0.3.*\] is upside down"),
+        (
+            {"boxes": [[0, 0, 1, 1], [0, 0, 1, 1], [0.5, 0, 0.4, 1]]},
+            r"region 2: box \[0.5, .*\] has x1 > x2 or y1 > y2",
+        ),
+        (
+            {"boxes": [[0, 0, 1, 1], [0, 0.3, 1, 0.2], [0, 0, 1, 1]]},
+            r"region 1: box \[0.0, 0.3.*\] has x1 > x2 or y1 > y2",
+        ),
         ({"boxes": replaced(BOXES, 1, 2, 1.02)}, r"region 1: box .* lies outside 0..1 by 0.02; 0.005 is allowed"),
         ({"boxes": replaced(BOXES, 0, 1, -0.1)}, r"region 0: box .* lies outside 0..1 by 0.1; 0.005 is allowed"),
         ({"pixel": True}, "image 42: its boxes are in pixels and its size is not known; pass --sizes"),
@@ -241,9 +247,9 @@ def write(path: Path, *, overwrite: bool = False, **options: Any) -> None:
 
 
 EVENTS = (
-    (GrowingFile, "append"),
-    (GrowingFile, "finish"),
-    (GrowingFile, "sync"),
+    (AppendOnlyArrayFile, "append"),
+    (AppendOnlyArrayFile, "finish"),
+    (AppendOnlyArrayFile, "sync"),
     (region_writer, "write_json"),
     (region_writer, "sync_folder"),
     (Path, "rename"),
@@ -373,7 +379,9 @@ def test_other_options_than_those_of_the_unfinished_import(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     interrupted(tmp_path / "store")
-    with pytest.raises(DataError, match=rf"\.store\.partial was begun otherwise \({message}\); pass --overwrite"):
+    with pytest.raises(
+        DataError, match=rf"\.store\.partial was started with other options \({message}\); pass --overwrite"
+    ):
         RegionWriter(tmp_path / "store", WIDTH, **({"source": SOURCE} | options))
     with RegionWriter(tmp_path / "store", WIDTH, overwrite=True, **({"source": SOURCE} | options)) as writer:
         assert not writer.resumed

@@ -208,7 +208,7 @@ _GLOBALS.update(
 
 
 class _Unpickler(pickle._Unpickler):
-    """In Python: the one in C sets aside memory for as many remembered objects as a few bytes of a pickle can name."""
+    """Pure-Python unpickler: the C one pre-allocates a memo whose size the pickle controls."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:

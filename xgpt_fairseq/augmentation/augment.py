@@ -101,7 +101,7 @@ def augment(
             report = _write(run.data, output, directory, images, generated, options, model)
             run.finish(last="dataset.json", files=FILES)
         except OSError as error:  # a full disk, most likely
-            raise DataError(f"{error}; when this is put right, the same command goes on where it was") from error
+            raise DataError(f"{error}; when this is put right, the same command resumes") from error
         except KeyboardInterrupt:
             if run.is_resumable:
                 print(f"the same command goes on from {run.folder}", file=sys.stderr)

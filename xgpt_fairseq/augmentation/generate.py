@@ -135,7 +135,7 @@ def draw_all(
     state: dict[str, Any] = run.state or {"images": 0, "bytes": 0}
     with open(journal, "ab" if run.state else "wb") as lines:
         if lines.tell() < state["bytes"]:
-            raise DataError(f"{journal} has lost its end; delete {run.folder} to begin anew")
+            raise DataError(f"{journal} has lost its end; delete {run.folder} to start over")
         lines.truncate(state["bytes"])
         lines.seek(0, os.SEEK_END)
         advance(state["images"])
@@ -156,7 +156,7 @@ def _read(journal: Path, images: Sequence[Image]) -> list[Generated]:
     with open(journal, encoding="utf-8") as lines:
         generated = [Generated(**json.loads(line)) for line in lines]
     if [each.image_id for each in generated] != [image.image_id for image in images]:
-        raise DataError(f"{journal} is of other images; delete {journal.parent} to begin anew")
+        raise DataError(f"{journal} is of other images; delete {journal.parent} to start over")
     return generated
 
 

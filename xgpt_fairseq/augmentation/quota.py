@@ -8,7 +8,7 @@ import numpy as np
 
 
 def quotas(images: int, per_image: float, seed: int) -> np.ndarray:
-    """An average as whole numbers: with 2.1, every image gets 2, and a tenth of them, chosen by *seed*, one more.
+    """Per-image counts with a given mean: with 2.1, 2 for every image, and 3 for a random tenth (by *seed*).
 
     Args:
         images: how many images there are.

@@ -1,4 +1,4 @@
-"""Console programs: each a thin `main` over the rooms above. `run` gives them one way to fail."""
+"""Console entry points. `run` turns a DataError into one line and exit status 1."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from xgpt_fairseq.regions.store import RegionStore
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.detections import Detections
 
-LOADERS = 4  # threads that decode photos; more are waiting for the backbone
+LOADERS = 4  # threads that decode photos; more would only wait for the backbone
 
 _EXAMPLE = """\
 Each caption is a line: file (or image id), tab, caption. Files that cannot be read as photos are named on standard

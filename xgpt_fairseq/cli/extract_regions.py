@@ -4,7 +4,7 @@
     xgpt-extract-regions photos --output data/regions --detections results.json
 
 PHOTOS are files, and folders with all that is in them. Features are those of EfficientNet-lite0, whose weights come
-with the extra `photos`. Killed or stopped, the same command goes on where it was. Files that cannot be read are listed
+with the extra `photos`. Killed or stopped, the same command resumes. Files that cannot be read are listed
 in STORE.unreadable.txt. The store appears under its name when it is whole.
 """
 
@@ -56,7 +56,7 @@ from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
 CHUNK_PHOTOS = 64
 CHUNK_BATCHES = 4
 
-# More processes that load photos than this, and the one that takes their photos cannot keep up with them.
+# More loaders than this outrun the one that consumes their photos.
 MOST_WORKERS = 8
 
 WHOLE_LABEL = "whole image"
@@ -131,7 +131,7 @@ def extract_regions(args: argparse.Namespace) -> None:
     try:
         store, unreadable, resumed_at = _extract(args)
     except (OSError, BrokenProcessPool) as error:
-        raise DataError(f"{error} (when this is put right, the same command goes on where it stopped)") from None
+        raise DataError(f"{error} (when this is put right, the same command resumes where it stopped)") from None
     _print_summary(args, store, unreadable, resumed_at, time.monotonic() - began)
     if args.strict and unreadable:
         raise DataError(

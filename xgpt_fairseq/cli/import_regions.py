@@ -3,7 +3,7 @@
     xgpt-import-regions data/cocobu --output data/regions --sizes annotations/instances_val2014.json
 
 SOURCE is a file or folder in one of the known formats; preprocess/README.md describes them. Killed or stopped, the same
-command goes on where it was. The store appears under its name when it is whole.
+command resumes. The store appears under its name when it is whole.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def import_regions(args: argparse.Namespace) -> None:
     try:
         reader, store, resumed_at = _import(args)
     except (OSError, BrokenProcessPool) as error:
-        raise DataError(f"{error} (when this is put right, the same command goes on where it stopped)") from None
+        raise DataError(f"{error} (when this is put right, the same command resumes where it stopped)") from None
     counts = store.region_counts()
     print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
     print(f"regions        {store.num_rows}")

@@ -3,7 +3,7 @@
 Inputs are those of xgpt-learn-bpe: text (UTF-8, one sentence or paragraph a line; .gz, .bz2, .xz; - for the standard
 input) and caption files (the captions of the training split). Lines of more than --max-tokens (appendix A.2: 60)
 are cut into several sentences. Of the different lines some are held out for validation, and no copy of them is in the
-training split. A run that was interrupted goes on where it was when it is started again.
+training split. A run that was interrupted resumes when it is started again.
 
 example:
     xgpt-prepare-text --input wiki.en.txt.gz --vocabulary vocabulary --output data/wiki --workers 16
@@ -125,7 +125,7 @@ class Progress:
 
     Attributes:
         blocks: as `read_blocks` gives them.
-        checksum: of their bytes: the input of a run that is gone on with must be the same up to here.
+        checksum: of their bytes: the input of a run that is resumed must be the same up to here.
         lines, blank, cut: lines in all, those without a token, those that were cut into sentences.
         tokens, unknown: tokens without ends of sentences, and those among them that are not in the dictionary.
     """
@@ -179,10 +179,10 @@ def encode(
     try:
         train = IndexedWriter(run.data / "train.text", vocabulary_size=size, state=state.get("train"))
     except DataError as error:
-        raise DataError(f"{error}; delete {run.folder} to begin anew") from None
+        raise DataError(f"{error}; delete {run.folder} to start over") from None
     with train, _bar(inputs) as bar:
         if progress.blocks:
-            print(f"going on with an interrupted run after {progress.lines:,} lines", file=sys.stderr)
+            print(f"resuming an interrupted run after {progress.lines:,} lines", file=sys.stderr)
             _skip(blocks, progress, run, bar)
         saved = time.monotonic()
         for encoded in map_ordered(EncodeBlock(vocabulary, max_tokens), blocks, workers, chunk=1):
@@ -221,7 +221,7 @@ def _skip(blocks: Iterator[Block], progress: Progress, run: ResumableOutput, bar
     if (count, checksum) != (progress.blocks, progress.checksum):
         raise DataError(
             f"the first {progress.lines} lines of the input are not those of the interrupted run; delete {run.folder} "
-            "to begin anew"
+            "to start over"
         )
 
 
@@ -294,7 +294,7 @@ def prepare(
             )
             unfinished.finish(last="dataset.json", files=(*TEXT_FILES, *VOCABULARY_FILES))
         except OSError as error:  # a full disk, most likely
-            raise DataError(f"{error}; when this is put right, the same command goes on where it was") from error
+            raise DataError(f"{error}; when this is put right, the same command resumes") from error
         except KeyboardInterrupt:
             if unfinished.is_resumable:
                 print(f"the same command goes on from {unfinished.folder}", file=sys.stderr)

@@ -120,7 +120,7 @@ class XGPTCriterion(FairseqCriterion):
 
 
 def _perplexity(name: str) -> Callable[[Any], float | None]:
-    """2 to the power of meter *name*; None, as the meter itself, where the objective had no turn since the last log."""
+    """2 to the power of meter *name*; None if the objective has not run since the last log."""
 
     def perplexity(meters: Any) -> float | None:
         bits = meters[name].avg

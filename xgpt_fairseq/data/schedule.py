@@ -1,7 +1,7 @@
 """The order of batches: which objective sees which pairs, in which update, on which rank.
 
-fairseq deals a list of batches to its ranks like cards and groups each rank's `--update-freq` batches to an update.
-So one update takes a block of world size × update-freq batches that lie side by side in the list. In turns ("we
+fairseq assigns batches to ranks round-robin, and accumulates `--update-freq` of them per rank. So one update consumes
+world size × update-freq consecutive batches. In turns ("we
 calculate task-specific loss in turns and update the model for each task in every pre-training iteration", section
 4.3), an iteration is the same block once for each objective: every objective sees the same pairs, each update is of
 one objective, on all ranks alike.
@@ -42,8 +42,8 @@ def group_into_updates(batches: Sequence[Batch], size: int) -> list[list[Batch]]
     """Cut *batches* into blocks of exactly *size*, no item dropped or doubled, and no batch empty if it can be helped.
 
     The items of an incomplete last block are divided anew into *size* smaller batches; if there are not enough of
-    them, they join the batches of the block before. (An empty batch would stand for a dummy whose gradient fairseq
-    ignores but whose size it counts.)
+    them, they join the batches of the block before. (fairseq replaces an empty batch by a dummy, whose
+    gradient is zeroed but whose sample size still counts.)
     """
     whole = len(batches) - len(batches) % size
     blocks = [list(batches[i : i + size]) for i in range(0, whole, size)]

@@ -16,8 +16,8 @@ class TextDataset(ObjectiveDataset):
     Args:
         sentences: token ids, item i int64 (T,) ending in end of sentence; with `.sizes` (sentences,).
         objectives, split, pad, seed, joint, shuffle: see `ObjectiveDataset`.
-        sentences_per_epoch: an epoch is so many sentences side by side, and the next epoch goes on behind them, so
-            that what a process holds in memory does not grow with the corpus; 0: all of them.
+        sentences_per_epoch: each epoch uses the next N consecutive sentences, wrapping around, so that what a process
+            holds in memory does not grow with the corpus; 0: all of them.
     """
 
     def __init__(

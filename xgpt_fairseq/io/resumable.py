@@ -34,13 +34,13 @@ class ResumableOutput:
 
     Args:
         output: the folder to write.
-        options: what decides the contents of the folder. A run is gone on with by one that has the same.
-        overwrite: begin anew where an unfinished run had other options.
+        options: what decides the contents of the folder. A run is resumed by one that has the same.
+        overwrite: start over where an unfinished run had other options.
 
     Attributes:
         data: the folder to write to.
-        folder: what holds it, and is to be deleted to begin anew.
-        state: what the interrupted run saved last; None if this run begins anew.
+        folder: what holds it, and is to be deleted to start over.
+        state: what the interrupted run saved last; None if this run starts over.
 
     Raises:
         DataError: an unfinished run had other options, or its journal is unreadable, or another process is at work.
@@ -83,7 +83,7 @@ class ResumableOutput:
         write_json(self._journal, {"version": JOURNAL_VERSION, "options": self._options, "state": state}, indent=None)
 
     def discard_journal(self) -> None:
-        """Let the next run begin anew."""
+        """Let the next run start over."""
         self._journal.unlink(missing_ok=True)
 
     def finish(self, *, last: str, files: Iterable[str]) -> None:
@@ -98,7 +98,7 @@ class ResumableOutput:
             journal = json.loads(self._journal.read_text(encoding="utf-8"))
             version, before, state = journal["version"], journal["options"], journal["state"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self._journal} is unreadable ({error}); delete {self.folder} to begin anew") from error
+            raise DataError(f"{self._journal} is unreadable ({error}); delete {self.folder} to start over") from error
         if version != JOURNAL_VERSION:
             differences = [f"format version {version}"]
         else:
@@ -112,8 +112,8 @@ class ResumableOutput:
         if overwrite:
             return None
         raise DataError(
-            f"the unfinished run {self.folder} was begun otherwise ({'; '.join(differences)}); pass --overwrite to "
-            "begin anew"
+            f"the unfinished run {self.folder} was started with other options ({'; '.join(differences)}); pass "
+            "--overwrite to start over"
         )
 
     def _clear(self) -> None:

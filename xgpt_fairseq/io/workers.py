@@ -1,4 +1,4 @@
-"""Work on several processes, in order, with little of it waiting in memory."""
+"""Ordered parallel map with a bounded queue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Key = TypeVar("Key")
 
 # Items handed to a worker process at once: enough that handing over a line of text costs nothing.
 CHUNK = 2000
-# Chunks that wait or are worked on, per worker: none is ever idle, and what is ahead stays small.
+# Chunks that wait or are worked on, per worker: enough to keep workers busy, few enough to bound memory.
 MAX_PENDING_CHUNKS = 4
 # Results of `submit_ordered` that wait for their turn, per worker; the work on them is uneven.
 MAX_PENDING_CALLS = 8

@@ -12,9 +12,9 @@ LEVELS = 1 << 16  # of a random number
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Zero each element of *x* (any shape) with probability *p*, and scale the others by 1 / (1 - p), in training.
 
-    On CPUs torch draws a number for each element with the general sampler, which can take longer than what stands
-    around it; here four elements share 64 random bits of the same generator, and the mask is kept in bytes. There *p*
-    counts to the nearest 1 / 65536, in the scale as well. On GPUs it is torch's own, which is fused.
+    On CPUs torch draws one random number per element, which can cost more than the surrounding layer; here four
+    elements share 64 random bits of the same generator, and the mask is kept in bytes. There *p* counts to the nearest
+    1 / 65536, in the scale as well. On GPUs it is torch's own, which is fused.
 
     Raises:
         ValueError: *p* is not in 0..1.

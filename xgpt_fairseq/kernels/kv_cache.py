@@ -14,9 +14,8 @@ ROOM = 16  # positions that there is room for at first; then twice as many
 class SearchCache:
     """Keys and values of the text so far, and of the images, in incremental decoding.
 
-    A search keeps the rows (beams, samples) of an image side by side. Where a row goes on from another one's text,
-    nothing is copied: the keys and values of all of an image's rows lie together, every row attends to them, and a
-    mask hides those that it does not descend from. Images are kept once however many rows they have.
+    Reordering beams copies nothing. All rows (beams, samples) of an image keep their keys and values in one buffer; a
+    mask records which entries are in a row's own history. Images are kept once however many rows they have.
 
     Args:
         images: I.

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class _Packed:
-    """What a product needs, and the weights it was made of, which are held so that nothing else takes their memory."""
+    """Packed weights, with references to the originals.
+
+    The references keep their addresses from being reused, which would defeat the version check.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -22,7 +25,7 @@ class _Packed:
 
 
 def _version(weight: Tensor) -> tuple[int, int]:
-    """Changes with the tensor and, as far as torch sees it, with its values."""
+    """A key that changes when the tensor is replaced or modified in place (not through `.data`)."""
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
@@ -35,7 +38,7 @@ class PackedWeights(nn.Module):
     trained again or the weights change. In training, on GPUs, in other precisions, and under
     `torch.backends.mkldnn.flags(enabled=False)`, the product is the plain one.
 
-    The weights are not its own: several maps may be parts of one matrix, or a tied embedding.
+    Weights are passed in, so that slices of one matrix, or a tied embedding, can be packed.
 
     Works around: torch packs weights for inference in compiled models alone, by the two operators used here
     (`mkldnn::_reorder_linear_weight`, `mkldnn::_linear_pointwise`), which are not documented. Where they are missing,
@@ -132,7 +135,8 @@ class PackedLinear(nn.Linear):
     def each(self, *inputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """The first sizes[0] outputs of the first input, the next sizes[1] of the second, and so on.
 
-        As `forward` by parts, with one gradient of the whole weights instead of one, nearly all zeros, for each part.
+        Like one `forward` per input, but the gradient of the weights is built once instead of being padded with zeros
+        for each slice.
         """
         outputs, first = [], 0
         for x, weight, bias in zip(inputs, self.weight.split(sizes), self.bias.split(sizes), strict=True):

@@ -11,7 +11,7 @@ SHARPNESS = 4.0  # of the alignment at the start: how far the scores of a word d
 
 
 class Alignment(nn.Module):
-    """Each word as the regions that it aligns with:
+    """Replace each word by an attention-weighted sum of regions:
 
         A_ij = w_t · x_i + w_v · v_j + w_m · (x_i ⊙ v_j)        aligned_i = 0.1 · LN(W Σ_j softmax_j(A_ij) v_j + b)
 

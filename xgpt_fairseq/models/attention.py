@@ -39,8 +39,8 @@ def attend(
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v, with dropout *p* of the softmax.
 
-    torch's fused kernels for CPUs know no dropout; what it puts in their place draws random numbers slowly, and
-    multiplies in float32 under bfloat16 autocast. There, the products are written out.
+    On CPUs torch has no fused kernel with dropout, and falls back to a slow one, in float32 even under bfloat16
+    autocast. There, attention is computed explicitly.
 
     Shape:
         q (B, heads, T, d); k, v (B, heads, N, d); *mask* (B, 1, 1 or T, N), True where a query may look, at one key at
@@ -70,8 +70,8 @@ class Attention(nn.Module):
 
     As self-attention, queries, keys and values come from one fused projection of the same states; as cross-attention
     with the *same* weights, the queries come from the decoder and keys and values from the encoder's final states.
-    The caller says which ("the signal" of section 4.2) by the method that it calls, so that the encoder's keys and
-    values are projected once and can be kept apart from the decoder's own.
+    The caller chooses ("the signal" of section 4.2) by passing encoder states or not, so that the encoder's keys and
+    values are projected once and are cached apart from the decoder's own.
 
     Shape:
         states (B, T, H); queries, keys, values (B, heads, T, H / heads); output (B, T, H).

@@ -40,8 +40,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         region_output_dim: int | None,
     ) -> None:
         super().__init__(dictionary)
-        # What is shared lies outside the module registry, so that a parameter has one name, the encoder's, in a state
-        # dict.
+        # Not registered as submodules: shared parameters must appear once in the state dict, under the encoder's names.
         object.__setattr__(self, "shared", encoder)
         if stack is None:
             object.__setattr__(self, "layers", encoder.layers)

@@ -17,7 +17,7 @@ from xgpt_fairseq.models.regions import RegionEncoder
 
 
 class XGPTEncoder(FairseqEncoder):
-    """Regions and captions → the layers, every position seeing all positions of its row.
+    """Bidirectional encoder over regions, text, or [regions ; text].
 
     Without *feature_dim* it has no parts for images: the model of text pre-training.
     """
@@ -149,7 +149,7 @@ class XGPTEncoder(FairseqEncoder):
         return self.with_segment(self.regions(features, boxes, mask), 1), mask
 
     def maybe_checkpoint(self, part: Any, *inputs: Any) -> Any:
-        """part(*inputs); in training with --checkpoint-activations, all between is computed again when it is needed."""
+        """part(*inputs), with activation checkpointing in training if --checkpoint-activations is set."""
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)
@@ -172,13 +172,14 @@ class XGPTEncoder(FairseqEncoder):
         return {"images": EncoderStates(self.final_norm(x), mask, image_index, tuple(kept)), "rows": x.size(0)}
 
     def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
-        """Follow a search without copying states for its beams.
+        """Called by fairseq's search when it reorders its beams; copies no states for them.
 
-        The rows of an image stay adjacent in every fairseq search, so the states stay one row an image, and only
-        images whose search has ended are taken out. *new_order* (rows,) first repeats each image once a beam.
+        States stay one row per image, since the beams of an image stay adjacent; images whose search has finished are
+        removed. The first call repeats each image index once per beam: *new_order* is (rows,).
 
         Raises:
-            ValueError: where *new_order* moves rows between images (checked on CPU only: a check waits for the GPU).
+            ValueError: where *new_order* moves rows between images (checked on CPU only; on a GPU the check would
+                force a synchronisation).
         """
         images: EncoderStates = encoder_out["images"]
         kept = kept_images(new_order, rows=encoder_out["rows"], images=images.states.size(0))
@@ -187,7 +188,7 @@ class XGPTEncoder(FairseqEncoder):
         return {"images": images, "rows": new_order.numel()}
 
     def max_positions(self) -> int:
-        """The number of regions has no limit of the model's own."""
+        """fairseq needs a number; the model limits regions by nothing."""
         return 100_000
 
 
@@ -213,7 +214,7 @@ def kept_images(new_order: Tensor, *, rows: int, images: int) -> Tensor | None:
     Args:
         new_order: (new rows,), the old row that each new row continues; rows of an image are adjacent.
         rows: decoder rows before.
-        images: images before; each has rows / images rows, or the search is just starting and has one row each.
+        images: the number of images before the reordering. At the first call, rows equals images.
     """
     new_rows = new_order.numel()
     if new_rows >= rows:

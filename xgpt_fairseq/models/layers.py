@@ -18,7 +18,7 @@ from xgpt_fairseq.models.attention import Attention, causal_mask
 
 @dataclass(frozen=True)
 class EncoderStates:
-    """What the decoder sees of the images (or of whatever was encoded).
+    """Encoder output that the decoder cross-attends to; the input was regions, text, or both.
 
     Attributes:
         states: final encoder states (I, N, H), one row an image.
@@ -56,7 +56,7 @@ class EncoderStates:
 class TransformerLayer(nn.Module):
     """Attention and feed-forward with residuals; post-layer-norm as BERT, or pre-layer-norm. Encodes.
 
-    The decoders below add what `decode` needs, and nothing else.
+    Subclasses implement `decode`.
     """
 
     def __init__(
@@ -164,8 +164,8 @@ class SharedLayer(CrossAttentionLayer):
 class JointLayer(TransformerLayer):
     """Enc (section 6): a text position attends to its image and to the text so far in one softmax.
 
-    That is the sequence-to-sequence mask of UniLM on [regions ; text]: the regions, which never see the text, attend
-    as encoder; the text attends to the same layer's keys and values of theirs.
+    Equivalent to UniLM's sequence-to-sequence mask over [regions ; text]: regions attend to regions only; each text
+    position attends to all regions and to the text up to itself, with this layer's keys and values.
     """
 
     def decode(self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:

@@ -19,9 +19,9 @@ from xgpt_fairseq.models.feature_statistics import distance
 
 logger = logging.getLogger(__name__)
 
-# What a model of text alone does not have: it may be new in a stage, or be left behind.
+# Parameters absent from text-only models; may be initialised or dropped when a stage starts from another's checkpoint.
 IMAGE_PARTS = ("encoder.regions.", "encoder.alignment.", "decoder.region_")
-# What only the model of retrieval has: the same.
+# Parameters of retrieval models alone; likewise.
 MATCHING_PARTS = ("matching.",)
 
 

@@ -25,8 +25,8 @@ from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLa
 from xgpt_fairseq.models.matching import MatchingHead
 from xgpt_fairseq.models.transfer import check_features, check_structure, transfer
 
-# The structures of section 6: the encoder's layers, and the decoder's where they are not the same. A checkpoint holds
-# its structure's place in this list.
+# The structures of section 6: the encoder's layers, and the decoder's where they are not the same. Order matters:
+# checkpoints store the index. Append only.
 STRUCTURES: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] | None]] = {
     "enc-dec-share": (SharedLayer, None),
     "enc-dec": (TransformerLayer, CrossAttentionLayer),
@@ -121,7 +121,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
     """Encoder and decoder, over one stack of layers or two.
 
     It is called with a batch's `net_input`; see `XGPTEncoder.forward` and `XGPTDecoder.forward` for the shapes.
-    The model of retrieval has a matching head beside them; its decoder rests.
+    For retrieval there is also a matching head, and the decoder is unused.
     """
 
     dictionary_digest: Tensor
@@ -149,8 +149,8 @@ class XGPTModel(FairseqEncoderDecoderModel):
     def build_model(cls, cfg: XGPTConfig, task: Any) -> "XGPTModel":
         """Build from fairseq's configuration; the region width comes from the task's store where *cfg* has none.
 
-        A task without images builds a model without image parts, unless *cfg* names a width. A task that says
-        `matching` builds one with a matching head.
+        A task without images builds a model without image parts, unless *cfg* names a width. If task.matching is true,
+        a matching head is added.
         """
         apply_architecture("xgpt_base", cfg)  # `--arch xgpt`, or a YAML file that names no sizes
         for size, least in {**dict.fromkeys(ARCHITECTURES["xgpt_base"], 1), "refine_layers": 0}.items():

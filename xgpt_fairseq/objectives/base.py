@@ -1,4 +1,4 @@
-"""What an objective is, its options included, and what several objectives share."""
+"""Objective interface, options and shared helpers."""
 
 from __future__ import annotations
 

@@ -23,5 +23,5 @@ class ImageConditionedMLM(WordObjective):
     Options = IMLMOptions
 
     def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
-        """Mask one fragment of half the caption; the decoder is fed the word before each word that it predicts."""
+        """Mask a contiguous fragment (half of the caption); the decoder predicts it with teacher forcing."""
         return self.masked_fragment(tokens, rng, ratio=self.options.fragment_ratio)

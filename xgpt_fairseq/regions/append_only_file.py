@@ -24,7 +24,7 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return header
 
 
-class GrowingFile:
+class AppendOnlyArrayFile:
     """A file that is only appended to, with the crc32 of what came after its header.
 
     Args:

@@ -30,8 +30,8 @@ class RegionStore:
     """Reads a region store. A *row* is the place of an image in the store, 0 to `len(store) - 1`.
 
     Opening reads `store.json` and looks at the sizes of the files, whatever the size of the features. Files are
-    mapped when first used, and once more in every process that inherits or unpickles the object. What the methods
-    return lies in the memory map: read-only, nothing copied or decoded but labels.
+    memory-mapped lazily, separately in each process. What the methods return lies in the memory map: read-only, nothing
+    copied or decoded but labels.
 
     Raises:
         DataError: there is no store at *path*, it is of a newer format, or one of its files is missing or cut.

@@ -34,7 +34,7 @@ def normalise_boxes(
         (n, 4) float32 in 0..1. Boxes that stick out by at most `PIXEL_TOLERANCE` or `NORMALISED_TOLERANCE` are clipped.
 
     Raises:
-        DataError: a box is not finite, upside down or outside the image.
+        DataError: a box is not finite, has x1 > x2 or y1 > y2, or lies outside the image.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise DataError(f"{image}: boxes have the shape {boxes.shape}, (regions, 4) expected")
@@ -53,9 +53,7 @@ def normalise_boxes(
     upside_down = exact[:, 2:] < exact[:, :2]
     if upside_down.any():
         region = int(upside_down.any(axis=1).argmax())
-        raise DataError(
-            f"{image}, region {region}: box {boxes[region].tolist()} is upside down; x1 <= x2 and y1 <= y2 is the rule"
-        )
+        raise DataError(f"{image}, region {region}: box {boxes[region].tolist()} has x1 > x2 or y1 > y2")
     excess = np.maximum(-exact, exact - extent)
     if excess.max() > tolerance:
         region = int((excess > tolerance).any(axis=1).argmax())

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import take_lock, write_json
-from xgpt_fairseq.regions.append_only_file import HEADER_BYTES, GrowingFile, npy_header, sync_folder
+from xgpt_fairseq.regions.append_only_file import HEADER_BYTES, AppendOnlyArrayFile, npy_header, sync_folder
 from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, ArrayFile, Manifest, partial_path
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.validation import check_features, check_labels, check_scores, normalise_boxes, one_line
@@ -62,7 +62,7 @@ class RegionWriter:
     Attributes:
         position: where the source is to be read on: the `position` given with the last image that is safe.
         images: the number of images written. rows: of regions. images_cut: of images that had too many regions.
-        resumed: whether an unfinished store was found and is gone on with.
+        resumed: whether an unfinished store was found and is resumed.
 
     Raises:
         DataError: there is such a store already, or an unfinished one of other options, or another writer is at it.
@@ -110,7 +110,7 @@ class RegionWriter:
         self._widest = {"ids": 0, "labels": 0}
         self._shards: list[ArrayFile] = []
         self._shard_start = 0
-        self._files: dict[str, GrowingFile] = {}
+        self._files: dict[str, AppendOnlyArrayFile] = {}
         self._journal_at = 0
         self._journal_time = time.monotonic()
         try:
@@ -239,14 +239,14 @@ class RegionWriter:
             return np.argsort(-scores, kind="stable")[: self.max_regions]
         return np.arange(self.max_regions) if count > self.max_regions else None
 
-    def _shard_for(self, count: int) -> GrowingFile:
+    def _shard_for(self, count: int) -> AppendOnlyArrayFile:
         """The features file that has room for *count* more rows."""
         used = self.rows - self._shard_start
         if used and used + count > self._shard_rows:
             self._finish_shard()
         name = f"features-{len(self._shards):05d}.npy"
         if name not in self._files:
-            self._files[name] = GrowingFile(self._store / name, header=npy_header("<f2", (0, self.feature_dim)))
+            self._files[name] = AppendOnlyArrayFile(self._store / name, header=npy_header("<f2", (0, self.feature_dim)))
         return self._files[name]
 
     def _finish_shard(self) -> None:
@@ -268,9 +268,11 @@ class RegionWriter:
 
     def _open_column(self, name: str) -> None:
         if name in ("ids", "labels"):
-            self._files[f"{name}.txt"] = GrowingFile(self._work / f"{name}.txt")
+            self._files[f"{name}.txt"] = AppendOnlyArrayFile(self._work / f"{name}.txt")
         else:
-            self._files[f"{name}.npy"] = GrowingFile(self._store / f"{name}.npy", header=npy_header("<f4", (0,)))
+            self._files[f"{name}.npy"] = AppendOnlyArrayFile(
+                self._store / f"{name}.npy", header=npy_header("<f4", (0,))
+            )
 
     def _write_journal(self) -> None:
         for file in self._files.values():
@@ -310,8 +312,8 @@ class RegionWriter:
             return journal
         if self.overwrite or (differs and not damage and not journal["images"]):  # nothing is lost by beginning anew
             return None
-        reason = f"was begun otherwise ({differs})" if differs else f"cannot be gone on with: {damage}"
-        raise DataError(f"the unfinished import {self._work} {reason}; pass --overwrite to begin anew")
+        reason = f"was started with other options ({differs})" if differs else f"cannot be resumed: {damage}"
+        raise DataError(f"the unfinished import {self._work} {reason}; pass --overwrite to start over")
 
     def _damage(self, journal: dict[str, Any]) -> str:
         expected = {self._file_path(name): state["bytes"] for name, state in journal["files"].items()}
@@ -341,7 +343,7 @@ class RegionWriter:
             if path.name not in known:
                 path.unlink()
         for name, state in journal["files"].items():
-            self._files[name] = GrowingFile(self._file_path(name), state=state)
+            self._files[name] = AppendOnlyArrayFile(self._file_path(name), state=state)
         with open(self._work / "ids.txt", encoding="utf-8", newline="\n") as lines:
             self._ids = {line.rstrip("\n") for line in lines}
         self._journal_at = self.images
@@ -388,7 +390,7 @@ class RegionWriter:
     def _text_array(self, name: str, count: int) -> ArrayFile:
         """The lines of a text file as an array of fixed-width bytes, converted piece by piece."""
         dtype = f"|S{max(self._widest[name], 1)}"
-        file = GrowingFile(self._store / f"{name}.npy", header=npy_header(dtype, (count,)))
+        file = AppendOnlyArrayFile(self._store / f"{name}.npy", header=npy_header(dtype, (count,)))
         with open(self._work / f"{name}.txt", "rb") as lines:
             while piece := list(itertools.islice(lines, 1 << 16)):
                 file.append(np.array([line[:-1] for line in piece], dtype=dtype))

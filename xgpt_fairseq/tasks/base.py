@@ -103,7 +103,7 @@ class XGPTTask(FairseqTask):
         """Open the data directory, so that what is wrong with it is said before training."""
         load_checkpoints_on_all_ranks(cfg)
         start = _finetune_from(cfg)
-        # fairseq says so too, but late and in many lines
+        # fairseq would only fail after loading the data, with a traceback
         if start and not Path(start).is_file():
             raise DataError(f"--finetune-from-model {start} does not exist")
         return cls.open(cfg)
@@ -162,7 +162,7 @@ class XGPTTask(FairseqTask):
         grouped_shuffling: bool = False,
         update_epoch_batch_itr: bool = False,
     ) -> EpochBatchIterator:
-        """An iterator that draws batches anew in every epoch, orders them in turns, and keeps its workers.
+        """Epoch iterator that re-batches each epoch, interleaves objectives, and reuses its worker processes.
 
         fairseq's own either keeps its batches too, or is built anew for each epoch and then waits up to ten seconds
         for the old one's workers. The order depends on (seed, epoch) alone, so that all ranks and a resumed run agree.
@@ -223,7 +223,7 @@ class XGPTTask(FairseqTask):
         return freq[min(epoch, len(freq)) - 1]
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Refuse a way of distribution that fails, without saying why, where an objective leaves parameters out."""
+        """Refuse c10d: it fails obscurely if a step leaves parameters without gradient."""
         root = self.cfg._get_root() if OmegaConf.is_config(self.cfg) else {}
         distributed = root.get("distributed_training")
         if (

@@ -1,8 +1,8 @@
 """Readers of plain text, one sentence or paragraph a line, for programs that learn from it or encode it.
 
 A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file (any format of
-`captions.readers`, as its first lines tell) the training captions are the lines. Nothing but these is read twice,
-and little at once.
+`captions.readers`, as its first lines tell) the training captions are the lines. Files are streamed; only
+caption files are read twice, to detect their format.
 """
 
 from __future__ import annotations

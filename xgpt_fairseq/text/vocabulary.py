@@ -234,7 +234,7 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
             raise DataError(f"subword-nmt cannot learn {symbols} merges from this text: {reason}") from stop
     with open(file, encoding="utf-8") as codes:
         splitter = BPE(codes)
-    # Every piece that the merges can leave of a word, seen or not, so that a new word of known letters is never <unk>:
+    # Every subword the merges can produce, so that unseen words of known characters never become <unk>:
     # each letter and each merge's result, inside a word and at its end.
     counts = collections.Counter(dict.fromkeys((piece for c in set("".join(words)) for piece in (c, f"{c}@@")), 0))
     for first, second in splitter.bpe_codes:

@@ -25,8 +25,8 @@ def grid_boxes(cells: int) -> npt.NDArray[np.float32]:
 def pool_regions(maps: Tensor, boxes: Tensor) -> Tensor:
     """The mean over `SAMPLES` x `SAMPLES` bilinear samples of each box, taken at the centres of its equal parts.
 
-    Sample (x, y) in 0..1 lies at (x * W - 0.5, y * H - 0.5) between the centres of the map's cells, and outside of the
-    outermost centres the map goes on as it is there (torch's `grid_sample` with align_corners=False and
+    Sample (x, y) in 0..1 lies at (x * W - 0.5, y * H - 0.5) between the centres of the map's cells, and border values
+    are extended (torch's `grid_sample` with align_corners=False and
     padding_mode="border"; aligned RoIAlign but for the border). The samples of a box are a grid, so that their mean is
     a weighted sum of the map with weights that are a product of one for the rows and one for the columns.
 
