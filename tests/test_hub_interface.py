@@ -16,11 +16,12 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from xgpt_fairseq.data.caption_dataset import pad_regions
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
+from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import cpu_has_bfloat16
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.vision.extractor import RegionExtractor
 
@@ -158,28 +159,6 @@ def test_the_search_s_options_act(
     long = SearchOptions(min_len=9, max_len_b=12, no_repeat_ngram_size=1)
     store = RegionStore(write_store(tmp_path / "wide", feature_dim=1280))
     assert all(each.tokens >= 9 for found in captioner.candidates(store, [0, 1, 2], long) for each in found)
-
-
-def test_every_option_of_the_search_reaches_fairseq(
-    captioner: XGPTHubInterface, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: dict[str, Any] = {}
-
-    class Recorder(SequenceGenerator):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            given.update(options)
-            super().__init__(*arguments, **options)
-
-    monkeypatch.setattr("xgpt_fairseq.hub_interface.SequenceGenerator", Recorder)
-    captioner._generator(
-        SearchOptions(beam=4, lenpen=0.3, max_len_b=17, min_len=3, no_repeat_ngram_size=2, temperature=0.7)
-    )
-    expected = {"beam_size": 4, "len_penalty": 0.3, "max_len_b": 17, "min_len": 3, "no_repeat_ngram_size": 2}
-    assert given.items() >= {**expected, "temperature": 0.7}.items()
-    captioner._generator(SearchOptions(sampling=True, sampling_topp=0.8))
-    assert given["search_strategy"].sampling_topp == 0.8
-    captioner._generator(SearchOptions(beam=4, diverse_beam_groups=2, diverse_beam_strength=0.9))
-    assert (given["search_strategy"].num_groups, given["search_strategy"].diversity_strength) == (2, -0.9)
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from fairseq.search import DiverseBeamSearch, Sampling
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
@@ -34,11 +32,12 @@ from xgpt_fairseq.data.caption_dataset import load_regions, pad_regions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
+from xgpt_fairseq.loading import build_model, model_config, trained_width
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
-from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
+from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.search.generator import SearchOptions, build_generator
 from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
-from xgpt_fairseq.workarounds import RepeatBlock, never_unknown
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.extractor import RegionExtractor
@@ -53,23 +52,6 @@ LoadedPhoto = tuple[Key, "Photo", Boxes | None]
 
 # Photos that are decoded and have their regions extracted together.
 CHUNK = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchOptions:
-    """How captions are searched: fairseq's options of the same names. Beam 2 is the paper's (section 5.3)."""
-
-    beam: int = 2
-    lenpen: float = 1.0
-    max_len_b: int = 200
-    min_len: int = 1
-    no_repeat_ngram_size: int = 0
-    sampling: bool = False
-    sampling_topp: float = -1.0
-    temperature: float = 1.0
-    diverse_beam_groups: int = -1
-    diverse_beam_strength: float = 0.5
-    cpu_bf16: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +123,7 @@ class XGPTHubInterface(nn.Module):
             extractor_settings, trained_on = value["extractor"], value["trained_on"]
         except (KeyError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}") from None
-        model = _build(config, vocabulary)
+        model = build_model(config, vocabulary)
         weights = path / WEIGHTS
         safetensors = _safetensors()
         try:
@@ -162,11 +144,8 @@ class XGPTHubInterface(nn.Module):
         directory = DataDirectory(data if data is not None else task["data"])
         source = directory.regions.source
         extractor = source.get("extractor")
-        embedding = state["model"].get("encoder.regions.embedding.project.weight")  # (H, D + 5)
-        if embedding is None:
-            raise DataError(f"{path} is a model of text alone; it has to be trained with images before it captions")
-        config.feature_dim = embedding.size(1) - 5
-        model = _build(config, directory.vocabulary)
+        config.feature_dim = trained_width(path, state)
+        model = build_model(config, directory.vocabulary)
         model.load_state_dict(state["model"])
         name = Path(source.get("path", directory.regions_path)).name
         trained_on = f"regions of {source.get('format', 'an unknown format')} ({name})"
@@ -295,7 +274,8 @@ class XGPTHubInterface(nn.Module):
 
         A search that samples draws from torch's generator: `options.beam` captions an image, independent of each other.
         """
-        found = self._search(self._generator(options), load_regions(store, np.asarray(rows)), options)
+        generator = build_generator([self.model], self.vocabulary, options)
+        found = self._search(generator, load_regions(store, np.asarray(rows)), options)
         return [
             [Candidate(self._to_text(each["tokens"]), len(each["tokens"]) - 1) for each in hypotheses]
             for hypotheses in found
@@ -307,7 +287,7 @@ class XGPTHubInterface(nn.Module):
     ) -> Iterator[tuple[Key, str]]:
         """(name, features (n, D), boxes (n, 4)) → (name, caption)."""
         options = options or SearchOptions()
-        generator = self._generator(options)
+        generator = build_generator([self.model], self.vocabulary, options)
         stream = iter(images)
         while batch := list(islice(stream, batch_size)):
             net_input = pad_regions([features for _, features, _ in batch], [boxes for *_, boxes in batch])
@@ -321,53 +301,8 @@ class XGPTHubInterface(nn.Module):
         with autocast(options.cpu_bf16):
             return generator.generate([], {"net_input": net_input})
 
-    def _generator(self, options: SearchOptions) -> SequenceGenerator:
-        if options.cpu_bf16:
-            check_cpu_bfloat16()
-        strategy = None
-        if options.sampling:
-            strategy = Sampling(self.vocabulary.dictionary, sampling_topp=options.sampling_topp)
-        elif options.diverse_beam_groups > 0:
-            strategy = DiverseBeamSearch(
-                self.vocabulary.dictionary, options.diverse_beam_groups, options.diverse_beam_strength
-            )
-        generator = SequenceGenerator(
-            [self.model],
-            self.vocabulary.dictionary,
-            beam_size=options.beam,
-            len_penalty=options.lenpen,
-            max_len_b=options.max_len_b,
-            min_len=options.min_len,
-            temperature=options.temperature,
-            search_strategy=strategy,
-            no_repeat_ngram_size=options.no_repeat_ngram_size,
-            tokens_to_suppress=self.vocabulary.suppressed_symbols,
-        )
-        never_unknown(generator)
-        if options.no_repeat_ngram_size:
-            generator.repeat_ngram_blocker = RepeatBlock(options.no_repeat_ngram_size)
-        return generator
-
     def _to_text(self, tokens: Tensor) -> str:
         return self.vocabulary.decode(self.vocabulary.dictionary.string(tokens.int().cpu()))
-
-
-def model_config(path: Path, state: Mapping[str, Any]) -> XGPTConfig:
-    """What the model in the checkpoint *state* of *path* was built from.
-
-    Raises:
-        DataError: it does not say.
-    """
-    given = (state.get("cfg") or {}).get("model")
-    if given is None:
-        raise DataError(f"{path} has no configuration of its model: it is no checkpoint of fairseq-train")
-    values = vars(given) if not isinstance(given, Mapping) else given
-    names = {field.name for field in dataclasses.fields(XGPTConfig)}
-    return XGPTConfig(**{name: value for name, value in values.items() if name in names})
-
-
-def _build(config: XGPTConfig, vocabulary: Vocabulary) -> XGPTModel:
-    return XGPTModel.build_model(config, SimpleNamespace(target_dictionary=vocabulary.dictionary))
 
 
 def _safetensors() -> Any:

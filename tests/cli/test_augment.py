@@ -19,9 +19,10 @@ from xgpt_fairseq.augmentation.output import write_retrieval
 from xgpt_fairseq.cli import augment as program
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
+from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.objectives import build_objectives
+from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.text.vocabulary import Vocabulary
 
 SIZES = {"layers": 2, "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "max_target_positions": 40}

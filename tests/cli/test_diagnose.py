@@ -110,5 +110,5 @@ def test_a_model_of_text_alone_is_refused(call_program: Call, tiny_data: Path, t
     torch.save({"cfg": {"model": Namespace(**config), "task": {}}, "model": model.state_dict()}, path)
     refused = call_program(main, path, tiny_data, "--device", "cpu")
     assert refused.error == (
-        f"{path} is a model of text alone; it has to be trained with images before it is diagnosed"
+        f"{path} is a model of text alone; it has to be trained with images before it is used on them"
     )

@@ -18,9 +18,10 @@ from xgpt_fairseq.augmentation.report import make_report, to_markdown
 from xgpt_fairseq.data.directory import FORMAT_VERSION, DataDirectory, file_crc32
 from xgpt_fairseq.data.split_writer import SPLIT_FILES
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
+from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.io.atomic import write_json
 from xgpt_fairseq.io.resumable import ResumableOutput
+from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
 
 PROGRAM = "xgpt-augment"

@@ -24,9 +24,10 @@ from xgpt_fairseq.augmentation.filters import Rules, Selection
 from xgpt_fairseq.augmentation.quota import quotas
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
+from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.search.generator import SearchOptions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from xgpt_fairseq.augmentation.augment import AugmentOptions, augment
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import DataDirectory, check_regions_inside, check_replaceable
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import SearchOptions, XGPTHubInterface
+from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.search.generator import SearchOptions
 
 _TOPP, _TEMPERATURE, _STRENGTH, _ROUNDS = 0.9, 1.0, 0.5, 4
 

@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, SearchOptions, XGPTHubInterface
+from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, XGPTHubInterface
 from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
 from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.search.generator import SearchOptions
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.detections import Detections

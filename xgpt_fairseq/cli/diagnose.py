@@ -6,7 +6,6 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,10 +16,9 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import model_config
 from xgpt_fairseq.io.atomic import check_writable, write_json
+from xgpt_fairseq.loading import open_model
 from xgpt_fairseq.metrics.diagnosis import OWN, SOURCES, Losses, diagnose, difference
-from xgpt_fairseq.models.xgpt import XGPTModel
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols, build_objectives
 from xgpt_fairseq.precision import check_cpu_bfloat16
 from xgpt_fairseq.regions.statistics import feature_statistics
@@ -67,7 +65,7 @@ def program(args: argparse.Namespace) -> None:
         shuffle=False,
     )
     losses = diagnose(
-        _model(args.checkpoint, state, directory).to(device),
+        open_model(args.checkpoint, state, directory).to(device),
         dataset,
         objectives,
         symbols=Symbols.of(dictionary),
@@ -91,22 +89,6 @@ def _names(text: str) -> list[str]:
             known = ", ".join(PRETRAINING_OBJECTIVES)
             raise DataError(f"--objectives: unknown objective {name!r}; known: {known}")
     return names
-
-
-def _model(path: Path, state: dict[str, Any], directory: DataDirectory) -> XGPTModel:
-    task = SimpleNamespace(
-        target_dictionary=directory.vocabulary.dictionary,
-        feature_dim=directory.regions.feature_dim,
-        store_name=str(directory.regions.path),
-    )
-    if "encoder.regions.embedding.project.weight" not in state["model"]:
-        raise DataError(f"{path} is a model of text alone; it has to be trained with images before it is diagnosed")
-    model = XGPTModel.build_model(model_config(path, state), task)
-    try:
-        model.load_state_dict(state["model"])
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    return model
 
 
 def _differences(by_source: dict[str, Losses], measure: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,8 @@ from xgpt_fairseq.data.caption_dataset import load_regions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.objective_dataset import pad_right
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import model_config
 from xgpt_fairseq.io.atomic import write_json
+from xgpt_fairseq.loading import open_model
 from xgpt_fairseq.models.xgpt import XGPTModel
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -90,20 +89,7 @@ def load_model(path: Path, directory: DataDirectory) -> XGPTModel:
     Raises:
         DataError: a model of another kind, of other regions, or of another dictionary.
     """
-    state = load_checkpoint(path)
-    config = model_config(path, state)
-    task = SimpleNamespace(
-        target_dictionary=directory.vocabulary.dictionary,
-        feature_dim=directory.regions.feature_dim,
-        store_name=str(directory.regions.path),
-        matching=True,
-    )
-    model = XGPTModel.build_model(config, task)
-    try:
-        model.load_state_dict(state["model"])
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    return model.eval()
+    return open_model(path, load_checkpoint(path), directory, matching=True)
 
 
 class PoolScorer:

@@ -18,8 +18,9 @@ from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.constraints import read_constraints
+from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
-from xgpt_fairseq.workarounds import RepeatBlock, never_unknown, sample_for_search
+from xgpt_fairseq.workarounds import sample_for_search
 
 
 @dataclass
@@ -121,7 +122,7 @@ class XGPTCaptionTask(RegionsTask):
             raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
         if getattr(args, "print_alignment", None):
             raise DataError("--print-alignment: captions have no source words that they could be aligned with")
-        extra = {**(extra_gen_cls_kwargs or {}), "tokens_to_suppress": self.vocabulary.suppressed_symbols}
+        extra = {**(extra_gen_cls_kwargs or {}), **vocabulary_arguments(self.vocabulary)}
         generator = super().build_generator(
             models,
             args,
@@ -130,9 +131,7 @@ class XGPTCaptionTask(RegionsTask):
             prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         )
         if isinstance(generator, SequenceGenerator):  # not the scorer of --score-reference
-            never_unknown(generator)
-        if getattr(generator, "repeat_ngram_blocker", None) is not None:
-            generator.repeat_ngram_blocker = RepeatBlock(args.no_repeat_ngram_size)
+            adapt(generator)
         return generator
 
     def inference_step(

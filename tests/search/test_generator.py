@@ -1,0 +1,50 @@
+"""What a search is built with, for fairseq's generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fairseq.sequence_generator import SequenceGenerator
+
+from xgpt_fairseq.loading import build_model
+from xgpt_fairseq.models.xgpt import XGPTConfig
+from xgpt_fairseq.search.generator import SearchOptions, build_generator
+from xgpt_fairseq.text.vocabulary import Vocabulary
+from xgpt_fairseq.workarounds import RepeatBlock
+
+SIZES = {"layers": 1, "hidden_size": 16, "ffn_size": 16, "attention_heads": 2, "feature_dim": 8}
+
+
+def test_every_option_reaches_fairseq(tiny_vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = Vocabulary(tiny_vocabulary)
+    model = build_model(XGPTConfig(**SIZES), vocabulary)
+    given: dict[str, Any] = {}
+
+    class Recorder(SequenceGenerator):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            given.update(options)
+            super().__init__(*arguments, **options)
+
+    def search(**options: Any) -> SequenceGenerator:
+        return build_generator([model], vocabulary, SearchOptions(**options))
+
+    monkeypatch.setattr("xgpt_fairseq.search.generator.SequenceGenerator", Recorder)
+    made = search(beam=4, lenpen=0.3, max_len_b=17, min_len=3, no_repeat_ngram_size=2, temperature=0.7)
+    expected = {"beam_size": 4, "len_penalty": 0.3, "max_len_b": 17, "min_len": 3, "no_repeat_ngram_size": 2}
+    assert given.items() >= {**expected, "temperature": 0.7}.items()
+    assert isinstance(made.repeat_ngram_blocker, RepeatBlock) and made.repeat_ngram_blocker.no_repeat_ngram_size == 2
+    search(sampling=True, sampling_topp=0.8)
+    assert given["search_strategy"].sampling_topp == 0.8
+    search(beam=4, diverse_beam_groups=2, diverse_beam_strength=0.9)
+    assert (given["search_strategy"].num_groups, given["search_strategy"].diversity_strength) == (2, -0.9)
+
+
+def test_what_is_no_word_is_never_generated(tiny_vocabulary: Path) -> None:
+    vocabulary = Vocabulary(tiny_vocabulary)
+    generator = build_generator([build_model(XGPTConfig(**SIZES), vocabulary)], vocabulary, SearchOptions())
+    suppressed = set(generator.token_indices_to_suppress.tolist())
+    assert suppressed == {vocabulary.dictionary.index(symbol) for symbol in vocabulary.suppressed_symbols} | {
+        vocabulary.dictionary.unk()
+    }

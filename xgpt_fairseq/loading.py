@@ -1,0 +1,70 @@
+"""Models from checkpoints, for programs that use them: captioning, retrieval, diagnosis. (fairseq's load their own.)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.text.vocabulary import Vocabulary
+
+
+def open_model(path: Path, state: Mapping[str, Any], directory: DataDirectory, *, matching: bool = False) -> XGPTModel:
+    """The model in the checkpoint *state* of *path*, for the vocabulary and the regions of *directory*.
+
+    Args:
+        matching: a model of retrieval, with a matching head.
+
+    Raises:
+        DataError: a model of another kind, of text alone, of other regions, or of another dictionary.
+    """
+    config = model_config(path, state)
+    trained_width(path, state)
+    model = build_model(config, directory.vocabulary, directory=directory, matching=matching)
+    try:
+        model.load_state_dict(state["model"])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return model.eval()
+
+
+def build_model(
+    config: XGPTConfig, vocabulary: Vocabulary, *, directory: DataDirectory | None = None, matching: bool = False
+) -> XGPTModel:
+    """A model that is to be loaded: of the width that *config* names, which must be that of *directory*'s regions."""
+    task = SimpleNamespace(target_dictionary=vocabulary.dictionary, matching=matching)
+    if directory is not None:
+        task.feature_dim, task.store_name = directory.regions.feature_dim, str(directory.regions.path)
+    return XGPTModel.build_model(config, task)
+
+
+def model_config(path: Path, state: Mapping[str, Any]) -> XGPTConfig:
+    """What the model in the checkpoint *state* of *path* was built from.
+
+    Raises:
+        DataError: it does not say.
+    """
+    given = (state.get("cfg") or {}).get("model")
+    if given is None:
+        raise DataError(f"{path} has no configuration of its model: it is no checkpoint of fairseq-train")
+    values = vars(given) if not isinstance(given, Mapping) else given
+    names = {field.name for field in fields(XGPTConfig)}
+    return XGPTConfig(**{name: value for name, value in values.items() if name in names})
+
+
+def trained_width(path: Path, state: Mapping[str, Any]) -> int:
+    """The width of the region features that the model in the checkpoint *state* of *path* was trained on.
+
+    Raises:
+        DataError: none, it is a model of text alone.
+    """
+    embedding = state["model"].get("encoder.regions.embedding.project.weight")  # (H, D + 5)
+    if embedding is None:
+        raise DataError(f"{path} is a model of text alone; it has to be trained with images before it is used on them")
+    width: int = embedding.size(1) - 5
+    return width

@@ -1,0 +1,72 @@
+"""How captions are searched: fairseq's generator, with what captions need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.search import DiverseBeamSearch, Sampling
+from fairseq.sequence_generator import SequenceGenerator
+
+from xgpt_fairseq.precision import check_cpu_bfloat16
+from xgpt_fairseq.text.vocabulary import Vocabulary
+from xgpt_fairseq.workarounds import RepeatBlock, never_unknown
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How captions are searched: fairseq's options of the same names. Beam 2 is the paper's (section 5.3)."""
+
+    beam: int = 2
+    lenpen: float = 1.0
+    max_len_b: int = 200
+    min_len: int = 1
+    no_repeat_ngram_size: int = 0
+    sampling: bool = False
+    sampling_topp: float = -1.0
+    temperature: float = 1.0
+    diverse_beam_groups: int = -1
+    diverse_beam_strength: float = 0.5
+    cpu_bf16: bool = False
+
+
+def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: SearchOptions) -> SequenceGenerator:
+    """The search of *models* that *options* describe.
+
+    Raises:
+        DataError: bfloat16 is asked for on a CPU that has no arithmetic for it.
+    """
+    if options.cpu_bf16:
+        check_cpu_bfloat16()
+    strategy = None
+    if options.sampling:
+        strategy = Sampling(vocabulary.dictionary, sampling_topp=options.sampling_topp)
+    elif options.diverse_beam_groups > 0:
+        strategy = DiverseBeamSearch(vocabulary.dictionary, options.diverse_beam_groups, options.diverse_beam_strength)
+    generator = SequenceGenerator(
+        list(models),
+        vocabulary.dictionary,
+        beam_size=options.beam,
+        len_penalty=options.lenpen,
+        max_len_b=options.max_len_b,
+        min_len=options.min_len,
+        temperature=options.temperature,
+        search_strategy=strategy,
+        no_repeat_ngram_size=options.no_repeat_ngram_size,
+        **vocabulary_arguments(vocabulary),
+    )
+    adapt(generator)
+    return generator
+
+
+def vocabulary_arguments(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Arguments of fairseq's generators: what is no word (`<mask>`, `<s>`, dictionary padding) is never generated."""
+    return {"tokens_to_suppress": vocabulary.suppressed_symbols}
+
+
+def adapt(generator: SequenceGenerator) -> None:
+    """Let *generator* emit no `<unk>`, and block repeats where it is to: see `workarounds`."""
+    never_unknown(generator)
+    if generator.repeat_ngram_blocker is not None:
+        generator.repeat_ngram_blocker = RepeatBlock(generator.repeat_ngram_blocker.no_repeat_ngram_size)
