@@ -76,7 +76,7 @@ def test_joint_attention_is_one_softmax_over_an_image_and_a_text(sizes, images, 
     mask = torch.rand(images, regions) < 0.5
     mask[:, 0] = True
     with torch.no_grad():
-        found = layer.joint(
+        found = layer.prefix_lm_attention(
             layer.queries(x),
             *layer.keys_values(states),
             *layer.keys_values(x),
