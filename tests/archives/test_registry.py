@@ -132,7 +132,7 @@ def test_npz_dir_that_is_broken(tmp_path: Path) -> None:
     np.savez(features, z=np.zeros((2, WIDTH)))
     fails_with(r"att/10\.npz: no array 'feat' in it; found: z")
     np.savez(features, feat=np.zeros((14, 14, WIDTH)))
-    fails_with(r"att/10\.npz: float64 of shape \(14, 14, 6\); floats of \(regions, width\) expected")
+    fails_with(r"att/10\.npz: features are float64 of shape \(14, 14, 6\); floats of \(regions, width\) expected")
     features.write_bytes(features.read_bytes()[:500])
     fails_with(r"att/10\.npz is not readable")
     np.savez(features, feat=np.array([{"a": 1}], dtype=object))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -92,6 +92,40 @@ class RegionReader(ABC):
 
     def close(self) -> None:  # noqa: B027 (most readers leave nothing open)
         """Let go of the files that reading has left open in this process."""
+
+
+class IndexedRegionReader(RegionReader):
+    """A reader of an archive that lists its images: positions count images, in the order of `names`.
+
+    Attributes:
+        names: of the images, set when the archive is opened; what they are is the reader's.
+    """
+
+    unit: ClassVar[str] = "image"
+    names: Sequence[Any]
+
+    @abstractmethod
+    def find(self, name: Any) -> Pending:
+        """The record of one of `names`."""
+
+    def about(self) -> dict[str, Any]:
+        """What else than its names identifies the archive."""
+        return {}
+
+    def written(self, name: Any) -> str:
+        """One of `names` as text."""
+        return str(name)
+
+    @property
+    def end(self) -> int:  # type: ignore[override]
+        return len(self.names)
+
+    def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
+        for index in range(position, self.end):
+            yield self.find(self.names[index]), index + 1
+
+    def describe(self) -> dict[str, Any]:
+        return {"format": self.name, **self.about(), "names_sha256": names_digest(map(self.written, self.names))}
 
 
 def folders_in(path: Path) -> list[Path]:

@@ -5,7 +5,6 @@ Layout: aimagelab/meshed-memory-transformer, `data/field.py`; `{id}_size`: luo33
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -13,7 +12,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader, check_boxes, check_features, names_digest
+from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes, check_features
 from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.hdf5 import array_names, find_array, is_hdf5, read_array
 from xgpt_fairseq.archives.vlp_h5 import PART, VlpH5Reader
@@ -65,12 +64,11 @@ class PendingArrays:
         return int(width), int(height)
 
 
-class M2H5Reader(RegionReader):
+class M2H5Reader(IndexedRegionReader):
     """Positions count images, by id as text."""
 
     name: ClassVar[str] = "m2-h5"
     layout: ClassVar[str] = "an HDF5 file with {id}_features and {id}_boxes"
-    unit: ClassVar[str] = "image"
     box_kind: BoxKind = "unknown"
 
     @classmethod
@@ -83,24 +81,17 @@ class M2H5Reader(RegionReader):
         if file is None:
             raise DataError(f"{path}: {self.layout} expected; there must be exactly one in a folder")
         self.file = file
-        names = array_names(file)
-        self.ids = sorted(name.removesuffix(FEATURES) for name in names if name.endswith(FEATURES))
-        if not self.ids:
-            found = f"there are {', '.join(names[:5])}" if names else "it is empty"
+        arrays = array_names(file)
+        self.names = sorted(name.removesuffix(FEATURES) for name in arrays if name.endswith(FEATURES))
+        if not self.names:
+            found = f"there are {', '.join(arrays[:5])}" if arrays else "it is empty"
             raise DataError(f"{file}: no array is named {{id}}{FEATURES}; {found}")
-        self.end = len(self.ids)
 
-    def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
-        for index in range(position, self.end):
-            yield PendingArrays(self.file, self.ids[index]), index + 1
+    def find(self, name: str) -> Pending:
+        return PendingArrays(self.file, name)
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "format": self.name,
-            "file": self.file.name,
-            "bytes": self.file.stat().st_size,
-            "names_sha256": names_digest(self.ids),
-        }
+    def about(self) -> dict[str, Any]:
+        return {"file": self.file.name, "bytes": self.file.stat().st_size}
 
     def close(self) -> None:
         close_cached()

@@ -7,7 +7,6 @@ Layout: facebookresearch/mmf, `mmf/datasets/databases/readers/feature_readers.py
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -18,13 +17,12 @@ import numpy.typing as npt
 from xgpt_fairseq.archives import safe_pickle
 from xgpt_fairseq.archives.base import (
     BoxKind,
+    IndexedRegionReader,
     Pending,
     Record,
-    RegionReader,
     check_boxes,
     check_features,
     folders_in,
-    names_digest,
 )
 from xgpt_fairseq.errors import DataError
 
@@ -53,12 +51,11 @@ class PendingFiles:
         return record_of(self.features.stem, features, load_dictionary(info), str(info))
 
 
-class MmfNpyReader(RegionReader):
+class MmfNpyReader(IndexedRegionReader):
     """Positions count images, by folder and file name."""
 
     name: ClassVar[str] = "mmf-npy"
     layout: ClassVar[str] = "a folder, or folders in it, of {id}.npy and {id}_info.npy"
-    unit: ClassVar[str] = "image"
     box_kind: BoxKind = "pixel"
 
     @classmethod
@@ -77,14 +74,9 @@ class MmfNpyReader(RegionReader):
             self.names += _names(folder, path)
         if not self.names:
             raise DataError(f"{path}: no files ({self.layout})")
-        self.end = len(self.names)
 
-    def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
-        for index in range(position, self.end):
-            yield PendingFiles(self.root / self.names[index]), index + 1
-
-    def describe(self) -> dict[str, Any]:
-        return {"format": self.name, "names_sha256": names_digest(self.names)}
+    def find(self, name: str) -> Pending:
+        return PendingFiles(self.root / name)
 
 
 def _info_of(features: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader, names_digest
+from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_features
 from xgpt_fairseq.errors import DataError
 
 FEATURE_KEY = "feat"
@@ -31,10 +30,7 @@ class PendingFiles:
 
     def decode(self) -> Record:
         features = _load(self.features)
-        if features.ndim != 2 or features.dtype.kind != "f":
-            raise DataError(
-                f"{self.features}: {features.dtype} of shape {features.shape}; floats of (regions, width) expected"
-            )
+        check_features(features, str(self.features))
         boxes = _load(self.boxes)
         if boxes.shape != (len(features), 4):
             raise DataError(
@@ -44,12 +40,11 @@ class PendingFiles:
         return Record(self.features.stem, features, boxes)
 
 
-class NpzDirReader(RegionReader):
+class NpzDirReader(IndexedRegionReader):
     """`att/{id}.npz` (key `feat`) or `att/{id}.npy`, and `box/{id}.npy`. Positions count images, by file name."""
 
     name: ClassVar[str] = "npz-dir"
     layout: ClassVar[str] = "folders att and box (or NAME_att and NAME_box) with a file per image"
-    unit: ClassVar[str] = "image"
     box_kind: BoxKind = "unknown"
 
     @classmethod
@@ -71,20 +66,13 @@ class NpzDirReader(RegionReader):
             self.names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIXES))
         if not self.names:
             raise DataError(f"{self.features}: no .npz or .npy files")
-        self.end = len(self.names)
 
-    def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
-        for index in range(position, self.end):
-            file = self.features / self.names[index]
-            yield PendingFiles(file, self.boxes / f"{file.stem}.npy"), index + 1
+    def find(self, name: str) -> Pending:
+        file = self.features / name
+        return PendingFiles(file, self.boxes / f"{file.stem}.npy")
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "format": self.name,
-            "features": self.features.name,
-            "boxes": self.boxes.name,
-            "names_sha256": names_digest(self.names),
-        }
+    def about(self) -> dict[str, Any]:
+        return {"features": self.features.name, "boxes": self.boxes.name}
 
 
 def _find_folders(path: Path) -> tuple[Path, Path] | None:

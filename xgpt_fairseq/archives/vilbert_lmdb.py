@@ -6,7 +6,6 @@ Layouts: facebookresearch/vilbert-multi-task, `vilbert/datasets/_image_features_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from xgpt_fairseq.archives import safe_pickle
 from xgpt_fairseq.archives import tsv as tsv_files
-from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader, check_boxes, check_features, names_digest
+from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes, check_features
 from xgpt_fairseq.archives.handle_cache import close_cached, open_cached
 from xgpt_fairseq.archives.mmf_npy import array_in, record_of, size_in
 from xgpt_fairseq.errors import DataError
@@ -74,12 +73,11 @@ class PendingItem:
         return Record(image_id, features, boxes, size=size_in(item, "image_w", "image_h", where))
 
 
-class VilbertLmdbReader(RegionReader):
+class VilbertLmdbReader(IndexedRegionReader):
     """Positions count images, by key."""
 
     name: ClassVar[str] = "vilbert-lmdb"
     layout: ClassVar[str] = f"an LMDB folder (with {DATA}) or file, with a pickled dictionary per image"
-    unit: ClassVar[str] = "image"
     box_kind: BoxKind = "pixel"
 
     @classmethod
@@ -97,20 +95,21 @@ class VilbertLmdbReader(RegionReader):
             value = _get(database, IDS, f"{path}, item {IDS.decode()}")
         if value is None:
             raise DataError(f"{path}: no item {IDS.decode()!r}, the list of all ids: was writing it interrupted?")
-        self.keys = _keys(safe_pickle.loads(value, f"{path}, item {IDS.decode()}"), path)
-        if len(self.keys) != entries - 1:
+        self.names = _keys(safe_pickle.loads(value, f"{path}, item {IDS.decode()}"), path)
+        if len(self.names) != entries - 1:
             raise DataError(
-                f"{path}: {entries - 1} items, {len(self.keys)} ids in the list {IDS.decode()!r}; as many expected"
+                f"{path}: {entries - 1} items, {len(self.names)} ids in the list {IDS.decode()!r}; as many expected"
             )
-        self.end = len(self.keys)
         self.bytes = file.stat().st_size
 
-    def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
-        for index in range(position, self.end):
-            yield PendingItem(self.path, self.keys[index]), index + 1
+    def find(self, name: bytes) -> Pending:
+        return PendingItem(self.path, name)
 
-    def describe(self) -> dict[str, Any]:
-        return {"format": self.name, "bytes": self.bytes, "names_sha256": names_digest(map(_name, self.keys))}
+    def about(self) -> dict[str, Any]:
+        return {"bytes": self.bytes}
+
+    def written(self, name: bytes) -> str:
+        return _name(name)
 
     def close(self) -> None:
         close_cached()
