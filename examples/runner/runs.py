@@ -93,13 +93,14 @@ class Setting:
     def command(self, node: Node) -> tuple[dict[str, str], list[str]]:
         """The variables and arguments of a stage's script."""
         stage = node.stage
+        demo = {} if self.demo is None else {**DEMO_ENVIRONMENT, **self.demo.get(stage.script, {})}
         variables = {
-            **({"ARCH": f"xgpt_{stage.size}"} if self.demo is None else DEMO_ENVIRONMENT),
+            **({"ARCH": f"xgpt_{stage.size}"} if self.demo is None else {}),
             **self.environment,
             "SEED": str(node.seed),
             **dict(stage.variables),
-            # the user's own win: ITERATIONS=50
-            **{name: os.environ.get(name, value) for name, value in (self.demo or {}).get(stage.script, {}).items()},
+            # the user's own win: ITERATIONS=50, BATCH=32
+            **{name: os.environ.get(name, value) for name, value in demo.items()},
         }
         if stage.objectives is not None:
             variables["OBJECTIVES"] = stage.objectives.replace("+", ",")

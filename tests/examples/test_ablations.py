@@ -134,7 +134,9 @@ def test_what_a_stage_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     lengths = TABLES["table3"].demo[FINETUNE]
     assert demo.command(base)[0].items() >= lengths.items()
     monkeypatch.setenv("ITERATIONS", "7")
-    assert demo.command(base)[0]["ITERATIONS"] == "7"
+    monkeypatch.setenv("BATCH", "32")
+    changed, _ = demo.command(base)
+    assert (changed["ITERATIONS"], changed["BATCH"], changed["ARCH"]) == ("7", "32", "xgpt_demo")
     (pretrain, *_) = tree(TABLES["table2"].rows[4:], 2, output=tmp_path, start="none")
     assert paper.command(pretrain)[0]["OBJECTIVES"] == "ic,imlm,ida,tifg"
 
