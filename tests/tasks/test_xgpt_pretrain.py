@@ -111,6 +111,7 @@ def test_weights_and_order(tiny_data: Path) -> None:
         ({"objectives": "ic", "objective_weights": "ida=1"}, "ida is not among --objectives ic"),
         ({"objective_weights": "ic=0,imlm=0,ida=0,tifg=0"}, "nothing is left to train"),
         ({"ida_mask_ratio": 1.5}, "--ida-mask-ratio must be between 0 and 1, got 1.5"),
+        ({"objectives": "ic", "ida_mask_ratio": 1.5}, "--ida-mask-ratio must be between 0 and 1, got 1.5"),
         ({"imlm_fragment_ratio": 0.0}, "--imlm-fragment-ratio must be between 0 and 1, got 0.0"),
         ({"tifg_regions": 0}, "--tifg-regions must be at least 1, got 0"),
         (

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xgpt_fairseq.captions.options import add_split_files, caption_options, parse_files
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.text.readers import check_inputs, report_caption_inputs, sentences
+from xgpt_fairseq.text.options import add_text_inputs, text_inputs
+from xgpt_fairseq.text.readers import sentences
 from xgpt_fairseq.text.vocabulary import learn_vocabulary
 
 
@@ -34,10 +34,7 @@ def learn_bpe(args: argparse.Namespace) -> None:
         raise DataError(f"{args.output} already holds a vocabulary; pass --overwrite to replace it")
     if args.symbols < 1:
         raise DataError(f"--symbols must be at least 1, got {args.symbols}")
-    inputs, splits = parse_files(args.input)
-    check_inputs(inputs)
-    report_caption_inputs(inputs)
-    captions = caption_options(splits, args.split_files)
+    inputs, captions = text_inputs(args.input, args.split_files)
     with tqdm(sentences(inputs, captions), desc="reading", unit=" sentences", unit_scale=True) as progress:
         vocabulary = learn_vocabulary(
             progress,
@@ -52,10 +49,7 @@ def learn_bpe(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--input", nargs="+", action="extend", required=True, metavar="[SPLIT=]FILE", help="text or caption files"
-    )
-    add_split_files(parser)
+    add_text_inputs(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="VOCABULARY", help="folder to write")
     parser.add_argument("--symbols", type=int, default=10000, help="merges, or vocabulary size with sentencepiece")
     parser.add_argument("--bpe", choices=["subword_nmt", "sentencepiece"], default="subword_nmt")

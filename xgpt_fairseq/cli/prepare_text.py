@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from xgpt_fairseq.captions.options import add_split_files, caption_options, parse_files
 from xgpt_fairseq.captions.readers import CaptionOptions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import FORMAT_VERSION, check_replaceable, file_crc32
@@ -35,7 +34,8 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import write_json
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.io.workers import map_ordered
-from xgpt_fairseq.text.readers import BLOCK_BYTES, Block, check_inputs, read_blocks, report_caption_inputs, total_bytes
+from xgpt_fairseq.text.options import add_text_inputs, text_inputs
+from xgpt_fairseq.text.readers import BLOCK_BYTES, Block, read_blocks, total_bytes
 from xgpt_fairseq.text.validation_lines import HeldOut
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.text.vocabulary import Vocabulary
@@ -312,10 +312,7 @@ def prepare_text(args: argparse.Namespace) -> None:
         raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
     if args.valid_lines < 0:
         raise DataError(f"--valid-lines must be 0 (none) or more, got {args.valid_lines}")
-    inputs, named_splits = parse_files(args.input)
-    check_inputs(inputs)
-    report_caption_inputs(inputs)
-    captions = caption_options(named_splits, args.split_files)
+    inputs, captions = text_inputs(args.input, args.split_files)
     check_replaceable(args.output, "text", overwrite=args.overwrite)
     vocabulary = Vocabulary(args.vocabulary)
     progress, held_out, splits = prepare(args, inputs, captions, vocabulary)
@@ -338,10 +335,7 @@ def prepare_text(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--input", nargs="+", action="extend", required=True, metavar="[SPLIT=]FILE", help="text or caption files"
-    )
-    add_split_files(parser)
+    add_text_inputs(parser)
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
     parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
     parser.add_argument("--valid-lines", type=int, default=2000, help="lines held out for validation (2000); 0: none")

@@ -50,6 +50,16 @@ def build_objectives(
     return {name: ALL_OBJECTIVES[name](symbols, **_options_of(name, options or {})) for name in names}
 
 
+def check_options(names: Iterable[str], options: Mapping[str, Any]) -> None:
+    """Check the options of all objectives *names*, those that do not train included.
+
+    Raises:
+        DataError: one has an impossible value.
+    """
+    for name in names:
+        ALL_OBJECTIVES[name].Options(**_options_of(name, options)).check(name)
+
+
 def _options_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of *options* that objective *name* has, by name of its field; choices as strings."""
     found = {}
@@ -80,5 +90,6 @@ __all__ = [
     "Options",
     "Symbols",
     "build_objectives",
+    "check_options",
     "option_fields",
 ]

@@ -91,7 +91,7 @@ class XGPTTask(FairseqTask):
         super().__init__(cfg)
         self.vocabulary = vocabulary
         self.objective_weights = objective_weights
-        self.objectives = build_objectives(objective_weights, vocabulary.dictionary, _values(cfg))
+        self.objectives = build_objectives(objective_weights, vocabulary.dictionary, values_of(cfg))
         self.joint = joint
         self._gradients = GradientLog()
         self._best_checkpoints = BestCheckpoints(cfg)
@@ -330,7 +330,7 @@ def _finetune_from(cfg: Any) -> str | None:
     return None if resumes else checkpoint.get("finetune_from_model")
 
 
-def _values(cfg: Any) -> Mapping[str, Any]:
+def values_of(cfg: Any) -> Mapping[str, Any]:
     """A configuration's options by name."""
     return cfg if OmegaConf.is_config(cfg) else vars(cfg)
 

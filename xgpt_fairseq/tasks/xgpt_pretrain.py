@@ -6,8 +6,8 @@ from typing import Any
 from fairseq.tasks import register_task
 
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, option_fields
-from xgpt_fairseq.tasks.base import PretrainingConfig, choose_objectives
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, check_options, option_fields
+from xgpt_fairseq.tasks.base import PretrainingConfig, choose_objectives, values_of
 from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
 
 
@@ -33,6 +33,7 @@ class XGPTPretrainTask(XGPTCaptionTask):
 
     def __init__(self, cfg: Any, directory: DataDirectory) -> None:
         known = list(PRETRAINING_OBJECTIVES)
+        check_options(known, values_of(cfg))
         super().__init__(
             cfg,
             directory,

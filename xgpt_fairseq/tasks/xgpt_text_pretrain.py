@@ -9,8 +9,8 @@ from fairseq.tasks import register_task
 from xgpt_fairseq.data.directory import TextDirectory
 from xgpt_fairseq.data.text_dataset import TextDataset
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, option_fields
-from xgpt_fairseq.tasks.base import PretrainingConfig, XGPTTask, XGPTTaskConfig, choose_objectives
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, check_options, option_fields
+from xgpt_fairseq.tasks.base import PretrainingConfig, XGPTTask, XGPTTaskConfig, choose_objectives, values_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class XGPTTextPretrainTask(XGPTTask):
         if cfg.sentences_per_epoch < 0:
             raise DataError(f"--sentences-per-epoch must be 0 (all) or more, got {cfg.sentences_per_epoch}")
         known = list(TEXT_OBJECTIVES)
+        check_options(known, values_of(cfg))
         super().__init__(
             cfg,
             directory.vocabulary,
