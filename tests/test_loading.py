@@ -13,14 +13,19 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.loading import build_model, open_model
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.objectives import Objective, build_objectives
 
 SIZES = {"layers": 1, "hidden_size": 16, "ffn_size": 16, "attention_heads": 2}
+
+
+def heads(directory: DataDirectory, *, matching: bool) -> dict[str, Objective]:
+    return build_objectives(["matching"] if matching else [], directory.vocabulary.dictionary)
 
 
 def trained(directory: DataDirectory, *, matching: bool = False, **options: Any) -> tuple[XGPTModel, dict[str, Any]]:
     """A model, and what a checkpoint of it holds."""
     config = XGPTConfig(**{**SIZES, **options})
-    model = build_model(config, directory.vocabulary, matching=matching)
+    model = build_model(config, directory.vocabulary, objectives=heads(directory, matching=matching))
     return model, {"model": model.state_dict(), "cfg": {"model": {**vars(config), "_name": "xgpt_base"}}}
 
 
@@ -28,7 +33,7 @@ def trained(directory: DataDirectory, *, matching: bool = False, **options: Any)
 def test_the_model_comes_back(tiny_data: Path, matching: bool) -> None:
     directory = DataDirectory(tiny_data)
     model, state = trained(directory, matching=matching, feature_dim=directory.regions.feature_dim, sharing="enc")
-    opened = open_model(Path("a.pt"), state, directory, matching=matching)
+    opened = open_model(Path("a.pt"), state, directory, objectives=heads(directory, matching=matching))
     assert not opened.training
     for (name, own), (other, given) in zip(opened.state_dict().items(), model.state_dict().items(), strict=True):
         assert name == other and torch.equal(own, given)
@@ -50,7 +55,7 @@ def test_a_model_of_another_kind_is_refused(
     directory = DataDirectory(tiny_data)
     _, state = trained(directory, **trained_as)
     with pytest.raises(DataError, match=re.escape(message)):
-        open_model(Path("a.pt"), state, directory, matching=matching)
+        open_model(Path("a.pt"), state, directory, objectives=heads(directory, matching=matching))
 
 
 def test_a_checkpoint_of_no_training_is_refused(tiny_data: Path) -> None:

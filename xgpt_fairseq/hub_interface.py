@@ -119,7 +119,9 @@ class XGPTHubInterface(nn.Module):
         value = read_description(file, what="a bundle", made_by="xgpt-export", newest=BUNDLE_VERSION)
         vocabulary = Vocabulary(path)
         try:
-            config = XGPTConfig(**value["model"])
+            options = dict(value["model"])
+            options.pop("tifg_target", None)  # in bundles of earlier versions; an option of TIFG's now
+            config = XGPTConfig(**options)
             extractor_settings, trained_on = value["extractor"], value["trained_on"]
         except (KeyError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}") from None

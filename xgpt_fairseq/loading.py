@@ -11,21 +11,24 @@ from typing import Any
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Objective
 from xgpt_fairseq.text.vocabulary import Vocabulary
 
 
-def open_model(path: Path, state: Mapping[str, Any], directory: DataDirectory, *, matching: bool = False) -> XGPTModel:
+def open_model(
+    path: Path, state: Mapping[str, Any], directory: DataDirectory, *, objectives: Mapping[str, Objective] | None = None
+) -> XGPTModel:
     """The model in the checkpoint *state* of *path*, for the vocabulary and the regions of *directory*.
 
     Args:
-        matching: a model of retrieval, with a matching head.
+        objectives: whose heads it must have; None: none's, to generate.
 
     Raises:
         DataError: a model of another kind, of text alone, of other regions, or of another dictionary.
     """
     config = model_config(path, state)
     trained_width(path, state)
-    model = build_model(config, directory.vocabulary, directory=directory, matching=matching)
+    model = build_model(config, directory.vocabulary, directory=directory, objectives=objectives)
     try:
         model.load_state_dict(state["model"])
     except DataError as error:
@@ -34,10 +37,16 @@ def open_model(path: Path, state: Mapping[str, Any], directory: DataDirectory, *
 
 
 def build_model(
-    config: XGPTConfig, vocabulary: Vocabulary, *, directory: DataDirectory | None = None, matching: bool = False
+    config: XGPTConfig,
+    vocabulary: Vocabulary,
+    *,
+    directory: DataDirectory | None = None,
+    objectives: Mapping[str, Objective] | None = None,
 ) -> XGPTModel:
     """A model that is to be loaded: of the width that *config* names, which must be that of *directory*'s regions."""
-    task = SimpleNamespace(target_dictionary=vocabulary.dictionary, matching=matching)
+    task = SimpleNamespace(
+        target_dictionary=vocabulary.dictionary, objectives=objectives or {}, spare_heads=PRETRAINING_OBJECTIVES
+    )
     if directory is not None:
         task.feature_dim, task.store_name = directory.regions.feature_dim, str(directory.regions.path)
     return XGPTModel.build_model(config, task)

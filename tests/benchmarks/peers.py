@@ -78,8 +78,13 @@ class XGPT:
     def __init__(self, store: RegionStore, *, objectives: tuple[str, ...] = ("ic",), arch: str = "xgpt_base") -> None:
         torch.manual_seed(1)
         self.words = dictionary()
-        task = SimpleNamespace(target_dictionary=self.words, feature_dim=store.feature_dim, store_name="benchmark")
         self.objectives = build_objectives(list(objectives), self.words)
+        task = SimpleNamespace(
+            target_dictionary=self.words,
+            feature_dim=store.feature_dim,
+            store_name="benchmark",
+            objectives=self.objectives,
+        )
         criterion_task = SimpleNamespace(
             objectives=self.objectives, objective_weights=dict.fromkeys(objectives, 1.0), target_dictionary=self.words
         )

@@ -28,8 +28,11 @@ def build(data: Path, **options: Any) -> tuple[XGPTModel, dict[str, Any]]:
     torch.manual_seed(0)
     directory = DataDirectory(data)
     config = {"layers": 2, "hidden_size": 16, "ffn_size": 32, "attention_heads": 2, **options}
-    task = SimpleNamespace(target_dictionary=directory.vocabulary.dictionary)
-    model = XGPTModel.build_model(XGPTConfig(**{"feature_dim": directory.regions.feature_dim, **config}), task)
+    dictionary = directory.vocabulary.dictionary
+    config = {"feature_dim": directory.regions.feature_dim, **config}
+    heads = [] if config["feature_dim"] is None else ["tifg"]
+    task = SimpleNamespace(target_dictionary=dictionary, objectives=build_objectives(heads, dictionary))
+    model = XGPTModel.build_model(XGPTConfig(**config), task)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" not in name:
@@ -65,7 +68,7 @@ def plain_losses(data: Path) -> dict[str, float]:
             sample = dataset.collater([dataset[int(dataset.code.pack(0, place, item))]])
             with torch.no_grad():
                 result = objective.loss(model, sample, label_smoothing=0.0)
-            total, count = total + float(result.unsmoothed), count + result.predictions
+            total, count = total + float(result.unsmoothed), count + result.num_targets
         found[name] = total / count / (1 if name == "tifg" else math.log(2))
     return found
 

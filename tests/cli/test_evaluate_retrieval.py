@@ -18,6 +18,7 @@ from xgpt_fairseq.cli.evaluate import main
 from xgpt_fairseq.data.caption_dataset import load_regions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import cpu_has_bfloat16
 from xgpt_fairseq.retrieval.recall import caption_retrieval, image_retrieval
 from xgpt_fairseq.retrieval.scoring import PoolScorer, read_pool, read_scores
@@ -30,7 +31,9 @@ def write_checkpoint(path: Path, data: Path, *, matching: bool = True, **options
     torch.manual_seed(0)
     directory = DataDirectory(data)
     config = {"layers": 2, "hidden_size": 16, "ffn_size": 32, "attention_heads": 2, **options}
-    task = SimpleNamespace(target_dictionary=directory.vocabulary.dictionary, matching=matching)
+    dictionary = directory.vocabulary.dictionary
+    heads = build_objectives(["matching"] if matching else [], dictionary)
+    task = SimpleNamespace(target_dictionary=dictionary, objectives=heads)
     model = XGPTModel.build_model(XGPTConfig(**{"feature_dim": directory.regions.feature_dim, **config}), task)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -56,7 +59,7 @@ def one_by_one(checkpoint: Path, data: Path, splits: list[str]) -> tuple[np.ndar
         for c, tokens in enumerate(pool.captions):
             for i, row in enumerate(pool.image_rows):
                 images = load_regions(directory.regions, np.array([row]))
-                scores[c, i] = model.match(**images, src_tokens=torch.from_numpy(tokens)[None])
+                scores[c, i] = model("matching", **images, src_tokens=torch.from_numpy(tokens)[None])
     return scores, pool.image_of_caption, pool.image_ids
 
 
@@ -163,7 +166,9 @@ def test_what_cannot_be_scored(call_program: Call, checkpoint: Path, tiny_data: 
     captioner = write_checkpoint(tmp_path / "captioner.pt", tiny_data, matching=False)
     command = ["--retrieval", "--data", tiny_data, "--device", "cpu", "--path"]
     refused = call_program(main, *command, captioner)
-    assert refused.error.startswith(f"{captioner}: the checkpoint has no matching head: it is no model of retrieval")
+    assert refused.error.startswith(
+        f"{captioner}: the checkpoint has no matching head, since it was not trained for that"
+    )
     assert "split 'dev'; it has: " in call_program(main, *command, checkpoint, "--splits", "dev").error
     assert call_program(main, *command, checkpoint, "--splits", "test,test").error == (
         "--splits test,test: a split is named twice"

@@ -12,6 +12,7 @@ from fairseq.data import Dictionary
 
 from xgpt_fairseq.cli.parameters import PARTS, count_parameters, program
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTConfig, XGPTModel, apply_architecture
+from xgpt_fairseq.objectives import build_objectives
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -24,7 +25,8 @@ def test_the_total_is_the_models(arch: str, vocabulary: int, width: int) -> None
     cfg = XGPTConfig(feature_dim=width)
     apply_architecture(arch, cfg)
     with torch.device("meta"):
-        model = XGPTModel.build_model(cfg, SimpleNamespace(target_dictionary=dictionary))
+        task = SimpleNamespace(target_dictionary=dictionary, objectives=build_objectives(["ic", "tifg"], dictionary))
+        model = XGPTModel.build_model(cfg, task)
     counts = count_parameters(arch, vocabulary_size=vocabulary, feature_dim=width)
     assert sum(counts.values()) == sum(parameter.numel() for parameter in model.parameters())
     assert list(counts) == list(PARTS)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xgpt_fairseq.kernels import kv_cache as search_cache
-from xgpt_fairseq.kernels.kv_cache import SearchCache
+from xgpt_fairseq.kernels.kv_cache import SearchCache, kept_images
 
 HEADS, WIDTH = 2, 3
 
@@ -32,19 +32,19 @@ def test_a_row_sees_the_text_that_it_goes_on_from(images, group, steps, data):
         kept = data.draw(st.lists(st.sampled_from(range(len(texts))), min_size=1, unique=True).map(sorted))
         within = [[data.draw(st.integers(0, group - 1)) for _ in range(group)] for _ in kept]
         order = torch.tensor([image * group + row for image, rows in zip(kept, within, strict=True) for row in rows])
-        cache.reorder(order, None if len(kept) == len(texts) else torch.tensor(kept))
+        cache.reorder(order)
         texts = [[texts[image][row] for row in rows] for image, rows in zip(kept, within, strict=True)]
 
 
 def test_images_follow_a_reordering():
     cache = SearchCache(images=3, rows=6, device=torch.device("cpu"))
     k = torch.randn(3, HEADS, 5, WIDTH)
-    cache.of_images[0] = k, -k
+    cache.of_memory(0, lambda: (k, -k))
     cache.next_position()
     cache.append(0, torch.zeros(3, HEADS, 2, WIDTH), torch.zeros(3, HEADS, 2, WIDTH))
-    cache.reorder(torch.tensor([1, 0, 5, 5]), torch.tensor([0, 2]))
-    assert torch.equal(cache.of_images[0][0], k[[0, 2]])
-    assert torch.equal(cache.of_images[0][1], -k[[0, 2]])
+    cache.reorder(torch.tensor([1, 0, 5, 5]))
+    keys, values = cache.of_memory(0, pytest.fail)
+    assert torch.equal(keys, k[[0, 2]]) and torch.equal(values, -k[[0, 2]])
 
 
 @pytest.mark.parametrize("group", [1, 2])
@@ -56,5 +56,15 @@ def test_nothing_is_moved_while_there_is_room(group):
         cache.next_position()
         keys, _ = cache.append(0, torch.randn(2, HEADS, group, WIDTH), torch.randn(2, HEADS, group, WIDTH))
         places.add(keys.data_ptr())
-        cache.reorder(torch.arange(2 * group).view(2, group).flip(1).flatten(), None)
+        cache.reorder(torch.arange(2 * group).view(2, group).flip(1).flatten())
     assert len(places) == 1
+
+
+@given(images=st.integers(1, 5), beam=st.integers(1, 4), data=st.data())
+@settings(max_examples=60)
+def test_kept_images_follows_any_search(images, beam, data):
+    assert kept_images(torch.arange(images).repeat_interleave(beam), rows=images, images=images) is None
+    keep = data.draw(st.lists(st.sampled_from(range(images)), min_size=1, unique=True).map(sorted))
+    order = [k * beam + data.draw(st.integers(0, beam - 1)) for k in keep for _ in range(beam)]
+    kept = kept_images(torch.tensor(order), rows=images * beam, images=images)
+    assert (list(range(images)) if kept is None else kept.tolist()) == keep

@@ -44,13 +44,14 @@ def test_equals_a_plain_product(
     shape: list[int], sizes: tuple[int, int], part: tuple[float, bool], gelu: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    layer = PackedLinear(*sizes).eval()
+    layer = PackedLinear(*sizes, gelu=gelu).eval()
     first = int(part[0] * sizes[1])
     last = first + 1 if part[1] else None
     x = torch.randn(*shape, sizes[0])
     with torch.no_grad():
         for _ in range(2):  # packing, and packed
-            found = layer(x, first, last, gelu=gelu)
+            whole = first == 0 and last is None
+            found = layer(x) if whole else layer.forward_slice(x, first, sizes[1] if last is None else last)
             expected = reference(x, layer, first, last, gelu)
             assert found.dtype == torch.float32
             assert found.shape == expected.shape
@@ -66,7 +67,7 @@ def test_parts_for_several_inputs(training: bool) -> None:
     inputs, sizes = [torch.randn(rows, 6, dtype=torch.float64) for rows in (2, 3, 4)], (1, 3, 1)
     expected = [twin(x)[:, place] for x, place in zip(inputs, (slice(0, 1), slice(1, 4), slice(4, 5)), strict=True)]
     with torch.set_grad_enabled(training):
-        found = layer.each(*inputs, sizes=sizes)
+        found = layer.forward_split(*inputs, sizes=sizes)
     for part, whole in zip(found, expected, strict=True):
         torch.testing.assert_close(part, whole)
     if training:
@@ -79,13 +80,13 @@ def test_parts_for_several_inputs(training: bool) -> None:
 @pytest.mark.skipif(not cpu_has_bfloat16(), reason="the CPU has no bfloat16 arithmetic")
 def test_bfloat16_under_autocast_and_float32_beside_it() -> None:
     torch.manual_seed(1)
-    layer = PackedLinear(64, 48).eval()
+    layer = PackedLinear(64, 48, gelu=True).eval()
     x = torch.randn(5, 64)
     expected = torch.from_numpy(reference(x, layer, 0, None, True))
     with torch.no_grad():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            half = layer(x, gelu=True)
-        full = layer(x, gelu=True)
+            half = layer(x)
+        full = layer(x)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.double(), expected, rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(full.double(), expected, rtol=1e-5, atol=1e-5)
@@ -96,7 +97,7 @@ def test_nothing_is_packed_where_a_gradient_is_asked_for_or_onednn_is_off() -> N
     layer = PackedLinear(6, 4)
     x = torch.randn(3, 6)
     for mode in (layer.train(), layer.eval()):
-        mode(x, gelu=True).sum().backward()
+        mode(x).sum().backward()
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
         assert torch.equal(layer.eval()(x), F.linear(x, layer.weight, layer.bias))
     with torch.no_grad():
@@ -132,10 +133,11 @@ def test_weights_that_are_loaded_are_packed_again() -> None:
     x = torch.randn(3, 6)
     with torch.no_grad():
         layer(x)
-        layer(x, 1, 3)
+        layer.forward_slice(x, 1, 3)
         layer.load_state_dict(other.state_dict())
         np.testing.assert_allclose(layer(x).numpy(), reference(x, other, 0, None, False), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(layer(x, 1, 3).numpy(), reference(x, other, 1, 3, False), rtol=1e-5, atol=1e-5)
+        part = layer.forward_slice(x, 1, 3)
+        np.testing.assert_allclose(part.numpy(), reference(x, other, 1, 3, False), rtol=1e-5, atol=1e-5)
 
 
 def test_state_copies_and_pickles_hold_the_plain_weights_alone() -> None:

@@ -103,7 +103,7 @@ def test_neither_leaves_nothing_of_the_source(tiny_store) -> None:
 class FirstWord:
     """A loss that reads the text alone: 0 where its first word is the target's, else 2 a prediction."""
 
-    name, uses_regions, random, measure = "ida", True, False, "nll"
+    name, uses_regions, random, metric_name = "ida", True, False, "nll"
 
     def make_example(self, tokens: np.ndarray, rng: Any) -> dict[str, np.ndarray]:
         return {"src_tokens": tokens, "target": tokens}
@@ -112,7 +112,7 @@ class FirstWord:
         right = sample["net_input"]["src_tokens"][:, 0] == sample["target"][:, 0]
         words = (sample["target"] != 1).sum(dim=1)
         loss = (2.0 * words * ~right).sum()
-        return ObjectiveLoss(loss=loss, unsmoothed=loss, predictions=int(words.sum()), correct=None)
+        return ObjectiveLoss(loss=loss, unsmoothed=loss, num_targets=int(words.sum()), correct=None)
 
 
 def test_what_an_objective_does_not_read_makes_no_difference(tiny_store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from fairseq.data import Dictionary
 
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
-from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols, build_objectives
 
 HEADS, LAYERS, HIDDEN, WIDTH = 4, 2, 16, 7
 IC = PRETRAINING_OBJECTIVES["ic"](Symbols(pad=1, eos=2, mask=23, words=(4, 23)))
@@ -22,14 +23,34 @@ def dictionary_of(words: int) -> Dictionary:
     return dictionary
 
 
-def build(seed: int = 0, words: int = 20, matching: bool = False, **options) -> XGPTModel:
+def build(
+    seed: int = 0,
+    words: int = 20,
+    heads: Sequence[str] | None = None,
+    objective_options: Mapping[str, object] | None = None,
+    **options,
+) -> XGPTModel:
+    """A model with random weights, and the heads of the objectives *heads* [TIFG's, if it has images]."""
     torch.manual_seed(seed)
     sizes = {"layers": LAYERS, "hidden_size": HIDDEN, "ffn_size": 32, "attention_heads": HEADS, "feature_dim": WIDTH}
     cfg = XGPTConfig(**{**sizes, "max_target_positions": 24, **options})
-    task = SimpleNamespace(target_dictionary=dictionary_of(words), matching=matching)
+    dictionary = dictionary_of(words)
+    if heads is None:
+        heads = [] if cfg.feature_dim is None else ["tifg"]
+    task = SimpleNamespace(
+        target_dictionary=dictionary,
+        objectives=build_objectives(heads, dictionary, objective_options),
+        spare_heads=PRETRAINING_OBJECTIVES,
+    )
     model = XGPTModel.build_model(cfg, task)
+    parameters = dict(model.named_parameters())
+    if "heads.tifg.start" in parameters:  # drawn before the decoder's, as when the golden losses were
+        parameters = {name: p for name, p in parameters.items() if name.startswith("encoder.")} | {
+            "heads.tifg.start": parameters["heads.tifg.start"],
+            **parameters,
+        }
     with torch.no_grad():  # N(0, 0.02) and zero biases would hide mistakes
-        for name, parameter in model.named_parameters():
+        for name, parameter in parameters.items():
             if "norm" not in name:
                 parameter.normal_(0, 0.3)
             else:

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import reference
+from xgpt_fairseq.kernels.attention import eager_attention
 from xgpt_fairseq.kernels.grouping import Groups
-from xgpt_fairseq.models.attention import Attention, attend, merge_heads, split_heads
+from xgpt_fairseq.kernels.switch import plain
+from xgpt_fairseq.models.attention import Attention
 
 SEED = st.integers(0, 99)
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))  # heads, width of a head, queries
 
 
-def attention(heads: int, width: int, seed: int) -> Attention:
+def layer_of(heads: int, width: int, seed: int) -> Attention:
     torch.manual_seed(seed)
     return Attention(hidden_size=heads * width, heads=heads, dropout=0.0).eval()
 
@@ -37,7 +39,7 @@ def put_out(layer: Attention, x: np.ndarray) -> np.ndarray:
 @settings(max_examples=50)
 def test_self_and_cross_attention(sizes, images, keys, causal, seed):
     heads, width, queries = sizes
-    layer = attention(heads, width, seed)
+    layer = layer_of(heads, width, seed)
     x, states = torch.randn(images, queries, heads * width), torch.randn(images, keys, heads * width)
     mask = torch.rand(images, keys) < 0.5
     mask[:, 0] = True  # an image has a region
@@ -47,15 +49,18 @@ def test_self_and_cross_attention(sizes, images, keys, causal, seed):
         q, k, v = layer.queries_keys_values(x, states)
         for found, expected in zip((layer.queries(x), *layer.keys_values(states)), (q, k, v), strict=True):
             torch.testing.assert_close(found, expected)
-        fused = layer(q, k, v, mask=mask[:, None, None])
-        written_out = layer.decode_step(q, k, v, mask=mask[:, None, None])
-        everywhere = layer.decode_step(q, k, v, mask=None)
+        chosen = layer(q, k, v, mask=mask[:, None, None])
+        everywhere = layer(q, k, v)
+        with plain():
+            fused = layer(q, k, v, mask=mask[:, None, None])
+        written_out = layer.out(eager_attention(q, k, v, mask=mask[:, None, None]))
     for image in range(images):
         own_q, own_k, own_v = projected(layer, x[image])
         expected = put_out(layer, reference.multi_head(own_q, own_k, own_v, heads, causal=causal))
         np.testing.assert_allclose(itself[image].numpy(), expected, rtol=1e-4, atol=1e-5)
         _, all_k, all_v = projected(layer, states[image])
         for found, seen in (
+            (chosen, mask[image].numpy()),
             (fused, mask[image].numpy()),
             (written_out, mask[image].numpy()),
             (everywhere, slice(None)),
@@ -70,18 +75,18 @@ def test_self_and_cross_attention(sizes, images, keys, causal, seed):
 @settings(max_examples=50)
 def test_joint_attention_is_one_softmax_over_an_image_and_a_text(sizes, images, group, regions, seed):
     heads, width, queries = sizes
-    layer = attention(heads, width, seed)
+    layer = layer_of(heads, width, seed)
     captions = images * group
     x, states = torch.randn(captions, queries, heads * width), torch.randn(images, regions, heads * width)
     mask = torch.rand(images, regions) < 0.5
     mask[:, 0] = True
     with torch.no_grad():
-        found = layer.prefix_lm_attention(
+        found = layer.prefix_lm(
             layer.queries(x),
             *layer.keys_values(states),
             *layer.keys_values(x),
-            mask=mask[:, None, None],
-            text_mask=torch.ones(queries, queries, dtype=torch.bool).tril(),
+            prefix_mask=mask[:, None, None],
+            mask=torch.ones(queries, queries, dtype=torch.bool).tril(),
             groups=Groups(),
         )
     for caption in range(captions):
@@ -92,31 +97,6 @@ def test_joint_attention_is_one_softmax_over_an_image_and_a_text(sizes, images, 
         padded = np.concatenate([np.zeros((len(seen), q.shape[1])), q])  # the loop counts queries from the first key
         expected = reference.multi_head(padded, k, v, heads, after=len(seen))[len(seen) :]
         np.testing.assert_allclose(found[caption].numpy(), put_out(layer, expected), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1e-4, 1e-6), (torch.bfloat16, 0.1, 0.02)])
-@pytest.mark.parametrize("causal", [False, True])
-def test_dropout_leaves_out_weights_of_the_softmax(causal, dtype, rtol, atol):
-    torch.manual_seed(1)
-    p, length = 0.25, 5
-    q, k = torch.randn(200, 2, length, length), torch.randn(200, 2, length, length)
-    v = torch.eye(length).expand(200, 2, -1, -1)  # so that attention returns its weights
-    weights = attend(q, k, v, causal=causal)
-    dropped = attend(q.to(dtype), k.to(dtype), v.to(dtype), causal=causal, p=p)
-    assert dropped.dtype == dtype
-    dropped = dropped.float()
-    left = dropped != 0
-    torch.testing.assert_close(dropped[left], weights[left] / (1 - p), rtol=rtol, atol=atol)
-    assert not dropped[weights == 0].any()
-    assert 1 - float(left[weights != 0].float().mean()) == pytest.approx(p, abs=0.03)
-
-
-@given(rows=st.integers(1, 4), heads=st.integers(1, 3), length=st.integers(1, 4))
-def test_heads_come_apart_and_together(rows, heads, length):
-    x = torch.arange(rows * length * heads * 2).view(rows, length, heads * 2)
-    apart = split_heads(x, heads)
-    assert torch.equal(merge_heads(apart), x)
-    assert torch.equal(apart[-1, heads - 1, length - 1], x[-1, length - 1, -2:])
 
 
 def test_heads_must_divide_the_width():

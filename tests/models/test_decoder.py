@@ -80,9 +80,9 @@ def test_cross_attention_keys_are_kept_once_an_image(sharing):
     encoder_out = model.encoder.reorder_encoder_out(encoder_out, torch.arange(2).repeat_interleave(5))
     state: dict = {}
     model.decoder(torch.full((10, 1), 2), encoder_out, state)
-    assert encoder_out["images"].states.size(0) == 2
-    kept = state[CACHE].of_images
-    assert [tuple(k.shape) for k, _ in kept.values()] == [(2, HEADS, 6, HIDDEN // HEADS)] * LAYERS
+    assert encoder_out["memory"].states.size(0) == 2
+    kept = [state[CACHE].of_memory(layer, pytest.fail) for layer in range(LAYERS)]
+    assert [tuple(k.shape) for k, _ in kept] == [(2, HEADS, 6, HIDDEN // HEADS)] * LAYERS
 
 
 def test_enc_keeps_an_image_s_keys_once():
@@ -91,8 +91,10 @@ def test_enc_keeps_an_image_s_keys_once():
     encoder_out = model.encoder.reorder_encoder_out(encoder_out, torch.arange(2).repeat_interleave(5))
     state: dict = {}
     model.decoder(torch.full((10, 1), 2), encoder_out, state)
-    assert [tuple(k.shape) for k, _ in encoder_out["images"].keys_values] == [(2, HEADS, 6, HIDDEN // HEADS)] * LAYERS
-    assert not state[CACHE].of_images
+    assert [tuple(k.shape) for k, _ in encoder_out["memory"].keys_values] == [(2, HEADS, 6, HIDDEN // HEADS)] * LAYERS
+    asked = []
+    state[CACHE].of_memory(0, lambda: asked.append(0) or (torch.zeros(1), torch.zeros(1)))
+    assert asked  # nothing was kept there too
 
 
 @pytest.mark.parametrize("sharing", STRUCTURES)

@@ -42,7 +42,7 @@ def losses(model: XGPTModel) -> list[float]:
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
 def test_each_rate_acts_in_training_alone(sharing: str) -> None:
-    model = build(matching=True, sharing=sharing, dropout=0.0, attention_dropout=0.0)
+    model = build(heads=["tifg", "matching"], sharing=sharing, dropout=0.0, attention_dropout=0.0)
     exact = losses(model)
     found = list(sites(model))
     # embeddings of words and regions, two in the refiner, the matching head; two in each of two layers, and three in
@@ -59,7 +59,9 @@ def test_each_rate_acts_in_training_alone(sharing: str) -> None:
 
 
 def test_the_options_rates_reach_all_of_them() -> None:
-    for _, module, rate in sites(build(matching=True, sharing="enc-dec", dropout=0.25, attention_dropout=0.125)):
+    for _, module, rate in sites(
+        build(heads=["tifg", "matching"], sharing="enc-dec", dropout=0.25, attention_dropout=0.125)
+    ):
         assert getattr(module, rate) == (0.25 if rate == "p" else 0.125)
 
 

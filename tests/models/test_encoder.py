@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.models.small import (
     VARIANTS,
@@ -13,7 +11,6 @@ from tests.models.small import (
     images,
     one,
 )
-from xgpt_fairseq.models.encoder import kept_images
 from xgpt_fairseq.models.xgpt import STRUCTURES
 
 
@@ -25,22 +22,12 @@ def test_a_reordering_across_images_is_refused(sharing):
         model.encoder.reorder_encoder_out(encoder_out, torch.tensor([0, 1, 0, 1]))
 
 
-@given(images=st.integers(1, 5), beam=st.integers(1, 4), data=st.data())
-@settings(max_examples=60)
-def test_kept_images_follows_any_search(images, beam, data):
-    assert kept_images(torch.arange(images).repeat_interleave(beam), rows=images, images=images) is None
-    keep = data.draw(st.lists(st.sampled_from(range(images)), min_size=1, unique=True).map(sorted))
-    order = [k * beam + data.draw(st.integers(0, beam - 1)) for k in keep for _ in range(beam)]
-    kept = kept_images(torch.tensor(order), rows=images * beam, images=images)
-    assert (list(range(images)) if kept is None else kept.tolist()) == keep
-
-
 def test_enc_s_regions_never_see_the_text():
     """What the text attends to of an image does not depend on any parameter or token of the text."""
     model = build(sharing="enc")
     encoder_out = model.encoder(**images([4, 6]))
     model.decoder(torch.tensor([[2, 5, 6], [2, 7, 8]]), encoder_out)
-    sums = [encoder_out["images"].states.sum(), *(k.sum() + v.sum() for k, v in encoder_out["images"].keys_values)]
+    sums = [encoder_out["memory"].states.sum(), *(k.sum() + v.sum() for k, v in encoder_out["memory"].keys_values)]
     found = torch.autograd.grad(sum(sums), list(model.encoder.text.parameters()), allow_unused=True)
     assert all(gradient is None for gradient in found)
 

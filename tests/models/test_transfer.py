@@ -13,8 +13,13 @@ import torch
 from tests.models.small import build
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.feature_statistics import STATISTICS
-from xgpt_fairseq.models.transfer import IMAGE_PARTS
+from xgpt_fairseq.models.transfer import HEADS, IMAGE_PARTS, LoadMode, decode_structure
 from xgpt_fairseq.models.xgpt import STRUCTURES, XGPTModel
+
+
+def starting(model: XGPTModel, checkpoint: str) -> None:
+    """The next checkpoint that *model* loads is one that a training starts from."""
+    model.load_mode, model.checkpoint = LoadMode.START, checkpoint
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -24,11 +29,11 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_images_are_new_after_text(caplog: pytest.LogCaptureFixture) -> None:
     text, model = build(seed=1, feature_dim=None), build(seed=2)
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.finetune_from = "text.pt"
+    starting(model, "text.pt")
     with caplog.at_level(logging.INFO):
         model.load_state_dict(text.state_dict())
     for name, tensor in model.state_dict().items():
-        source = own if name.startswith(IMAGE_PARTS) else text.state_dict()
+        source = own if name.startswith((*IMAGE_PARTS, HEADS, "structure")) else text.state_dict()
         assert torch.equal(tensor, source[name]), name
     reused, new, dropped = logged(caplog)
     assert reused.startswith(
@@ -36,13 +41,13 @@ def test_images_are_new_after_text(caplog: pytest.LogCaptureFixture) -> None:
     )
     assert "encoder.layers.0…1.attention.qkv.weight" in reused
     assert new.startswith(f"parameters new: {len(own) - len(text.state_dict())} (encoder.regions.embedding.project")
-    assert "encoder.alignment.project.weight" in new and "decoder.region_output.bias" in new
+    assert "encoder.alignment.project.weight" in new and "heads.tifg.output.bias" in new
     assert dropped == "parameters dropped: 0 (none)"
 
 
 def test_text_after_images_says_what_it_drops(caplog: pytest.LogCaptureFixture) -> None:
     text, model = build(seed=1, feature_dim=None), build(seed=2)
-    text.finetune_from = "images.pt"
+    starting(text, "images.pt")
     with caplog.at_level(logging.INFO):
         text.load_state_dict(model.state_dict())
     assert torch.equal(
@@ -58,27 +63,92 @@ def test_captions_from_a_model_of_text_alone_are_refused() -> None:
         build(feature_dim=None).load_state_dict(build().state_dict())
 
 
-def test_the_matching_head_is_new_in_retrieval_and_dropped_after_it(caplog: pytest.LogCaptureFixture) -> None:
-    captioner, retriever = build(seed=1), build(seed=2, matching=True)
-    head = {name: tensor.clone() for name, tensor in retriever.state_dict().items() if name.startswith("matching.")}
-    retriever.finetune_from = "captions.pt"
+def test_heads_may_be_new_or_dropped_where_a_training_starts(caplog: pytest.LogCaptureFixture) -> None:
+    captioner, retriever = build(seed=1), build(seed=2, heads=["matching"])
+    head = {name: tensor.clone() for name, tensor in retriever.state_dict().items() if name.startswith(HEADS)}
+    starting(retriever, "captions.pt")
     with caplog.at_level(logging.INFO):
         retriever.load_state_dict(captioner.state_dict())
-    own = retriever.state_dict()
-    assert all(torch.equal(own[name], tensor) for name, tensor in {**captioner.state_dict(), **head}.items())
-    assert logged(caplog)[1].startswith("parameters new: 6 (matching.regions.weight, matching.regions.bias, matching.t")
+    own, given = retriever.state_dict(), captioner.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in {**given, **head}.items() if name in own)
+    assert logged(caplog)[1].startswith("parameters new: 6 (heads.matching.regions.weight, heads.matching.regions.bia")
+    assert logged(caplog)[2].startswith("parameters dropped: 3 (heads.tifg.start, ")
     caplog.clear()
-    captioner.finetune_from = "retrieval.pt"
+    starting(captioner, "retrieval.pt")
     with caplog.at_level(logging.INFO):
-        captioner.load_state_dict(build(seed=3, matching=True).state_dict())
-    assert logged(caplog)[2].startswith("parameters dropped: 6 (matching.regions.weight")
+        captioner.load_state_dict(build(seed=3, heads=["matching"]).state_dict())
+    assert logged(caplog)[1].startswith("parameters new: 3 (heads.tifg.start")
+    assert logged(caplog)[2].startswith("parameters dropped: 6 (heads.matching.regions.weight")
 
 
-def test_a_head_too_many_or_too_few_is_named() -> None:
-    with pytest.raises(DataError, match=r"has no matching head: it is no model of retrieval; train one from it"):
-        build(matching=True).load_state_dict(build().state_dict())
-    with pytest.raises(DataError, match=r"has a matching head: it is a model of retrieval.*and does not caption"):
-        build().load_state_dict(build(matching=True).state_dict())
+@pytest.mark.parametrize("mode", [LoadMode.RESUME, LoadMode.INFERENCE])
+def test_a_head_that_is_missing_is_named(mode: LoadMode) -> None:
+    model = build(heads=["tifg", "matching"])
+    model.load_mode = mode
+    with pytest.raises(DataError, match=r"the checkpoint has no matching head, since it was not trained for that"):
+        model.load_state_dict(build().state_dict())
+
+
+def test_a_model_that_is_used_does_without_heads_of_pre_training() -> None:
+    model = build(seed=1, heads=[])
+    given = build(seed=2, heads=["tifg"]).state_dict()
+    model.load_state_dict(given)
+    assert all(torch.equal(tensor, given[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(DataError, match=r"has a matching head.*xgpt_retrieval trains a matching head, and does not ca"):
+        model.load_state_dict(build(heads=["matching"]).state_dict())
+    model.load_mode = LoadMode.RESUME
+    with pytest.raises(DataError, match=r"the checkpoint has a tifg head, this model has none: it was trained with ot"):
+        model.load_state_dict(given)
+
+
+def of_an_earlier_version(state: dict[str, torch.Tensor], structure: int = 0) -> dict[str, torch.Tensor]:
+    old = {"heads.tifg.start": "decoder.region_start", "heads.tifg.output.": "decoder.region_output."}
+    old["heads.matching."] = "matching."
+    renamed = {}
+    for name, tensor in state.items():
+        beginning = next((each for each in old if name.startswith(each)), None)
+        renamed[name if beginning is None else old[beginning] + name.removeprefix(beginning)] = tensor
+    return {**renamed, "structure": torch.tensor(structure, dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize("sharing", STRUCTURES)
+def test_checkpoints_of_earlier_versions(sharing: str) -> None:
+    """They start trainings and are used; a training is not resumed, since its optimizer would mix up parameters."""
+    place = ["enc-dec-share", "enc-dec", "enc"].index(sharing)
+    before = build(seed=1, heads=["tifg", "matching"], sharing=sharing)
+    old = of_an_earlier_version(before.state_dict(), place)
+    assert "decoder.region_start" in old and "matching.score.bias" in old
+    for mode in (LoadMode.START, LoadMode.INFERENCE):
+        model = build(seed=2, heads=["tifg", "matching"], sharing=sharing)
+        model.load_mode = mode
+        model.load_state_dict(old)
+        assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.state_dict().items())
+    model.load_mode = LoadMode.RESUME
+    with pytest.raises(DataError, match=r"of an earlier version, whose optimizer has its parameters in another order"):
+        model.load_state_dict(old)
+    model.load_mode = LoadMode.INFERENCE
+    with pytest.raises(DataError, match=r"a model of --sharing \S+, this is one of --sharing"):
+        model.load_state_dict({**old, "structure": torch.tensor((place + 1) % 3, dtype=torch.uint8)})
+
+
+@pytest.mark.parametrize("mode", LoadMode)
+def test_options_that_no_shape_shows_must_be_the_checkpoint_s(mode: LoadMode) -> None:
+    for options, message in (
+        ({"attention_heads": 2}, "a model with --attention-heads 4, this is one with --attention-heads 2"),
+        ({"normalize_regions": True}, "with --normalize-regions False, this is one with --normalize-regions True"),
+    ):
+        model = build(**options)
+        model.load_mode = mode
+        with pytest.raises(DataError, match=message):
+            model.load_state_dict(build().state_dict())
+        if "normalize_regions" in options and mode is LoadMode.START:  # a model of text has no regions
+            model.load_state_dict(build(feature_dim=None).state_dict())
+
+
+def test_a_structure_that_was_averaged_elsewhere_is_refused() -> None:
+    model = build()
+    with pytest.raises(DataError, match="`structure` is unreadable: average checkpoints by xgpt-average-checkpoints"):
+        model.load_state_dict({**model.state_dict(), "structure": model.structure // 2})
 
 
 @pytest.mark.parametrize(
@@ -93,17 +163,17 @@ def test_a_head_too_many_or_too_few_is_named() -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("finetune_from", [None, "stage.pt"])
-def test_other_structures_are_refused(options: dict, message: str, finetune_from: str | None) -> None:
+@pytest.mark.parametrize("mode", LoadMode)
+def test_other_structures_are_refused(options: dict, message: str, mode: LoadMode) -> None:
     model = build(**options)
-    model.finetune_from = finetune_from
+    model.load_mode = mode
     with pytest.raises(DataError, match=message):
         model.load_state_dict(build().state_dict())
 
 
 def test_regions_may_be_refined_more_deeply(caplog: pytest.LogCaptureFixture) -> None:
     model = build(refine_layers=3)
-    model.finetune_from = "stage.pt"
+    starting(model, "stage.pt")
     with caplog.at_level(logging.INFO):
         model.load_state_dict(build(refine_layers=1).state_dict())
     assert "encoder.regions.refiner.1…2.qkv.weight" in logged(caplog)[1]
@@ -114,23 +184,23 @@ def test_one_stack_starts_from_one_stack(own: str, given: str, caplog: pytest.Lo
     model, checkpoint = build(seed=1, sharing=own), build(seed=2, sharing=given).state_dict()
     with pytest.raises(DataError, match=f"the checkpoint is a model of --sharing {given}, this is one of .* {own}$"):
         model.load_state_dict(checkpoint)
-    model.finetune_from = "stage.pt"
+    starting(model, "stage.pt")
     with caplog.at_level(logging.INFO):
         model.load_state_dict(checkpoint)
     assert logged(caplog)[0] == (
         f"the checkpoint is a model of --sharing {given}: its weights are reused in one of --sharing {own}"
     )
     state = model.state_dict()
-    assert state.pop("structure") != checkpoint.pop("structure")  # the model stays what it is
+    assert decode_structure(state.pop("structure")) == {**decode_structure(checkpoint.pop("structure")), "sharing": own}
     assert all(torch.equal(tensor, checkpoint[name]) for name, tensor in state.items())
 
 
-@pytest.mark.parametrize("finetune_from", [None, "stage.pt"])
+@pytest.mark.parametrize("mode", LoadMode)
 @pytest.mark.parametrize("other", ["enc", "enc-dec-share"])
-def test_two_stacks_and_one_are_no_start_for_each_other(other: str, finetune_from: str | None) -> None:
+def test_two_stacks_and_one_are_no_start_for_each_other(other: str, mode: LoadMode) -> None:
     for own, given in (("enc-dec", other), (other, "enc-dec")):
         model = build(sharing=own)
-        model.finetune_from = finetune_from
+        model.load_mode = mode
         with pytest.raises(DataError, match=f"--sharing {own} cannot start from|--sharing {given}, this is one of"):
             model.load_state_dict(build(sharing=given).state_dict())
 
@@ -157,7 +227,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def start(model: XGPTModel, state: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture) -> None:
-    model.finetune_from = "checkpoints/cc/averaged.pt"
+    starting(model, "checkpoints/cc/averaged.pt")
     with caplog.at_level(logging.INFO):
         model.load_state_dict(state)
 
@@ -239,6 +309,7 @@ def test_a_resumed_run_has_its_checkpoints_statistics(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize("sharing", STRUCTURES)
 def test_each_structure_starts_from_its_own_text_model(sharing: str) -> None:
     text, model = build(seed=1, feature_dim=None, sharing=sharing), build(seed=2, sharing=sharing)
-    model.finetune_from = "text.pt"
-    model.load_state_dict(text.state_dict())
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in text.state_dict().items())
+    starting(model, "text.pt")
+    given = text.state_dict()
+    model.load_state_dict(given)
+    assert all(torch.equal(model.state_dict()[name], given[name]) for name in given.keys() - {"structure"})

@@ -38,8 +38,8 @@ def plain_score(p: reference.Parameters, batch: dict[str, torch.Tensor], image: 
     pooled = []
     for name, part in (("regions", states[: len(v)]), ("text", states[len(v) :])):
         mean = sum(part) / len(part)
-        pooled.append(np.maximum(p[f"matching.{name}.weight"] @ mean + p[f"matching.{name}.bias"], 0))
-    return float(p["matching.score.weight"][0] @ (pooled[0] * pooled[1]) + p["matching.score.bias"][0])
+        pooled.append(np.maximum(p[f"heads.matching.{name}.weight"] @ mean + p[f"heads.matching.{name}.bias"], 0))
+    return float(p["heads.matching.score.weight"][0] @ (pooled[0] * pooled[1]) + p["heads.matching.score.bias"][0])
 
 
 def plain_loss(scores: list[float]) -> tuple[float, int]:
@@ -54,23 +54,23 @@ def plain_loss(scores: list[float]) -> tuple[float, int]:
 @pytest.mark.parametrize("pre_norm", [False, True])
 @pytest.mark.parametrize("sharing", STRUCTURES)
 def test_the_loss_equals_a_plain_computation(sharing: str, pre_norm: bool) -> None:
-    model = build(matching=True, sharing=sharing, normalize_before=pre_norm).double()
+    model = build(heads=["tifg", "matching"], sharing=sharing, normalize_before=pre_norm).double()
     batch = images([4, 2, 3], dtype=torch.float64)
     sample = sample_of(batch)
     p = reference.parameters_of(model)
     expected = [plain_score(p, batch, image, caption, pre_norm) for image, caption in PAIRS]
-    scores = model("match", **sample["net_input"])
+    scores = model("matching", **sample["net_input"])
     assert scores.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)  # scores are float32
     result = MATCHING.loss(model, sample, label_smoothing=0.1)
     loss, correct = plain_loss(expected)
     assert float(result.loss.detach()) == pytest.approx(loss, rel=1e-5)
-    assert (result.predictions, int(result.correct)) == (3, correct)
+    assert (result.num_targets, int(result.correct)) == (3, correct)
 
 
 def test_ties_are_no_answer() -> None:
-    model = build(matching=True)
+    model = build(heads=["tifg", "matching"])
     with torch.no_grad():
-        model.matching.score.weight.zero_()
+        model.heads["matching"].score.weight.zero_()
     result = MATCHING.loss(model, sample_of(images([4, 2, 3])), label_smoothing=0.0)
     assert int(result.correct) == 0
     assert float(result.loss.detach()) == pytest.approx(2 * math.log(3) + math.log(2))
@@ -78,27 +78,29 @@ def test_ties_are_no_answer() -> None:
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
 def test_the_gradient_reaches_head_and_encoder_and_nothing_else(sharing: str) -> None:
-    model = build(matching=True, sharing=sharing)
+    model = build(heads=["tifg", "matching"], sharing=sharing)
     MATCHING.loss(model, sample_of(images([4, 2, 3])), label_smoothing=0.0).loss.backward()
     for name, parameter in model.named_parameters():
-        if name == "matching.score.bias":
+        if name == "heads.matching.score.bias":
             continue  # the same for all choices
         reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
-        expected = name.startswith(("matching.", "encoder.")) and not name.startswith("encoder.alignment.")
+        expected = name.startswith(("heads.matching.", "encoder.")) and not name.startswith("encoder.alignment.")
         assert reached == expected, name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_near_float32(dtype: torch.dtype) -> None:
     sample = sample_of(images([4, 2, 3]))
-    exact = MATCHING.loss(build(matching=True), sample, label_smoothing=0.0).loss
-    half = MATCHING.loss(build(matching=True).to(dtype), sample, label_smoothing=0.0).loss
+    exact = MATCHING.loss(build(heads=["tifg", "matching"]), sample, label_smoothing=0.0).loss
+    half = MATCHING.loss(build(heads=["tifg", "matching"]).to(dtype), sample, label_smoothing=0.0).loss
     assert half.dtype == torch.float32
     assert float(half.detach()) == pytest.approx(float(exact.detach()), rel=0.05)
 
 
 def test_golden_loss() -> None:
-    loss = MATCHING.loss(build(matching=True).double(), sample_of(images([4, 2, 3])), label_smoothing=0.0).loss
+    loss = MATCHING.loss(
+        build(heads=["tifg", "matching"]).double(), sample_of(images([4, 2, 3])), label_smoothing=0.0
+    ).loss
     assert float(loss.detach()) == pytest.approx(GOLDEN, rel=1e-5)
 
 

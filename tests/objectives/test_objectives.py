@@ -49,7 +49,7 @@ def test_word_objectives_equal_a_plain_computation(name, options, image_index, s
         logits = reference.decode(p, tokens, x, HEADS, LAYERS, positions=positions, sharing=sharing)
         expected += reference.caption_loss(logits, example["target"].tolist())
     assert float(result.loss.detach()) == pytest.approx(expected, rel=1e-6)
-    assert result.predictions == sum(len(example["target"]) for example in examples)
+    assert result.num_targets == sum(len(example["target"]) for example in examples)
 
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
@@ -75,7 +75,7 @@ def test_text_objectives_equal_a_plain_computation(name, sharing):
         expected += reference.caption_loss(logits, target)
         predictions += len(target)
     assert float(result.loss.detach()) == pytest.approx(expected, rel=1e-6)
-    assert result.predictions == predictions
+    assert result.num_targets == predictions
 
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
@@ -85,7 +85,7 @@ def test_text_objectives_equal_a_plain_computation(name, sharing):
 def test_tifg_equals_a_plain_computation(image_index, target, limit, reduction, sharing):
     """Equation 5 as it is printed is "sum"; the mean divides by the width of what is predicted."""
     objective = objective_of("tifg", regions=limit, reduction=reduction)
-    model = build(tifg_target=target, sharing=sharing).double()
+    model = build(objective_options={"tifg_target": target}, sharing=sharing).double()
     batch = images([4, 2, 3] if image_index is None else [4, 2], dtype=torch.float64)
     index = None if image_index is None else torch.tensor(image_index)
     sample, examples = sample_of(objective, batch, image_index=index)
@@ -100,15 +100,15 @@ def test_tifg_equals_a_plain_computation(image_index, target, limit, reduction, 
         embedded = reference.layer_norm(p, f"{name}.norm", reference.linear(p, f"{name}.project", np.array(rows)))
         truth = features if target == "feature" else reference.refine(p, embedded, HEADS)
         text = reference.embed_text(p, example["src_tokens"].tolist())
-        fed = np.concatenate([p["decoder.region_start"][None], embedded[: min(limit, len(embedded)) - 1]])
+        fed = np.concatenate([p["heads.tifg.start"][None], embedded[: min(limit, len(embedded)) - 1]])
         decoded = reference.decode_row(p, fed + reference.segment(p, 1), text, HEADS, LAYERS, sharing=sharing)
-        predicted = reference.linear(p, "decoder.region_output", decoded)
+        predicted = reference.linear(p, "heads.tifg.output", decoded)
         errors = [((x - y) ** 2).sum() for x, y in zip(truth, predicted, strict=False)]
         expected += sum(errors) / len(errors)
     width = WIDTH if target == "feature" else HIDDEN
     assert float(result.unsmoothed) == pytest.approx(expected / width, rel=1e-6)
     assert float(result.loss.detach()) == pytest.approx(expected / (width if reduction == "mean" else 1), rel=1e-6)
-    assert result.predictions == 3 and result.correct is None
+    assert result.num_targets == 3 and result.correct is None
 
 
 @pytest.mark.parametrize("sharing", STRUCTURES)
@@ -118,23 +118,23 @@ def test_tifg_predicts_regions_from_earlier_ones_and_the_text_only(sharing):
     batch = images([6])
     sample, _ = sample_of(objective, batch, captions=CAPTIONS[:1])
     with torch.no_grad():
-        before, _, _ = model.predict_regions(100, **sample["net_input"])
+        before, _, _ = model("tifg", limit=100, **sample["net_input"])
         for i in range(6):
             changed = {name: tensor.clone() for name, tensor in batch.items()}
             changed["features"][0, i] += 1
             changed["boxes"][0, i] *= 0.5
-            after, _, _ = model.predict_regions(100, **{**sample["net_input"], **changed})
+            after, _, _ = model("tifg", limit=100, **{**sample["net_input"], **changed})
             assert torch.equal(before[:, : i + 1], after[:, : i + 1])
             assert i == 5 or not torch.equal(before[:, i + 1], after[:, i + 1])
         other, _ = sample_of(objective, batch, captions=CAPTIONS[1:2])
-        changed_text, _, _ = model.predict_regions(100, **other["net_input"])
+        changed_text, _, _ = model("tifg", limit=100, **other["net_input"])
         assert not torch.equal(before[:, 0], changed_text[:, 0])
 
 
 def test_tifg_s_target_gets_no_gradient():
     model = build()
     sample, _ = sample_of(objective_of("tifg"), images([4, 2, 3]))
-    _, target, _ = model.predict_regions(100, **sample["net_input"])
+    _, target, _ = model("tifg", limit=100, **sample["net_input"])
     assert not target.requires_grad
 
 
@@ -149,8 +149,8 @@ REACHED = {
     "encoder.alignment.": {"ida"},
     "decoder.layers.": set(PRETRAINING_OBJECTIVES) - {"mlm"},  # of enc-dec
     "decoder.output.": set(PRETRAINING_OBJECTIVES) - {"tifg"},
-    "decoder.region_start": {"tifg"},
-    "decoder.region_output.": {"tifg"},
+    "heads.tifg.start": {"tifg"},
+    "heads.tifg.output.": {"tifg"},
 }
 
 
@@ -173,7 +173,7 @@ def test_ida_s_words_reach_the_decoder_through_the_regions_alone():
     sizes = {}
     for mode in ("joint", "aligned", "aligned+regions"):
         inputs = {k: v for k, v in sample["net_input"].items() if k != "prev_output_tokens"}
-        sizes[mode] = model.encoder(**inputs, text_mode=mode)["images"].states.size(1)
+        sizes[mode] = model.encoder(**inputs, text_mode=mode)["memory"].states.size(1)
     words = sample["net_input"]["src_tokens"].size(1)
     assert sizes == {"joint": 4 + words, "aligned": words, "aligned+regions": 4 + words}
 
@@ -285,5 +285,5 @@ def test_golden_losses(name):
 
 
 def test_feature_targets_have_the_features_width():
-    model = build(tifg_target="feature")
-    assert model.decoder.region_output.out_features == WIDTH
+    model = build(objective_options={"tifg_target": "feature"})
+    assert model.heads["tifg"].output.out_features == WIDTH

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
 
@@ -143,9 +144,12 @@ def test_a_training_starts_from_a_checkpoint_where_it_has_none_of_its_own(tiny_d
     with pytest.raises(DataError, match=r"--finetune-from-model .*stage\.pt does not exist"):
         XGPTCaptionTask.setup_task(root.task)
     (tmp_path / "stage.pt").touch()
-    assert XGPTCaptionTask.setup_task(root.task).build_model(config).finetune_from == str(tmp_path / "stage.pt")
+    model = XGPTCaptionTask.setup_task(root.task).build_model(config)
+    assert (model.load_mode, model.checkpoint) == (LoadMode.START, str(tmp_path / "stage.pt"))
+    used = XGPTCaptionTask.setup_task(root.task).build_model(config, from_checkpoint=True)
+    assert used.load_mode is LoadMode.INFERENCE
     (tmp_path / "checkpoint_last.pt").touch()
-    assert XGPTCaptionTask.setup_task(root.task).build_model(config).finetune_from is None
+    assert XGPTCaptionTask.setup_task(root.task).build_model(config).load_mode is LoadMode.RESUME
 
 
 def test_parameters_without_a_gradient_step_as_with_one_of_0(tiny_data: Path) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 
-from tests.models.small import dictionary_of
+from tests.models.small import HIDDEN, build, dictionary_of
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import ALL_OBJECTIVES, PRETRAINING_OBJECTIVES, build_objectives, option_fields
@@ -39,15 +40,15 @@ def test_the_defaults_are_the_papers(tiny_data: Path) -> None:
         "ic": {},
         "imlm": {"fragment_ratio": 0.5},
         "ida": {"mask_ratio": 0.3, "spans": "poisson", "placeholder": "single", "keep_regions": False},
-        "tifg": {"regions": 100, "reduction": "mean"},
+        "tifg": {"regions": 100, "reduction": "mean", "target": "embedding"},
     }
 
 
 # every option of an objective, with another value than its default
 CHANGED = {
     "imlm_fragment_ratio": 0.25, "ida_mask_ratio": 0.15, "ida_spans": "one", "ida_placeholder": "multi",
-    "ida_keep_regions": True, "tifg_regions": 7, "tifg_reduction": "sum", "mlm_mask_ratio": 0.3,
-    "mass_fragment_ratio": 0.4,
+    "ida_keep_regions": True, "tifg_regions": 7, "tifg_reduction": "sum", "tifg_target": "feature",
+    "mlm_mask_ratio": 0.3, "mass_fragment_ratio": 0.4,
 }  # fmt: skip
 
 
@@ -63,8 +64,12 @@ def test_every_option_reaches_its_objective(tiny_data: Path) -> None:
     assert all(value != getattr(XGPTPretrainConfig(), name) for name, value in CHANGED.items())
 
 
-def test_a_made_up_objective_brings_its_options_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its module declares them; configuration, help, checks and values follow."""
+def test_a_made_up_objective_brings_its_options_and_its_head_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module declares them; configuration, help, checks, values, and the model's parameters follow."""
+
+    class ReversalHead(torch.nn.Linear):
+        def forward(self, model: Any, *, src_tokens: torch.Tensor) -> torch.Tensor:
+            return super().forward(model.encoder(src_tokens=src_tokens)["memory"].states)
 
     @dataclass(frozen=True)
     class ReversalOptions(Options):
@@ -73,6 +78,9 @@ def test_a_made_up_objective_brings_its_options_along(monkeypatch: pytest.Monkey
 
     class Reversal(WordObjective):
         name, uses_regions, random, Options = "reversal", False, False, ReversalOptions
+
+        def build_head(self, *, hidden_size: int, feature_dim: int | None, dropout: float) -> torch.nn.Module:
+            return ReversalHead(hidden_size, self.options.depth)
 
         def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
             return {"src_tokens": tokens[::-1], **self.whole_sentence(tokens)}
@@ -85,6 +93,9 @@ def test_a_made_up_objective_brings_its_options_along(monkeypatch: pytest.Monkey
     assert "how deep" in parser.format_help() and "{up,down}" in parser.format_help()
     (made,) = build_objectives(["reversal"], dictionary_of(5), vars(args)).values()
     assert vars(made.options) == {"depth": 5, "order": "down"}
+    model = build(heads=["reversal"], objective_options=vars(args))
+    assert model.state_dict()["heads.reversal.weight"].shape == (5, HIDDEN)
+    assert model("reversal", src_tokens=torch.tensor([[5, 6, 2]])).shape == (1, 3, 5)
     for options, message in (
         ({"reversal_depth": 0}, "--reversal-depth must be at least 1, got 0"),
         ({"reversal_order": "left"}, "--reversal-order must be one of up, down, got left"),

@@ -57,7 +57,7 @@ def test_a_batch_trains_and_is_logged(tiny_data: Path, negatives: str) -> None:
     captions = len(task.dataset("train"))
     # in the batch of 8 a question a caption and one an image; some batches are smaller
     assert questions == captions if negatives == "four-way" else captions < questions <= 2 * captions
-    assert model.matching.score.weight.grad.abs().sum() > 0
+    assert model.heads["matching"].score.weight.grad.abs().sum() > 0
 
 
 def test_validation_is_four_way_and_always_the_same(tiny_data: Path) -> None:

@@ -65,7 +65,7 @@ def program(args: argparse.Namespace) -> None:
         shuffle=False,
     )
     losses = diagnose(
-        open_model(args.checkpoint, state, directory).to(device),
+        open_model(args.checkpoint, state, directory, objectives=objectives).to(device),
         dataset,
         objectives,
         symbols=Symbols.of(dictionary),
@@ -75,7 +75,9 @@ def program(args: argparse.Namespace) -> None:
         cpu_bf16=args.cpu_bf16,
         progress=lambda batches: iter(tqdm(batches, unit=" batches", disable=None)),
     )
-    report = {name: _differences(by_source, PRETRAINING_OBJECTIVES[name].measure) for name, by_source in losses.items()}
+    report = {
+        name: _differences(by_source, PRETRAINING_OBJECTIVES[name].metric_name) for name, by_source in losses.items()
+    }
     print(_table(report, args.split, len(dataset)))
     if args.output:
         about = {"checkpoint": str(args.checkpoint), "data": str(args.data), "split": args.split, "seed": args.seed}

@@ -16,6 +16,7 @@ from fairseq.data import Dictionary
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, STRUCTURES, XGPTConfig, XGPTModel, apply_architecture
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 
 # part of the table → beginnings of parameter names
 PARTS = {
@@ -26,21 +27,23 @@ PARTS = {
     "transformer layers": ("encoder.layers.",),
     "decoder's own layers": ("decoder.layers.",),
     "IDA alignment": ("encoder.alignment.",),
-    "heads (word bias, TIFG regions)": ("decoder.output.", "decoder.region_"),
+    "heads (word bias, TIFG regions)": ("decoder.output.", "heads."),
 }
 
 
 def count_parameters(
     arch: str, *, vocabulary_size: int, feature_dim: int, sharing: str = "enc-dec-share"
 ) -> dict[str, int]:
-    """Parameters of *arch* by part; every parameter belongs to exactly one part."""
+    """Parameters of *arch* by part, as it is pre-trained on images; every parameter belongs to exactly one part."""
     dictionary = Dictionary()
     for number in range(vocabulary_size - len(dictionary)):
         dictionary.add_symbol(f"word{number}")
     cfg = XGPTConfig(feature_dim=feature_dim, sharing=sharing)
     apply_architecture(arch, cfg)
+    images = [name for name, objective in PRETRAINING_OBJECTIVES.items() if objective.uses_regions]
+    task = SimpleNamespace(target_dictionary=dictionary, objectives=build_objectives(images, dictionary))
     with torch.device("meta"):  # shapes alone: nothing is allocated
-        model = XGPTModel.build_model(cfg, SimpleNamespace(target_dictionary=dictionary))
+        model = XGPTModel.build_model(cfg, task)
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         (part,) = (part for part, beginnings in PARTS.items() if name.startswith(beginnings))

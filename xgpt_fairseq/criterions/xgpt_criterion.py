@@ -61,7 +61,7 @@ class XGPTCriterion(FairseqCriterion):
         objective = self.task.objectives[sample["objective"]]
         result = objective.loss(model, sample, label_smoothing=self.label_smoothing)
         loss = result.loss * self.task.objective_weights[objective.name]
-        sample_size = sample["nsentences"] if self.sentence_avg else result.predictions
+        sample_size = sample["nsentences"] if self.sentence_avg else result.num_targets
         # fairseq adds logs up by key over workers, one of which may hold a dummy batch of another objective: every log
         # has the same keys
         log = {f"{name}_{key}": 0 for name in self.task.objectives for key in LOGGED}
@@ -71,7 +71,7 @@ class XGPTCriterion(FairseqCriterion):
             "nsentences": sample["nsentences"],
             "sample_size": sample_size,
             f"{objective.name}_sum": result.unsmoothed,
-            f"{objective.name}_predictions": result.predictions,
+            f"{objective.name}_predictions": result.num_targets,
             f"{objective.name}_correct": 0 if result.correct is None else result.correct,
             f"{objective.name}_pairs": sample["nsentences"],
             f"{objective.name}_training": int(model.training),
@@ -96,11 +96,11 @@ class XGPTCriterion(FairseqCriterion):
             return
         found = {name: total(f"{name}_predictions") for name in ALL_OBJECTIVES}
         found = {name: predictions for name, predictions in found.items() if predictions}
-        unit = math.log(2) if all(ALL_OBJECTIVES[name].measure == "nll" for name in found) else 1.0
+        unit = math.log(2) if all(ALL_OBJECTIVES[name].metric_name == "nll" for name in found) else 1.0
         metrics.log_scalar("loss", total("loss") / sample_size / unit, sample_size, round=3)
         for name, predictions in found.items():
             objective = ALL_OBJECTIVES[name]
-            if objective.measure == "mse":
+            if objective.metric_name == "mse":
                 metrics.log_scalar(f"{name}_mse", total(f"{name}_sum") / predictions, predictions, round=3)
             else:
                 nll, accuracy = total(f"{name}_sum"), total(f"{name}_correct")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xgpt_fairseq.kernels.switch import fast
+
 MOST_PLACES = 2  # a caption; where images have more unequal numbers of captions, keys are copied for each caption
 
 
@@ -33,7 +35,7 @@ class Groups:
         captions = image_index.numel()
         count = image_index.new_zeros(images).scatter_add_(0, image_index, torch.ones_like(image_index))  # (I,)
         size = int(count.max())  # waits for a GPU, once a batch, and spares copies of all layers' keys and values
-        if images * size > MOST_PLACES * captions:
+        if images * size > MOST_PLACES * captions or not fast():
             return cls(image=image_index)
         by_image = image_index.argsort(stable=True)  # (C,) rows, an image's side by side
         image_of = image_index.index_select(0, by_image)

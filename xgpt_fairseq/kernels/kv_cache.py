@@ -1,10 +1,17 @@
-"""What a search keeps from step to step: keys and values, written once and never moved."""
+"""What a search keeps from step to step: keys and values, written once and never moved.
+
+A search has rows: the beams, or samples, of each image, side by side. R rows = I images · B rows each.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from xgpt_fairseq.kernels.switch import fast
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -14,21 +21,25 @@ ROOM = 16  # positions that there is room for at first; then twice as many
 class SearchCache:
     """Keys and values of the text so far, and of the images, in incremental decoding.
 
-    Reordering beams copies nothing. All rows (beams, samples) of an image keep their keys and values in one buffer; a
-    mask records which entries are in a row's own history. Images are kept once however many rows they have.
+    Reordering beams copies nothing. All rows of an image keep their keys and values in one buffer; a mask records which
+    entries are in a row's own history. Images are kept once however many rows they have. With `kernels.switch.plain`,
+    each row counts as an image of its own: I is R, B is 1, and reordering copies.
 
     Args:
         images: I.
-        rows: decoder rows, I · B.
+        rows: R.
         device: where the search runs.
+
+    Attributes:
+        mask: (I, 1, B, t · B), True where a row may look in what `append` returns; None: everywhere.
     """
 
     def __init__(self, *, images: int, rows: int, device: torch.device) -> None:
         self.images = images
         self.group = rows // images  # B
         self.length = 0  # t, positions of text
-        self.mask: Tensor | None = None  # (I, 1, B, t · B), True where a row may look; None: everywhere
-        self.of_images: dict[int, KeysValues] = {}  # by layer, each (I, heads, N, d)
+        self.mask: Tensor | None = None
+        self._memory: dict[int, KeysValues] = {}  # by layer, each (I, heads, N, d)
         self._text: dict[int, Tensor] = {}  # by layer: (2, I, heads, room, B, d)
         self._rows = torch.arange(self.group, device=device)
         # (I, B, t): which of its image's rows holds the position that a row descends from
@@ -61,19 +72,58 @@ class SearchCache:
         so_far = text[:, :, :, : self.length].flatten(3, 4)  # a view
         return so_far[0], so_far[1]
 
-    def reorder(self, new_order: Tensor, kept: Tensor | None) -> None:
-        """Let each row go on from row new_order[row].
+    def of_memory(self, layer: int, project: Callable[[], KeysValues]) -> KeysValues:
+        """Keys and values (I, heads, N, d) of what was encoded, which *project* makes in the first step."""
+        if layer not in self._memory:
+            k, v = project()
+            self._memory[layer] = k.contiguous(), v.contiguous()  # they are read in every step
+        return self._memory[layer]
 
-        Args:
-            new_order: (new rows,), rows of an image side by side.
-            kept: indices of the images that are kept; None: all.
+    def reorder(self, new_order: Tensor) -> None:
+        """Let each row continue row new_order[row]; *new_order* (new rows,) keeps the rows of an image side by side.
+
+        Raises:
+            ValueError: it does not: see `kept_images`.
         """
+        kept = kept_images(new_order, rows=self.images * self.group, images=self.images)
         if kept is not None:
             self.images = kept.numel()
             self._text = {layer: text.index_select(1, kept) for layer, text in self._text.items()}
-            self.of_images = {
-                layer: (k.index_select(0, kept), v.index_select(0, kept)) for layer, (k, v) in self.of_images.items()
+            self._memory = {
+                layer: (k.index_select(0, kept), v.index_select(0, kept)) for layer, (k, v) in self._memory.items()
             }
             self._ancestors = self._ancestors.index_select(0, kept)
         within = (new_order % self.group).view(self.images, self.group, 1)
         self._ancestors = self._ancestors.gather(1, within.expand(-1, -1, self._ancestors.size(2)))
+
+
+def kept_images(new_order: Tensor, *, rows: int, images: int) -> Tensor | None:
+    """Which images a reordering keeps: their indices, or None when it keeps all of them.
+
+    With `kernels.switch.plain` what was encoded is copied for each row, and these are the rows to copy.
+
+    Args:
+        new_order: (new rows,), the old row that each new row continues; rows of an image are adjacent.
+        rows: R before.
+        images: the number of images before the reordering. At a search's first call, rows equals images.
+
+    Raises:
+        ValueError: where *new_order* moves rows between images (checked on CPU only; on a GPU the check would
+            force a synchronisation).
+    """
+    if not fast():
+        return new_order
+    new_rows = new_order.numel()
+    if new_rows >= rows:
+        group = new_rows // images
+        expected = torch.arange(images, device=new_order.device)
+    else:
+        group = rows // images
+        expected = None
+    if new_order.device.type == "cpu":
+        old_group = max(1, rows // images)
+        by_image = (new_order // old_group).view(-1, group)
+        regular = (by_image == by_image[:, :1]).all() and (expected is None or torch.equal(by_image[:, 0], expected))
+        if not regular:
+            raise ValueError(f"a reordering must keep the rows of an image adjacent, in image order; got {new_order}")
+    return None if expected is not None else new_order[::group] // group

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xgpt_fairseq.kernels.switch import fast
+
 
 @dataclass(frozen=True)
 class _Packed:
@@ -104,7 +106,7 @@ class PackedWeights(nn.Module):
 
 def can_pack() -> bool:
     """Whether this torch has the operators, and they are not switched off."""
-    return bool(torch.backends.mkldnn.enabled) and torch.backends.mkldnn.is_available() and _OPERATORS
+    return fast() and bool(torch.backends.mkldnn.enabled) and torch.backends.mkldnn.is_available() and _OPERATORS
 
 
 _OPERATORS = all(
@@ -114,33 +116,37 @@ _OPERATORS = all(
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer with bias whose weights are packed outside training (`PackedWeights`).
+    """A linear layer with bias, and perhaps GELU, whose weights are packed outside training (`PackedWeights`).
 
     Shape:
         x (…, in_features); output (…, out_features), or as many as are asked for.
+
+    Args:
+        gelu: apply GELU to the result; for the CPU's kernels that is one operation.
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, *, gelu: bool = False) -> None:
         super().__init__(in_features, out_features)
+        self.gelu = gelu
         self.packed = PackedWeights()
 
-    def forward(self, x: Tensor, first: int = 0, last: int | None = None, *, gelu: bool = False) -> Tensor:
-        """Outputs *first* up to *last* (default: all), after GELU where it is asked for."""
-        if first == 0 and last is None:
-            return self.packed(x, self.weight, self.bias, gelu=gelu)
-        last = self.out_features if last is None else last
-        part = slice(first, last)
-        return self.packed(x, self.weight[part], self.bias[part], name=f"{first}:{last}", gelu=gelu)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.packed(x, self.weight, self.bias, gelu=self.gelu)
 
-    def each(self, *inputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    def forward_slice(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Outputs *start* up to *stop* alone."""
+        part = slice(start, stop)
+        return self.packed(x, self.weight[part], self.bias[part], name=f"{start}:{stop}", gelu=self.gelu)
+
+    def forward_split(self, *inputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """The first sizes[0] outputs of the first input, the next sizes[1] of the second, and so on.
 
-        Like one `forward` per input, but the gradient of the weights is built once instead of being padded with zeros
-        for each slice.
+        Like one `forward_slice` per input, but the gradient of the weights is built once instead of being padded with
+        zeros for each slice.
         """
-        outputs, first = [], 0
+        outputs, start = [], 0
         for x, weight, bias in zip(inputs, self.weight.split(sizes), self.bias.split(sizes), strict=True):
-            last = first + len(weight)
-            outputs.append(self.packed(x, weight, bias, name=f"{first}:{last}"))
-            first = last
+            stop = start + len(weight)
+            outputs.append(self.packed(x, weight, bias, name=f"{start}:{stop}", gelu=self.gelu))
+            start = stop
         return outputs

@@ -101,7 +101,7 @@ def diagnose(
                 sample = _to(device, dataset.collater([dataset[int(index)] for index in packed]))
                 for source, changed in sources(sample, symbols=symbols, mean_features=mean_features).items():
                     result = objective.loss(model, changed, label_smoothing=0.0)
-                    found[name].setdefault(source, []).append((float(result.unsmoothed), result.predictions))
+                    found[name].setdefault(source, []).append((float(result.unsmoothed), result.num_targets))
     return {
         name: {source: Losses(*np.array(values).T) for source, values in by_source.items()}
         for name, by_source in found.items()

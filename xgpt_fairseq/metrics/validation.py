@@ -32,7 +32,7 @@ def validation_metric(path: Path) -> float:
     task = tasks.setup_task(cfg.task)
     subset = cfg.dataset.valid_subset.split(",")[0]  # the one whose value counts
     task.load_dataset(subset, combine=False, epoch=1)
-    model = task.build_model(cfg.model)
+    model = task.build_model(cfg.model, from_checkpoint=True)
     model.load_state_dict(state["model"])
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     (value,) = validate(cfg, trainer, task, SimpleNamespace(epoch=1), [subset])
@@ -45,7 +45,6 @@ def _configuration(path: Path, state: Mapping[str, Any]) -> DictConfig:
         raise DataError(f"{path} does not know the training that it is of, and cannot be validated")
     with open_dict(cfg):
         cfg.checkpoint.no_save = True
-        cfg.checkpoint.finetune_from_model = None  # the model is whole
         cfg.distributed_training.distributed_world_size = 1
         cfg.common.tensorboard_logdir = cfg.common.wandb_project = cfg.common.aim_repo = None
         cfg.common.log_format = "none"  # a line of this in a stage's log would look like one of its run, at update 0

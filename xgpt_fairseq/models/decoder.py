@@ -10,8 +10,9 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from xgpt_fairseq.kernels.kv_cache import SearchCache
+from xgpt_fairseq.kernels.recompute import maybe_checkpoint
 from xgpt_fairseq.models.embeddings import TiedOutputProjection
-from xgpt_fairseq.models.encoder import XGPTEncoder, kept_images
+from xgpt_fairseq.models.encoder import XGPTEncoder
 from xgpt_fairseq.models.layers import EncoderStates
 
 CACHE = "search"  # its key in fairseq's incremental state
@@ -23,12 +24,11 @@ class XGPTDecoder(FairseqIncrementalDecoder):
     Args:
         encoder: its embeddings, and its layers unless there is a *stack*.
         stack: layers and final norm of the decoder's own (EncDec); None: the encoder's (EncDecShare, Enc).
-        region_output_dim: width of what TIFG predicts; None: a model of text alone.
     """
 
     layers: nn.ModuleList
     final_norm: nn.Module
-    shared: XGPTEncoder
+    encoder: XGPTEncoder
 
     def __init__(
         self,
@@ -37,11 +37,10 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         *,
         stack: tuple[nn.ModuleList, nn.Module] | None,
         max_positions: int,
-        region_output_dim: int | None,
     ) -> None:
         super().__init__(dictionary)
         # Not registered as submodules: shared parameters must appear once in the state dict, under the encoder's names.
-        object.__setattr__(self, "shared", encoder)
+        object.__setattr__(self, "encoder", encoder)
         if stack is None:
             object.__setattr__(self, "layers", encoder.layers)
             object.__setattr__(self, "final_norm", encoder.final_norm)
@@ -49,12 +48,6 @@ class XGPTDecoder(FairseqIncrementalDecoder):
             self.layers, self.final_norm = stack
         self.output = TiedOutputProjection(vocabulary_size=len(dictionary))
         self._max_positions = max_positions
-        hidden_size = encoder.text.tokens.embedding_dim
-        self.region_start: nn.Parameter | None = None  # TIFG: before the first region
-        self.region_output: nn.Linear | None = None
-        if region_output_dim is not None:
-            self.region_start = nn.Parameter(torch.empty(hidden_size).normal_(0, 0.02))
-            self.region_output = nn.Linear(hidden_size, region_output_dim)
 
     def forward(
         self,
@@ -85,7 +78,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         """Logits of states (C, T, H), everywhere or at the flat positions *output_index* (M,)."""
         if output_index is not None:
             states = states.reshape(-1, states.size(-1)).index_select(0, output_index)  # (M, H)
-        return self.output(states, self.shared.text.tokens.weight)
+        return self.output(states, self.encoder.text.tokens.weight)
 
     def extract_features(
         self,
@@ -100,47 +93,35 @@ class XGPTDecoder(FairseqIncrementalDecoder):
             positions = torch.arange(prev_output_tokens.size(1), device=prev_output_tokens.device)  # (T,)
         if incremental_state is not None:
             prev_output_tokens, positions = prev_output_tokens[:, -1:], positions[..., -1:]
-        x = self.shared.text(prev_output_tokens, positions, self.shared.segment(0))
-        return self._decode(x, encoder_out["images"], incremental_state)
-
-    def predict_regions(self, embedded: Tensor, encoder_out: dict[str, Any]) -> Tensor:
-        """Each region from the caption and the regions before it (TIFG).
-
-        Args:
-            embedded: (C, N, H) the regions' embeddings before the refiner, which would show each region the others.
-
-        Returns:
-            Tensor: (C, N, H or D) predicted representations.
-        """
-        assert self.region_start is not None and self.region_output is not None, "a model of text alone has no regions"
-        start = self.region_start.expand(embedded.size(0), 1, -1)
-        x = torch.cat([start, embedded[:, :-1]], dim=1)  # shifted right: (C, N, H)
-        return self.region_output(self._decode(self.shared.with_segment(x, 1), encoder_out["images"], None))
-
-    def _decode(self, x: Tensor, images: EncoderStates, incremental_state: dict[str, SearchCache] | None) -> Tensor:
-        layers: Any = self.layers
+        x = self.encoder.text(prev_output_tokens, positions, self.encoder.segment(0))
+        memory: EncoderStates = encoder_out["memory"]
         if incremental_state is None:
-            for number, layer in enumerate(layers):
-                x = self.shared.maybe_checkpoint(layer.decode, x, images, number)
-            return self.final_norm(x)
-        rows, count = x.size(0), images.mask.size(0)
+            return self.run_layers(x, memory)
+        rows, images = x.size(0), memory.mask.size(0)
         if CACHE not in incremental_state:
-            incremental_state[CACHE] = SearchCache(images=count, rows=rows, device=x.device)
+            incremental_state[CACHE] = SearchCache(images=images, rows=rows, device=x.device)
         cache = incremental_state[CACHE]
         cache.next_position()
-        x = x.view(count, rows // count, -1)  # (rows, 1, H) → (I, B, H)
-        for number, layer in enumerate(layers):
-            x = layer.decode(x, images, number, cache)
-        return self.final_norm(x).view(rows, 1, -1)
+        x = x.view(images, rows // images, -1)  # (rows, 1, H) → (I, B, H)
+        return self.run_layers(x, memory, cache).view(rows, 1, -1)
+
+    def run_layers(self, x: Tensor, memory: EncoderStates, cache: SearchCache | None = None) -> Tensor:
+        """Final states of inputs (C, T, H), words or regions; each position sees those before it, and *memory*.
+
+        With a *cache*, inputs are the newest positions (I, B, H) of a search.
+        """
+        recompute = self.encoder.checkpoint_activations and self.training
+        layers: Any = self.layers
+        for layer_index, layer in enumerate(layers):
+            x = maybe_checkpoint(layer.decode, x, memory, layer_index, cache, enabled=recompute)
+        return self.final_norm(x)
 
     def reorder_incremental_state(
         self, incremental_state: dict[str, SearchCache], new_order: Tensor, **unused: Any
     ) -> None:
         """Make each row continue row new_order[row]; drop the images whose search has ended."""
-        cache = incremental_state.get(CACHE)
-        if cache is not None:
-            kept = kept_images(new_order, rows=cache.images * cache.group, images=cache.images)
-            cache.reorder(new_order, kept)
+        if CACHE in incremental_state:
+            incremental_state[CACHE].reorder(new_order)
 
     def max_positions(self) -> int:
         """Longest text in tokens."""

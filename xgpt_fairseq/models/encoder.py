@@ -8,8 +8,9 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from xgpt_fairseq.kernels.kv_cache import kept_images
+from xgpt_fairseq.kernels.recompute import maybe_checkpoint
 from xgpt_fairseq.models.alignment import Alignment
 from xgpt_fairseq.models.embeddings import TextEmbedding
 from xgpt_fairseq.models.layers import EncoderStates, JointLayer, TransformerLayer
@@ -98,12 +99,12 @@ class XGPTEncoder(FairseqEncoder):
             padding_mask: (I, N), True at padding.
             image_index: (C,) image of each caption; None where captions come in equal groups, image by image.
             src_tokens: (C, S) captions, padded on the right; None: images alone.
-            text_mode: with both, `joint`: [regions ; text] (IMLM); `aligned`: each word as the regions that it aligns
-                with, alone (IDA); `aligned+regions`: [regions ; aligned words].
+            text_mode: with both, `joint`: [regions ; text] (IMLM); `aligned`: the text alone, each word replaced by a
+                weighted sum of regions (IDA); `aligned+regions`: [regions ; aligned words].
 
         Returns:
-            dict: `images` (`EncoderStates`; one row a caption where there is text), and `rows`: how many decoder rows
-            the states stand for.
+            dict: `memory` (`EncoderStates`; one row per caption where there is text), and `decoder_rows`: how many rows
+            of the decoder the states stand for.
         """
         if features is None:
             assert src_tokens is not None, "there is nothing to encode"
@@ -148,12 +149,6 @@ class XGPTEncoder(FairseqEncoder):
         mask = ~padding_mask[:, None, None, :]
         return self.with_segment(self.regions(features, boxes, mask), 1), mask
 
-    def maybe_checkpoint(self, part: Any, *inputs: Any) -> Any:
-        """part(*inputs), with activation checkpointing in training if --checkpoint-activations is set."""
-        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-            return checkpoint(part, *inputs, use_reentrant=False)
-        return part(*inputs)
-
     def embed_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Embedded captions (C, S, H) of tokens (C, S), and their mask (C, 1, 1, S)."""
         positions = torch.arange(tokens.size(1), device=tokens.device)
@@ -164,12 +159,15 @@ class XGPTEncoder(FairseqEncoder):
         return x if segment is None else x + segment
 
     def _encode(self, x: Tensor, mask: Tensor, image_index: Tensor | None = None) -> dict[str, Any]:
+        recompute = self.checkpoint_activations and self.training
+        layers: Any = self.layers
         kept = []
-        for layer in self.layers:
-            x, keys_values = self.maybe_checkpoint(layer.encode, x, mask)
+        for layer in layers:
+            x, keys_values = maybe_checkpoint(layer.encode, x, mask, enabled=recompute)
             if self.keeps_keys_values:
                 kept.append(keys_values)
-        return {"images": EncoderStates(self.final_norm(x), mask, image_index, tuple(kept)), "rows": x.size(0)}
+        memory = EncoderStates(self.final_norm(x), mask, image_index, tuple(kept))
+        return {"memory": memory, "decoder_rows": x.size(0)}
 
     def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
         """Called by fairseq's search when it reorders its beams; copies no states for them.
@@ -178,24 +176,23 @@ class XGPTEncoder(FairseqEncoder):
         removed. The first call repeats each image index once per beam: *new_order* is (rows,).
 
         Raises:
-            ValueError: where *new_order* moves rows between images (checked on CPU only; on a GPU the check would
-                force a synchronisation).
+            ValueError: *new_order* moves rows between images (see `kept_images`).
         """
-        images: EncoderStates = encoder_out["images"]
-        kept = kept_images(new_order, rows=encoder_out["rows"], images=images.states.size(0))
+        memory: EncoderStates = encoder_out["memory"]
+        kept = kept_images(new_order, rows=encoder_out["decoder_rows"], images=memory.states.size(0))
         if kept is not None:
-            images = images.kept(kept)
-        return {"images": images, "rows": new_order.numel()}
+            memory = memory.kept(kept)
+        return {"memory": memory, "decoder_rows": new_order.numel()}
 
     def max_positions(self) -> int:
-        """fairseq needs a number; the model limits regions by nothing."""
+        """fairseq needs a number; regions are not limited by the model."""
         return 100_000
 
 
 def build_layers(
     layer: type[TransformerLayer], layers: int, *, hidden_size: int, normalize_before: bool, **sizes: Any
 ) -> tuple[nn.ModuleList, nn.Module]:
-    """So many layers of a class, and what normalises their output."""
+    """A stack of layers of one class, and what normalises its output."""
     made = (layer(hidden_size=hidden_size, normalize_before=normalize_before, **sizes) for _ in range(layers))
     # post-layer-norm layers end in a LayerNorm of their own
     return nn.ModuleList(made), nn.LayerNorm(hidden_size) if normalize_before else nn.Identity()
@@ -206,27 +203,3 @@ def image_of_each(captions: int, images: int, image_index: Tensor | None, device
     if image_index is not None:
         return image_index
     return torch.arange(images, device=device).repeat_interleave(captions // images)
-
-
-def kept_images(new_order: Tensor, *, rows: int, images: int) -> Tensor | None:
-    """Which images a reordering keeps: their indices, or None when it keeps all of them.
-
-    Args:
-        new_order: (new rows,), the old row that each new row continues; rows of an image are adjacent.
-        rows: decoder rows before.
-        images: the number of images before the reordering. At the first call, rows equals images.
-    """
-    new_rows = new_order.numel()
-    if new_rows >= rows:
-        group = new_rows // images
-        expected = torch.arange(images, device=new_order.device)
-    else:
-        group = rows // images
-        expected = None
-    if new_order.device.type == "cpu":
-        old_group = max(1, rows // images)
-        by_image = (new_order // old_group).view(-1, group)
-        regular = (by_image == by_image[:, :1]).all() and (expected is None or torch.equal(by_image[:, 0], expected))
-        if not regular:
-            raise ValueError(f"a reordering must keep the rows of an image adjacent, in image order; got {new_order}")
-    return None if expected is not None else new_order[::group] // group

@@ -9,22 +9,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from xgpt_fairseq.kernels.attention import causal_mask
 from xgpt_fairseq.kernels.dropout import Dropout
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.kernels.kv_cache import KeysValues, SearchCache
 from xgpt_fairseq.kernels.linear import PackedLinear
-from xgpt_fairseq.models.attention import Attention, causal_mask
+from xgpt_fairseq.models.attention import Attention
 
 
 @dataclass(frozen=True)
 class EncoderStates:
-    """Encoder output that the decoder cross-attends to; the input was regions, text, or both.
+    """Encoder output that the decoder cross-attends to (its memory); the input was regions, text, or both.
 
     Attributes:
-        states: final encoder states (I, N, H), one row an image.
+        states: final encoder states (I, N, H), one row per image.
         mask: True at real positions, (I, 1, 1, N): ready for attention.
         image_index: (C,), the image of each caption, or None where the captions are in groups of one size, image by
-            image (one caption an image, or equally many, or the beams of a search).
+            image (one caption per image, or equally many, or the beams of a search).
         keys_values: what each layer attended to, (I, heads, N, d); empty unless the decoder's layers read it (Enc).
     """
 
@@ -72,7 +73,7 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.attention = Attention(hidden_size=hidden_size, heads=heads, dropout=attention_dropout)
         self.attention_norm = nn.LayerNorm(hidden_size)
-        self.fc1 = PackedLinear(hidden_size, ffn_size)
+        self.fc1 = PackedLinear(hidden_size, ffn_size, gelu=True)
         self.fc2 = PackedLinear(ffn_size, hidden_size)
         self.ffn_norm = nn.LayerNorm(hidden_size)
         self.dropout = Dropout(dropout)
@@ -86,10 +87,10 @@ class TransformerLayer(nn.Module):
         """
         y = self.attention_norm(x) if self.normalize_before else x
         q, k, v = self.attention.queries_keys_values(y)
-        x = self._add(self.attention_norm, x, self.attention(q, k, v, mask=mask))
+        x = self._add_and_norm(self.attention_norm, x, self.attention(q, k, v, mask=mask))
         return self._residual(self.ffn_norm, x, self._feed_forward), (k, v)
 
-    def decode(self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
+    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
         """(C, T, H) → (C, T, H), each position seeing the text up to itself and its image.
 
         With a *cache*, x is (I, B, H), the newest position of each of an image's B rows, and the cache is extended by
@@ -98,14 +99,14 @@ class TransformerLayer(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
     def _residual(self, norm: nn.LayerNorm, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        return self._add(norm, x, sublayer(norm(x) if self.normalize_before else x))
+        return self._add_and_norm(norm, x, sublayer(norm(x) if self.normalize_before else x))
 
-    def _add(self, norm: nn.LayerNorm, x: Tensor, change: Tensor) -> Tensor:
+    def _add_and_norm(self, norm: nn.LayerNorm, x: Tensor, change: Tensor) -> Tensor:
         x = x + self.dropout(change)
         return x if self.normalize_before else norm(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.fc1(x, gelu=True))
+        return self.fc2(self.fc1(x))
 
 
 class CrossAttentionLayer(TransformerLayer):
@@ -126,9 +127,9 @@ class CrossAttentionLayer(TransformerLayer):
         self.cross_attention = Attention(hidden_size=own.hidden_size, heads=own.heads, dropout=own.dropout)
         self.cross_norm = nn.LayerNorm(own.hidden_size)
 
-    def decode(self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
+    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
         x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, cache))
-        x = self._residual(self.cross_norm, x, lambda y: self._attend_to_images(y, images, layer_index, cache))
+        x = self._residual(self.cross_norm, x, lambda y: self._attend_to_memory(y, memory, layer_index, cache))
         return self._residual(self.ffn_norm, x, self._feed_forward)
 
     def _attend_to_text(self, x: Tensor, layer_index: int, cache: SearchCache | None) -> Tensor:
@@ -136,20 +137,18 @@ class CrossAttentionLayer(TransformerLayer):
         if cache is None:
             return self.attention(q, k, v, causal=True)
         k, v = cache.append(layer_index, k, v)
-        return self.attention.decode_step(q, k, v, mask=cache.mask)
+        return self.attention(q, k, v, mask=cache.mask)
 
-    def _attend_to_images(
-        self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None
+    def _attend_to_memory(
+        self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None
     ) -> Tensor:
+        attention = self.cross_attention
         if cache is None:
-            q, k, v = self.cross_attention.queries_keys_values(x, images.states)
-            k, v, mask = images.of_groups(k, v)
-            return self.cross_attention.to_images(q, k, v, mask=mask, groups=images.groups)
-        if layer_index not in cache.of_images:
-            k, v = self.cross_attention.keys_values(images.states)
-            cache.of_images[layer_index] = k.contiguous(), v.contiguous()  # they are read in every step
-        q = self.cross_attention.queries(x)
-        return self.cross_attention.decode_step(q, *cache.of_images[layer_index], mask=images.mask)
+            q, k, v = attention.queries_keys_values(x, memory.states)
+            k, v, mask = memory.of_groups(k, v)
+            return attention.to_memory(q, k, v, mask=mask, groups=memory.groups)
+        k, v = cache.of_memory(layer_index, lambda: attention.keys_values(memory.states))
+        return attention(attention.queries(x), k, v, mask=memory.mask)
 
 
 class SharedLayer(CrossAttentionLayer):
@@ -168,17 +167,17 @@ class JointLayer(TransformerLayer):
     position attends to all regions and to the text up to itself, with this layer's keys and values.
     """
 
-    def decode(self, x: Tensor, images: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
+    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
         y = self.attention_norm(x) if self.normalize_before else x
         q, k, v = self.attention.queries_keys_values(y)
-        image_k, image_v, mask = images.of_groups(*images.keys_values[layer_index])
+        image_k, image_v, image_mask = memory.of_groups(*memory.keys_values[layer_index])
         if cache is None:
-            text_mask: Tensor | None = causal_mask(x.size(1), x.device)
+            mask: Tensor | None = causal_mask(x.size(1), x.device)
         else:
             k, v = cache.append(layer_index, k, v)
-            text_mask = cache.mask
-        attended = self.attention.prefix_lm_attention(
-            q, image_k, image_v, k, v, mask=mask, text_mask=text_mask, groups=images.groups
+            mask = cache.mask
+        attended = self.attention.prefix_lm(
+            q, image_k, image_v, k, v, prefix_mask=image_mask, mask=mask, groups=memory.groups
         )
-        x = self._add(self.attention_norm, x, attended)
+        x = self._add_and_norm(self.attention_norm, x, attended)
         return self._residual(self.ffn_norm, x, self._feed_forward)

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xgpt_fairseq.kernels.attention import attention, split_heads
 from xgpt_fairseq.kernels.dropout import Dropout
 from xgpt_fairseq.kernels.linear import PackedLinear
-from xgpt_fairseq.models.attention import attend, merge_heads, split_heads
 
 
 class RegionEmbedding(nn.Module):
@@ -62,14 +62,14 @@ class AoALayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         queries, keys, values = self.qkv(x).chunk(3, dim=-1)  # each (I, N, H)
-        attended = attend(
+        attended = attention(
             split_heads(queries, self.heads),
             split_heads(keys, self.heads),
             split_heads(values, self.heads),
             mask=mask,
             p=self.attention_dropout if self.training else 0.0,
         )
-        both = torch.cat([queries, merge_heads(attended)], dim=-1)  # (I, N, 2H)
+        both = torch.cat([queries, attended], dim=-1)  # (I, N, 2H)
         gate, information = self.aoa(both).chunk(2, dim=-1)  # each (I, N, H)
         return self.norm(x + self.dropout(torch.sigmoid(gate) * information))
 

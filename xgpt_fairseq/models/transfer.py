@@ -1,15 +1,18 @@
-"""From one stage's checkpoint to the next stage's model: what is reused, new or dropped, by name.
+"""From a checkpoint to a model: what is reused, new or dropped, by name, and what must be the same.
 
-State dicts have the same names in every stage; the model of text pre-training has no image parts, all others have, and
-the model of retrieval has a matching head, which no other has.
+State dicts have the same names in every stage. The model of text pre-training has no image parts, all others have; and
+a model has the heads of the objectives that it trains.
 """
 
 from __future__ import annotations
 
+import enum
+import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,60 +22,130 @@ from xgpt_fairseq.models.feature_statistics import distance
 
 logger = logging.getLogger(__name__)
 
+
+class LoadMode(enum.Enum):
+    """What a checkpoint is loaded for.
+
+    Attributes:
+        START: a training starts from another stage's checkpoint (--finetune-from-model): image parts and heads may be
+            new or dropped, and enc and enc-dec-share may start from each other.
+        RESUME: a training is resumed: all must be the same.
+        INFERENCE: a trained model is used: the model must find all its parts.
+    """
+
+    START = "start"
+    RESUME = "resume"
+    INFERENCE = "inference"
+
+
 # Parameters absent from text-only models; may be initialised or dropped when a stage starts from another's checkpoint.
-IMAGE_PARTS = ("encoder.regions.", "encoder.alignment.", "decoder.region_")
-# Parameters of retrieval models alone; likewise.
-MATCHING_PARTS = ("matching.",)
+IMAGE_PARTS = ("encoder.regions.", "encoder.alignment.")
+HEADS = "heads."  # heads.OBJECTIVE.…
+
+# Names in checkpoints of earlier versions, where heads were parts of the decoder and the model.
+_OLD_NAMES = {
+    "decoder.region_start": "heads.tifg.start",
+    "decoder.region_output.": "heads.tifg.output.",
+    "matching.": "heads.matching.",
+}
 
 
-def check_structure(own: str, given: str, *, finetune_from: str | None) -> None:
-    """Check that a model of --sharing *own* can load a checkpoint of --sharing *given*.
+def upgrade_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict under today's names, whatever version wrote it."""
+    upgraded = {}
+    for name, tensor in state.items():
+        old = next((old for old in _OLD_NAMES if name.startswith(old)), None)
+        upgraded[name if old is None else _OLD_NAMES[old] + name[len(old) :]] = tensor
+    return upgraded
+
+
+def refuse_old_optimizer(state: Mapping[str, Tensor]) -> None:
+    """Raises DataError where a training would be resumed whose optimizer knows parameters in another order."""
+    if upgrade_names(state).keys() != state.keys():
+        raise DataError(
+            "the checkpoint is of an earlier version, whose optimizer has its parameters in another order: finish the "
+            "training with that version, or start a new one by --finetune-from-model, in another --save-dir"
+        )
+
+
+def encode_structure(options: Mapping[str, Any]) -> Tensor:
+    """Options that decide what a model computes and that no shape shows, as uint8 (bytes of JSON), for a checkpoint."""
+    return torch.tensor(list(json.dumps(options, sort_keys=True).encode()), dtype=torch.uint8)
+
+
+def decode_structure(buffer: Tensor | None) -> dict[str, Any]:
+    """The options in a checkpoint, those that it knows.
+
+    Raises:
+        DataError: the bytes are none of `encode_structure`.
+    """
+    if buffer is None or buffer.dim() == 0:  # earlier versions: a place in this list, or nothing
+        return {"sharing": ("enc-dec-share", "enc-dec", "enc")[0 if buffer is None else int(buffer)]}
+    try:
+        options: dict[str, Any] = json.loads(bytes(buffer.tolist()))
+    except ValueError:
+        raise DataError(
+            "the checkpoint's `structure` is unreadable: average checkpoints by xgpt-average-checkpoints alone"
+        ) from None
+    return options
+
+
+def check_structure(own: Mapping[str, Any], given: Mapping[str, Any], mode: LoadMode) -> None:
+    """Check that a model with the options *own* (see `encode_structure`) can load a checkpoint of those *given*.
 
     Enc and EncDecShare have the same parameters and use them differently: a training may start one from the other.
     EncDec has a stack more, so that neither can stand for it.
 
     Raises:
-        DataError: they differ, and this is no start of a training, or one is EncDec.
+        DataError: they differ otherwise.
     """
-    if own == given:
+    for name in own.keys() & given.keys() - {"sharing"}:
+        if own[name] != given[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise DataError(
+                f"the checkpoint is a model with {option} {given[name]}, this is one with {option} {own[name]}: use "
+                "the architecture and options that the checkpoint was trained with"
+            )
+    mine, theirs = own["sharing"], given["sharing"]
+    if mine == theirs:
         return
-    if finetune_from is None:
-        raise DataError(f"the checkpoint is a model of --sharing {given}, this is one of --sharing {own}")
-    if "enc-dec" in (own, given):
+    if mode is not LoadMode.START:
+        raise DataError(f"the checkpoint is a model of --sharing {theirs}, this is one of --sharing {mine}")
+    if "enc-dec" in (mine, theirs):
         raise DataError(
-            f"a model of --sharing {own} cannot start from one of --sharing {given}: the decoder of enc-dec has "
+            f"a model of --sharing {mine} cannot start from one of --sharing {theirs}: the decoder of enc-dec has "
             "weights of its own (start it from a checkpoint of enc-dec, or leave out --finetune-from-model)"
         )
-    logger.info(f"the checkpoint is a model of --sharing {given}: its weights are reused in one of --sharing {own}")
+    logger.info(f"the checkpoint is a model of --sharing {theirs}: its weights are reused in one of --sharing {mine}")
 
 
 def check_features(
-    own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, finetune_from: str
+    own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, checkpoint: str | None
 ) -> None:
     """Warn where a training starts on features of another detector than its checkpoint was trained on.
 
     Args:
         own: mean (D,) and standard deviation (D,) of the features of *store*, on which it trains.
-        given: those that the checkpoint *finetune_from* was trained on.
+        given: those that *checkpoint* was trained on.
     """
     found = distance(own, given)
     if found.far and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):  # one process says it
         logger.warning(
-            f"the features of the region store {store} are far from those that {finetune_from} was trained on: "
-            f"{found}. "
+            f"the features of the region store {store} are far from those that {checkpoint} was trained on: {found}. "
             "Features of all stages must come from one detector with one preprocessing (or are these images of another "
             "kind, such as drawings?)"
         )
 
 
-def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, finetune_from: str | None) -> dict[str, Tensor]:
+def transfer(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], mode: LoadMode, *, spare_heads: Collection[str] = ()
+) -> dict[str, Tensor]:
     """The state that the model loads: the checkpoint's where it has the parameter, the model's own where it may be new.
 
     Args:
         own: the model's state dict, freshly initialised.
-        given: the checkpoint's.
-        finetune_from: the checkpoint that a training starts from (--finetune-from-model), for which image parts and the
-            matching head may be new or dropped; None: the checkpoint must be this model's.
+        given: the checkpoint's, under today's names.
+        spare_heads: objectives whose heads a checkpoint may have, and a model that is used may do without.
 
     Raises:
         DataError: the two differ otherwise, in names or shapes.
@@ -86,39 +159,51 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, finetune
                 f"the checkpoint's {name} has shape {tuple(given[name].shape)}, the model's {tuple(own[name].shape)}: "
                 "use the architecture and options that the checkpoint was trained with"
             )
-    foreign = [name for name in (*new, *dropped) if not name.startswith(IMAGE_PARTS + MATCHING_PARTS)]
+    foreign = [name for name in (*new, *dropped) if not name.startswith((*IMAGE_PARTS, HEADS))]
     if foreign:
         raise DataError(
             f"the checkpoint and the model differ in structure (only the checkpoint has: {_listed(dropped)}; only the "
             f"model: {_listed(new)}): use the architecture and options that the checkpoint was trained with"
         )
-    if finetune_from is None:
-        _check_head(new, dropped)
-        if new:
-            raise DataError(
-                "the checkpoint has no image parts, or not all: a model of text pre-training is started from, by "
-                f"--finetune-from-model, and trained with images before it captions (missing: {_listed(new)})"
-            )
-        if dropped:
-            raise DataError(f"the checkpoint has image parts, the model has none ({_listed(dropped)})")
-    else:
+    if mode is LoadMode.START:
         for what, names in (("reused", reused), ("new", new), ("dropped", dropped)):
             logger.info(f"parameters {what}: {len(names)} ({_listed(names)})")
+    else:
+        _check_image_parts(new, dropped)
+        _check_heads(new, dropped, spare=spare_heads if mode is LoadMode.INFERENCE else ())
     return {name: given.get(name, own[name]) for name in own}
 
 
-def _check_head(new: Iterable[str], dropped: Iterable[str]) -> None:
-    """Raises DataError where only one of checkpoint and model has the matching head."""
-    if any(name.startswith(MATCHING_PARTS) for name in new):
+def _check_image_parts(new: Iterable[str], dropped: Iterable[str]) -> None:
+    """Raises DataError where only one of checkpoint and model has them."""
+    new, dropped = ([name for name in names if not name.startswith(HEADS)] for names in (new, dropped))
+    if new:
         raise DataError(
-            "the checkpoint has no matching head: it is no model of retrieval; train one from it (--task "
-            "xgpt_retrieval --finetune-from-model)"
+            "the checkpoint has no image parts, or not all: a model of text pre-training is started from, by "
+            f"--finetune-from-model, and trained with images before it captions (missing: {_listed(new)})"
         )
-    if any(name.startswith(MATCHING_PARTS) for name in dropped):
+    if dropped:
+        raise DataError(f"the checkpoint has image parts, the model has none ({_listed(dropped)})")
+
+
+def _check_heads(new: Iterable[str], dropped: Iterable[str], *, spare: Collection[str]) -> None:
+    """Raises DataError where the checkpoint lacks a head of the model's, or has one that is not *spare*."""
+    if missing := _heads(new):
         raise DataError(
-            "the checkpoint has a matching head: it is a model of retrieval (--task xgpt_retrieval, xgpt-evaluate "
-            "--retrieval), and does not caption; a training may start from it, by --finetune-from-model"
+            f"the checkpoint has no {missing[0]} head, since it was not trained for that: train one from it, with an "
+            "objective or a task of that name, by --finetune-from-model"
         )
+    if others := [head for head in _heads(dropped) if head not in spare]:
+        raise DataError(
+            f"the checkpoint has a {others[0]} head, this model has none: it was trained with other objectives or "
+            "another task (xgpt_retrieval trains a matching head, and does not caption); a training may start from "
+            "it, by --finetune-from-model"
+        )
+
+
+def _heads(names: Iterable[str]) -> list[str]:
+    """The objectives whose heads are among parameters *names*."""
+    return sorted({name.split(".")[1] for name in names if name.startswith(HEADS)})
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ Configuration, architectures, and the model over `XGPTEncoder` and `XGPTDecoder`
 
 import hashlib
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -19,21 +19,27 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.decoder import XGPTDecoder
-from xgpt_fairseq.models.encoder import XGPTEncoder, build_layers, image_of_each
+from xgpt_fairseq.models.encoder import XGPTEncoder, build_layers
 from xgpt_fairseq.models.feature_statistics import STATISTICS, statistics_of
 from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLayer, TransformerLayer
-from xgpt_fairseq.models.matching import MatchingHead
-from xgpt_fairseq.models.transfer import check_features, check_structure, transfer
+from xgpt_fairseq.models.transfer import (
+    LoadMode,
+    check_features,
+    check_structure,
+    decode_structure,
+    encode_structure,
+    refuse_old_optimizer,
+    transfer,
+    upgrade_names,
+)
 
-# The structures of section 6: the encoder's layers, and the decoder's where they are not the same. Order matters:
-# checkpoints store the index. Append only.
+# The structures of section 6: the encoder's layers, and the decoder's where they are not the same.
 STRUCTURES: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] | None]] = {
     "enc-dec-share": (SharedLayer, None),
     "enc-dec": (TransformerLayer, CrossAttentionLayer),
     "enc": (JointLayer, None),
 }
 SHARING = ChoiceEnum(list(STRUCTURES))
-TIFG_TARGET = ChoiceEnum(["embedding", "feature"])
 
 # Sizes by architecture. A size that is named on the command line or in a YAML file wins over its architecture's.
 ARCHITECTURES: dict[str, dict[str, int]] = {
@@ -77,10 +83,6 @@ class XGPTConfig(FairseqDataclass):
     max_target_positions: int = field(
         default=60, metadata={"help": "longest text in tokens, end of sentence included (appendix A.2)"}
     )
-    tifg_target: TIFG_TARGET = field(  # type: ignore[valid-type]
-        default="embedding",
-        metadata={"help": "what TIFG predicts: a region's embedded and refined representation, or its stored feature"},
-    )
     dropout: float = field(default=0.1, metadata={"help": "dropout rate (section 5.3)"})
     attention_dropout: float = field(default=0.1, metadata={"help": "dropout rate of attention weights"})
     normalize_before: bool = field(
@@ -118,39 +120,49 @@ def initialize(module: nn.Module) -> None:
 
 @register_model("xgpt", dataclass=XGPTConfig)
 class XGPTModel(FairseqEncoderDecoderModel):
-    """Encoder and decoder, over one stack of layers or two.
+    """Encoder and decoder, over one stack of layers or two, and the heads of the objectives that train them.
 
     It is called with a batch's `net_input`; see `XGPTEncoder.forward` and `XGPTDecoder.forward` for the shapes.
-    For retrieval there is also a matching head, and the decoder is unused.
+
+    Args:
+        structure: options that decide what the model computes and that no shape shows, by name; kept in checkpoints.
+        heads: an objective's own parameters, by its name: see `Objective.build_head`.
+        spare_heads: objectives whose heads a checkpoint may have that this model is loaded from without them.
+
+    Attributes:
+        load_mode: what the next checkpoint is loaded for.
+        checkpoint: its name, for messages.
+        store_name: the region store that the model trains on, for messages.
     """
 
     dictionary_digest: Tensor
-    structure: Tensor  # () uint8, the place of `sharing` in STRUCTURES
+    structure: Tensor  # (bytes,) uint8
 
     def __init__(
         self,
         encoder: XGPTEncoder,
         decoder: XGPTDecoder,
         *,
-        sharing: str,
-        tifg_target: str,
-        matching: MatchingHead | None = None,
+        structure: Mapping[str, Any],
+        heads: Mapping[str, nn.Module],
+        spare_heads: Collection[str] = (),
     ) -> None:
         super().__init__(encoder, decoder)
-        self.matching = matching
-        self.tifg_target = tifg_target
-        self.finetune_from: str | None = None  # the checkpoint that training starts from: see `transfer`
-        self.store_name: str | None = None  # the region store that it trains on, for messages
+        self.heads = nn.ModuleDict(dict(heads))
+        self.spare_heads = spare_heads
+        self.load_mode = LoadMode.INFERENCE
+        self.checkpoint: str | None = None
+        self.store_name: str | None = None
         self.register_buffer("dictionary_digest", dictionary_digest(encoder.dictionary))
-        self.register_buffer("structure", torch.tensor(list(STRUCTURES).index(sharing), dtype=torch.uint8))
+        self.register_buffer("structure", encode_structure(structure))
         self.apply(initialize)
 
     @classmethod
     def build_model(cls, cfg: XGPTConfig, task: Any) -> "XGPTModel":
         """Build from fairseq's configuration; the region width comes from the task's store where *cfg* has none.
 
-        A task without images builds a model without image parts, unless *cfg* names a width. If task.matching is true,
-        a matching head is added.
+        A task without images builds a model without image parts, unless *cfg* names a width. The heads are those of
+        task.objectives.
         """
         apply_architecture("xgpt_base", cfg)  # `--arch xgpt`, or a YAML file that names no sizes
         for size, least in {**dict.fromkeys(ARCHITECTURES["xgpt_base"], 1), "refine_layers": 0}.items():
@@ -190,18 +202,26 @@ class XGPTModel(FairseqEncoderDecoderModel):
             checkpoint_activations=cfg.checkpoint_activations,
             **sizes,
         )
-        region_output_dim = cfg.feature_dim if cfg.tifg_target == "feature" else cfg.hidden_size
         decoder = XGPTDecoder(
             dictionary,
             encoder,
             stack=None if decoder_layer is None else build_layers(decoder_layer, **sizes),
             max_positions=cfg.max_target_positions,
-            region_output_dim=None if cfg.feature_dim is None else region_output_dim,
         )
-        matching = None
-        if getattr(task, "matching", False):
-            matching = MatchingHead(hidden_size=cfg.hidden_size, dropout=cfg.dropout)
-        return cls(encoder, decoder, sharing=str(cfg.sharing), tifg_target=cfg.tifg_target, matching=matching)
+        heads = {
+            name: objective.build_head(hidden_size=cfg.hidden_size, feature_dim=cfg.feature_dim, dropout=cfg.dropout)
+            for name, objective in getattr(task, "objectives", {}).items()
+        }
+        structure: dict[str, Any] = {"sharing": str(cfg.sharing), "attention_heads": cfg.attention_heads}
+        if cfg.feature_dim is not None:
+            structure["normalize_regions"] = cfg.normalize_regions
+        return cls(
+            encoder,
+            decoder,
+            structure=structure,
+            heads={name: head for name, head in heads.items() if head is not None},
+            spare_heads=getattr(task, "spare_heads", ()),
+        )
 
     @classmethod
     def from_pretrained(
@@ -224,11 +244,13 @@ class XGPTModel(FairseqEncoderDecoderModel):
         return XGPTHubInterface.from_path(path, data=data_name_or_path)
 
     def forward(self, method: str = "predict_words", **inputs: Any) -> Any:
-        """One of the methods below, by name.
+        """`predict_words`, or a head by its objective's name, which is given the model and *inputs*.
 
         The wrappers of several processes and of half precision hand on `forward` alone, so that an objective calls the
         model itself, and says by *method* what it wants.
         """
+        if method in self.heads:
+            return self.heads[method](self, **inputs)
         return getattr(self, method)(**inputs)
 
     def predict_words(
@@ -244,58 +266,20 @@ class XGPTModel(FairseqEncoderDecoderModel):
         """
         encoder_out = self.encoder(**encoder_input)
         if prev_output_tokens is None:
-            return self.decoder.predict_words(encoder_out["images"].states, output_index), {}
+            return self.decoder.predict_words(encoder_out["memory"].states, output_index), {}
         logits: tuple[Tensor, dict[str, Any]] = self.decoder(
             prev_output_tokens, encoder_out=encoder_out, output_index=output_index, positions=positions
         )
         return logits
 
-    def predict_regions(
-        self,
-        limit: int,
-        features: Tensor,
-        boxes: Tensor,
-        padding_mask: Tensor,
-        src_tokens: Tensor,
-        image_index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """TIFG: the first *limit* regions of each caption's image, in the store's order (confidence).
-
-        Returns:
-            tuple: predicted and target representations (C, N, H or D), the target without gradient;
-            and (C, N) True at real regions.
-        """
-        assert self.encoder.regions is not None, "a model of text alone has no regions"
-        rows = image_of_each(src_tokens.size(0), features.size(0), image_index, features.device)
-        embedded = self.encoder.regions.embedding(features, boxes)  # (I, N, H)
-        if self.tifg_target == "feature":
-            target = features
-        else:
-            with torch.no_grad():
-                target = self.encoder.regions.refine(embedded, ~padding_mask[:, None, None, :])
-        encoder_out = self.encoder(src_tokens=src_tokens)
-        predicted = self.decoder.predict_regions(embedded[:, :limit].index_select(0, rows), encoder_out)
-        real = ~padding_mask[:, :limit]
-        return predicted, target[:, :limit].index_select(0, rows), real.index_select(0, rows)
-
-    def match(self, features: Tensor, **encoder_input: Any) -> Tensor:
-        """A score (C,) for each caption and its image."""
-        return self.match_encoded(self.encoder(features=features, **encoder_input), features.size(1))
-
-    def match_encoded(self, encoder_out: dict[str, Any], regions: int) -> Tensor:
-        """Scores (C,) of pairs encoded as [regions ; text], the first *regions* positions (N) the image's."""
-        assert self.matching is not None, "a model without a matching head does not match"
-        images = encoder_out["images"]
-        scores: Tensor = self.matching(images.states, images.mask, regions)
-        return scores
-
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
-        """Load a checkpoint's parameters, refusing those of another dictionary, region width or structure.
+        """Load a checkpoint's parameters, whatever version wrote them, for what `load_mode` says.
 
         Raises:
-            DataError: the checkpoint does not fit; see `transfer` for what may differ where a stage starts from it.
+            DataError: it is of another dictionary, region width or structure; see `transfer` for what may differ where
+                a training starts from it.
         """
         digest = state_dict.get("dictionary_digest")
         if digest is not None and not torch.equal(digest.cpu(), self.dictionary_digest.cpu()):
@@ -303,24 +287,25 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 "the data directory's dict.txt is not the dictionary of the checkpoint: all stages must share one "
                 "vocabulary (prepare the data with the --vocabulary that the checkpoint was trained with)"
             )
-        names = list(STRUCTURES)
-        given = int(state_dict.get("structure", 0))  # checkpoints of before --sharing are enc-dec-share
-        check_structure(names[int(self.structure)], names[given], finetune_from=self.finetune_from)
-        state_dict = {**state_dict, "structure": self.structure}
-        name = "encoder.regions.embedding.project.weight"  # (H, D + 5)
+        if self.load_mode is LoadMode.RESUME:
+            refuse_old_optimizer(state_dict)
+        given = decode_structure(state_dict.get("structure"))
+        check_structure(decode_structure(self.structure), given, self.load_mode)
+        state = {**upgrade_names(state_dict), "structure": self.structure}
         own = self.state_dict()
-        if name in state_dict and name in own and state_dict[name].size(1) != own[name].size(1):
+        name = "encoder.regions.embedding.project.weight"  # (H, D + 5)
+        if name in state and name in own and state[name].size(1) != own[name].size(1):
             raise DataError(
-                f"the checkpoint was trained on region features of width {state_dict[name].size(1) - 5}, the region "
+                f"the checkpoint was trained on region features of width {state[name].size(1) - 5}, the region "
                 f"store has width {own[name].size(1) - 5}"
             )
-        statistics = self._settle_statistics(statistics_of(state_dict))
-        own, state_dict = (
-            {name: tensor for name, tensor in state.items() if name not in STATISTICS} for state in (own, state_dict)
+        statistics = self._settle_statistics(statistics_of(state))
+        own, state = (
+            {name: tensor for name, tensor in each.items() if name not in STATISTICS} for each in (own, state)
         )
-        state = transfer(own, state_dict, finetune_from=self.finetune_from) if strict else state_dict
-        state = {**state, **statistics}
-        return super().load_state_dict(state, strict=strict, model_cfg=model_cfg, args=args)
+        if strict:
+            state = transfer(own, state, self.load_mode, spare_heads=self.spare_heads)
+        return super().load_state_dict({**state, **statistics}, strict=strict, model_cfg=model_cfg, args=args)
 
     def _settle_statistics(self, given: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
         """The statistics of features, by name, after loading a checkpoint that has *given*.
@@ -333,10 +318,10 @@ class XGPTModel(FairseqEncoderDecoderModel):
             return {}
         if given is not None:
             own = statistics_of(self.state_dict())
-            if self.finetune_from is None or own is None:
+            if self.load_mode is not LoadMode.START or own is None:
                 regions.keep_statistics(*given)
             else:
-                check_features(own, given, store=self.store_name, finetune_from=self.finetune_from)
+                check_features(own, given, store=self.store_name, checkpoint=self.checkpoint)
         return {name: tensor for name, tensor in self.state_dict().items() if name in STATISTICS}
 
 

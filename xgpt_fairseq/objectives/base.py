@@ -81,18 +81,18 @@ class ObjectiveLoss:
         loss: scalar, sum over predictions (nats, or squared error): what is optimised.
         unsmoothed: scalar, what is logged: the same without label smoothing, or TIFG's mean over dimensions in any
             case.
-        predictions: how many predictions the sums run over.
+        num_targets: how many predictions the sums run over.
         correct: how many of them are right; None where that has no meaning.
     """
 
     loss: Tensor
     unsmoothed: Tensor
-    predictions: int
+    num_targets: int
     correct: Tensor | None
 
 
 class Objective(ABC):
-    """How captions are corrupted, and how a batch of them becomes a loss. All parameters are the model's.
+    """How captions are corrupted, and how a batch of them becomes a loss; parameters of its own are its head.
 
     Args:
         symbols: of the dictionary.
@@ -102,7 +102,7 @@ class Objective(ABC):
         name: its name in the paper, lower case.
         uses_regions: whether its batches carry the images.
         random: whether `make_example` draws random numbers.
-        measure: what its loss is called in the log: `nll` (bits) or `mse`.
+        metric_name: what its loss is called in the log: `nll` (bits) or `mse`.
         Options: its options.
 
     Raises:
@@ -112,13 +112,24 @@ class Objective(ABC):
     name: str
     uses_regions: bool
     random: bool
-    measure: str = "nll"
+    metric_name: str = "nll"
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, symbols: Symbols, **options: Any) -> None:
         self.symbols = symbols
         self.options: Any = self.Options(**options)
         self.options.check(self.name)
+
+    def build_head(self, *, hidden_size: int, feature_dim: int | None, dropout: float) -> torch.nn.Module | None:
+        """Parameters of the objective's own, which the model keeps as `heads[name]`; None: it has none.
+
+        `model(name, **inputs)` calls the head as `head(model, **inputs)`, with the model's encoder and decoder.
+
+        Args:
+            hidden_size: H. feature_dim: D of the region features; None: a model of text alone.
+            dropout: the model's rate.
+        """
+        return None
 
     @abstractmethod
     def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
@@ -130,7 +141,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
-        """Run *model* on a collated batch of this objective."""
+        """Run *model* on a collated batch of this objective: `model(method or name of a head, **inputs)`."""
 
 
 class WordObjective(Objective):
@@ -178,4 +189,4 @@ def word_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> Obje
         uniform = -log_probabilities.sum() / logits.size(-1)
         loss = (1 - label_smoothing) * nll + label_smoothing * uniform
     correct = (logits.detach().argmax(dim=-1) == target).sum()
-    return ObjectiveLoss(loss=loss, unsmoothed=nll.detach(), predictions=target.numel(), correct=correct)
+    return ObjectiveLoss(loss=loss, unsmoothed=nll.detach(), num_targets=target.numel(), correct=correct)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from xgpt_fairseq.models.encoder import image_of_each
 from xgpt_fairseq.objectives.base import Arrays, Objective, ObjectiveLoss, Options, option
 
 
@@ -20,6 +22,62 @@ class TIFGOptions(Options):
         "gradient is always clipped",
         choices=("mean", "sum"),
     )
+    target: str = option(
+        "embedding",
+        "what TIFG predicts: a region's embedded and refined representation, or its stored feature",
+        choices=("embedding", "feature"),
+    )
+
+
+class RegionHead(nn.Module):
+    """Each region from the caption and the regions before it: the decoder runs over regions instead of words.
+
+    Args:
+        output_dim: width of what is predicted.
+        features: predict stored features (D,) instead of embedded and refined regions (H,).
+    """
+
+    def __init__(self, *, hidden_size: int, output_dim: int, features: bool) -> None:
+        super().__init__()
+        self.features = features
+        self.start = nn.Parameter(torch.empty(hidden_size).normal_(0, 0.02))  # stands before the first region
+        self.output = nn.Linear(hidden_size, output_dim)
+
+    def forward(
+        self,
+        model: Any,
+        *,
+        limit: int,
+        features: Tensor,
+        boxes: Tensor,
+        padding_mask: Tensor,
+        src_tokens: Tensor,
+        image_index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The first *limit* regions of each caption's image, in the store's order (confidence).
+
+        The decoder is fed their embeddings before the refiner, which would show each region the others. See
+        `XGPTEncoder.forward` for the inputs.
+
+        Returns:
+            tuple: predicted and target representations (C, N, H or D), the target without gradient;
+            and (C, N) True at real regions.
+        """
+        encoder, decoder = model.encoder, model.decoder
+        rows = image_of_each(src_tokens.size(0), features.size(0), image_index, features.device)
+        embedded = encoder.regions.embedding(features, boxes)  # (I, N, H)
+        if self.features:
+            target = features
+        else:
+            with torch.no_grad():
+                target = encoder.regions.refine(embedded, ~padding_mask[:, None, None, :])
+        memory = encoder(src_tokens=src_tokens)["memory"]
+        regions = embedded[:, :limit].index_select(0, rows)  # (C, N, H)
+        start = self.start.expand(regions.size(0), 1, -1)
+        shifted = torch.cat([start, regions[:, :-1]], dim=1)  # (C, N, H)
+        predicted = self.output(decoder.run_layers(encoder.with_segment(shifted, 1), memory))
+        real = ~padding_mask[:, :limit]
+        return predicted, target[:, :limit].index_select(0, rows), real.index_select(0, rows)
 
 
 class TextConditionedImageFeatures(Objective):
@@ -28,8 +86,15 @@ class TextConditionedImageFeatures(Objective):
     name = "tifg"
     uses_regions = True
     random = False
-    measure = "mse"
+    metric_name = "mse"
     Options = TIFGOptions
+
+    def build_head(self, *, hidden_size: int, feature_dim: int | None, dropout: float) -> RegionHead:
+        """The decoder's start and output for regions."""
+        assert feature_dim is not None, "a model of text alone has no regions"
+        features = self.options.target == "feature"
+        output_dim = feature_dim if features else hidden_size
+        return RegionHead(hidden_size=hidden_size, output_dim=output_dim, features=features)
 
     def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
         """The encoder sees the whole caption; the decoder's input and target are the regions."""
@@ -41,9 +106,9 @@ class TextConditionedImageFeatures(Objective):
         With `reduction` "sum" the dimensions are summed, as equation 5 is printed: h times as much, so that each
         update is clipped and the objective's weight has no effect. The target gets no gradient.
         """
-        predicted, target, real = model("predict_regions", limit=self.options.regions, **sample["net_input"])
+        predicted, target, real = model(self.name, limit=self.options.regions, **sample["net_input"])
         squared = (predicted.float() - target.float()).square().mean(dim=-1)  # (C, N)
         per_caption = (squared * real).sum(dim=1) / real.sum(dim=1)  # (C,)
         mse = per_caption.sum()
         loss = mse * predicted.size(-1) if self.options.reduction == "sum" else mse
-        return ObjectiveLoss(loss=loss, unsmoothed=mse.detach(), predictions=sample["nsentences"], correct=None)
+        return ObjectiveLoss(loss=loss, unsmoothed=mse.detach(), num_targets=sample["nsentences"], correct=None)

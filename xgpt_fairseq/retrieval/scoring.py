@@ -30,6 +30,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import write_json
 from xgpt_fairseq.loading import open_model
 from xgpt_fairseq.models.xgpt import XGPTModel
+from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
@@ -89,7 +90,8 @@ def load_model(path: Path, directory: DataDirectory) -> XGPTModel:
     Raises:
         DataError: a model of another kind, of other regions, or of another dictionary.
     """
-    return open_model(path, load_checkpoint(path), directory, matching=True)
+    objectives = build_objectives(["matching"], directory.vocabulary.dictionary)
+    return open_model(path, load_checkpoint(path), directory, objectives=objectives)
 
 
 class PoolScorer:
@@ -111,6 +113,7 @@ class PoolScorer:
         self, model: XGPTModel, pool: Pool, store: RegionStore, *, batch_size: int, cpu_bf16: bool = False
     ) -> None:
         self.model = model
+        self.head: Any = model.heads["matching"]
         self.pool = pool
         self.cpu_bf16 = cpu_bf16
         self.device = model.dictionary_digest.device
@@ -144,7 +147,7 @@ class PoolScorer:
                     text_mask.repeat_interleave(b, dim=0),
                     torch.arange(b, device=self.device).repeat(len(places)),
                 )
-                matched = self.model.match_encoded(encoded, regions.size(1))  # (c · b,)
+                matched = self.head.score_encoded(encoded, regions.size(1))  # (c · b,)
                 scores[:, images] = matched.view(len(places), b).cpu().numpy()
         return places, scores
 

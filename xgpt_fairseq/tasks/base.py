@@ -19,6 +19,7 @@ from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.schedule import interleave_objectives
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.regions.statistics import feature_statistics
@@ -71,7 +72,7 @@ class RegionsConfig(XGPTTaskConfig):
 
 
 class XGPTTask(FairseqTask):
-    """A task over a vocabulary and one or several objectives.
+    """A task over a vocabulary and one or several objectives. Its model has their heads.
 
     Args:
         cfg: the task's configuration.
@@ -79,6 +80,8 @@ class XGPTTask(FairseqTask):
         objective_weights: the objectives that train, in the order of their turns, with their weights.
         joint: whether all objectives share one update.
     """
+
+    spare_heads = frozenset(PRETRAINING_OBJECTIVES)  # which a checkpoint may have, and the model does without
 
     def __init__(
         self,
@@ -124,9 +127,14 @@ class XGPTTask(FairseqTask):
         return self.vocabulary.dictionary
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
-        """Build the model; started from another stage's checkpoint, it may have parts that the checkpoint has not."""
+        """Build the model, which knows what the next checkpoint is loaded for.
+
+        fairseq says *from_checkpoint* where a trained model is loaded to be used.
+        """
         model = super().build_model(cfg, from_checkpoint)
-        model.finetune_from = _finetune_from(self.cfg)
+        if not from_checkpoint:
+            model.checkpoint = _finetune_from(self.cfg)
+            model.load_mode = LoadMode.RESUME if model.checkpoint is None else LoadMode.START
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:

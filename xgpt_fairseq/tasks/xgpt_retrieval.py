@@ -44,8 +44,6 @@ class XGPTRetrievalTask(RegionsTask):
         directory: the opened data directory.
     """
 
-    matching = True  # for the model
-
     def __init__(self, cfg: XGPTRetrievalConfig, directory: DataDirectory) -> None:
         for name in ("hard_pool", "max_negatives"):
             if getattr(cfg, name) < 1:

@@ -1,0 +1,38 @@
+"""What the kernels of attention drop out, and heads apart and together (values: tests/models/test_attention.py)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xgpt_fairseq.kernels.attention import attention, merge_heads, split_heads
+
+
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1e-4, 1e-6), (torch.bfloat16, 0.1, 0.02)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropout_leaves_out_weights_of_the_softmax(causal, dtype, rtol, atol):
+    torch.manual_seed(1)
+    p, length = 0.25, 5
+    q, k = torch.randn(200, 2, length, length), torch.randn(200, 2, length, length)
+    v = torch.eye(length).expand(200, 2, -1, -1)  # so that attention returns its weights
+    # one head each, so that the output is theirs
+    weights, dropped = (
+        torch.stack([attention(*(x[:, h : h + 1].to(t) for x in (q, k, v)), causal=causal, p=r) for h in range(2)], 1)
+        for t, r in ((torch.float32, 0.0), (dtype, p))
+    )
+    assert dropped.dtype == dtype
+    dropped = dropped.float()
+    left = dropped != 0
+    torch.testing.assert_close(dropped[left], weights[left] / (1 - p), rtol=rtol, atol=atol)
+    assert not dropped[weights == 0].any()
+    assert 1 - float(left[weights != 0].float().mean()) == pytest.approx(p, abs=0.03)
+
+
+@given(rows=st.integers(1, 4), heads=st.integers(1, 3), length=st.integers(1, 4))
+def test_heads_come_apart_and_together(rows, heads, length):
+    x = torch.arange(rows * length * heads * 2).view(rows, length, heads * 2)
+    apart = split_heads(x, heads)
+    assert torch.equal(merge_heads(apart), x)
+    assert torch.equal(apart[-1, heads - 1, length - 1], x[-1, length - 1, -2:])

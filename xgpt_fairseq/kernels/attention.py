@@ -1,0 +1,132 @@
+"""softmax(q k^T / sqrt(d)) v by the kernel that is fastest where it runs, alone, in groups, and behind a prefix.
+
+Shapes here: q (B, heads, T, d); k, v (B, heads, S, d); masks are True where a query may look, at one key at least;
+outputs (B, T, heads · d).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xgpt_fairseq.kernels.dropout import dropout
+from xgpt_fairseq.kernels.grouping import Groups
+from xgpt_fairseq.kernels.switch import fast
+
+FEW_QUERIES = 8  # up to so many, as in a step of a search, plain products take two thirds of the fused kernel's time
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, H) → (B, heads, T, H / heads): a view."""
+    batch, length, hidden = x.shape
+    return x.view(batch, length, heads, hidden // heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, heads, T, d) → (B, T, heads · d)."""
+    batch, heads, length, width = x.shape
+    return x.transpose(1, 2).reshape(batch, length, heads * width)
+
+
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """(T, T): True where a position may look, at itself and before."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False, p: float = 0.0
+) -> Tensor:
+    """Attention with dropout *p* of its weights.
+
+    On CPUs torch has no fused kernel with dropout and falls back to a slow one, in float32 even under bfloat16
+    autocast; and the fused kernel is slow where there are few queries. There, plain products are taken.
+
+    Args:
+        mask: (B, 1, 1 or T, S). Either a mask or *causal*, not both.
+    """
+    assert mask is None or not causal, "a causal mask is the whole mask"
+    if fast() and q.device.type == "cpu" and (p or q.size(2) <= FEW_QUERIES):
+        return eager_attention(q, k, v, mask=causal_mask(q.size(2), q.device) if causal else mask, p=p)
+    return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=p))
+
+
+def eager_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: float = 0.0) -> Tensor:
+    """`attention` as plain products."""
+    shape = q.shape
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (B · heads, T or S, d)
+    unused = q.new_empty(1, 1, 1)  # what baddbmm would add
+    scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=q.size(2) ** -0.5)
+    scores = scores.view(*shape[:3], k.size(1))  # (B, heads, T, S)
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, float("-inf"))
+    weights = dropout(_softmax(scores), p, training=True)
+    return merge_heads(torch.bmm(weights.flatten(0, 1), v).view(shape))
+
+
+def grouped_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, groups: Groups, p: float = 0.0) -> Tensor:
+    """Attention of captions (or beams) to their images' keys, which are there once per image.
+
+    Args:
+        q: (C, heads, T, d) of captions.
+        k, v: (groups, heads, N, d), for a group of captions each.
+        mask: (groups, 1, 1, N).
+        groups: which captions each group holds.
+    """
+    if not fast():
+        k, v, mask = (x.repeat_interleave(q.size(0) // k.size(0), dim=0) for x in (k, v, mask))
+        return attention(q, k, v, mask=mask, p=p)
+    attended = attention(groups.fold_captions(q, k.size(0)), k, v, mask=mask, p=p)  # (groups, G · T, H)
+    return groups.rows(attended.view(-1, q.size(2), attended.size(-1)))
+
+
+def prefix_attention(
+    q: Tensor,
+    prefix_k: Tensor,
+    prefix_v: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    prefix_mask: Tensor,
+    mask: Tensor | None,
+    groups: Groups,
+    p: float = 0.0,
+) -> Tensor:
+    """Attention to a prefix and to a text in one softmax, the prefix there once per group of texts.
+
+    A fused kernel would need the prefix's keys and values copied for each text.
+
+    Args:
+        q: (C, heads, T, d) of texts.
+        prefix_k, prefix_v: (groups, heads, N, d), for a group of texts each.
+        k, v: (C, heads, t, d) of the texts.
+        prefix_mask: (groups, 1, 1, N).
+        mask: (T, t) or (C, 1, T, t), for the text; None: a query may look everywhere.
+        groups: which texts each group holds.
+    """
+    length, width = q.size(2), q.size(3)
+    if not fast():
+        prefix_k, prefix_v, prefix_mask = (
+            x.repeat_interleave(q.size(0) // prefix_k.size(0), dim=0) for x in (prefix_k, prefix_v, prefix_mask)
+        )
+        shape = (q.size(0), 1, length, k.size(2))
+        text_mask = torch.ones(shape, dtype=torch.bool, device=q.device) if mask is None else mask.expand(shape)
+        whole = torch.cat([prefix_mask.expand(-1, -1, length, -1), text_mask], dim=-1)
+        return attention(q, torch.cat([prefix_k, k], dim=2), torch.cat([prefix_v, v], dim=2), mask=whole, p=p)
+    count, _, prefix, _ = prefix_k.shape
+    q = q * width**-0.5
+    to_prefix = groups.fold_captions(q, count) @ prefix_k.transpose(2, 3)  # (groups, heads, G · T, N)
+    to_prefix = groups.unfold_captions(to_prefix.masked_fill(~prefix_mask, float("-inf")), length)  # (C, heads, T, N)
+    to_text = q @ k.transpose(2, 3)  # (C, heads, T, t)
+    if mask is not None:
+        to_text = to_text.masked_fill(~mask, float("-inf"))
+    weights = dropout(_softmax(torch.cat([to_prefix, to_text], dim=-1)), p, training=True)
+    to_prefix, to_text = weights.split([prefix, k.size(2)], dim=-1)
+    attended = groups.unfold_captions(groups.fold_captions(to_prefix, count) @ prefix_v, length)
+    return merge_heads(attended + to_text @ v)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension, in float32 at least; in the precision of *scores*."""
+    exact = torch.promote_types(scores.dtype, torch.float32)  # under half precision
+    return torch.softmax(scores, dim=-1, dtype=exact).to(scores.dtype)
