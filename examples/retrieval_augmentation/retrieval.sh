@@ -11,5 +11,5 @@ ITERATIONS=${ITERATIONS:-$(iterations "$DATA" "${EPOCHS:-20}")}
 stage_length matching "$ITERATIONS" 20
 # shellcheck disable=SC2086
 train xgpt_retrieval "$DATA" "$CHECKPOINTS/retrieval" $FROM \
-    --lr "$(rate 2e-5)" --hard-pool "${HARD_POOL:-100}" \
+    --lr "$(rate 2e-5)" --hard-negative-pool "${HARD_POOL:-100}" \
     --best-checkpoint-metric matching_accuracy --maximize-best-checkpoint-metric "$@"

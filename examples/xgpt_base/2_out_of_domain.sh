@@ -9,4 +9,4 @@ stage_length "$OBJECTIVES" "${ITERATIONS:-25000}" 25   # as 1_text.sh
 # shellcheck disable=SC2086
 train xgpt_pretrain "$OUT_OF_DOMAIN_DATA" "$CHECKPOINTS/out_of_domain" $FROM \
     --objectives "$OBJECTIVES" \
-    --lr "$(rate 1e-4)" --best-checkpoint-metric ic_nll_loss "$@"
+    --lr "$(rate 1e-4)" --best-checkpoint-metric "$(metric "$OBJECTIVES")" "$@"

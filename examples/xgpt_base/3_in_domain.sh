@@ -11,4 +11,4 @@ stage_length "$OBJECTIVES" "$ITERATIONS" 10
 # shellcheck disable=SC2086
 train xgpt_pretrain "$IN_DOMAIN_DATA" "$CHECKPOINTS/$DATASET/in_domain" $FROM \
     --objectives "$OBJECTIVES" --objective-weights "$WEIGHTS" \
-    --captions-per-image 5 --lr "$(rate "$(after "$FROM")")" --best-checkpoint-metric ic_nll_loss "$@"
+    --captions-per-image 5 --lr "$(rate "$(after "$FROM")")" --best-checkpoint-metric "$(metric "$OBJECTIVES")" "$@"

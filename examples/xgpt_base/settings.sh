@@ -87,6 +87,11 @@ rate() {
     if [ -n "${LR:-}" ]; then echo "$LR"; elif [ "$ARCH" = xgpt_demo ]; then echo 1e-3; else echo "$1"; fi
 }
 
+# metric OBJECTIVES   what the best checkpoints are chosen by: the loss of captioning, or of what trains without it.
+metric() {
+    case ,$1, in *,ic,*) echo ic_nll_loss ;; *) echo loss ;; esac
+}
+
 # train TASK DATA SAVE_DIR ARGUMENT…   then the average of its best 4 checkpoints, SAVE_DIR/averaged.pt.
 # A stage that is done is not done again; one that was interrupted goes on from its last checkpoint.
 train() {

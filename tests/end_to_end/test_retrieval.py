@@ -16,7 +16,7 @@ def test_from_captions_to_recall(tiny_data: Path, tmp_path: Path) -> None:
     train(tiny_data, tmp_path / "captions", "--max-update", "1")
     start = tmp_path / "captions" / "checkpoint_last.pt"
     retrieval = [
-        "--task", "xgpt_retrieval", "--finetune-from-model", start, "--hard-pool", "2", "--num-workers", "1",
+        "--task", "xgpt_retrieval", "--finetune-from-model", start, "--hard-negative-pool", "2", "--num-workers", "1",
         "--lr", "3e-3", "--max-epoch", "8", "--batch-size", "8", "--dropout", "0",
         "--best-checkpoint-metric", "matching_accuracy", "--maximize-best-checkpoint-metric",
     ]  # fmt: skip

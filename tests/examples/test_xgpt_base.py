@@ -125,6 +125,12 @@ def test_each_stage_passes_the_papers_hyperparameters(stage: str, recorder: Path
     assert average[0] == "xgpt-average-checkpoints" and average[average.index("--best") + 1] == "4"
 
 
+@pytest.mark.parametrize("stage", ["out_of_domain", "in_domain"])
+def test_without_captioning_the_best_checkpoints_are_those_of_the_whole_loss(stage: str, recorder: Path) -> None:
+    assert arguments_of(stage, recorder, OBJECTIVES="ida,tifg").best_checkpoint_metric == "loss"
+    assert arguments_of(stage, recorder, OBJECTIVES="ida,ic").best_checkpoint_metric == "ic_nll_loss"
+
+
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8, 16])
 def test_the_batch_stays_512_whatever_the_number_of_gpus(gpus: int, recorder: Path) -> None:
     args = arguments_of("out_of_domain", recorder, gpus)

@@ -30,13 +30,28 @@ def task_of(data: Path, **options: Any) -> XGPTCaptionTask:
     ("options", "message"),
     [
         ({"captions_per_image": 0}, "--captions-per-image must be at least 1, got 0"),
-        ({"locality": -1}, "--locality must be at least 0, got -1"),
+        ({"shuffle_window_images": -1}, "--shuffle-window-images must be at least 0, got -1"),
         ({"best_checkpoint_metric": "cider"}, "--best-checkpoint-metric cider needs --eval-captions"),
+        (
+            {"best_checkpoint_metric": "ida_nll_loss"},
+            "ida_nll_loss: ida is not among the objectives that train \\(ic\\)",
+        ),
     ],
 )
 def test_options_are_checked(tiny_data: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         task_of(tiny_data, **options)
+
+
+def test_the_old_name_of_an_option_still_works(tiny_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for options, said in (({"shuffle_window_images": 5}, []), ({"locality": 5}, ["is called"]), ({}, [])):
+        caplog.clear()
+        task = task_of(tiny_data, **options)
+        task.load_dataset("train", epoch=1)
+        assert task.dataset("train").locality == (5 if options else 0)
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert [w for w in warnings if "--locality is called --shuffle-window-images now" in w] == warnings
+        assert len(warnings) == len(said)
 
 
 @pytest.mark.parametrize("of", ["command line", "yaml", "name"])
@@ -103,8 +118,8 @@ def test_several_processes_need_legacy_ddp(
     tiny_data: Path, backend: str, world: int, unused: bool, refused: bool
 ) -> None:
     distributed = {"distributed_world_size": world, "ddp_backend": backend, "find_unused_parameters": unused}
-    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "locality": 0, "eval_captions": False,
-               "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
+    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "shuffle_window_images": 0,
+               "eval_captions": False, "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
     root = OmegaConf.create({"task": options, "distributed_training": distributed, "checkpoint": {}})
     task = XGPTCaptionTask(root.task, DataDirectory(tiny_data))
     if refused:
@@ -115,8 +130,8 @@ def test_several_processes_need_legacy_ddp(
 
 
 def test_every_process_reads_checkpoints(tiny_data: Path) -> None:
-    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "locality": 0, "eval_captions": False,
-               "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
+    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "shuffle_window_images": 0,
+               "eval_captions": False, "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
     root = OmegaConf.create({"task": options, "checkpoint": {"load_checkpoint_on_all_dp_ranks": False}})
     XGPTCaptionTask.setup_task(root.task)
     assert root.checkpoint.load_checkpoint_on_all_dp_ranks is True
@@ -136,8 +151,8 @@ def test_a_model_that_trains_knows_its_features(tiny_data: Path) -> None:
 
 
 def test_a_training_starts_from_a_checkpoint_where_it_has_none_of_its_own(tiny_data: Path, tmp_path: Path) -> None:
-    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "locality": 0, "eval_captions": False,
-               "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
+    options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "shuffle_window_images": 0,
+               "eval_captions": False, "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
     checkpoint = {"save_dir": str(tmp_path), "finetune_from_model": str(tmp_path / "stage.pt")}
     root = OmegaConf.create({"task": options, "checkpoint": checkpoint})
     config = OmegaConf.structured(XGPTConfig(layers=1, hidden_size=16, ffn_size=32, attention_heads=2, _name="xgpt"))

@@ -35,7 +35,7 @@ def batches(task: XGPTRetrievalTask, split: str, epoch: int) -> list[dict[str, A
     return list(iterator.next_epoch_itr(shuffle=False))
 
 
-@pytest.mark.parametrize("option", ["hard_pool", "max_negatives"])
+@pytest.mark.parametrize("option", ["hard_negative_pool", "max_negatives"])
 def test_options_are_checked(tiny_data: Path, option: str) -> None:
     with pytest.raises(DataError, match=f"--{option.replace('_', '-')} must be at least 1, got 0"):
         task_of(tiny_data, **{option: 0})

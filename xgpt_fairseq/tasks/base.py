@@ -20,7 +20,7 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.schedule import interleave_objectives
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import LoadMode
-from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
+from xgpt_fairseq.objectives import ALL_OBJECTIVES, PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks.gradient_log import GradientLog
@@ -79,6 +79,9 @@ class XGPTTask(FairseqTask):
         vocabulary: the data directory's.
         objective_weights: the objectives that train, in the order of their turns, with their weights.
         joint: whether all objectives share one update.
+
+    Raises:
+        DataError: an option has an impossible value, or the CPU lacks what is asked for.
     """
 
     spare_heads = frozenset(PRETRAINING_OBJECTIVES)  # which a checkpoint may have, and the model does without
@@ -96,6 +99,7 @@ class XGPTTask(FairseqTask):
         self.objective_weights = objective_weights
         self.objectives = build_objectives(objective_weights, vocabulary.dictionary, values_of(cfg))
         self.joint = joint
+        _check_metric(cfg.best_checkpoint_metric, self.objectives)
         self._gradients = GradientLog()
         self._best_checkpoints = BestCheckpoints(cfg)
         if cfg.cpu_bf16:
@@ -336,6 +340,25 @@ def _finetune_from(cfg: Any) -> str | None:
     checkpoint = root.get("checkpoint") or {}
     resumes = (Path(checkpoint.get("save_dir", "")) / "checkpoint_last.pt").exists()
     return None if resumes else checkpoint.get("finetune_from_model")
+
+
+def renamed(cfg: Any, old: str, new: str) -> Any:
+    """The value of option *new*, or what was given by its *old* name, with a line that says so."""
+    value = values_of(cfg).get(old)
+    if not value:
+        return getattr(cfg, new)
+    logger.warning(f"--{old.replace('_', '-')} is called --{new.replace('_', '-')} now")
+    return value
+
+
+def _check_metric(metric: str, objectives: Mapping[str, Any]) -> None:
+    """Raises DataError where the best checkpoint is to be chosen by an objective that does not train."""
+    objective = metric.split("_")[0]
+    if objective in ALL_OBJECTIVES and objective not in objectives:
+        raise DataError(
+            f"--best-checkpoint-metric {metric}: {objective} is not among the objectives that train "
+            f"({', '.join(objectives)}), and is not validated"
+        )
 
 
 def values_of(cfg: Any) -> Mapping[str, Any]:

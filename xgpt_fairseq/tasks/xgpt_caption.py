@@ -19,7 +19,7 @@ from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
-from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
+from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask, renamed
 from xgpt_fairseq.workarounds import sample_for_search
 
 
@@ -30,11 +30,12 @@ class XGPTCaptionConfig(RegionsConfig):
         metadata={"help": "captions of an image that train side by side, on one encoding of it (5 for COCO and "
                   "Flickr30k); --batch-size counts captions"},
     )  # fmt: skip
-    locality: int = field(
+    shuffle_window_images: int = field(
         default=0,
         metadata={"help": "for a region store larger than memory: an epoch reads it in windows of so many images that "
                   "lie side by side, in random order, random within (for example 20000) [0: any order]"},
     )  # fmt: skip
+    locality: int = field(default=0, metadata={"help": "old name of --shuffle-window-images"})
     eval_captions: bool = field(
         default=False,
         metadata={"help": "validate by greedy decoding too: logs cider and bleu4, for --best-checkpoint-metric"},
@@ -61,8 +62,9 @@ class XGPTCaptionTask(RegionsTask):
         self._greedy: Any = None
         if cfg.captions_per_image < 1:
             raise DataError(f"--captions-per-image must be at least 1, got {cfg.captions_per_image}")
-        if cfg.locality < 0:
-            raise DataError(f"--locality must be at least 0, got {cfg.locality}")
+        self._window = renamed(cfg, "locality", "shuffle_window_images")
+        if self._window < 0:
+            raise DataError(f"--shuffle-window-images must be at least 0, got {self._window}")
         if cfg.best_checkpoint_metric in ("cider", "bleu4") and not cfg.eval_captions:
             raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
         if cfg.eval_captions and "ic" not in self.objectives:
@@ -93,7 +95,7 @@ class XGPTCaptionTask(RegionsTask):
             joint=self.joint and not generating,
             captions_per_image=self.cfg.captions_per_image if training else 0,
             first_caption_only=generating,
-            locality=self.cfg.locality,
+            locality=self._window,
             shuffle=training,
         )
         if generating and self.cfg.constraints_file:

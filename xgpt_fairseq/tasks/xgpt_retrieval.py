@@ -9,7 +9,7 @@ from fairseq.tasks import register_task
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.matching_dataset import MatchingDataset
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
+from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask, renamed
 
 NEGATIVES = ChoiceEnum(["four-way", "in-batch"])
 
@@ -21,11 +21,12 @@ class XGPTRetrievalConfig(RegionsConfig):
         metadata={"help": "four-way: the pair among a wrong caption, a wrong image and a hard negative, as ViLBERT; "
                   "in-batch: each pair against others of its batch"},
     )  # fmt: skip
-    hard_pool: int = field(
+    hard_negative_pool: int = field(
         default=100,
         metadata={"help": "four-way: the hard negative is a caption of one of so many images with the nearest mean "
                   "features"},
     )  # fmt: skip
+    hard_pool: int = field(default=0, metadata={"help": "old name of --hard-negative-pool"})
     max_negatives: int = field(
         default=3,
         metadata={"help": "in-batch: each pair against so many others at most; each is a pass through the encoder"},
@@ -45,9 +46,10 @@ class XGPTRetrievalTask(RegionsTask):
     """
 
     def __init__(self, cfg: XGPTRetrievalConfig, directory: DataDirectory) -> None:
-        for name in ("hard_pool", "max_negatives"):
-            if getattr(cfg, name) < 1:
-                raise DataError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(cfg, name)}")
+        self._hard_pool = renamed(cfg, "hard_pool", "hard_negative_pool")
+        for name, value in (("hard-negative-pool", self._hard_pool), ("max-negatives", cfg.max_negatives)):
+            if value < 1:
+                raise DataError(f"--{name} must be at least 1, got {value}")
         super().__init__(cfg, directory, objective_weights={"matching": 1.0})
         self._longest: int | None = None
 
@@ -70,7 +72,7 @@ class XGPTRetrievalTask(RegionsTask):
             seed=self.cfg.seed,
             shuffle=training,
             negatives=str(self.cfg.negatives) if training else "four-way",
-            hard_pool=self.cfg.hard_pool,
+            hard_pool=self._hard_pool,
             max_negatives=self.cfg.max_negatives,
             longest=self._longest,
         )
