@@ -80,8 +80,15 @@ def test_the_other_regions_are_another_image_s(name: str, tiny_store) -> None:
 
 def test_each_objective_has_the_sources_that_it_has(tiny_store) -> None:
     kinds = {
-        name: set(sources(batch(tiny_store, [0, 1, 2], name), symbols=SYMBOLS, mean_features=MEAN))
-        for name in PRETRAINING_OBJECTIVES
+        name: set(
+            sources(
+                batch(tiny_store, [0, 1, 2], name),
+                symbols=SYMBOLS,
+                mean_features=MEAN,
+                predicts_regions=objective.predicts_regions,
+            )
+        )
+        for name, objective in PRETRAINING_OBJECTIVES.items()
     }
     assert kinds == {
         "ic": {OWN, OTHER_REGIONS, NEITHER},

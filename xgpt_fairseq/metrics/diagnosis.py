@@ -99,7 +99,9 @@ def diagnose(
             for place, (name, objective) in enumerate(objectives.items()):
                 packed = dataset.code.pack(0, place, batch)
                 sample = _to(device, dataset.collater([dataset[int(index)] for index in packed]))
-                for source, changed in sources(sample, symbols=symbols, mean_features=mean_features).items():
+                target = objective.predicts_regions
+                others = sources(sample, symbols=symbols, mean_features=mean_features, predicts_regions=target)
+                for source, changed in others.items():
                     result = objective.loss(model, changed, label_smoothing=0.0)
                     found[name].setdefault(source, []).append((float(result.unsmoothed), result.num_targets))
     return {
@@ -108,16 +110,21 @@ def diagnose(
     }
 
 
-def sources(sample: Sample, *, symbols: Symbols, mean_features: Tensor) -> dict[str, Sample]:
+def sources(
+    sample: Sample, *, symbols: Symbols, mean_features: Tensor, predicts_regions: bool = False
+) -> dict[str, Sample]:
     """*sample* with its own source, and with those that it could have instead; targets are left alone.
 
     What can be another's: the encoder's text (IMLM, IDA, TIFG) and the regions that it sees (IC, IMLM, IDA). TIFG's
     regions are its target. The other captions are those of another image, their words masked as for their own
     prediction. `neither` leaves nothing of the source: of its text one [MASK] and the end of sentence, of its regions
     one with the mean of all features.
+
+    Args:
+        predicts_regions: the regions are the target (`Objective.predicts_regions`).
     """
     net_input = sample["net_input"]
-    has_text, has_regions = "src_tokens" in net_input, "features" in net_input and sample["objective"] != "tifg"
+    has_text, has_regions = "src_tokens" in net_input, "features" in net_input and not predicts_regions
     found = {OWN: sample}
     if has_text:
         found[OTHER_TEXT] = _with(sample, src_tokens=_other_captions(sample))

@@ -101,6 +101,7 @@ class Objective(ABC):
     Attributes:
         name: its name in the paper, lower case.
         uses_regions: whether its batches carry the images.
+        predicts_regions: whether these are its target, and no source.
         random: whether `make_example` draws random numbers.
         metric_name: what its loss is called in the log: `nll` (bits) or `mse`.
         Options: its options.
@@ -111,6 +112,7 @@ class Objective(ABC):
 
     name: str
     uses_regions: bool
+    predicts_regions: bool = False
     random: bool
     metric_name: str = "nll"
     Options: ClassVar[type[Options]] = Options

@@ -85,6 +85,7 @@ class TextConditionedImageFeatures(Objective):
 
     name = "tifg"
     uses_regions = True
+    predicts_regions = True
     random = False
     metric_name = "mse"
     Options = TIFGOptions
