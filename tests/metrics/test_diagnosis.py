@@ -110,7 +110,7 @@ def test_neither_leaves_nothing_of_the_source(tiny_store) -> None:
 class FirstWord:
     """A loss that reads the text alone: 0 where its first word is the target's, else 2 a prediction."""
 
-    name, uses_regions, random, metric_name = "ida", True, False, "nll"
+    name, uses_regions, predicts_regions, random, metric_name = "ida", True, False, False, "nll"
 
     def make_example(self, tokens: np.ndarray, rng: Any) -> dict[str, np.ndarray]:
         return {"src_tokens": tokens, "target": tokens}
