@@ -367,7 +367,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(tmp_path: Path, call: Call) -
 
 
 def images_in(journal: Path) -> int:
-    return int(json.loads(journal.read_text())["images"]) if journal.exists() else 0
+    return int(json.loads(journal.read_text())["state"]["images"]) if journal.exists() else 0
 
 
 def break_last_image(tsv: Path) -> None:

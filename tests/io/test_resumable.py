@@ -42,7 +42,7 @@ def test_a_run_that_is_not_interrupted(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["output"]
 
 
-def test_going_on(tmp_path: Path) -> None:
+def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
     interrupted(tmp_path / "output")
     assert [path.name for path in tmp_path.iterdir()] == [".output.partial"]
     with ResumableOutput(tmp_path / "output", dict(OPTIONS), overwrite=False) as run:
@@ -87,7 +87,7 @@ def test_other_options(tmp_path: Path, overwrite: bool) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_overwrite_goes_on_too(tmp_path: Path) -> None:
+def test_overwrite_resumes_too(tmp_path: Path) -> None:
     interrupted(tmp_path / "output")
     (tmp_path / "output").mkdir()
     for name in ("old.bin", "index", "notes"):
@@ -103,9 +103,9 @@ def test_overwrite_goes_on_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("journal", "message"),
     [
-        ("{", "journal.json is unreadable .*; delete .* to start over"),
-        ("[]", "journal.json is unreadable"),
-        ("{}", "journal.json is unreadable"),
+        ("{", "unfinished run .*output.partial cannot be resumed: its journal is unreadable .*; pass --overwrite"),
+        ("[]", "its journal is unreadable"),
+        ("{}", "its journal is unreadable"),
         (
             json.dumps({"version": 2, "options": OPTIONS, "state": {}}),
             "was started with other options .format version 2.",
@@ -118,6 +118,52 @@ def test_journals_that_are_refused(tmp_path: Path, journal: str, message: str) -
     with pytest.raises(DataError, match=message):
         ResumableOutput(tmp_path / "output", OPTIONS, overwrite=False)
     assert (tmp_path / ".output.partial" / "data" / "half.bin").exists()
+    with ResumableOutput(tmp_path / "output", OPTIONS, overwrite=True) as run:
+        assert run.state is None
+        assert list(run.data.iterdir()) == []
+
+
+def test_a_run_rejects_what_it_finds(tmp_path: Path) -> None:
+    """A state may be of no use for reasons of the run's own."""
+    interrupted(tmp_path / "output")
+    (tmp_path / ".output.partial" / "notes").write_text("of the interrupted run")
+    before = contents(tmp_path)
+    with (
+        ResumableOutput(tmp_path / "output", OPTIONS, overwrite=False, what="import") as run,
+        pytest.raises(DataError) as caught,
+    ):
+        run.reject_state("cannot be resumed: half.bin is too short")
+    assert str(caught.value) == (
+        f"the unfinished import {run.folder} cannot be resumed: half.bin is too short; pass --overwrite to start over"
+    )
+    assert contents(tmp_path) == before
+    with ResumableOutput(tmp_path / "output", OPTIONS, overwrite=True) as run:
+        run.reject_state("cannot be resumed: half.bin is too short")
+        assert run.state is None
+        assert not run.is_resumable
+        assert sorted(path.name for path in run.folder.iterdir()) == ["data", "lock"]
+        assert list(run.data.iterdir()) == []
+
+
+def test_replacing_takes_a_folder_away_with_all_that_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "notes").write_text("old")
+    with ResumableOutput(tmp_path / "output", OPTIONS, overwrite=True) as run:
+        (run.data / "index").write_text("new")
+        run.save({})
+        run.replace()
+    assert contents(tmp_path) == {"output/index": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]
+
+
+def test_a_run_that_was_killed_when_its_folder_had_its_name(tmp_path: Path) -> None:
+    """What it left has nothing to resume: the next run starts over."""
+    interrupted(tmp_path / "output")
+    (tmp_path / ".output.partial" / "data").rename(tmp_path / "output")
+    with ResumableOutput(tmp_path / "output", OPTIONS, overwrite=True) as run:
+        assert run.state is None
+        assert list(run.data.iterdir()) == []
+    assert contents(tmp_path) == {"output/half.bin": "half"}
 
 
 def test_two_at_once(tmp_path: Path) -> None:
@@ -130,7 +176,7 @@ def test_two_at_once(tmp_path: Path) -> None:
         command = [sys.executable, "-c", program, str(tmp_path / "output")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        assert f"another process is writing {tmp_path / 'output'} at this moment" in done.stderr
+        assert f"another run is writing {tmp_path / 'output'} at this moment" in done.stderr
         assert run.is_resumable
     with ResumableOutput(tmp_path / "output", {}, overwrite=False) as run:
         assert run.state == {"done": 1}

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io import resumable
 from xgpt_fairseq.regions import writer as region_writer
-from xgpt_fairseq.regions.append_only_file import AppendOnlyArrayFile
+from xgpt_fairseq.regions.append_only_file import AppendOnlyArray, AppendOnlyFile
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -247,11 +248,13 @@ def write(path: Path, *, overwrite: bool = False, **options: Any) -> None:
 
 
 EVENTS = (
-    (AppendOnlyArrayFile, "append"),
-    (AppendOnlyArrayFile, "finish"),
-    (AppendOnlyArrayFile, "sync"),
+    (AppendOnlyFile, "write"),
+    (AppendOnlyFile, "sync"),
+    (AppendOnlyArray, "finish"),
     (region_writer, "write_json"),
     (region_writer, "sync_folder"),
+    (resumable, "write_json"),
+    (resumable, "sync_folder"),
     (Path, "rename"),
     (Path, "unlink"),
     (Path, "mkdir"),
@@ -360,7 +363,7 @@ def test_position_and_counts_are_those_of_the_journal(tmp_path: Path) -> None:
 def test_what_a_kill_left_behind_does_not_get_into_the_store(tmp_path: Path) -> None:
     interrupted(tmp_path / "store")
     for name in ("features-00001.npy", ".store.json.77.tmp", "scores.npy"):
-        (tmp_path / ".store.partial" / "store" / name).write_bytes(b"old")
+        (tmp_path / ".store.partial" / "data" / name).write_bytes(b"old")
     with RegionWriter(tmp_path / "store", WIDTH, source=SOURCE) as writer:
         writer.finish()
     names = {"boxes.npy", "features-00000.npy", "ids.npy", "offsets.npy", "store.json"}
@@ -390,13 +393,37 @@ def test_other_options_than_those_of_the_unfinished_import(
 
 def test_an_unfinished_import_that_is_damaged(tmp_path: Path) -> None:
     interrupted(tmp_path / "store")
-    os.truncate(tmp_path / ".store.partial" / "store" / "features-00000.npy", 200)
+    os.truncate(tmp_path / ".store.partial" / "data" / "features-00000.npy", 200)
     with pytest.raises(DataError, match=r"features-00000\.npy has 200 bytes, at least 240 expected; pass --overwrite"):
         RegionWriter(tmp_path / "store", WIDTH, source=SOURCE)
     (tmp_path / ".store.partial" / "journal.json").write_text("{")
     with pytest.raises(DataError, match=r"its journal is unreadable .*pass --overwrite"):
         RegionWriter(tmp_path / "store", WIDTH, source=SOURCE)
     RegionWriter(tmp_path / "store", WIDTH, source=SOURCE, overwrite=True).close()
+
+
+def test_an_unfinished_import_of_an_earlier_version(tmp_path: Path) -> None:
+    """It is of hours of work: nothing is taken away unasked. Earlier versions wrote to `store`, with a flat journal."""
+    old = tmp_path / ".store.partial"
+    (old / "store").mkdir(parents=True)
+    (old / "store" / "features-00000.npy").write_bytes(b"hours of work")
+    (old / "journal.json").write_text('{"version": 1, "options": {}, "images": 7}')
+    before = files(old)
+    with pytest.raises(
+        DataError, match=r"store\.partial was started by an earlier version .* pass --overwrite to start"
+    ):
+        RegionWriter(tmp_path / "store", WIDTH, source=SOURCE)
+    assert files(old) == before
+    write(tmp_path / "store", overwrite=True)
+    write(tmp_path / "expected")
+    assert files(tmp_path / "store") == files(tmp_path / "expected")
+    assert not old.exists()
+
+
+def test_nothing_stays_of_an_import_without_images(tmp_path: Path) -> None:
+    with RegionWriter(tmp_path / "store", WIDTH):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_writers_of_one_store(tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ def swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None
     aside.rmdir()
 
 
+def sync_folder(path: Path) -> None:
+    """Make sure that the names in a folder are on disk."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def take_lock(folder: Path, what: str) -> int:
     """Make *folder* this process's own until the returned file descriptor is closed, or the process ends.
 

@@ -3,6 +3,8 @@
 .NAME.partial/data/          the coming folder NAME
 .NAME.partial/journal.json   what was asked for, and how far the run was at a moment when all files agreed
 .NAME.partial/lock           held while a run is at work
+
+A run may keep other files beside these while it lasts.
 """
 
 from __future__ import annotations
@@ -16,13 +18,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import swap_in, take_lock, write_json
+from xgpt_fairseq.io.atomic import swap_in, sync_folder, take_lock, write_json
 
 JOURNAL_VERSION = 1
 
 
+def partial_path(output: Path) -> Path:
+    """Where the folder *output* is written before it appears under its name."""
+    return output.with_name(f".{output.name}.partial")
+
+
 class ResumableOutput:
-    """The folder in which a run works: `finish` makes it *output*; if that is not reached, the next run goes on there.
+    """The folder in which a run works: `finish` or `replace` makes it *output*; until then the next run resumes there.
 
         with ResumableOutput(output, options, overwrite=False) as run:
             begin_at(run.state)         # None: at the beginning
@@ -30,12 +37,13 @@ class ResumableOutput:
             run.save(state)             # every now and then
             run.finish(last="dataset.json", files=["*.bin"])
 
-    Without a `save` there is nothing to go on from, and a run that fails leaves nothing behind.
+    Without a `save` there is nothing to resume from, and a run that fails leaves nothing behind.
 
     Args:
         output: the folder to write.
         options: what decides the contents of the folder. A run is resumed by one that has the same.
-        overwrite: start over where an unfinished run had other options.
+        overwrite: start over where an unfinished run cannot be resumed.
+        what: what messages call the run.
 
     Attributes:
         data: the folder to write to.
@@ -46,19 +54,22 @@ class ResumableOutput:
         DataError: an unfinished run had other options, or its journal is unreadable, or another process is at work.
     """
 
-    def __init__(self, output: Path, options: dict[str, Any], *, overwrite: bool) -> None:
+    def __init__(self, output: Path, options: dict[str, Any], *, overwrite: bool, what: str = "run") -> None:
         self.output = output.resolve()
-        self.folder = self.output.with_name(f".{self.output.name}.partial")
+        self.folder = partial_path(self.output)
         self.data = self.folder / "data"
+        self.state: dict[str, Any] | None = None
+        self._what = what
+        self._overwrite = overwrite
         self._journal = self.folder / "journal.json"
         self._options: dict[str, Any] = json.loads(json.dumps(options))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = take_lock(self.folder, f"another process is writing {output}")
+        self._lock: int | None = take_lock(self.folder, f"another {what} is writing {output}")
         try:
-            self.state = self._read_state(overwrite)
+            if self._journal.exists():
+                self._read_journal()
             if self.state is None:
-                self._clear()
-                self.data.mkdir()
+                self._start_over()
         except BaseException:
             os.close(self._lock)
             raise
@@ -69,13 +80,20 @@ class ResumableOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._journal.exists():
+        self.close()
+
+    def close(self) -> None:
+        """End the run: what was saved can be resumed by another; if nothing was, nothing stays."""
+        if self._lock is None:
+            return
+        if not self.is_resumable:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
+        self._lock = None
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a next run finds something to go on from."""
+        """Whether a next run finds something to resume from."""
         return self._journal.exists()
 
     def save(self, state: dict[str, Any]) -> None:
@@ -86,19 +104,48 @@ class ResumableOutput:
         """Let the next run start over."""
         self._journal.unlink(missing_ok=True)
 
+    def reject_state(self, reason: str) -> None:
+        """Start over, with an empty folder and no state, if the user allows it.
+
+        Args:
+            reason: why the interrupted run cannot be resumed, for the message: "cannot be resumed: …".
+
+        Raises:
+            DataError: *overwrite* is not set.
+        """
+        if not self._overwrite:
+            raise DataError(f"the unfinished {self._what} {self.folder} {reason}; pass --overwrite to start over")
+        self._start_over()
+
     def finish(self, *, last: str, files: Iterable[str]) -> None:
-        """Give the folder its name; the arguments are those of `atomic_directory`."""
+        """Put the files into *output*, which may be there and have others; the arguments are `atomic_directory`'s."""
         swap_in(self.data, self.output, last=last, files=files)
         self.discard_journal()
 
-    def _read_state(self, overwrite: bool) -> dict[str, Any] | None:
-        if not self._journal.exists():
-            return None
+    def replace(self) -> None:
+        """Give the folder its name; a folder that had it before is deleted with all that is in it.
+
+        Under the name there is a whole folder or none at any moment. A kill in between leaves the new one to the next
+        run, which finds it as it was saved.
+        """
+        if self.output.exists():
+            replaced = self.folder / "replaced"
+            shutil.rmtree(replaced, ignore_errors=True)
+            self.output.rename(replaced)
+        self.data.rename(self.output)
+        sync_folder(self.output.parent)
+        self.discard_journal()
+
+    def _read_journal(self) -> None:
+        """Set `state` if this run can resume the interrupted one."""
+        if not self.data.is_dir():  # a kill came after the folder had got its name
+            return
         try:
             journal = json.loads(self._journal.read_text(encoding="utf-8"))
             version, before, state = journal["version"], journal["options"], journal["state"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self._journal} is unreadable ({error}); delete {self.folder} to start over") from error
+            self.reject_state(f"cannot be resumed: its journal is unreadable ({error})")
+            return
         if version != JOURNAL_VERSION:
             differences = [f"format version {version}"]
         else:
@@ -107,15 +154,17 @@ class ResumableOutput:
                 for name in {**before, **self._options}
                 if before.get(name) != self._options.get(name)
             ]
-        if not differences:
-            return state
-        if overwrite:
-            return None
-        raise DataError(
-            f"the unfinished run {self.folder} was started with other options ({'; '.join(differences)}); pass "
-            "--overwrite to start over"
-        )
+        if differences:
+            self.reject_state(f"was started with other options ({'; '.join(differences)})")
+        else:
+            self.state = state
 
-    def _clear(self) -> None:
+    def _start_over(self) -> None:
         self.discard_journal()
-        shutil.rmtree(self.data, ignore_errors=True)
+        self.state = None
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
+        self.data.mkdir()

@@ -1,17 +1,29 @@
-"""Files of numpy arrays that grow row by row, and may be cut back to where they were."""
+"""Files that are only appended to, and can be cut back to where they were: arrays, lines of text, arrays in shards.
+
+Each has a `state`, which is kept in a journal after `sync`. A file that is opened with a state is cut back to it.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import ArrayFile
 
 HEADER_BYTES: Final = 128
+LINES_AT_ONCE: Final = 1 << 16
+
+Array = npt.NDArray[Any]
+State = dict[str, Any]
 
 
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
@@ -24,31 +36,59 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return header
 
 
-class AppendOnlyArrayFile:
-    """A file that is only appended to, with the crc32 of what came after its header.
+class Column(Protocol):
+    """What the writer needs of a file, or of files."""
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the files."""
+
+    def append(self, rows: Any) -> None: ...
+
+    def sync(self) -> None:
+        """Make sure that what was appended is on disk."""
+
+    def close(self) -> None: ...
+
+    def finish(self) -> Any:
+        """Complete the files, and say what they hold."""
+
+
+class AppendOnlyFile:
+    """A file of bytes, with the crc32 of what came after its header.
 
     Args:
         path: the file.
         header: what a new file begins with.
         state: what `state` was at some moment: the file is cut back to it. None: the file is made anew.
+
+    Raises:
+        DataError: the file is shorter than its state says.
     """
 
-    def __init__(self, path: Path, *, header: bytes = b"", state: dict[str, int] | None = None) -> None:
+    def __init__(self, path: Path, *, header: bytes = b"", state: State | None = None) -> None:
         self.path = path
         if state is None:
             path.write_bytes(header)
             self.bytes, self.crc = len(header), 0
         else:
             self.bytes, self.crc = state["bytes"], state["crc32"]
+            check_length(path, self.bytes)
             os.truncate(path, self.bytes)
         self._file: BinaryIO = path.open("ab")
 
     @property
-    def state(self) -> dict[str, int]:
-        """Its length and crc32, to be kept in a journal after `sync`."""
+    def state(self) -> State:
         return {"bytes": self.bytes, "crc32": self.crc}
 
-    def append(self, data: npt.NDArray[Any] | bytes) -> None:
+    @property
+    def files(self) -> list[str]:
+        return [self.path.name]
+
+    def write(self, data: bytes | Array) -> None:
         """Add bytes, or an array's in C order."""
         view = memoryview(data) if isinstance(data, bytes) else data.data
         self._file.write(view)
@@ -56,27 +96,124 @@ class AppendOnlyArrayFile:
         self.bytes += view.nbytes
 
     def sync(self) -> None:
-        """Make sure that what was appended is on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
 
-    def finish(self, dtype: str, shape: tuple[int, ...]) -> ArrayFile:
-        """Write the header of a finished array, make sure that it is on disk, and say what the file holds."""
-        self._file.close()
+
+class AppendOnlyArray(AppendOnlyFile):
+    """A `.npy` file of rows of *dtype* and *row_shape*."""
+
+    def __init__(self, path: Path, dtype: str, row_shape: tuple[int, ...] = (), *, state: State | None = None) -> None:
+        super().__init__(path, header=npy_header(dtype, (0, *row_shape)), state=state)
+        self.dtype = dtype
+        self.row_shape = row_shape
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return (self.bytes - HEADER_BYTES) // (math.prod(self.row_shape) * np.dtype(self.dtype).itemsize)
+
+    def append(self, rows: Array) -> None:
+        """Add rows, (n, *row_shape) of the file's dtype."""
+        self.write(rows)
+
+    def finish(self) -> ArrayFile:
+        """Write the header of the finished array, make sure that it is on disk, and say what the file holds."""
+        self.close()
+        shape = (len(self), *self.row_shape)
         with open(self.path, "r+b") as file:
-            file.write(npy_header(dtype, shape))
+            file.write(npy_header(self.dtype, shape))
             file.flush()
             os.fsync(file.fileno())
-        return ArrayFile(self.path.name, dtype, shape, self.bytes, f"{self.crc:08x}")
+        return ArrayFile(self.path.name, self.dtype, shape, self.bytes, f"{self.crc:08x}")
 
 
-def sync_folder(path: Path) -> None:
-    """Make sure that the names in a folder are on disk."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+class AppendOnlyLines(AppendOnlyFile):
+    """Strings for an array of fixed-width bytes: a file of lines until the longest is known.
+
+    Args:
+        path: the file of lines.
+        array_path: the `.npy` file that `finish` makes of it.
+    """
+
+    def __init__(self, path: Path, array_path: Path, *, state: State | None = None) -> None:
+        super().__init__(path, state=state)
+        self.array_path = array_path
+        self.widest = 0 if state is None else int(state["widest"])
+
+    @property
+    def state(self) -> State:
+        return {**super().state, "widest": self.widest}
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Add strings without line breaks."""
+        self.write(b"".join(line + b"\n" for line in lines))
+        self.widest = max(self.widest, *map(len, lines))
+
+    def finish(self) -> ArrayFile:
+        """Write the array, piece by piece, and say what it holds. The file of lines stays."""
+        self.close()
+        array = AppendOnlyArray(self.array_path, f"|S{max(self.widest, 1)}")
+        with open(self.path, "rb") as lines:
+            while piece := list(itertools.islice(lines, LINES_AT_ONCE)):
+                array.append(np.array([line[:-1] for line in piece], dtype=array.dtype))
+        return array.finish()
+
+
+class AppendOnlyShards:
+    """Region features, (rows, *width*) float16, in files `features-00000.npy` … of at most *shard_rows* rows.
+
+    What is appended at once goes into one file, whose limit it may exceed only if it is alone there.
+    """
+
+    def __init__(self, folder: Path, width: int, shard_rows: int, *, state: State | None = None) -> None:
+        self._folder = folder
+        self._width = width
+        self._shard_rows = shard_rows
+        self._finished: list[ArrayFile] = []
+        for rows, size, crc32 in [] if state is None else state["finished"]:
+            check_length(self._path, size)
+            self._finished.append(ArrayFile(self._path.name, "<f2", (rows, width), size, crc32))
+        self._open = self._open_shard(None if state is None else state["open"])
+
+    @property
+    def _path(self) -> Path:
+        """The shard after the finished ones."""
+        return self._folder / f"features-{len(self._finished):05d}.npy"
+
+    def _open_shard(self, state: State | None = None) -> AppendOnlyArray:
+        return AppendOnlyArray(self._path, "<f2", (self._width,), state=state)
+
+    @property
+    def state(self) -> State:
+        finished = [[shard.shape[0], shard.bytes, shard.crc32] for shard in self._finished]
+        return {"finished": finished, "open": self._open.state}
+
+    @property
+    def files(self) -> list[str]:
+        return [*(shard.file for shard in self._finished), self._open.path.name]
+
+    def append(self, rows: Array) -> None:
+        """Add the features of an image."""
+        if len(self._open) and len(self._open) + len(rows) > self._shard_rows:
+            self._finished.append(self._open.finish())
+            self._open = self._open_shard()
+        self._open.append(rows)
+
+    def sync(self) -> None:
+        self._open.sync()
+
+    def close(self) -> None:
+        self._open.close()
+
+    def finish(self) -> tuple[ArrayFile, ...]:
+        return (*self._finished, self._open.finish())
+
+
+def check_length(path: Path, expected: int) -> None:
+    """Raises DataError where a file has fewer bytes than expected."""
+    found = path.stat().st_size if path.exists() else 0
+    if found < expected:
+        raise DataError(f"{path.name} has {found} bytes, at least {expected} expected")

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.resumable import partial_path
 
 FORMAT_NAME: Final = "xgpt_fairseq region store"
 FORMAT_VERSION: Final = 1
@@ -154,11 +155,6 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.from_json(value)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file} is damaged: {type(error).__name__} {error}") from None
-
-
-def partial_path(path: Path) -> Path:
-    """Where a store is written before it appears under *path*."""
-    return path.with_name(f".{path.name}.partial")
 
 
 def check_sizes(path: Path, manifest: Manifest) -> None:
