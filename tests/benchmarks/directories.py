@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks import peers
-from xgpt_fairseq.data.directory import FORMAT_VERSION, file_crc32
+from xgpt_fairseq.data.directory import file_crc32
+from xgpt_fairseq.data.manifest import CaptionManifest
 from xgpt_fairseq.data.split_writer import SplitWriter
 from xgpt_fairseq.io.atomic import write_json
 from xgpt_fairseq.regions.append_only_file import npy_header
@@ -64,17 +65,17 @@ def data_directory(path: Path, store: RegionStore) -> Path:
     for row in range(len(store)):
         ids = np.append(random.integers(words.nspecial, len(words) - 1, peers.TOKENS - 1), words.eos())
         writer.add(row, str(row), "a picture", ids, False)
-    description = {
-        "version": FORMAT_VERSION,
-        "splits": {"train": writer.finish(store_images=len(store))},
-        "max_tokens": 60,
-        "feature_dim": store.feature_dim,
-        "regions": os.path.relpath(store.path, path),
-        "regions_ids_crc32": store.ids_crc32,
-        "dictionary_crc32": file_crc32(path / "dict.txt"),
-    }
+    manifest = CaptionManifest(
+        splits={"train": writer.finish(store_images=len(store))},
+        max_tokens=60,
+        feature_dim=store.feature_dim,
+        regions=os.path.relpath(store.path, path),
+        regions_ids_crc32=store.ids_crc32,
+        dictionary_crc32=file_crc32(path / "dict.txt"),
+        made_by={"program": "benchmark"},
+    )
     writer.close()
-    write_json(path / "dataset.json", description)
+    manifest.write(path)
     return path
 
 

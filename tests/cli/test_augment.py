@@ -115,7 +115,7 @@ def test_what_is_kept_and_written(call: Callable[..., Any], tiny_data: Path, tmp
         assert not any(repeats_phrase(text, 3) or "<unk>" in text for text in texts[len(own) :])
     for split in ("valid", "test"):
         assert new.references(split).captions == old.references(split).captions
-        assert new.description["splits"][split] == old.description["splits"][split]
+        assert new.manifest.splits[split] == old.manifest.splits[split]
         assert not any("generated" in s for i in images.values() if i["split"] == "val" for s in i["sentences"])
     assert new.regions.path.resolve() == old.regions.path.resolve()
     assert (tmp_path / "new" / "AUGMENTATION.md").read_text() in done.stdout
@@ -180,7 +180,7 @@ def test_vilbert_s_loader_reads_the_retrieval_file(call: Callable[..., Any], tmp
 
 def test_names_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
     directory = SimpleNamespace(
-        description={"splits": {"train": {}, "test": {}}},
+        manifest=SimpleNamespace(splits={"train": {}, "test": {}}),
         references=lambda split: SimpleNamespace(captions={f"{split}_1": ["a"], "12_3": ["b"], "7": ["c"]}),
     )
     added = {"train": {"train_1": ["new"], "12_3": [], "7": []}}

@@ -49,8 +49,8 @@ def check_split(data: Path, split: str, images: list[dict[str, Any]], max_tokens
     assert references["annotations"] == [
         {"id": number, "image_id": image, "caption": text} for number, (image, text) in enumerate(flat)
     ]
-    assert directory.description["splits"][split]["images"] == len(references["images"])
-    assert directory.description["splits"][split]["captions"] == len(flat)
+    assert directory.manifest.splits[split].images == len(references["images"])
+    assert directory.manifest.splits[split].captions == len(flat)
 
 
 def token_counts(data: Path, split: str) -> np.ndarray:
@@ -138,7 +138,7 @@ def test_splits(
     prepare: Callable[..., Any], tiny_captions: Path, tmp_path: Path, splits: str, expected: list[str]
 ) -> None:
     assert prepare("--splits", splits).status == 0
-    assert list(DataDirectory(tmp_path / "data").description["splits"]) == expected
+    assert list(DataDirectory(tmp_path / "data").manifest.splits) == expected
     for split in expected:
         check_split(tmp_path / "data", split, source_images(tiny_captions, split))
 
@@ -175,7 +175,7 @@ def test_images_without_captions_are_left_out(prepare: Callable[..., Any], tiny_
     source = change_images(tiny_captions, tmp_path / "few.json", lambda images: images[0].update(sentences=[]))
     assert prepare(source=source).status == 0
     check_split(tmp_path / "data", "train", source_images(source, "train"))
-    assert DataDirectory(tmp_path / "data").description["splits"]["train"]["images"] == 7
+    assert DataDirectory(tmp_path / "data").manifest.splits["train"].images == 7
 
 
 def test_names_that_are_no_numbers(

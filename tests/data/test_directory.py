@@ -12,6 +12,7 @@ import pytest
 
 from xgpt_fairseq.data.directory import DataDirectory, TextDirectory, check_replaceable, file_crc32
 from xgpt_fairseq.data.indexed_writer import IndexedWriter
+from xgpt_fairseq.data.manifest import TextManifest, TextSplit
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.vocabulary import Vocabulary
@@ -187,9 +188,8 @@ def text(tiny_vocabulary: Path, tmp_path: Path) -> Path:
         with IndexedWriter(path / f"{split}.text", vocabulary_size=len(vocabulary.dictionary)) as writer:
             for ids in sentences:
                 writer.add(ids, [len(ids)])
-            splits[split] = writer.finish()
-    description = {"version": 1, "kind": "text", "splits": splits, "dictionary_crc32": file_crc32(path / "dict.txt")}
-    (path / "dataset.json").write_text(json.dumps(description))
+            splits[split] = TextSplit(writer.sentences, writer.tokens, **writer.finish())
+    TextManifest(splits, max_tokens=60, dictionary_crc32=file_crc32(path / "dict.txt"), made_by={}).write(path)
     return path
 
 
@@ -248,7 +248,7 @@ def test_an_unknown_kind(text: Path, kind: type) -> None:
 
 
 def test_captions_may_name_their_kind(copied: Path) -> None:
-    assert "kind" not in DataDirectory(copied).description
+    assert "kind" not in json.loads((copied / "dataset.json").read_text())
     _describe(kind="captions")(copied)
     assert len(DataDirectory(copied).captions("test")) == 10
 

@@ -74,12 +74,12 @@ def test_the_plugins_criterion_is_built(tiny_data: Path) -> None:
 def test_items_of_training_validation_and_generation(tiny_data: Path) -> None:
     """Training takes a caption an item, validation all of an image's, generation its first."""
     task = task_of(tiny_data, captions_per_image=2)
-    captions, images = (task.directory.description["splits"]["train"][name] for name in ("captions", "images"))
+    captions, images = (getattr(task.directory.manifest.splits["train"], name) for name in ("captions", "images"))
     task.load_dataset("train", epoch=1, combine=True)
     assert len(task.dataset("train")) == captions and (task.dataset("train").count == 1).all()
     task.load_dataset("valid", epoch=1)
-    assert task.dataset("valid").count.sum() == task.directory.description["splits"]["valid"]["captions"]
-    assert len(task.dataset("valid")) == task.directory.description["splits"]["valid"]["images"]
+    assert task.dataset("valid").count.sum() == task.directory.manifest.splits["valid"].captions
+    assert len(task.dataset("valid")) == task.directory.manifest.splits["valid"].images
     task.load_dataset("train")
     assert len(task.dataset("train")) == images and (task.dataset("train").count == 1).all()
 

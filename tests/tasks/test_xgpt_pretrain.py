@@ -155,7 +155,7 @@ def iterator_of(data: Path, *, captions_per_image: int, update_freq: int, **shar
 @pytest.mark.parametrize("world", [1, 2])
 def test_an_update_has_the_captions_that_were_asked_for(tiny_data: Path, captions_per_image: int, world: int) -> None:
     """Whatever --captions-per-image; each objective of an iteration sees them, and an epoch has every caption once."""
-    captions = DataDirectory(tiny_data).description["splits"]["train"]["captions"]
+    captions = DataDirectory(tiny_data).manifest.splits["train"].captions
     size = 2 * world  # batches an update
     ranks = [
         iterator_of(tiny_data, captions_per_image=captions_per_image, update_freq=2, num_shards=world, shard_id=rank)

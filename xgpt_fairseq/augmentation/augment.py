@@ -15,7 +15,8 @@ from xgpt_fairseq.augmentation import output as files
 from xgpt_fairseq.augmentation.filters import Rules
 from xgpt_fairseq.augmentation.generate import Generated, Image, draw_all, images_of, model_crc32
 from xgpt_fairseq.augmentation.report import make_report, to_markdown
-from xgpt_fairseq.data.directory import FORMAT_VERSION, DataDirectory, file_crc32
+from xgpt_fairseq.data.directory import DataDirectory, file_crc32
+from xgpt_fairseq.data.manifest import MANIFEST
 from xgpt_fairseq.data.split_writer import SPLIT_FILES
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import XGPTHubInterface
@@ -28,7 +29,7 @@ PROGRAM = "xgpt-augment"
 FILES = (
     *SPLIT_FILES,
     *VOCABULARY_FILES,
-    *(files.KARPATHY, files.RETRIEVAL, files.REPORT_JSON, files.REPORT_MD, "dataset.json"),
+    *(files.KARPATHY, files.RETRIEVAL, files.REPORT_JSON, files.REPORT_MD, MANIFEST),
     *("*.missing-images.txt", "uncaptioned-images.txt"),  # of a directory of xgpt-prepare-captions that is replaced
 )
 
@@ -68,7 +69,7 @@ def augment(
     check_source(directory, options.splits)
     store = directory.regions
     captioner.check_store(store)
-    max_tokens = directory.description["max_tokens"]
+    max_tokens = directory.manifest.max_tokens
     longest = min(max_tokens, captioner.config.max_target_positions) - 1
     search = dataclasses.replace(options.search, max_len_b=longest)
     rules = Rules(key=directory.vocabulary.encode, longest=longest, repeat_ngram=options.repeat_ngram)
@@ -78,7 +79,7 @@ def augment(
     model = model_crc32(captioner)
     asked = {
         "data": str(directory.path.resolve()),
-        "data_crc32": file_crc32(directory.path / "dataset.json"),
+        "data_crc32": file_crc32(directory.path / MANIFEST),
         "model_crc32": model,
         "device": captioner.device.type,
         "cpu_bf16": search.cpu_bf16,
@@ -100,7 +101,7 @@ def augment(
                     advance=bar.update,
                 )
             report = _write(run.data, output, directory, images, generated, options, model)
-            run.finish(last="dataset.json", files=FILES)
+            run.finish(last=MANIFEST, files=FILES)
         except OSError as error:  # a full disk, most likely
             raise DataError(f"{error}; when this is put right, the same command resumes") from error
         except KeyboardInterrupt:
@@ -116,7 +117,7 @@ def check_source(directory: DataDirectory, splits: Sequence[str]) -> None:
     Raises:
         DataError: a split is not there or named twice, or it holds generated captions, which would pass for people's.
     """
-    if directory.description.get("made_by", {}).get("program") == PROGRAM:
+    if directory.manifest.made_by.get("program") == PROGRAM:
         raise DataError(
             f"{directory.path} was made by {PROGRAM} and holds generated captions, which would pass for original ones: "
             "augment the directory that it was made from, with a larger --per-image"
@@ -159,19 +160,14 @@ def _write(
         )
     (folder / files.REPORT_MD).write_text(text, encoding="utf-8")
     directory.vocabulary.copy_to(folder)
-    write_json(
-        folder / "dataset.json",
-        {
-            "version": FORMAT_VERSION,
-            "splits": splits,
-            "max_tokens": directory.description["max_tokens"],
-            "feature_dim": directory.description["feature_dim"],
-            "regions": os.path.relpath(directory.regions_path, output),
-            "regions_ids_crc32": directory.description["regions_ids_crc32"],
-            "dictionary_crc32": file_crc32(folder / "dict.txt"),
-            "made_by": made_by | {"made_from": directory.description.get("made_by", {})},
-        },
+    manifest = dataclasses.replace(
+        directory.manifest,
+        splits=splits,
+        regions=os.path.relpath(directory.regions_path, output),
+        dictionary_crc32=file_crc32(folder / "dict.txt"),
+        made_by=made_by | {"made_from": directory.manifest.made_by},
     )
+    manifest.write(folder)
     return text
 
 

@@ -14,6 +14,7 @@ RetrievalFlickr30k, and `id` as it stands for RetrievalCOCO. A line holds both, 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ import numpy as np
 
 from xgpt_fairseq.augmentation.filters import words
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.manifest import CaptionSplit
 from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
 from xgpt_fairseq.errors import DataError
 
@@ -36,26 +38,26 @@ REPORT_MD = "AUGMENTATION.md"
 Added = Mapping[str, Mapping[str, Sequence[str]]]
 
 
-def write_captions(folder: Path, directory: DataDirectory, added: Added) -> dict[str, dict[str, int]]:
+def write_captions(folder: Path, directory: DataDirectory, added: Added) -> dict[str, CaptionSplit]:
     """Write the splits' files: those of *directory*, with the captions *added*; return their description."""
     return {
         split: _write_split(folder, directory, split, added[split])
         if split in added
         else _copy_split(folder, directory, split)
-        for split in directory.description["splits"]
+        for split in directory.manifest.splits
     }
 
 
-def _copy_split(folder: Path, directory: DataDirectory, split: str) -> dict[str, int]:
+def _copy_split(folder: Path, directory: DataDirectory, split: str) -> CaptionSplit:
     for pattern in SPLIT_FILES:
         name = pattern.replace("*", split, 1)
         shutil.copyfile(directory.path / name, folder / name)
-    return directory.description["splits"][split]
+    return directory.manifest.splits[split]
 
 
 def _write_split(
     folder: Path, directory: DataDirectory, split: str, added: Mapping[str, Sequence[str]]
-) -> dict[str, int]:
+) -> CaptionSplit:
     tokens, rows = directory.captions(split), directory.pairs(split)
     vocabulary = directory.vocabulary
     eos = vocabulary.dictionary.eos()
@@ -78,7 +80,7 @@ def _write_split(
     finally:
         writer.close()
     # which of the original captions were cut is not known, how many is; a generated one never is
-    return description | {"cut_to_max_tokens": directory.description["splits"][split]["cut_to_max_tokens"]}
+    return dataclasses.replace(description, cut_to_max_tokens=directory.manifest.splits[split].cut_to_max_tokens)
 
 
 def write_karpathy(file: Path, directory: DataDirectory, added: Added) -> None:
@@ -127,6 +129,6 @@ def is_number(image_id: str) -> bool:
 
 def _images(directory: DataDirectory, added: Added) -> Iterator[tuple[str, str, list[str], Iterable[str]]]:
     """(split, image id, its own captions, those generated) of all images."""
-    for split in directory.description["splits"]:
+    for split in directory.manifest.splits:
         for image_id, own in directory.references(split).captions.items():
             yield split, image_id, own, added.get(split, {}).get(image_id, ())

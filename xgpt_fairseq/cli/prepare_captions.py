@@ -40,10 +40,11 @@ from xgpt_fairseq.captions.readers import (
 )
 from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, say, survey
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.directory import FORMAT_VERSION, check_regions_inside, check_replaceable, file_crc32
+from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
+from xgpt_fairseq.data.manifest import MANIFEST, CaptionManifest, CaptionSplit
 from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import atomic_directory, write_json
+from xgpt_fairseq.io.atomic import atomic_directory
 from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
@@ -74,7 +75,7 @@ def write_splits(
     store: RegionStore,
     encode: _EncodeIds,
     workers: int,
-) -> dict[str, dict[str, int]]:
+) -> dict[str, CaptionSplit]:
     """Read the source a second time, and write the files of the splits in *counts*; return their description."""
     waiting: deque[tuple[str, int, str, str]] = deque()
     writers: dict[str, SplitWriter] = {}
@@ -131,7 +132,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
     splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
     max_missing = 1.0 if args.max_missing is None else args.max_missing
 
-    with atomic_directory(args.output, last="dataset.json", files=FILES) as aside:
+    with atomic_directory(args.output, last=MANIFEST, files=FILES) as aside:
         with tqdm(read_sources(sources, options), desc="reading", unit=" images", unit_scale=True) as progress:
             found = survey(progress, splits, options.split_lists, store, aside)
         check(found.counts, splits, store, ", ".join(map(str, files)), args.missing_images, max_missing)
@@ -140,28 +141,22 @@ def prepare_captions(args: argparse.Namespace) -> None:
         wanted = {split: found.counts[split] for split in splits}
         written = write_splits(aside, read_sources(sources, options), wanted, store, encode, args.workers)
         vocabulary.copy_to(aside)
-        write_json(
-            aside / "dataset.json",
-            {
-                "version": FORMAT_VERSION,
-                "splits": written,
-                "max_tokens": args.max_tokens,
-                "feature_dim": store.feature_dim,
-                "regions": os.path.relpath(args.regions, args.output),
-                "regions_ids_crc32": store.ids_crc32,
-                "dictionary_crc32": file_crc32(aside / "dict.txt"),
-                "made_by": {
-                    "program": "prepare_captions.py",
-                    "source": ", ".join(file.name for file in files),
-                    "format": ", ".join(formats),
-                },
+        manifest = CaptionManifest(
+            splits=written,
+            max_tokens=args.max_tokens,
+            feature_dim=store.feature_dim,
+            regions=os.path.relpath(args.regions, args.output),
+            regions_ids_crc32=store.ids_crc32,
+            dictionary_crc32=file_crc32(aside / "dict.txt"),
+            made_by={
+                "program": "prepare_captions.py",
+                "source": ", ".join(file.name for file in files),
+                "format": ", ".join(formats),
             },
         )
-    for split, description in written.items():
-        print(
-            f"{split}: {description['images']} images, {description['captions']} captions, "
-            f"{description['cut_to_max_tokens']} cut"
-        )
+        manifest.write(aside)
+    for split, counts in written.items():
+        print(f"{split}: {counts.images} images, {counts.captions} captions, {counts.cut_to_max_tokens} cut")
     if found.uncaptioned:
         print(
             f"{found.uncaptioned} of {len(store)} images of the region store have no captions, listed in {UNCAPTIONED}"

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from xgpt_fairseq.captions.readers import CaptionOptions
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.directory import FORMAT_VERSION, check_replaceable, file_crc32
+from xgpt_fairseq.data.directory import check_replaceable, file_crc32
 from xgpt_fairseq.data.indexed_writer import IndexedWriter, ids_dtype
+from xgpt_fairseq.data.manifest import MANIFEST, TextManifest, TextSplit
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import write_json
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
@@ -165,7 +165,7 @@ def encode(
     max_tokens: int,
     valid_lines: int,
     workers: int,
-) -> tuple[Progress, HeldOut, dict[str, dict[str, int]]]:
+) -> tuple[Progress, HeldOut, dict[str, TextSplit]]:
     """Write the token files to `run.data`; return the counts, what is held out, and the splits' description.
 
     Raises:
@@ -242,14 +242,14 @@ def _check_enough(progress: Progress, held_out: HeldOut) -> None:
     )
 
 
-def _finished(writer: IndexedWriter) -> dict[str, int]:
+def _finished(writer: IndexedWriter) -> TextSplit:
     sizes = writer.finish()
-    return {"sentences": writer.sentences, "tokens": writer.tokens, **sizes}
+    return TextSplit(writer.sentences, writer.tokens, **sizes)
 
 
 def prepare(
     args: argparse.Namespace, inputs: list[Path], captions: CaptionOptions, vocabulary: Vocabulary
-) -> tuple[Progress, HeldOut, dict[str, dict[str, int]]]:
+) -> tuple[Progress, HeldOut, dict[str, TextSplit]]:
     """Write the data directory; return what `encode` does."""
     options: dict[str, Any] = {
         "input": [str(path) for path in inputs],
@@ -272,27 +272,23 @@ def prepare(
                 workers=args.workers,
             )
             vocabulary.copy_to(unfinished.data)
-            write_json(
-                unfinished.data / "dataset.json",
-                {
-                    "version": FORMAT_VERSION,
-                    "kind": "text",
-                    "splits": splits,
-                    "max_tokens": args.max_tokens,
-                    "dictionary_crc32": file_crc32(unfinished.data / "dict.txt"),
-                    "made_by": {
-                        "program": "prepare_text.py",
-                        "input": [path.name for path in inputs],
-                        "lines": progress.lines,
-                        "blank": progress.blank,
-                        "cut_to_max_tokens": progress.cut,
-                        "valid_lines": len(held_out),
-                        "copies_of_valid_lines": held_out.copies - len(held_out),
-                        "unknown_tokens": progress.unknown,
-                    },
+            manifest = TextManifest(
+                splits=splits,
+                max_tokens=args.max_tokens,
+                dictionary_crc32=file_crc32(unfinished.data / "dict.txt"),
+                made_by={
+                    "program": "prepare_text.py",
+                    "input": [path.name for path in inputs],
+                    "lines": progress.lines,
+                    "blank": progress.blank,
+                    "cut_to_max_tokens": progress.cut,
+                    "valid_lines": len(held_out),
+                    "copies_of_valid_lines": held_out.copies - len(held_out),
+                    "unknown_tokens": progress.unknown,
                 },
             )
-            unfinished.finish(last="dataset.json", files=(*TEXT_FILES, *VOCABULARY_FILES))
+            manifest.write(unfinished.data)
+            unfinished.finish(last=MANIFEST, files=(*TEXT_FILES, *VOCABULARY_FILES))
         except OSError as error:  # a full disk, most likely
             raise DataError(f"{error}; when this is put right, the same command resumes") from error
         except KeyboardInterrupt:
@@ -317,7 +313,7 @@ def prepare_text(args: argparse.Namespace) -> None:
     vocabulary = Vocabulary(args.vocabulary)
     progress, held_out, splits = prepare(args, inputs, captions, vocabulary)
     for split, counts in splits.items():
-        print(f"{split}: {counts['sentences']:,} sentences, {counts['tokens']:,} tokens")
+        print(f"{split}: {counts.sentences:,} sentences, {counts.tokens:,} tokens")
     copies = held_out.copies - len(held_out)
     print(
         f"of {progress.lines:,} lines {progress.blank:,} are blank, {progress.cut:,} cut to at most {args.max_tokens} "

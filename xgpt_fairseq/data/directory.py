@@ -24,33 +24,16 @@ import os
 import zlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from xgpt_fairseq.captions.references import References, read_references
+from xgpt_fairseq.data.manifest import KINDS, MANIFEST, CaptionManifest, TextManifest, read_kind
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import read_description
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.vocabulary import Vocabulary
-
-FORMAT_VERSION = 1
-
-
-class _Kind(NamedTuple):
-    """What a directory holds, for messages."""
-
-    items: str
-    tasks: str
-    made_by: str
-
-
-# by `kind` in dataset.json, which directories of captions do not name
-_KINDS = {
-    "captions": _Kind("captions", "tasks xgpt_caption and xgpt_pretrain", "xgpt-prepare-captions"),
-    "text": _Kind("sentences", "task xgpt_text_pretrain", "xgpt-prepare-text"),
-}
 
 
 def file_crc32(path: Path) -> str:
@@ -68,9 +51,9 @@ def check_replaceable(output: Path, kind: str, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise DataError(f"{output} exists; pass --overwrite to replace it")
-    if not (output / "dataset.json").exists():
+    if not (output / MANIFEST).exists():
         raise DataError(f"{output} is not a data directory (it has no dataset.json): it is not replaced")
-    found = _read_description(output, kind).get("kind", "captions")
+    found = read_kind(output, kind)
     if found != kind:
         raise DataError(f"{output} is a data directory of kind {found!r}, not {kind!r}: it is not replaced")
 
@@ -89,28 +72,11 @@ def check_regions_inside(output: Path, regions: Path) -> None:
 
 
 class _Directory:
-    """What all data directories share: a description, a vocabulary, and token ids by split.
+    """What all data directories share: a manifest, a vocabulary, and token ids by split."""
 
-    Args:
-        path: the directory.
-
-    Raises:
-        DataError: not a data directory, one of another kind or a newer format.
-    """
-
-    kind: ClassVar[str]
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.description = _read_description(self.path, self.kind)
-        found = self.description.get("kind", "captions")
-        if found != self.kind:
-            wanted, held = _KINDS[self.kind], _KINDS.get(found)
-            what = f"{held.items}, for the {held.tasks}" if held else f"data of the unknown kind {found!r}"
-            raise DataError(
-                f"{self.path} holds {what}; {wanted.items}, for the {wanted.tasks}, are needed here: prepare them with "
-                f"{wanted.made_by}"
-            )
+    path: Path
+    manifest: CaptionManifest | TextManifest
+    items: ClassVar[str]
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -120,42 +86,51 @@ class _Directory:
             DataError: dict.txt was changed since.
         """
         vocabulary = Vocabulary(self.path)
-        if file_crc32(self.path / "dict.txt") != self.description["dictionary_crc32"]:
+        if file_crc32(self.path / "dict.txt") != self.manifest.dictionary_crc32:
             raise DataError(
-                f"{self.path / 'dict.txt'} was changed since the {_KINDS[self.kind].items} were encoded; prepare them "
-                "again"
+                f"{self.path / 'dict.txt'} was changed since the {self.items} were encoded; prepare them again"
             )
         return vocabulary
 
     def has_split(self, split: str) -> bool:
         """Whether the directory has *split*."""
-        return split in self.description["splits"]
+        return split in self.manifest.splits
 
     def _tokens(self, split: str, name: str) -> MMapIndexedDataset:
         """The token ids in {split}.{name}.bin and .idx, which must be as long as they were written."""
         prefix = self._file(split, name)
-        for suffix in (".bin", ".idx"):
-            if not Path(f"{prefix}{suffix}").is_file():
-                raise DataError(f"{prefix}{suffix} is missing; prepare {self.path} again")
-            size, expected = Path(f"{prefix}{suffix}").stat().st_size, self._count(split, f"{suffix[1:]}_bytes")
+        sizes = self.manifest.splits[split]
+        for file, expected in ((f"{prefix}.bin", sizes.bin_bytes), (f"{prefix}.idx", sizes.idx_bytes)):
+            if not Path(file).is_file():
+                raise DataError(f"{file} is missing; prepare {self.path} again")
+            size = Path(file).stat().st_size
             if size != expected:
-                raise DataError(f"{prefix}{suffix} has {size} bytes instead of {expected}; prepare {self.path} again")
+                raise DataError(f"{file} has {size} bytes instead of {expected}; prepare {self.path} again")
         return MMapIndexedDataset(str(prefix))
-
-    def _count(self, split: str, name: str) -> int:
-        return self.description["splits"][split][name]
 
     def _file(self, split: str, name: str) -> Path:
         if not self.has_split(split):
-            known = ", ".join(self.description["splits"]) or "none"
-            raise DataError(f"{self.path} has no {_KINDS[self.kind].items} for split {split!r}; it has: {known}")
+            known = ", ".join(self.manifest.splits) or "none"
+            raise DataError(f"{self.path} has no {self.items} for split {split!r}; it has: {known}")
         return self.path / f"{split}.{name}"
 
 
 class TextDirectory(_Directory):
-    """A directory of plain text, opened and checked."""
+    """A directory of plain text, opened and checked.
 
-    kind = "text"
+    Args:
+        path: the directory.
+
+    Raises:
+        DataError: not a data directory, one of captions or a newer format.
+    """
+
+    manifest: TextManifest
+    items = KINDS["text"].items
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.manifest = TextManifest.read(self.path)
 
     def sentences(self, split: str) -> MMapIndexedDataset:
         """Token ids of the sentences of *split*, memory-mapped; item i is int64 (T,) with end of sentence."""
@@ -173,10 +148,12 @@ class DataDirectory(_Directory):
         DataError: not a data directory, one of text or a newer format.
     """
 
-    kind = "captions"
+    manifest: CaptionManifest
+    items = KINDS["captions"].items
 
     def __init__(self, path: Path | str, regions: Path | str | None = None) -> None:
-        super().__init__(path)
+        self.path = Path(path)
+        self.manifest = CaptionManifest.read(self.path)
         self._regions = Path(regions) if regions else None
 
     @property
@@ -185,7 +162,7 @@ class DataDirectory(_Directory):
         if self._regions is not None:
             return self._regions
         inside = self.path / "regions"
-        return inside if inside.exists() else Path(os.path.normpath(self.path / self.description["regions"]))
+        return inside if inside.exists() else Path(os.path.normpath(self.path / self.manifest.regions))
 
     @cached_property
     def regions(self) -> RegionStore:
@@ -197,7 +174,7 @@ class DataDirectory(_Directory):
                 f"link to it) at {self.path / 'regions'}"
             )
         store = RegionStore(path)
-        if store.ids_crc32 != self.description["regions_ids_crc32"]:
+        if store.ids_crc32 != self.manifest.regions_ids_crc32:
             raise DataError(
                 f"{path} does not hold the images, in the order, that {self.path} was prepared for; prepare the "
                 f"captions again with --regions {path}"
@@ -214,11 +191,11 @@ class DataDirectory(_Directory):
         if not file.is_file():
             raise DataError(f"{file} is missing; prepare {self.path} again")
         rows = np.load(file, mmap_mode="r", allow_pickle=False)
-        if rows.shape != (self._count(split, "captions"),) or (len(rows) and rows.max() >= len(self.regions)):
+        captions = self.manifest.splits[split].captions
+        if rows.shape != (captions,) or (len(rows) and rows.max() >= len(self.regions)):
             raise DataError(
                 f"{file} pairs {rows.shape} captions with rows up to {rows.max(initial=0)}; split {split!r} has "
-                f"{self._count(split, 'captions')} captions and {self.regions.path} {len(self.regions)} images: "
-                "prepare the data again"
+                f"{captions} captions and {self.regions.path} {len(self.regions)} images: prepare the data again"
             )
         return rows
 
@@ -229,15 +206,10 @@ class DataDirectory(_Directory):
     def references(self, split: str) -> References:
         """The raw captions of *split*, by image in the order of the captions."""
         references = read_references(self.references_path(split))
-        if len(references.captions) != self._count(split, "images"):
+        images = self.manifest.splits[split].images
+        if len(references.captions) != images:
             raise DataError(
-                f"{references.path} has {len(references.captions)} images, split {split!r} has "
-                f"{self._count(split, 'images')}: prepare the data again"
+                f"{references.path} has {len(references.captions)} images, split {split!r} has {images}: prepare the "
+                "data again"
             )
         return references
-
-
-def _read_description(path: Path, kind: str) -> dict[str, Any]:
-    return read_description(
-        path / "dataset.json", what="a data directory", made_by=_KINDS[kind].made_by, newest=FORMAT_VERSION
-    )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from xgpt_fairseq.data.indexed_writer import IndexedWriter
+from xgpt_fairseq.data.manifest import CaptionSplit
 
 # What a split's files may be called.
 SPLIT_FILES = ("*.captions.bin", "*.captions.idx", "*.pairs.npy", "*.references.json")
@@ -44,13 +45,13 @@ class SplitWriter:
         self._tokens.add(ids, [len(ids)])
         self._references.add(image_id, text)
 
-    def finish(self, *, store_images: int) -> dict[str, int]:
+    def finish(self, *, store_images: int) -> CaptionSplit:
         """Complete the files; return the counts and sizes that describe the split."""
         rows = np.frombuffer(self._rows, dtype=np.int64)
         np.save(self._pairs, rows.astype(np.int32 if store_images < 2**31 else np.int64))
         self._references.finish()
         sizes = self._tokens.finish()
-        return {"images": self.images, "captions": self.captions, "cut_to_max_tokens": self.cut, **sizes}
+        return CaptionSplit(self.images, self.captions, cut_to_max_tokens=self.cut, **sizes)
 
     def close(self) -> None:
         """Let go of the files."""
