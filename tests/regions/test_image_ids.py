@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.image_ids import canonical_image_id, is_number, is_photo_name, json_image_id
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,18 @@ def test_the_id_of_an_id_is_the_id() -> None:
     for name in ("COCO_val2014_000000000042.jpg", "0042", "a.png", "b"):
         once = canonical_image_id(name)
         assert canonical_image_id(once) == once
+
+
+@pytest.mark.parametrize(
+    ("image_id", "expected"),
+    [("42", 42), ("0", 0), ("1000092795", 1000092795), ("cc_7", "cc_7"), ("4.2", "4.2"), ("-4", "-4"), ("٤٢", "٤٢")],
+)
+def test_ids_in_json_are_numbers_where_they_are_numeric(image_id: str, expected: int | str) -> None:
+    assert json_image_id(image_id) == expected
+    assert is_number(image_id) == isinstance(expected, int)
+
+
+def test_photos_by_their_names() -> None:
+    photos = ["a.jpg", "a.JPEG", "a.b.png", "a.gif", "a.bmp", "a.webp", "COCO_val2014_000000000042.jpg"]
+    others = ["a", "jpg", ".jpg", "a.jpg.txt", "a.npz", "a.npy", "a.json"]
+    assert [name for name in photos + others if is_photo_name(name)] == photos

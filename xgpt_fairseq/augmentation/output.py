@@ -28,6 +28,7 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.manifest import CaptionSplit
 from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.image_ids import is_number, json_image_id
 
 KARPATHY = "captions.karpathy.json"
 RETRIEVAL = "retrieval.jsonline"
@@ -115,16 +116,10 @@ def write_retrieval(file: Path, directory: DataDirectory, added: Added) -> int:
     with open(file, "w", encoding="utf-8") as output:
         for split, image_id, own, generated in _images(directory, added):
             if split in added:
-                number: int | str = int(image_id) if is_number(image_id) else image_id
-                no_numbers += isinstance(number, str)
-                value = {"id": number, "img_path": f"{image_id}.jpg", "sentences": [*own, *generated]}
+                no_numbers += not is_number(image_id)
+                value = {"id": json_image_id(image_id), "img_path": f"{image_id}.jpg", "sentences": [*own, *generated]}
                 output.write(json.dumps(value, ensure_ascii=False) + "\n")
     return no_numbers
-
-
-def is_number(image_id: str) -> bool:
-    """Whether an image's id is a number, as those of COCO and Flickr30k."""
-    return image_id.isascii() and image_id.isdigit()
 
 
 def _images(directory: DataDirectory, added: Added) -> Iterator[tuple[str, str, list[str], Iterable[str]]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import write_json
-from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.image_ids import canonical_image_id, json_image_id
 
 _NAMED = 5  # how many images an error message names
 
@@ -103,10 +103,7 @@ def write_coco_results(path: Path, captions: Mapping[str, str]) -> None:
     """Write *captions* as the COCO server takes them: `[{"image_id", "caption"}]`, ids as integers where they are."""
     write_json(
         path,
-        [
-            {"image_id": int(image_id) if image_id.isascii() and image_id.isdigit() else image_id, "caption": caption}
-            for image_id, caption in captions.items()
-        ],
+        [{"image_id": json_image_id(image_id), "caption": caption} for image_id, caption in captions.items()],
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from xgpt_fairseq.data.indexed_writer import IndexedWriter
 from xgpt_fairseq.data.manifest import CaptionSplit
+from xgpt_fairseq.regions.image_ids import json_image_id
 
 # What a split's files may be called.
 SPLIT_FILES = ("*.captions.bin", "*.captions.idx", "*.pairs.npy", "*.references.json")
@@ -74,11 +75,11 @@ class ReferencesWriter:
 
     def add(self, image_id: str, text: str) -> None:
         """Write a caption; those of one image come one after the other."""
-        number: int | str = int(image_id) if image_id.isascii() and image_id.isdigit() else image_id
+        json_id = json_image_id(image_id)
         if image_id != self._last:
-            self._images.write(("" if self._last is None else ", ") + json.dumps({"id": number}, ensure_ascii=False))
+            self._images.write(("" if self._last is None else ", ") + json.dumps({"id": json_id}, ensure_ascii=False))
             self._last = image_id
-        annotation = {"id": self._count, "image_id": number, "caption": text}
+        annotation = {"id": self._count, "image_id": json_id, "caption": text}
         self._annotations.write((", " if self._count else "") + json.dumps(annotation, ensure_ascii=False))
         self._count += 1
 

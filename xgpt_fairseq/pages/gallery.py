@@ -10,7 +10,6 @@ import base64
 import hashlib
 import io
 import os
-import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.scores import Scores
 from xgpt_fairseq.pages.rendering import read_template, template
-from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.image_ids import canonical_image_id, is_number, is_photo_name
 from xgpt_fairseq.regions.store import RegionStore
 
 THUMBNAIL = 320
@@ -32,7 +31,6 @@ THUMBNAIL = 320
 ORDERS = ("split", "id", "best", "worst")
 Order = Literal["split", "id", "best", "worst"]
 
-_PHOTO = re.compile(r".\.(jpe?g|png|gif|bmp|webp)", re.IGNORECASE)
 _JPEG_QUALITY = 80
 
 # Labels written on a picture, those of the most confident regions that leave each other so much room (the others show
@@ -128,7 +126,7 @@ def find_photos(folder: Path, image_ids: Sequence[str], *, link_from: Path | Non
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
     for name in names:
         image_id = canonical_image_id(name)
-        if image_id in wanted and _PHOTO.search(name):
+        if image_id in wanted and is_photo_name(name):
             if image_id in files:
                 raise DataError(f"{folder} has two photos of image {image_id}: {files[image_id].name} and {name}")
             files[image_id] = folder / name
@@ -154,8 +152,8 @@ def choose_images(
 
 def _natural(image_id: str) -> tuple[bool, int, str]:
     """Numbers by their value, before other names."""
-    is_number = image_id.isascii() and image_id.isdigit()
-    return not is_number, int(image_id) if is_number else 0, image_id
+    number = is_number(image_id)
+    return not number, int(image_id) if number else 0, image_id
 
 
 def render_gallery(
