@@ -136,14 +136,6 @@ def folders_in(path: Path) -> list[Path]:
         return [path, *sorted(Path(entry.path) for entry in entries if entry.is_dir())]
 
 
-def check_features(features: npt.NDArray[Any], where: str) -> None:
-    """Check that *features* are floats (n, D). Raises DataError."""
-    if features.ndim != 2 or features.dtype.kind != "f":
-        raise DataError(
-            f"{where}: features are {features.dtype} of shape {features.shape}; floats of (regions, width) expected"
-        )
-
-
 def check_boxes(boxes: npt.NDArray[Any], count: int, where: str) -> None:
     """Check that *boxes* are numbers (*count*, 4). Raises DataError."""
     if boxes.shape != (count, 4) or boxes.dtype.kind not in "fiu":

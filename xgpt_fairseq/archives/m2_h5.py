@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes, check_features
+from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes
 from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.hdf5 import array_names, find_array, is_hdf5, read_array
 from xgpt_fairseq.archives.vlp_h5 import PART, VlpH5Reader
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.validation import check_feature_shape
 
 FEATURES: Final = "_features"
 
@@ -34,7 +35,7 @@ class PendingArrays:
     def decode(self) -> Record:
         features = read_array(self.file, f"{self.image_id}{FEATURES}")
         boxes = read_array(self.file, f"{self.image_id}_boxes")
-        check_features(features, self.where())
+        check_feature_shape(features, self.where())
         check_boxes(boxes, len(features), self.where())
         scores = find_array(self.file, f"{self.image_id}_cls_prob")
         size = find_array(self.file, f"{self.image_id}_size")

@@ -21,10 +21,10 @@ from xgpt_fairseq.archives.base import (
     Pending,
     Record,
     check_boxes,
-    check_features,
     folders_in,
 )
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.validation import check_feature_shape
 
 SUFFIX: Final = ".npy"
 INFO: Final = "_info.npy"
@@ -46,7 +46,7 @@ class PendingFiles:
             raise DataError(f"{self.features} is missing") from None
         except (ValueError, EOFError, OSError) as error:
             raise DataError(f"{self.features} is not readable: {error}") from None
-        check_features(features, str(self.features))
+        check_feature_shape(features, str(self.features))
         info = _info_of(self.features)
         return record_of(self.features.stem, features, load_dictionary(info), str(info))
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_features
+from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.validation import check_feature_shape
 
 FEATURE_KEY = "feat"
 SUFFIXES = (".npz", ".npy")
@@ -30,13 +31,9 @@ class PendingFiles:
 
     def decode(self) -> Record:
         features = _load(self.features)
-        check_features(features, str(self.features))
+        check_feature_shape(features, str(self.features))
         boxes = _load(self.boxes)
-        if boxes.shape != (len(features), 4):
-            raise DataError(
-                f"{self.boxes}: boxes of shape {boxes.shape}; {self.features} has {len(features)} regions, so "
-                f"({len(features)}, 4) expected"
-            )
+        check_boxes(boxes, len(features), str(self.boxes))
         return Record(self.features.stem, features, boxes)
 
 

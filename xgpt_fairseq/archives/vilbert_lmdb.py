@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from xgpt_fairseq.archives import safe_pickle
 from xgpt_fairseq.archives import tsv as tsv_files
-from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes, check_features
+from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes
 from xgpt_fairseq.archives.handle_cache import close_cached, open_cached
 from xgpt_fairseq.archives.mmf_npy import array_in, record_of, size_in
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.validation import check_feature_shape
 
 if TYPE_CHECKING:
     import lmdb
@@ -53,7 +54,7 @@ class PendingItem:
             raise DataError(f"{where}: it holds {type(item).__name__}; a dictionary expected")
         if "bbox" in item:  # MMF's; the key is a path
             features = array_in(item, "features", where)
-            check_features(features, where)
+            check_feature_shape(features, where)
             return record_of(_name(self.key).rsplit("/", 1)[-1], features, item, where)
         return self._record(item, where)
 
@@ -68,7 +69,7 @@ class PendingItem:
             features, boxes = item["features"], array_in(item, "boxes", where)
         else:
             features, boxes = _from_base64(item, where)
-        check_features(features, where)
+        check_feature_shape(features, where)
         check_boxes(boxes, len(features), where)
         return Record(image_id, features, boxes, size=size_in(item, "image_w", "image_h", where))
 

@@ -18,13 +18,13 @@ from xgpt_fairseq.archives.base import (
     Record,
     RegionReader,
     check_boxes,
-    check_features,
     folders_in,
     names_digest,
 )
 from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.hdf5 import array_count, array_names, is_hdf5, read_array
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.validation import check_feature_shape
 
 # The files of a run of the extractor: features, class probabilities, boxes.
 PART: Final = re.compile(r".+_(feat|cls|bbox)(\d{3})\.h5")
@@ -48,7 +48,7 @@ class PendingArrays:
         boxes = read_array(self.boxes, self.image_id)
         if features.ndim == 1:  # the extractor squeezes, also where there is one region only
             features = features[None]
-        check_features(features, self.where())
+        check_feature_shape(features, self.where())
         if boxes.ndim != 2 or boxes.shape[1] != BOX_COLUMNS:
             raise DataError(
                 f"{self.boxes}, array {self.image_id}: shape {boxes.shape}; ({len(features)}, {BOX_COLUMNS}) expected: "

@@ -67,17 +67,21 @@ def normalise_boxes(
     return np.clip(exact / extent, 0.0, 1.0).astype(np.float32, order="C")
 
 
+def check_feature_shape(features: Array, where: str) -> None:
+    """Check that *features* are floats (n, D). Raises DataError."""
+    if features.ndim != 2 or features.dtype.kind != "f":
+        raise DataError(
+            f"{where}: features are {features.dtype} of shape {features.shape}; floats of (regions, width) expected"
+        )
+
+
 def check_features(features: Array, width: int, image: str) -> HalfArray:
     """The features of one image as they are stored, float16 (regions, *width*).
 
     Raises:
         DataError: another shape or type, no regions, or a value that float16 does not hold.
     """
-    if features.ndim != 2 or features.dtype.kind != "f":
-        raise DataError(
-            f"{image}: features are {features.dtype} of shape {features.shape}; floats of shape (regions, width) "
-            "expected"
-        )
+    check_feature_shape(features, image)
     if len(features) == 0:
         raise DataError(f"{image} has no regions; at least one is needed")
     if features.shape[1] != width:
