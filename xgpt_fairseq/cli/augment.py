@@ -7,11 +7,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from xgpt_fairseq.augmentation.augment import AugmentOptions, augment
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import DataDirectory, check_regions_inside, check_replaceable
+from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.search.generator import SearchOptions
@@ -47,7 +46,7 @@ def _augment(args: argparse.Namespace) -> None:
     if args.output.resolve() == directory.path.resolve():
         raise DataError(f"--output {args.output} is DATA itself; name another folder")
     check_regions_inside(args.output, directory.regions_path)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device or default_device()
     captioner = XGPTHubInterface.from_path(args.path, data=None if args.path.is_dir() else args.data).to(device)
     options = AugmentOptions(
         splits=[split.strip() for split in args.split.split(",")],

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, XGPTHubInterface
 from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
@@ -50,7 +50,7 @@ def caption(args: argparse.Namespace) -> None:
         least = 0 if name == "no_repeat_ngram_size" else 1
         if getattr(args, name) < least:
             raise DataError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device or default_device()
     captioner = XGPTHubInterface.from_path(args.path, data=args.data).to(device)
     options = SearchOptions(
         beam=args.beam,

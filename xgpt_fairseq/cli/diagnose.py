@@ -15,6 +15,7 @@ from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.loading import open_model
@@ -44,7 +45,7 @@ def program(args: argparse.Namespace) -> None:
         check_writable(args.output, overwrite=args.overwrite)
     if args.batch_size < 2:
         raise DataError(f"--batch-size must be at least 2, so that there is another image, got {args.batch_size}")
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device or default_device()
     if args.cpu_bf16:
         check_cpu_bfloat16()
     directory = DataDirectory(args.data, regions=args.regions)

@@ -28,6 +28,7 @@ import torch
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
@@ -37,7 +38,7 @@ from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision.backbone import package_versions
 from xgpt_fairseq.vision.detections import Detections
-from xgpt_fairseq.vision.extractor import GRID, RegionExtractor, Regions, default_device
+from xgpt_fairseq.vision.extractor import GRID, RegionExtractor, Regions
 from xgpt_fairseq.vision.malloc import keep_freed_memory
 from xgpt_fairseq.vision.photos import (
     IMAGE_SIZE,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import MAX_REGIONS, FloatArray, HalfArray
 from xgpt_fairseq.vision import backbone
@@ -195,11 +196,6 @@ class RegionExtractor:
         maps: Tensor = self._backbone(pixels)
         features: HalfArray = pool_regions(maps, torch.from_numpy(padded).to(self.device)).half().cpu().numpy()
         return features
-
-
-def default_device() -> str:
-    """A GPU if torch has one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _device(name: str | None) -> torch.device:
