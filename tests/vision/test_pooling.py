@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, pool_regions
+from xgpt_fairseq.vision.pooling import (
+    SAMPLES,
+    grid_boxes,
+    grid_regions,
+    max_boxes,
+    pool_regions,
+    with_full_image,
+)
 
 
 def sample(plane: npt.NDArray[np.float64], x: float, y: float) -> float:
@@ -85,3 +92,14 @@ def test_a_grid_covers_the_photo_once(cells: int) -> None:
     np.testing.assert_allclose(centres, expected, atol=1e-6)
     assert found.min() == 0
     assert found.max() == 1
+
+
+@pytest.mark.parametrize("cells", [1, 3, 9])
+def test_the_whole_photo_counts_as_a_region(cells: int) -> None:
+    regions = with_full_image(grid_boxes(cells))
+    assert regions.dtype == np.float32
+    assert regions[0].tolist() == [0, 0, 1, 1]
+    assert regions[1:].tolist() == grid_boxes(cells).tolist()
+    assert len(regions) == grid_regions(cells)
+    assert max_boxes(len(regions)) == len(grid_boxes(cells))
+    assert with_full_image(np.zeros((0, 4))).tolist() == [[0, 0, 1, 1]]

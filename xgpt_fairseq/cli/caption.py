@@ -161,8 +161,9 @@ def _load(
 
 def _read_detections(path: Path, files: Sequence[Path]) -> Detections:
     from xgpt_fairseq.vision.detections import Detections
+    from xgpt_fairseq.vision.pooling import max_boxes
 
-    return Detections(path, {canonical_image_id(file.name) for file in files}, MAX_REGIONS - 1)
+    return Detections(path, {canonical_image_id(file.name) for file in files}, max_boxes(MAX_REGIONS))
 
 
 def _write_json(path: Path, value: list[dict[str, str]]) -> None:

@@ -50,6 +50,7 @@ from xgpt_fairseq.vision.photos import (
     photo_id,
     pillow_version,
 )
+from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
 from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
 
 # Photos are given to the extractor in chunks of at least so many photos and batches, so that there are several of one
@@ -258,7 +259,7 @@ def _load(path: Path, image_size: int) -> Loaded:
 def _check_options(args: argparse.Namespace) -> None:
     if not 1 <= args.max_regions <= MAX_REGIONS:
         raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are possible")
-    count = args.grid**2 + 1
+    count = grid_regions(args.grid)
     if args.detections is None and args.max_regions < count <= MAX_REGIONS:
         raise DataError(
             f"--grid {args.grid} makes {count} regions, the whole photo included; --max-regions is {args.max_regions}"
@@ -266,7 +267,8 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _read_detections(args: argparse.Namespace, files: Sequence[Path]) -> Detections:
-    detections = Detections(args.detections, {canonical_image_id(file.name) for file in files}, args.max_regions - 1)
+    wanted = {canonical_image_id(file.name) for file in files}
+    detections = Detections(args.detections, wanted, max_boxes(args.max_regions))
     others = f"; {detections.others} of other photos are left out" if detections.others else ""
     print(f"found {detections.boxes} boxes of {detections.photos} photos in {args.detections}{others}")
     return detections

@@ -19,7 +19,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import MAX_REGIONS, FloatArray, HalfArray
 from xgpt_fairseq.vision import backbone
 from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, check_image_size, load_photo
-from xgpt_fairseq.vision.pooling import SAMPLES, WHOLE, grid_boxes, pool_regions
+from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, grid_regions, pool_regions, with_full_image
 
 GRID: Final = 6
 SETTINGS_VERSION: Final = 1
@@ -69,7 +69,7 @@ class RegionExtractor:
         threads: int = 1,
     ) -> None:
         check_image_size(image_size)
-        if grid is not None and not (grid >= 1 and grid * grid + 1 <= MAX_REGIONS):
+        if grid is not None and not (grid >= 1 and grid_regions(grid) <= MAX_REGIONS):
             raise DataError(
                 f"a grid of {grid} x {grid}: with the whole photo, 2 to {MAX_REGIONS} regions are possible, which is a "
                 "grid of 1 to 9"
@@ -156,17 +156,17 @@ class RegionExtractor:
             raise DataError("this region extractor has no grid: boxes of a detector are needed with the photos")
         elif len(boxes) != len(photos):
             raise DataError(f"{len(photos)} photos with {len(boxes)} arrays of boxes; one a photo is needed")
-        with_whole = [np.concatenate([np.array([WHOLE]), given]).astype(np.float32) for given in boxes]
+        regions = [with_full_image(given) for given in boxes]
 
         def run(batch: list[int]) -> HalfArray:
             pixels = torch.from_numpy(np.stack([photos[index].pixels for index in batch])).to(self.device)
-            return self._features(pixels, [with_whole[index] for index in batch])
+            return self._features(pixels, [regions[index] for index in batch])
 
         batches = list(self._batches(photos))
         found: dict[int, Regions] = {}
         for batch, features in zip(batches, self._side_by_side(run, batches), strict=True):
             for index, photo_features in zip(batch, features, strict=True):
-                found[index] = Regions(photo_features[: len(with_whole[index])], with_whole[index])
+                found[index] = Regions(photo_features[: len(regions[index])], regions[index])
         return [found[index] for index in range(len(photos))]
 
     def _side_by_side(self, run: Callable[[list[int]], HalfArray], batches: list[list[int]]) -> list[HalfArray]:

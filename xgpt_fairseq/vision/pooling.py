@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,23 @@ from torch import Tensor
 # A box is sampled at so many points in each direction.
 SAMPLES: Final = 14
 
-WHOLE: Final = (0.0, 0.0, 1.0, 1.0)
+# Region 0 of a photo is the whole photo. It counts, as the cells of a grid or the boxes of a detector do.
+FULL_IMAGE_BOX: Final = (0.0, 0.0, 1.0, 1.0)
+
+
+def with_full_image(boxes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """(n, 4) boxes → (n + 1, 4) regions."""
+    return np.concatenate([np.array([FULL_IMAGE_BOX]), boxes]).astype(np.float32)
+
+
+def grid_regions(cells: int) -> int:
+    """The number of regions with a grid of *cells* in each direction."""
+    return cells * cells + 1
+
+
+def max_boxes(max_regions: int) -> int:
+    """How many boxes a photo can have, if it may have *max_regions*."""
+    return max_regions - 1
 
 
 def grid_boxes(cells: int) -> npt.NDArray[np.float32]:
