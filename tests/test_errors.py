@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from xgpt_fairseq.errors import DataError, report, report_in_fairseq_programs
+from xgpt_fairseq.errors import DataError, check_at_least, report, report_in_fairseq_programs
 
 
 def raised(function) -> BaseException:
@@ -41,3 +41,14 @@ def test_the_hook_is_for_fairseq_s_programs_only(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/fairseq-train"])
     report_in_fairseq_programs()
     assert sys.excepthook is report
+
+
+def test_an_option_that_is_too_small():
+    for value in (1, 2, 1.5, None):
+        check_at_least("--beam", value, 1)
+    with pytest.raises(DataError) as caught:
+        check_at_least("--beam", 0, 1)
+    assert str(caught.value) == "--beam must be at least 1, got 0"
+    with pytest.raises(DataError) as caught:
+        check_at_least("--max-tokens", 1, 2, "a token and the end of sentence")
+    assert str(caught.value) == "--max-tokens must be at least 2 (a token and the end of sentence), got 1"

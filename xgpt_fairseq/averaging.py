@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from xgpt_fairseq.checkpoints import load_checkpoint
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write
 from xgpt_fairseq.models.feature_statistics import STATISTICS
 
@@ -51,7 +51,7 @@ def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> 
         DataError: fewer than *count* checkpoints (without *allow_fewer*), all from the warm-up, or some of other runs
             among them.
     """
-    _check_count(count)
+    check_at_least("the number of checkpoints to average", count, 1)
     found: dict[int, tuple[float, Path]] = {}
     young: dict[int, tuple[int, Path]] = {}  # update → end of the warm-up, file
     rules: dict[tuple[str, bool], Path] = {}
@@ -103,7 +103,7 @@ def _rule(state: dict[str, Any]) -> tuple[str, bool]:
 
 def last_checkpoints(folder: Path, count: int, *, by_updates: bool, allow_fewer: bool = False) -> Choice:
     """The *count* last checkpoints of a run by epoch, or by update (`--save-interval-updates`), last first."""
-    _check_count(count)
+    check_at_least("the number of checkpoints to average", count, 1)
     pattern = _UPDATE if by_updates else _EPOCH
     numbered = [(int(m.group(1)), path) for path in _folder(folder).iterdir() if (m := pattern.fullmatch(path.name))]
     what = "checkpoints saved by updates" if by_updates else "checkpoints saved by epochs"
@@ -114,11 +114,6 @@ def _folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"--checkpoints {folder} is not a folder")
     return folder
-
-
-def _check_count(count: int) -> None:
-    if count < 1:
-        raise DataError(f"the number of checkpoints to average must be at least 1, got {count}")
 
 
 def _first(

@@ -14,6 +14,15 @@ class DataError(ValueError):
     """
 
 
+def check_at_least(name: str, value: float | None, least: float, why: str = "") -> None:
+    """Raises DataError where the option *name*, `--batch-size`, is below *least*; *why* is for the message.
+
+    None is an option that was not given.
+    """
+    if value is not None and value < least:
+        raise DataError(f"{name} must be at least {least}{why and f' ({why})'}, got {value}")
+
+
 def report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """An exception hook that prints a `DataError` as one line, also where something else was raised because of it.
 

@@ -36,7 +36,7 @@ from scene_facts import Scene, all_pairs, held_out_pairs, pixel_box, random_scen
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, write_json
 
 if TYPE_CHECKING:
@@ -229,10 +229,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.output is None and args.sheet is None:
         raise DataError("nothing to do: name --output DIR, --sheet FILE or both")
     for (_, count), (option, _) in zip(args.counts.items(), SPLITS.values(), strict=True):
-        if count < 1:
-            raise DataError(f"--{option.replace('_', '-')} must be at least 1, got {count}")
-    if args.pixels < 64:
-        raise DataError(f"--pixels must be at least 64, for things to be seen, got {args.pixels}")
+        check_at_least(f"--{option.replace('_', '-')}", count, 1)
+    check_at_least("--pixels", args.pixels, 64, "for things to be seen")
     if args.sheet is not None and args.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise DataError(f"--sheet {args.sheet} must end in .png or .jpg")
     for path in (args.output, args.sheet):

@@ -433,7 +433,7 @@ def test_it_refuses_to_overwrite(call_program: Callable[..., Any], tmp_path: Pat
     [
         ([], "nothing to do: name --output DIR, --sheet FILE or both"),
         (["--output", "new", "--web-val", "0"], "--web-val must be at least 1, got 0"),
-        (["--output", "new", "--pixels", "20"], "--pixels must be at least 64, for things to be seen, got 20"),
+        (["--output", "new", "--pixels", "20"], "--pixels must be at least 64 (for things to be seen), got 20"),
         (["--sheet", "sheet.pdf"], "--sheet sheet.pdf must end in .png or .jpg"),
     ],
 )

@@ -11,7 +11,7 @@ from xgpt_fairseq.augmentation.augment import AugmentOptions, augment
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import DataDirectory, check_regions_inside, check_replaceable
 from xgpt_fairseq.devices import default_device
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.search.generator import SearchOptions
 
@@ -89,10 +89,11 @@ def _search(args: argparse.Namespace) -> SearchOptions:
 def _check_numbers(args: argparse.Namespace) -> None:
     if not 0 < args.per_image < math.inf:
         raise DataError(f"--per-image must be above 0, got {args.per_image:g}")
-    for name, least in (("candidates", 1), ("rounds", 1), ("batch_size", 1), ("repeat_ngram", 0), ("seed", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise DataError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    check_at_least("--candidates", args.candidates, 1)
+    check_at_least("--rounds", args.rounds, 1)
+    check_at_least("--batch-size", args.batch_size, 1)
+    check_at_least("--repeat-ngram", args.repeat_ngram, 0)
+    check_at_least("--seed", args.seed, 0)
 
 
 def _parser() -> argparse.ArgumentParser:

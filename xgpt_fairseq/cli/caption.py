@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.devices import default_device
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, XGPTHubInterface
 from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
 from xgpt_fairseq.regions.format import MAX_REGIONS
@@ -46,10 +46,10 @@ def caption(args: argparse.Namespace) -> None:
     for output in (args.json, args.html):
         if output is not None:
             check_writable(output, overwrite=args.overwrite)
-    for name in ("beam", "batch_size", "max_len", "no_repeat_ngram_size"):
-        least = 0 if name == "no_repeat_ngram_size" else 1
-        if getattr(args, name) < least:
-            raise DataError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
+    check_at_least("--beam", args.beam, 1)
+    check_at_least("--batch-size", args.batch_size, 1)
+    check_at_least("--max-len", args.max_len, 1)
+    check_at_least("--no-repeat-ngram-size", args.no_repeat_ngram_size, 0)
     device = args.device or default_device()
     captioner = XGPTHubInterface.from_path(args.path, data=args.data).to(device)
     options = SearchOptions(

@@ -26,7 +26,7 @@ import numpy as np
 from xgpt_fairseq.captions.options import parse_files
 from xgpt_fairseq.captions.readers import CaptionOptions, fairseq_split, read_captions
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
@@ -100,8 +100,7 @@ def caption_text(args: argparse.Namespace) -> None:
     """Write the captions as text."""
     if args.output.exists() and not args.overwrite:
         raise DataError(f"{args.output} exists; pass --overwrite to replace it")
-    if args.limit is not None and args.limit < 1:
-        raise DataError(f"--limit must be at least 1, got {args.limit}")
+    check_at_least("--limit", args.limit, 1)
     if bool(args.exclude_ids or args.exclude) == args.exclude_nothing:
         raise DataError(
             "name the images that must stay out of pre-training, those of validation and test, by --exclude-ids or "

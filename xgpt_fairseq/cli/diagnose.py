@@ -16,7 +16,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.devices import default_device
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.loading import open_model
 from xgpt_fairseq.metrics.diagnosis import OWN, SOURCES, Losses, diagnose, difference
@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def program(args: argparse.Namespace) -> None:
     if args.output:
         check_writable(args.output, overwrite=args.overwrite)
-    if args.batch_size < 2:
-        raise DataError(f"--batch-size must be at least 2, so that there is another image, got {args.batch_size}")
+    check_at_least("--batch-size", args.batch_size, 2, "so that there is another image")
     device = args.device or default_device()
     if args.cpu_bf16:
         check_cpu_bfloat16()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.data.directory import DataDirectory, file_crc32
 from xgpt_fairseq.devices import default_device
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.precision import check_cpu_bfloat16
@@ -74,8 +74,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
         return
     if args.data is None:
         raise DataError("--path needs the data directory: --data DATA")
-    if args.batch_size < 1:
-        raise DataError(f"--batch-size must be at least 1, got {args.batch_size}")
+    check_at_least("--batch-size", args.batch_size, 1)
     if args.save_scores is not None:
         if (args.save_scores / IDS).exists() and not args.overwrite:
             raise DataError(f"{args.save_scores} exists; give another name or --overwrite")

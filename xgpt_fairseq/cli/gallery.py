@@ -10,7 +10,7 @@ from pathlib import Path
 from xgpt_fairseq.captions.references import References, read_captions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write, check_writable
 from xgpt_fairseq.metrics.scores import score_captions
 from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, find_photos, render_gallery
@@ -32,8 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def gallery(args: argparse.Namespace) -> None:
     """Read and score the captions, and write the page."""
     check_writable(args.output, overwrite=args.overwrite)
-    if args.limit is not None and args.limit < 1:
-        raise DataError(f"--limit must be at least 1, got {args.limit}")
+    check_at_least("--limit", args.limit, 1)
     overlay = args.regions is not None
     data = DataDirectory(args.data, regions=args.regions if isinstance(args.regions, Path) else None)
     references = data.references(args.split)

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
 from xgpt_fairseq.text.readers import sentences
 from xgpt_fairseq.text.vocabulary import learn_vocabulary
@@ -32,8 +32,7 @@ def learn_bpe(args: argparse.Namespace) -> None:
     """Learn and write the vocabulary."""
     if (args.output / "vocabulary.json").exists() and not args.overwrite:
         raise DataError(f"{args.output} already holds a vocabulary; pass --overwrite to replace it")
-    if args.symbols < 1:
-        raise DataError(f"--symbols must be at least 1, got {args.symbols}")
+    check_at_least("--symbols", args.symbols, 1)
     inputs, captions = text_inputs(args.input, args.split_files)
     with tqdm(sentences(inputs, captions), desc="reading", unit=" sentences", unit_scale=True) as progress:
         vocabulary = learn_vocabulary(

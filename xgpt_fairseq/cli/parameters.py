@@ -14,7 +14,7 @@ import torch
 from fairseq.data import Dictionary
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import check_at_least
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, STRUCTURES, XGPTConfig, XGPTModel, apply_architecture
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 
@@ -58,10 +58,8 @@ def program() -> None:
     parser.add_argument("--vocabulary-size", type=int, default=10000, help="symbols of the dictionary")
     parser.add_argument("--feature-dim", type=int, default=2048, help="width of the region features")
     args = parser.parse_args()
-    if args.vocabulary_size < 5:
-        raise DataError(f"--vocabulary-size must be at least 5 (fairseq's special symbols), got {args.vocabulary_size}")
-    if args.feature_dim < 1:
-        raise DataError(f"--feature-dim must be at least 1, got {args.feature_dim}")
+    check_at_least("--vocabulary-size", args.vocabulary_size, 5, "fairseq's special symbols")
+    check_at_least("--feature-dim", args.feature_dim, 1)
     models = [(arch, sharing) for arch in args.arch for sharing in args.sharing]
     sizes = {"vocabulary_size": args.vocabulary_size, "feature_dim": args.feature_dim}
     tables = [count_parameters(arch, sharing=sharing, **sizes) for arch, sharing in models]

@@ -43,7 +43,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
 from xgpt_fairseq.data.manifest import MANIFEST, CaptionManifest, CaptionSplit
 from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_directory
 from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.regions.store import RegionStore
@@ -165,8 +165,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    if args.max_tokens < 2:
-        raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
+    check_at_least("--max-tokens", args.max_tokens, 2, "a token and the end of sentence")
     if args.max_missing is None:
         return
     if not 0 <= args.max_missing <= 1:

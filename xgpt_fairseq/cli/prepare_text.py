@@ -31,7 +31,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import check_replaceable, file_crc32
 from xgpt_fairseq.data.indexed_writer import IndexedWriter, ids_dtype
 from xgpt_fairseq.data.manifest import MANIFEST, TextManifest, TextSplit
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
@@ -304,8 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def prepare_text(args: argparse.Namespace) -> None:
     """Write the data directory of text."""
-    if args.max_tokens < 2:
-        raise DataError(f"--max-tokens must be at least 2 (a token and the end of sentence), got {args.max_tokens}")
+    check_at_least("--max-tokens", args.max_tokens, 2, "a token and the end of sentence")
     if args.valid_lines < 0:
         raise DataError(f"--valid-lines must be 0 (none) or more, got {args.valid_lines}")
     inputs, captions = text_inputs(args.input, args.split_files)
