@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from xgpt_fairseq.captions.base import split_in_name
 from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
-from xgpt_fairseq.captions.readers import (
+from xgpt_fairseq.captions.registry import (
     CAPTION_READERS,
     UNLISTED,
     Caption,

@@ -13,7 +13,7 @@ import pytest
 
 from xgpt_fairseq.captions import options as caption_options
 from xgpt_fairseq.captions.options import parse_files, read_split_files
-from xgpt_fairseq.captions.readers import CAPTION_READERS, fairseq_split
+from xgpt_fairseq.captions.registry import CAPTION_READERS, fairseq_split
 from xgpt_fairseq.cli import learn_bpe, prepare_captions, prepare_text
 from xgpt_fairseq.data.directory import DataDirectory, TextDirectory
 from xgpt_fairseq.errors import DataError

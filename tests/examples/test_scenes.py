@@ -29,7 +29,7 @@ from scene_facts import BACKGROUNDS, COLOURS, CONTAINERS, KINDS, RELATIONS, Thin
 from scene_shapes import HUES, PAINTERS
 from scenes import SCENES, WEB, Name, scene_of, texts_of
 
-from xgpt_fairseq.captions.readers import read_captions
+from xgpt_fairseq.captions.registry import read_captions
 
 SEEDS = st.integers(0, 10**6)
 NAMES = st.builds(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from xgpt_fairseq.captions.readers import UNLISTED, CaptionedImage
+from xgpt_fairseq.captions.registry import UNLISTED, CaptionedImage
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from xgpt_fairseq.captions.options import parse_files
-from xgpt_fairseq.captions.readers import CaptionOptions, fairseq_split, read_captions
+from xgpt_fairseq.captions.registry import CaptionOptions, fairseq_split, read_captions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write

@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from xgpt_fairseq.captions.options import add_split_files, image_id_resolver, parse_files, read_split_files
-from xgpt_fairseq.captions.readers import (
+from xgpt_fairseq.captions.registry import (
     CAPTION_READERS,
     CaptionedImage,
     CaptionOptions,

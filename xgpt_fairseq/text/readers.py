@@ -1,7 +1,7 @@
 """Readers of plain text, one sentence or paragraph a line, for programs that learn from it or encode it.
 
 A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file (any format of
-`captions.readers`, as its first lines tell) the training captions are the lines. Files are streamed; only
+`captions.registry`, as its first lines tell) the training captions are the lines. Files are streamed; only
 caption files are read twice, to detect their format.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from xgpt_fairseq.captions.readers import CaptionOptions, find_format, read_captions
+from xgpt_fairseq.captions.registry import CaptionOptions, find_format, read_captions
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
 

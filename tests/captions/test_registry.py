@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from xgpt_fairseq.captions.readers import CAPTION_READERS, Caption, CaptionedImage, detect, fairseq_split, read_captions
+from xgpt_fairseq.captions.registry import (
+    CAPTION_READERS,
+    Caption,
+    CaptionedImage,
+    detect,
+    fairseq_split,
+    read_captions,
+)
 from xgpt_fairseq.errors import DataError
 
 
