@@ -9,14 +9,8 @@ from typing import Any
 
 import pytest
 
-from xgpt_fairseq.captions.registry import (
-    CAPTION_READERS,
-    Caption,
-    CaptionedImage,
-    detect,
-    fairseq_split,
-    read_captions,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionOptions, fairseq_split
+from xgpt_fairseq.captions.registry import FORMATS, open_source, read_captions, read_sources
 from xgpt_fairseq.errors import DataError
 
 
@@ -58,7 +52,7 @@ def test_splits_have_fairseqs_names() -> None:
 
 def test_the_real_file(coco_mini: Path) -> None:
     source = coco_mini / "dataset_coco_mini.json"
-    assert detect(source) == "karpathy"
+    assert open_source(source).format.name == "karpathy"
     images = list(read_captions(source, "auto"))
     counts = {split: sum(i.split == split for i in images) for split in ("train", "valid", "test")}
     assert counts == {"train": 400, "valid": 67, "test": 50}
@@ -129,11 +123,36 @@ def _text(path: Path) -> None:
 def test_unknown_format(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
     make(tmp_path / name)
     with pytest.raises(DataError, match=r"not a caption file of a known format \(karpathy") as caught:
-        detect(tmp_path / name)
+        open_source(tmp_path / name)
     assert "--format" in str(caught.value)
 
 
 def test_every_format_says_no_to_others(tmp_path: Path) -> None:
     _coco(tmp_path / "coco.json")
-    for recognise, _ in CAPTION_READERS.values():
-        assert not recognise(tmp_path / "coco.json")
+    for caption_format in FORMATS.values():
+        assert not caption_format.recognise(CaptionFile(tmp_path / "coco.json"))
+
+
+def test_a_json_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many formats look at it, and however often it is read."""
+    parsed: list[Path] = []
+
+    def load(path: Path) -> Any:
+        parsed.append(path)
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    monkeypatch.setattr("xgpt_fairseq.captions.base.load_json", load)
+    coco = {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "A cat."}]}
+    path = tmp_path / "captions_val2014.json"
+    path.write_text(json.dumps(coco, indent=1))
+    source = open_source(path)
+    for _ in range(2):
+        assert list(read_sources([source], CaptionOptions())) == [CaptionedImage("1", "valid", [Caption(0, "A cat.")])]
+    assert parsed == [path]
+
+
+@pytest.mark.parametrize("first_line", ['{"image": 1, "caption": "a"}', '{"boxes": []}'])
+def test_json_in_lines_is_not_parsed_whole(tmp_path: Path, first_line: str) -> None:
+    path = tmp_path / "lines.json"
+    path.write_text(f"{first_line}\n" * 2)
+    assert CaptionFile(path).json_object == {}

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from xgpt_fairseq.captions import options as caption_options
+from xgpt_fairseq.captions.base import fairseq_split
 from xgpt_fairseq.captions.options import parse_files, read_split_files
-from xgpt_fairseq.captions.registry import CAPTION_READERS, fairseq_split
+from xgpt_fairseq.captions.registry import FORMATS as CAPTION_FORMATS
 from xgpt_fairseq.cli import learn_bpe, prepare_captions, prepare_text
 from xgpt_fairseq.data.directory import DataDirectory, TextDirectory
 from xgpt_fairseq.errors import DataError
@@ -221,7 +222,7 @@ def test_what_is_said(
 
 def test_help_shows_the_formats(call_program: Callable[..., Any]) -> None:
     done = call_program(prepare_captions.main, "--help")
-    for word in (*CAPTION_READERS, "--split-files", "--image-ids", "--max-missing", "examples:"):
+    for word in (*CAPTION_FORMATS, "--split-files", "--image-ids", "--max-missing", "examples:"):
         assert word in done.stdout
 
 

@@ -1,15 +1,17 @@
-"""What the readers of caption files have in common."""
+"""What the formats of caption files have in common."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.text_lines import first_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 
@@ -50,6 +52,47 @@ class CaptionOptions:
     image_id_of_url: Callable[[str], str | None] | None = None
 
 
+class CaptionFile:
+    """A caption file, for the formats that look at it and the one that reads it: it is parsed once for all of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def first_lines(self) -> list[str]:
+        """Its first lines that are not blank."""
+        return first_lines(self.path)
+
+    @cached_property
+    def json(self) -> Any:
+        """Its JSON value. Raises DataError where it has none."""
+        return load_json(self.path)
+
+    @property
+    def json_object(self) -> dict[str, Any]:
+        """The JSON object in a file that is named so; empty if there is none, or JSON in lines."""
+        if self.path.suffix != ".json" or (len(self.first_lines) > 1 and _is_json(self.first_lines[0])):
+            return {}
+        return self.json if isinstance(self.json, dict) else {}
+
+
+@dataclass(frozen=True)
+class CaptionFormat:
+    """A format of caption files.
+
+    Attributes:
+        name: as `--format` takes it.
+        recognise: whether a file is of this format, by its content.
+        read: streams its images in the file's order; raises `DataError` naming file and record.
+        images_by_url: whether it has URLs in place of image ids, so that `CaptionOptions.image_id_of_url` counts.
+    """
+
+    name: str
+    recognise: Callable[[CaptionFile], bool]
+    read: Callable[[CaptionFile, CaptionOptions], Iterator[CaptionedImage]]
+    images_by_url: bool = False
+
+
 # fairseq's names for splits; Karpathy's `restval` is training data in every published result
 _SPLITS = {
     "train": "train",
@@ -86,6 +129,32 @@ def load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def record_image_id(where: str, record: Any, key: str) -> str:
+    """The image id under *key* in a record of JSON.
+
+    Raises:
+        DataError: the record is no object or lacks the key, or its value is no id.
+    """
+    if not isinstance(record, dict) or key not in record:
+        raise DataError(f"{where} lacks {key!r}")
+    return image_id_of(where, key, record[key])
+
+
+def image_listed_twice(path: Path, image_id: str) -> DataError:
+    """The error for it."""
+    return DataError(
+        f"{path}: image {image_id} is listed twice; each image may stand there once, with all its captions together"
+    )
 
 
 def image_id_of(where: str, key: str, value: object) -> str:

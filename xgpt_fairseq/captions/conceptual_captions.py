@@ -1,4 +1,4 @@
-"""Conceptual Captions: a caption and the URL of its image a line, and the names of the images that were downloaded.
+"""cc-tsv, Conceptual Captions: a caption and its image's URL per line, and the names of images that were downloaded.
 
 `Train_GCC-training.tsv` and `Validation_GCC-1.1.0-Validation.tsv` have neither a header nor image ids. Who downloads
 the images names them: by the number of the line, from 0 (VL-BERT: `00000000.jpg`), by the crc32 of the URL
@@ -18,9 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionOptions, image_id_of, load_json
+from xgpt_fairseq.captions.base import (
+    Caption,
+    CaptionedImage,
+    CaptionFile,
+    CaptionFormat,
+    CaptionOptions,
+    image_id_of,
+    load_json,
+)
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.text_lines import first_lines, numbered_lines
+from xgpt_fairseq.io.text_lines import numbered_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
@@ -33,15 +41,15 @@ _MAP_LAYOUTS = {(2, 0): 1, (2, 1): 0, (5, 1): 4, (6, 5): 0, (7, 0): 5, (7, 6): 0
 _MAP_ID_COLUMNS = ("id", "image_id", "image", "file", "filename", "file_name", "key", "path")
 
 
-def is_cc_tsv(path: Path) -> bool:
+def recognise(file: CaptionFile) -> bool:
     """Whether each line has two columns, and one of them is a URL."""
-    rows = [line.split("\t") for line in first_lines(path)]
+    rows = [line.split("\t") for line in file.first_lines]
     if rows and _is_header(rows[0]):
         rows.pop(0)
     return bool(rows) and all(len(row) == 2 and sum(map(_is_url, row)) == 1 for row in rows)
 
 
-def read_cc_tsv(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
+def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """`caption, tab, URL` a line; CC12M has the two the other way round. A header `caption url` is passed over.
 
     An image is named by the number of its line, from 0, the header not counted; or as `options.image_id_of_url` says.
@@ -49,6 +57,7 @@ def read_cc_tsv(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]
     different URLs share (of 3.3 million crc32 some 1300 are equal by chance) is not to be trusted. Such a caption, and
     one whose URL has no name, goes under its URL: an image that no region store has.
     """
+    path = file.path
     if options.image_id_of_url is None:
         for line, caption, _ in _rows(path):
             yield CaptionedImage(str(line), "", [Caption(line, caption)])
@@ -108,6 +117,9 @@ def _is_header(columns: Sequence[str]) -> bool:
 
 def _is_url(text: str) -> bool:
     return _URL.match(text.strip()) is not None
+
+
+CC_TSV = CaptionFormat("cc-tsv", recognise, read, images_by_url=True)
 
 
 def image_id_by_crc32(url: str) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from xgpt_fairseq.captions.registry import UNLISTED, CaptionedImage
+from xgpt_fairseq.captions.base import CaptionedImage
+from xgpt_fairseq.captions.registry import UNLISTED
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
 

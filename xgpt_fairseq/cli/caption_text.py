@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from xgpt_fairseq.captions.base import CaptionOptions, fairseq_split
 from xgpt_fairseq.captions.options import parse_files
-from xgpt_fairseq.captions.registry import CaptionOptions, fairseq_split, read_captions
+from xgpt_fairseq.captions.registry import read_captions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write
@@ -84,7 +85,7 @@ def caption_file_ids(path: Path, splits: Sequence[str], split_of_file: str | Non
     """The ids of the images in a caption file, of all *splits* if none is named. Only then must they have a split."""
     named = {path: split_of_file} if split_of_file else {}
     options = CaptionOptions(named_splits=named, unknown_split=None if splits else "unknown")
-    images = list(read_captions(path, "auto", options))
+    images = list(read_captions(path, options=options))
     found = {image.split for image in images}
     for split in splits:
         if split not in found:

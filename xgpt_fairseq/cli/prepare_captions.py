@@ -29,15 +29,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions, fairseq_split
 from xgpt_fairseq.captions.options import add_split_files, image_id_resolver, parse_files, read_split_files
-from xgpt_fairseq.captions.registry import (
-    CAPTION_READERS,
-    CaptionedImage,
-    CaptionOptions,
-    detect,
-    fairseq_split,
-    read_sources,
-)
+from xgpt_fairseq.captions.registry import FORMATS, open_source, read_sources
 from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, say, survey
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
@@ -118,12 +112,13 @@ def prepare_captions(args: argparse.Namespace) -> None:
     _check_options(args)
     vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
     files, named_splits = parse_files(args.source)
-    sources = [(file, detect(file) if args.format == "auto" else args.format) for file in files]
-    for file, name in sources:
-        print(f"{file}: {name}")
-    formats = list(dict.fromkeys(name for _, name in sources))
-    if args.image_ids is not None and "cc-tsv" not in formats:
-        raise DataError("--image-ids is for cc-tsv files, and no SOURCE is one")
+    sources = [open_source(file, args.format) for file in files]
+    for file, caption_format in sources:
+        print(f"{file.path}: {caption_format.name}")
+    formats = list(dict.fromkeys(caption_format.name for _, caption_format in sources))
+    if args.image_ids is not None and not any(caption_format.images_by_url for _, caption_format in sources):
+        by_url = ", ".join(name for name, caption_format in FORMATS.items() if caption_format.images_by_url)
+        raise DataError(f"--image-ids is for {by_url} files, and no SOURCE is one")
     options = CaptionOptions(
         named_splits=named_splits,
         split_lists=read_split_files(args.split_files),
@@ -180,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
     parser.add_argument("--regions", type=Path, required=True, metavar="STORE", help="region store of the images")
     parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
-    parser.add_argument("--format", choices=["auto", *CAPTION_READERS], default="auto")
+    parser.add_argument("--format", choices=["auto", *FORMATS], default="auto")
     parser.add_argument("--splits", default="train,val,test", help="which splits, by the source's or fairseq's names")
     add_split_files(parser)
     parser.add_argument(

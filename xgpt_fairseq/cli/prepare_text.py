@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from xgpt_fairseq.captions.registry import CaptionOptions
+from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import check_replaceable, file_crc32
 from xgpt_fairseq.data.indexed_writer import IndexedWriter, ids_dtype

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.captions.options import add_split_files, caption_options, parse_files
-from xgpt_fairseq.captions.registry import CaptionOptions
 from xgpt_fairseq.text.readers import check_inputs, report_caption_inputs
 
 

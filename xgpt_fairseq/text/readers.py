@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from xgpt_fairseq.captions.registry import CaptionOptions, find_format, read_captions
+from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions
+from xgpt_fairseq.captions.registry import find_format, read_captions
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
 
@@ -78,7 +79,7 @@ def total_bytes(paths: Sequence[Path]) -> int | None:
 
 def is_caption_file(path: Path) -> bool:
     """Whether *path* holds captions: every `.json` is taken for that, other files if they are in a known format."""
-    return path.suffix == ".json" or (path != STDIN and find_format(path) is not None)
+    return path.suffix == ".json" or (path != STDIN and find_format(CaptionFile(path)) is not None)
 
 
 def report_caption_inputs(paths: Sequence[Path]) -> None:
@@ -157,7 +158,7 @@ def _whole_lines(path: Path, file: IO[bytes], line: int) -> bytes:
 def _caption_blocks(path: Path, position: int, options: CaptionOptions) -> Iterator[Block]:
     texts: list[str] = []
     line, size = 1, 0
-    for image in read_captions(path, "auto", options):
+    for image in read_captions(path, options=options):
         if image.split != "train":
             continue
         for caption in image.captions:

@@ -1,0 +1,88 @@
+"""coco: COCO's JSON of captions, in which the references of a split are, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xgpt_fairseq.captions.base import (
+    Caption,
+    CaptionedImage,
+    CaptionFile,
+    CaptionFormat,
+    CaptionOptions,
+    caption_text,
+    image_listed_twice,
+    record_image_id,
+)
+from xgpt_fairseq.errors import DataError
+
+
+def recognise(file: CaptionFile) -> bool:
+    """Whether its first annotation has a caption."""
+    value = file.json_object
+    images, annotations = value.get("images"), value.get("annotations")
+    if not isinstance(images, list) or not isinstance(annotations, list) or not annotations:
+        return False
+    return isinstance(annotations[0], dict) and {"image_id", "caption"} <= annotations[0].keys()
+
+
+class Annotation(NamedTuple):
+    """A caption in COCO's format: its place in `annotations`, its `id` if it has one, its text."""
+
+    place: int
+    caption_id: Any
+    text: str
+
+
+def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
+    """COCO's `captions_train2014.json` and the like. The file says no split."""
+    for image_id, of_image in parse_coco(file.path, file.json).items():
+        yield CaptionedImage(image_id, "", [_caption(file.path, annotation) for annotation in of_image])
+
+
+def _caption(path: Path, annotation: Annotation) -> Caption:
+    where = f"{path}: annotations[{annotation.place}]"
+    caption_id = annotation.place if annotation.caption_id is None else annotation.caption_id
+    if not isinstance(caption_id, int):
+        raise DataError(f"{where}: 'id' must be a number, found {caption_id!r}")
+    return Caption(caption_id, caption_text(where, annotation.text))
+
+
+def parse_coco(path: Path, value: Any) -> dict[str, list[Annotation]]:
+    """The captions of each image in COCO's format: `images[].id`, `annotations[]` with `image_id`, `caption`, `id`.
+
+    The images come in the order of `images`, captions in that of `annotations`.
+
+    Args:
+        path: the file, for messages.
+        value: what it holds.
+
+    Raises:
+        DataError: another structure, an image listed twice, a caption that is no text or of an unlisted image.
+    """
+    images, annotations = (value.get(key) if isinstance(value, dict) else None for key in ("images", "annotations"))
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        raise DataError(f"{path} has no lists 'images' and 'annotations'; is it one of COCO's captions_*.json?")
+    of_image: dict[str, list[Annotation]] = {}
+    for place, image in enumerate(images):
+        image_id = record_image_id(f"{path}: images[{place}]", image, "id")
+        if image_id in of_image:
+            raise image_listed_twice(path, image_id)
+        of_image[image_id] = []
+    for place, annotation in enumerate(annotations):
+        where = f"{path}: annotations[{place}]"
+        image_id = record_image_id(where, annotation, "image_id")
+        if image_id not in of_image:
+            raise DataError(f"{where}: image {image_id} is not among the file's 'images'")
+        if "caption" not in annotation:
+            raise DataError(f"{where} lacks 'caption'; is it one of COCO's captions_*.json?")
+        text = annotation["caption"]
+        if not isinstance(text, str):
+            raise DataError(f"{where}: a caption must be text, found {text!r:.60}")
+        of_image[image_id].append(Annotation(place, annotation.get("id"), text))
+    return of_image
+
+
+COCO = CaptionFormat("coco", recognise, read)
