@@ -37,21 +37,27 @@ def test_references_keep_the_order_of_the_images(references: References) -> None
     assert references.captions == {"42": ["A dog.", "The dog."], "7": ["A cat."], "park": ["A park."]}
 
 
+def test_ids_of_captions_do_not_matter_and_blank_ones_count(tmp_path: Path) -> None:
+    content = {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": text, "id": text} for text in "a "]}
+    assert read_references(written(tmp_path / "r.json", content)).captions == {"1": ["a", " "]}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{\n oops", r"references\.json:2: not JSON"),
-        ([], 'no list "images"'),
-        ({"images": [{"id": 1}]}, 'no list "annotations"'),
+        ([], "has no lists 'images' and 'annotations'"),
+        ({"images": [{"id": 1}]}, "has no lists 'images' and 'annotations'"),
         ({"images": [], "annotations": []}, '"images" is empty'),
-        ({**COCO, "images": [{"id": 42}, {"name": 7}]}, r'images\[1\]: "id" must be an image id .*, found nothing'),
-        ({**COCO, "images": [{"id": 42}, 7]}, r'images\[1\]: "id" must be an image id'),
-        ({**COCO, "images": [{"id": 42}, {"id": "42.jpg"}]}, r"images\[1\]: image 42 is listed twice"),
+        ({**COCO, "images": [{"id": 42}, {"name": 7}]}, r"images\[1\] lacks 'id'"),
+        ({**COCO, "images": [{"id": 42}, 7]}, r"images\[1\] lacks 'id'"),
+        ({**COCO, "images": [{"id": 42}, {"id": "42.jpg"}]}, r"references\.json: image 42 is listed twice"),
         ({**COCO, "images": [*COCO["images"], {"id": 8}, {"id": 9}]}, r"2 images \(8, 9\) without a caption"),
-        ({**COCO, "images": COCO["images"][:1]}, r'annotations\[0\]: image park is not among "images"'),
-        ({**COCO, "annotations": [{"caption": "A dog."}]}, r'annotations\[0\]: "image_id" must be'),
-        ({**COCO, "annotations": [{"image_id": True, "caption": ""}]}, r'"image_id" must be .*, found True'),
-        ({**COCO, "annotations": [{"image_id": 42}]}, r'annotations\[0\]: "caption" must be a string, found nothing'),
+        ({**COCO, "images": COCO["images"][:1]}, r"annotations\[0\]: image park is not among the file's 'images'"),
+        ({**COCO, "annotations": [{"caption": "A dog."}]}, r"annotations\[0\] lacks 'image_id'"),
+        ({**COCO, "annotations": [{"image_id": True, "caption": ""}]}, r"'image_id' must be .*, found True"),
+        ({**COCO, "annotations": [{"image_id": 42, "caption": 7}]}, "a caption must be text, found 7"),
+        ({**COCO, "annotations": [{"image_id": 42}]}, r"annotations\[0\] lacks 'caption'"),
     ],
 )
 def test_references_errors(tmp_path: Path, content: Any, message: str) -> None:
@@ -114,7 +120,7 @@ def test_coco_results_may_come_in_any_order_and_spelling(tmp_path: Path, referen
         ("[1,", "captions:1: not JSON"),
         ({"42": "a dog"}, "COCO results are a list"),
         ([{"image_id": 42}], 'record 0: "caption" must be a string'),
-        ([{"caption": "a"}], 'record 0: "image_id" must be'),
+        ([{"caption": "a"}], "record 0 lacks 'image_id'"),
         ([{"image_id": 42, "caption": "a"}, {"image_id": "42", "caption": "b"}], "record 1: image 42 has a caption"),
         ([], r"3 images \(42, 7, park\) of"),
         (

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xgpt_fairseq.captions.base import record_image_id
+from xgpt_fairseq.captions.coco import parse_coco
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import write_json
-from xgpt_fairseq.regions.image_ids import canonical_image_id, json_image_id
+from xgpt_fairseq.regions.image_ids import json_image_id
 
 _NAMED = 5  # how many images an error message names
 
@@ -46,19 +48,8 @@ def read_references(path: Path) -> References:
     Raises:
         DataError: not such a file, an image listed twice or without a caption, a caption of an unlisted image.
     """
-    content = _parsed(path, _text(path))
-    captions: dict[str, list[str]] = {}
-    for position, image in enumerate(_records(path, content, "images")):
-        image_id = _image_id(path, f"images[{position}]", image, "id")
-        if image_id in captions:
-            raise DataError(f"{path}: images[{position}]: image {image_id} is listed twice; ids must be unique")
-        captions[image_id] = []
-    for position, annotation in enumerate(_records(path, content, "annotations")):
-        record = f"annotations[{position}]"
-        image_id = _image_id(path, record, annotation, "image_id")
-        if image_id not in captions:
-            raise DataError(f'{path}: {record}: image {image_id} is not among "images"')
-        captions[image_id].append(_caption(path, record, annotation))
+    parsed = parse_coco(path, _parsed(path, _text(path)))
+    captions = {image_id: [annotation.text for annotation in of_image] for image_id, of_image in parsed.items()}
     if not captions:
         raise DataError(f'{path}: "images" is empty; there is nothing to score against')
     bare = [image_id for image_id, of_image in captions.items() if not of_image]
@@ -163,7 +154,7 @@ def _coco_results(path: Path, text: str) -> dict[str, str]:
     captions: dict[str, str] = {}
     for position, result in enumerate(content):
         record = f"record {position}"
-        image_id = _image_id(path, record, result, "image_id")
+        image_id = record_image_id(f"{path}: {record}", result, "image_id")
         if image_id in captions:
             raise DataError(f"{path}: {record}: image {image_id} has a caption already; one for each image")
         captions[image_id] = _caption(path, record, result)
@@ -184,20 +175,6 @@ def _parsed(path: Path, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-
-
-def _records(path: Path, content: Any, key: str) -> list[Any]:
-    records = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(records, list):
-        raise DataError(f'{path}: no list "{key}"; expected COCO\'s caption format, {{"images", "annotations"}}')
-    return records
-
-
-def _image_id(path: Path, record: str, value: Any, key: str) -> str:
-    name = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(name, str | int) or isinstance(name, bool):
-        raise DataError(f'{path}: {record}: "{key}" must be an image id (a number or a string), found {_shown(name)}')
-    return canonical_image_id(name)
 
 
 def _caption(path: Path, record: str, value: dict[str, Any]) -> str:
