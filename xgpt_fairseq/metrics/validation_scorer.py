@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer, cook_refs, cook_test
-from pycocoevalcap.cider.cider_scorer import CiderScorer
-from pycocoevalcap.cider.cider_scorer import cook_test as cook_cider
 
+from xgpt_fairseq.metrics.cider import Cider
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
 
 _ORDERS = (1, 2, 3, 4)
@@ -40,14 +39,9 @@ class ValidationScorer:
         if not references or not all(references):
             raise ValueError("every image of the split needs at least one reference caption")
         tokenized = iter(ptb_tokenize([caption for of_image in references for caption in of_image]))
-        self._bleu_references = []
-        self._cider = CiderScorer()
-        for of_image in references:
-            captions = [next(tokenized) for _ in of_image]
-            self._bleu_references.append(cook_refs(captions))
-            self._cider += (None, captions)
-        self._cider.compute_doc_freq()
-        self._cider_references = self._cider.crefs
+        of_images = [[next(tokenized) for _ in of_image] for of_image in references]
+        self._cider = Cider(of_images)
+        self._bleu_references = [cook_refs(captions) for captions in of_images]
         # Raw caption → tokens. Models repeat themselves, within an epoch and from one epoch to the next.
         self._tokenized: dict[str, str] = {}
 
@@ -60,22 +54,11 @@ class ValidationScorer:
         """
         if len(image_indices) != len(captions):
             raise ValueError(f"{len(image_indices)} images but {len(captions)} captions")
-        if len(captions) > len(self._cider_references):
-            raise ValueError(
-                f"a batch of {len(captions)} captions from a split of {len(self._cider_references)} images"
-            )
         tests = self._tokenize(captions)
-
-        # pycocoevalcap pairs captions and references by position, and takes the number of documents from the length
-        # of the list: this batch's references come first, and any others fill the list up to the size of the split.
-        batch = [self._cider_references[index] for index in image_indices]
-        self._cider.crefs = batch + self._cider_references[len(batch) :]
-        self._cider.ctest = [cook_cider(test) for test in tests]
-
         sums = dict.fromkeys(STATISTICS, 0.0)
-        sums["_cider_sum"] = float(sum(self._cider.compute_cider()))
         sums["_caption_images"] = float(len(tests))
         for index, test in zip(image_indices, tests, strict=True):
+            sums["_cider_sum"] += self._cider.score(index, test)
             counts = cook_test(test, self._bleu_references[index], eff="closest")
             for n in _ORDERS:
                 sums[f"_bleu_correct_{n}"] += counts["correct"][n - 1]

@@ -1,0 +1,73 @@
+"""CIDEr-D (Vedantam et al. 2015) of single captions, as pycocoevalcap computes it for a whole split at once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+ORDERS = (1, 2, 3, 4)
+SIGMA = 6.0  # of the penalty for another length
+
+Ngram = tuple[str, ...]
+
+
+class _Weighted(NamedTuple):
+    """A caption: for each order the TF-IDF weights of its n-grams and their norm; and its length."""
+
+    weights: list[dict[Ngram, float]]
+    norms: list[float]
+    length: int
+
+
+class Cider:
+    """Scores captions against the references of their image; n-grams weigh by how many images' references have them.
+
+    Args:
+        references: the tokenized captions of each image of the split, words separated by spaces.
+    """
+
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        self._log_images = math.log(len(references))
+        self._images_with = Counter(
+            ngram
+            for captions in references
+            for ngram in {ngram for caption in captions for n in ORDERS for ngram in _ngrams(caption.split(), n)}
+        )
+        self._references = [[self._weighted(caption) for caption in captions] for captions in references]
+
+    def score(self, image_index: int, caption: str) -> float:
+        """CIDEr-D of the tokenized *caption* of an image, 0 to 10 (papers print 100 times the mean)."""
+        references = self._references[image_index]
+        candidate = self._weighted(caption)
+        return 10.0 * sum(_similarity(candidate, reference) for reference in references) / len(references)
+
+    def _weighted(self, caption: str) -> _Weighted:
+        words = caption.split()
+        weights = [
+            {
+                ngram: count * (self._log_images - math.log(max(1, self._images_with[ngram])))
+                for ngram, count in Counter(_ngrams(words, n)).items()
+            }
+            for n in ORDERS
+        ]
+        norms = [math.sqrt(sum(weight**2 for weight in of_order.values())) for of_order in weights]
+        return _Weighted(weights, norms, max(len(words) - 1, 0))  # pycocoevalcap counts bigrams
+
+
+def _ngrams(words: Sequence[str], n: int) -> list[Ngram]:
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+
+
+def _similarity(candidate: _Weighted, reference: _Weighted) -> float:
+    """The mean over orders of the cosine, with weights clipped to the reference's, and penalised for the length."""
+    total = 0.0
+    for order in range(len(ORDERS)):
+        weights = candidate.weights[order]
+        of_reference = reference.weights[order].items()
+        product = sum(min(weights[ngram], weight) * weight for ngram, weight in of_reference if ngram in weights)
+        if product:
+            total += product / (candidate.norms[order] * reference.norms[order])
+    penalty = math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))
+    return penalty * total / len(ORDERS)
