@@ -51,7 +51,7 @@ Boxes = npt.NDArray[np.floating[Any]]
 LoadedPhoto = tuple[Key, "Photo", Boxes | None]
 
 # Photos that are decoded and have their regions extracted together.
-CHUNK = 32
+PHOTOS_AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +238,7 @@ class XGPTHubInterface(nn.Module):
 
         def regions() -> Iterator[tuple[Key, Any, Any]]:
             stream = iter(photos)
-            while chunk := list(islice(stream, CHUNK)):
+            while chunk := list(islice(stream, PHOTOS_AT_ONCE)):
                 boxes = [corners for *_, corners in chunk if corners is not None]
                 found = self.extractor.extract([photo for _, photo, _ in chunk], boxes or None)
                 for (key, *_), each in zip(chunk, found, strict=True):

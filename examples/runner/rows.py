@@ -18,13 +18,13 @@ class Script:
     """A stage script in *folder*.
 
     Attributes:
-        leaves: where it leaves its average, averaged.pt, below CHECKPOINTS with DATASET=captions.
+        checkpoint_dir: where it leaves its average, averaged.pt, below CHECKPOINTS with DATASET=captions.
         scored_by: the script in *folder* that scores the average (CHECKPOINT) into OUT/scores-test.json, if any does.
     """
 
     folder: Path
     name: str
-    leaves: str
+    checkpoint_dir: str
     scored_by: str | None = None
 
 

@@ -33,16 +33,16 @@ class Node:
     folder: Path
     seed: int
     start: str  # the checkpoint that it starts from
-    first: bool  # whether that is the user's
-    next: dict[str, Node] = field(default_factory=dict)
+    is_root: bool  # whether that is the user's
+    children: dict[str, Node] = field(default_factory=dict)
 
     @property
     def average(self) -> Path:
-        return self.folder / self.stage.script.leaves / "averaged.pt"
+        return self.folder / self.stage.script.checkpoint_dir / "averaged.pt"
 
     @property
     def label(self) -> str:
-        names = [self.stage.name] if self.first else [self.folder.parent.name, self.stage.name]
+        names = [self.stage.name] if self.is_root else [self.folder.parent.name, self.stage.name]
         return f"seed {self.seed}, {' > '.join(names)}"
 
 
@@ -58,8 +58,8 @@ def tree(rows: Sequence[Row], seed: int, *, output: Path, start: str) -> list[No
         level, folder, checkpoint = first, output / f"seed{seed}", start
         for stage in row.stages:
             folder = folder / stage.name
-            node = level.setdefault(stage.name, Node(stage, folder, seed, checkpoint, first=level is first))
-            level, checkpoint = node.next, str(node.average)
+            node = level.setdefault(stage.name, Node(stage, folder, seed, checkpoint, is_root=level is first))
+            level, checkpoint = node.children, str(node.average)
     return list(first.values())
 
 
@@ -71,7 +71,7 @@ def is_done(node: Node) -> bool:
 
 def count(nodes: Sequence[Node]) -> int:
     """How many stages these are, with those that hang on them."""
-    return sum(1 + count(list(node.next.values())) for node in nodes)
+    return sum(1 + count(list(node.children.values())) for node in nodes)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Runner:
                         if (seconds := future.result()) is not None:
                             bar.write(f"{node.label}: {seconds:.0f} s", file=sys.stderr)
                         bar.update()
-                        ready[:0] = node.next.values()  # a row to its end before another begins
+                        ready[:0] = node.children.values()  # a row to its end before another begins
             except BaseException:
                 self._stopped.set()
                 for process in list(self._running):
@@ -194,7 +194,7 @@ class Runner:
         """
         variables, arguments = self.setting.command(node)
         own: dict[str, Any] = {"script": node.stage.script.name, "variables": variables, "arguments": arguments}
-        if node.first:
+        if node.is_root:
             own["start"] = node.start
         file = node.folder / "settings.json"
         if not file.exists():

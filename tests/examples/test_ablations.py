@@ -111,9 +111,9 @@ def test_stages_that_rows_share_are_run_once(tmp_path: Path) -> None:
     nodes = tree(TABLES["table2"].rows, 1, output=tmp_path, start="text.pt")
     assert len(nodes) == 5 and count(nodes) == 5 + 4 + 9
     (ida,) = [node for node in nodes if node.stage.name == "out_of_domain-ic+ida"]
-    assert ida.start == "text.pt" and set(ida.next) == {"in_domain-ic+ida", "finetune"}
-    assert ida.next["finetune"].start == str(tmp_path / "seed1" / ida.stage.name / "out_of_domain" / "averaged.pt")
-    last = ida.next["in_domain-ic+ida"].next["finetune"]
+    assert ida.start == "text.pt" and set(ida.children) == {"in_domain-ic+ida", "finetune"}
+    assert ida.children["finetune"].start == str(tmp_path / "seed1" / ida.stage.name / "out_of_domain" / "averaged.pt")
+    last = ida.children["in_domain-ic+ida"].children["finetune"]
     assert last.folder == folder_of(TABLES["table2"].rows[6], 1, tmp_path)
     single, multi, kept = tree(TABLES["table6"].rows, 1, output=tmp_path, start="none")
     assert single.folder == ida.folder and len({single.folder, multi.folder, kept.folder}) == 3
@@ -166,7 +166,7 @@ class Fake(Runner):
         self.broken, self.started = broken, []
 
     def _script(self, node: Node, script: str, variables, arguments) -> None:
-        assert node.first or Path(node.start).is_file()  # the stage before is done
+        assert node.is_root or Path(node.start).is_file()  # the stage before is done
         if script == "5_caption.sh":
             scores = {"scores": {"CIDEr": 0.5}, "per_image": {"1": {"CIDEr": 0.5}}}
             (node.folder / "scores-test.json").write_text(json.dumps(scores))

@@ -323,7 +323,7 @@ def test_find_photos(tmp_path: Path) -> None:
     (tmp_path / "b" / "c" / "round").symlink_to(tmp_path / "b")
     long = "long" * 99
     asked = [tmp_path / name for name in ("b", "missing.jpg", "a.jpg", "b/2.jpg", "b/.4.jpg", "c/../a.jpg", long)]
-    found = [str(path.relative_to(tmp_path)) for path in find_photos(asked, but=[tmp_path / "b" / "store"])]
+    found = [str(path.relative_to(tmp_path)) for path in find_photos(asked, exclude=[tmp_path / "b" / "store"])]
     assert found == ["b/10.jpg", "b/2.jpg", "b/c/1.jpg", "b/notes.txt", "missing.jpg", "a.jpg", "b/.4.jpg", long]
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.augmentation import output as files
 from xgpt_fairseq.augmentation.filters import Rules
-from xgpt_fairseq.augmentation.generate import Generated, Image, draw_all, images_of, model_crc32
+from xgpt_fairseq.augmentation.generate import AugmentationTarget, Generated, draw_all, images_of, model_crc32
 from xgpt_fairseq.augmentation.report import make_report, to_markdown
 from xgpt_fairseq.data.directory import DataDirectory, file_crc32
 from xgpt_fairseq.data.manifest import MANIFEST
@@ -132,7 +132,7 @@ def _write(
     folder: Path,
     output: Path,
     directory: DataDirectory,
-    images: Sequence[Image],
+    images: Sequence[AugmentationTarget],
     generated: Sequence[Generated],
     options: AugmentOptions,
     model: str,

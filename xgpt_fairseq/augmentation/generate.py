@@ -31,7 +31,7 @@ from xgpt_fairseq.search.generator import SearchOptions
 
 
 @dataclass(frozen=True)
-class Image:
+class AugmentationTarget:
     """An image to augment: its split, id and row in the region store, its captions, and how many more it gets."""
 
     split: str
@@ -61,13 +61,13 @@ class Generated:
     dropped: dict[str, int] = field(default_factory=dict)
 
 
-def images_of(directory: DataDirectory, split: str, per_image: float, seed: int) -> list[Image]:
+def images_of(directory: DataDirectory, split: str, per_image: float, seed: int) -> list[AugmentationTarget]:
     """The images of *split* in the order of their captions."""
     captions = directory.references(split).captions
     wanted = quotas(len(captions), per_image, seed).tolist()
     store = directory.regions
     return [
-        Image(split, image_id, store.row(image_id), own, count)
+        AugmentationTarget(split, image_id, store.row(image_id), own, count)
         for (image_id, own), count in zip(captions.items(), wanted, strict=True)
     ]
 
@@ -75,7 +75,7 @@ def images_of(directory: DataDirectory, split: str, per_image: float, seed: int)
 def generate_batch(
     captioner: XGPTHubInterface,
     store: RegionStore,
-    batch: Sequence[Image],
+    batch: Sequence[AugmentationTarget],
     *,
     search: SearchOptions,
     rules: Rules,
@@ -118,7 +118,7 @@ def draw_all(
     run: ResumableOutput,
     captioner: XGPTHubInterface,
     store: RegionStore,
-    images: Sequence[Image],
+    images: Sequence[AugmentationTarget],
     *,
     search: SearchOptions,
     rules: Rules,
@@ -153,7 +153,7 @@ def draw_all(
     return _read(journal, images)
 
 
-def _read(journal: Path, images: Sequence[Image]) -> list[Generated]:
+def _read(journal: Path, images: Sequence[AugmentationTarget]) -> list[Generated]:
     with open(journal, encoding="utf-8") as lines:
         generated = [Generated(**json.loads(line)) for line in lines]
     if [each.image_id for each in generated] != [image.image_id for image in images]:

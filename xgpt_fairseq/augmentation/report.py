@@ -10,7 +10,7 @@ import numpy as np
 
 from xgpt_fairseq.augmentation.diversity import ORDERS, diversity, new_ngrams, sample, self_bleu
 from xgpt_fairseq.augmentation.filters import REASONS
-from xgpt_fairseq.augmentation.generate import Generated, Image
+from xgpt_fairseq.augmentation.generate import AugmentationTarget, Generated
 
 SELF_BLEU_SAMPLE = 5000  # captions; the more, the higher it is
 EXAMPLES = 5
@@ -22,7 +22,7 @@ _COLUMNS = {
 }
 
 
-def make_report(images: Sequence[Image], generated: Sequence[Generated], *, seed: int) -> dict[str, Any]:
+def make_report(images: Sequence[AugmentationTarget], generated: Sequence[Generated], *, seed: int) -> dict[str, Any]:
     """Counts, diversity and examples.
 
     Returns:

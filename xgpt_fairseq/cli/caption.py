@@ -16,7 +16,7 @@ from tqdm import tqdm
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError, check_at_least
-from xgpt_fairseq.hub_interface import CHUNK, LoadedPhoto, XGPTHubInterface
+from xgpt_fairseq.hub_interface import PHOTOS_AT_ONCE, LoadedPhoto, XGPTHubInterface
 from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
 from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -146,7 +146,7 @@ def _load(
 
     with ThreadPoolExecutor(LOADERS) as pool:
         rest = iter(files)
-        waiting = deque((file, pool.submit(load, file)) for file in islice(rest, CHUNK))
+        waiting = deque((file, pool.submit(load, file)) for file in islice(rest, PHOTOS_AT_ONCE))
         while waiting:
             file, future = waiting.popleft()
             for following in islice(rest, 1):

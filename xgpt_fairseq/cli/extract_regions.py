@@ -146,7 +146,7 @@ def extract_regions(args: argparse.Namespace) -> None:
 def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     """The store, the number of files that could not be read, the number of images before an interruption."""
     _check_options(args)
-    files = find_photos(args.photos, but=[args.output, args.output.resolve(), _list_path(args.output)])
+    files = find_photos(args.photos, exclude=[args.output, args.output.resolve(), _list_path(args.output)])
     if not files:
         raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
     check_ids(files)

@@ -119,7 +119,7 @@ def check_structure(own: Mapping[str, Any], given: Mapping[str, Any], mode: Load
     logger.info(f"the checkpoint is a model of --sharing {theirs}: its weights are reused in one of --sharing {mine}")
 
 
-def check_features(
+def warn_of_other_features(
     own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, checkpoint: str | None
 ) -> None:
     """Warn where a training starts on features of another detector than its checkpoint was trained on.

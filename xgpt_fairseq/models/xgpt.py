@@ -24,13 +24,13 @@ from xgpt_fairseq.models.feature_statistics import STATISTICS, statistics_of
 from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLayer, TransformerLayer
 from xgpt_fairseq.models.transfer import (
     LoadMode,
-    check_features,
     check_structure,
     decode_structure,
     encode_structure,
     refuse_old_optimizer,
     transfer,
     upgrade_names,
+    warn_of_other_features,
 )
 
 # The structures of section 6: the encoder's layers, and the decoder's where they are not the same.
@@ -321,7 +321,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
             if self.load_mode is not LoadMode.START or own is None:
                 regions.keep_statistics(*given)
             else:
-                check_features(own, given, store=self.store_name, checkpoint=self.checkpoint)
+                warn_of_other_features(own, given, store=self.store_name, checkpoint=self.checkpoint)
         return {name: tensor for name, tensor in self.state_dict().items() if name in STATISTICS}
 
 

@@ -28,7 +28,7 @@ STRIDE: Final = 32
 
 # The lite models were trained on (value - 127) / 128 (efficientnet_lite_builder.py: MEAN_RGB, STDDEV_RGB).
 MEAN: Final = 127.0
-DEVIATION: Final = 128.0
+STD: Final = 128.0
 
 
 class _Convolution(nn.Module):
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
             (B, FEATURE_DIM, H / STRIDE, W / STRIDE) float32 in 0..6, channels last in memory.
         """
         # A view of channels-last pixels as (B, 3, H, W) is what the convolutions are fastest on.
-        x = pixels.permute(0, 3, 1, 2).float().sub_(MEAN).div_(DEVIATION)
+        x = pixels.permute(0, 3, 1, 2).float().sub_(MEAN).div_(STD)
         features: Tensor = self.layers(x)
         return features
 

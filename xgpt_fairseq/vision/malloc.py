@@ -10,7 +10,7 @@ M_TRIM_THRESHOLD: Final = -1
 M_TOP_PAD: Final = -2
 M_MMAP_THRESHOLD: Final = -3
 
-MOST: Final = 2**31 - 1
+MAX_INT32: Final = 2**31 - 1
 TOP_PAD: Final = 1 << 28
 
 
@@ -28,5 +28,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # TypeError: Windows has no CDLL(None)
         return False
-    values = {M_MMAP_THRESHOLD: MOST, M_TRIM_THRESHOLD: MOST, M_TOP_PAD: TOP_PAD}
+    values = {M_MMAP_THRESHOLD: MAX_INT32, M_TRIM_THRESHOLD: MAX_INT32, M_TOP_PAD: TOP_PAD}
     return all(mallopt(option, value) == 1 for option, value in values.items())

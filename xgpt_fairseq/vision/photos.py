@@ -139,18 +139,18 @@ def pillow_version() -> str:
     return PIL.__version__
 
 
-def find_photos(paths: Iterable[Path], *, but: Sequence[Path] = ()) -> list[Path]:
+def find_photos(paths: Iterable[Path], *, exclude: Sequence[Path] = ()) -> list[Path]:
     """The files that *paths* name, in that order; of folders all files in them and below, sorted.
 
-    What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *but*. A
-    file that is named more than once is there once. A path that does not exist, and a folder that cannot be listed, is
-    in the result, too: reading it will say so.
+    What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *exclude*.
+    A file that is named more than once is there once. A path that does not exist, and a folder that cannot be listed,
+    is in the result, too: reading it will say so.
     """
-    excluded = {_whole(path) for path in but}
+    excluded = {_absolute(path) for path in exclude}
     found: dict[str, Path] = {}
     for path in paths:
         for file in _files_below(path, excluded) if _is_folder(path) else [path]:
-            found.setdefault(_whole(file), file)
+            found.setdefault(_absolute(file), file)
     return list(found.values())
 
 
@@ -184,7 +184,7 @@ def _files_below(folder: Path, excluded: set[str]) -> list[Path]:
         wanted = {
             name
             for name in (*folders, *names)
-            if not name.startswith(".") and _whole(Path(parent, name)) not in excluded
+            if not name.startswith(".") and _absolute(Path(parent, name)) not in excluded
         }
         folders[:] = sorted(wanted.intersection(folders))
         files += [Path(parent, name) for name in names if name in wanted]
@@ -198,7 +198,7 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _whole(path: Path) -> str:
+def _absolute(path: Path) -> str:
     """*path* from the root on, so that each file has one name; links are not followed, since theirs is another."""
     return os.path.normpath(path.absolute())
 
