@@ -446,7 +446,7 @@ def test_class_numbers_of_pythia(call_program: Callable[..., Any], tmp_path: Pat
         np.save(folder / "val2014" / f"{image.name}_info.npy", info)
     assert call_program(import_regions.main, folder, "--output", tmp_path / "store").status == 0
     store = import_regions.RegionStore(tmp_path / "store")
-    row = store.row(THIRD.name)
+    row = store.image_index(THIRD.name)
     assert store.labels(row) is None
     np.testing.assert_array_equal(store.scores(row), np.sort(THIRD.scores)[::-1])
 

@@ -60,7 +60,7 @@ def check_store(store: RegionStore, images: Sequence[Image], layout: Layout) -> 
     """Everything in the store is the images', rounded to float16, in the order of the scores where there are some."""
     assert len(store) == len(images)
     for image in images:
-        row = store.row(image.name)
+        row = store.image_index(image.name)
         order = np.argsort(-image.scores, kind="stable") if layout.scores else np.arange(len(image.boxes))
         np.testing.assert_array_equal(store.features(row), image.features[order].astype(np.float16))
         np.testing.assert_allclose(store.boxes(row) * np.tile(image.size, 2), image.boxes[order], atol=2e-4)
@@ -142,7 +142,7 @@ def test_real_photos(
     store = RegionStore(tmp_path / "store")
     assert store.feature_dim == (1280 if data == "photos" else 2048)
     for image in images:
-        row = store.row(image.name)
+        row = store.image_index(image.name)
         order = np.argsort(-image.scores, kind="stable") if layout.scores else np.arange(len(image.boxes))
         np.testing.assert_array_equal(store.features(row), image.features[order].astype(np.float16))
         np.testing.assert_allclose(store.boxes(row) * np.tile(image.size, 2), image.boxes[order], atol=1e-3)
@@ -162,7 +162,7 @@ def test_half_precision(tmp_path: Path, import_archive: Call) -> None:
     assert import_archive(source, tmp_path / "store", *options).status == 0
     store = verify(tmp_path / "store")
     for image in IMAGES:
-        row, order = store.row(image.name), np.argsort(-image.scores.astype(np.float16), kind="stable")
+        row, order = store.image_index(image.name), np.argsort(-image.scores.astype(np.float16), kind="stable")
         np.testing.assert_array_equal(store.features(row), image.features[order].astype(np.float16))
         np.testing.assert_allclose(store.boxes(row) * np.tile(image.size, 2), image.boxes[order], atol=0.5)
         assert store.labels(row) == [str(number) for number in image.classes[order]]
@@ -244,9 +244,9 @@ def test_most_confident_regions(name: str, tmp_path: Path, import_archive: Call)
     store = verify(tmp_path / "store")
     for image in IMAGES:
         order = np.argsort(-image.scores, kind="stable") if layout.scores else np.arange(len(image.boxes))
-        row = store.row(image.name)
+        row = store.image_index(image.name)
         np.testing.assert_array_equal(store.features(row), image.features[order[:3]].astype(np.float16))
-    assert store.manifest.images_cut == sum(len(image.boxes) > 3 for image in IMAGES)
+    assert store.manifest.truncated_images == sum(len(image.boxes) > 3 for image in IMAGES)
 
 
 @pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if not layout.sizes])

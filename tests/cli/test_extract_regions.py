@@ -84,14 +84,14 @@ def test_a_folder(photos: Path, tmp_path: Path, extract: Extract) -> None:
     assert store.image_ids() == [str(seed) for seed in range(9)]
     assert store.feature_dim == 1280
     assert (store.region_counts() == 10).all()
-    assert store.size(store.row(1)) == (40, 60)
+    assert store.size(store.image_index(1)) == (40, 60)
     assert store.scores(0) is store.labels(0) is None
     extractor = RegionExtractor(grid=3, image_size=64, device="cpu")
     for seed in (0, 4, 8):
         path = photos / ("a" if seed < 6 else "b") / f"{seed:012d}.jpg"
         [regions] = extractor.extract([extractor.load(path)])
-        np.testing.assert_array_equal(store.features(store.row(seed)), regions.features)
-        np.testing.assert_array_equal(store.boxes(store.row(seed)), regions.boxes)
+        np.testing.assert_array_equal(store.features(store.image_index(seed)), regions.features)
+        np.testing.assert_array_equal(store.boxes(store.image_index(seed)), regions.boxes)
     assert value(done.stdout, "images") == "9"
     assert value(done.stdout, "regions") == "90"
     assert value(done.stdout, "boxes") == "grid 3 x 3"
@@ -271,16 +271,16 @@ def test_detections(photos: Path, tmp_path: Path, extract: Extract) -> None:
     assert value(done.stdout, "cut to 100") == "1 images"
     store = verify(tmp_path / "store")
     assert store.region_counts().tolist() == [1, 1, 1, 3, 1, 2, 1, 1, 100]
-    row = store.row(3)
+    row = store.image_index(3)
     np.testing.assert_allclose(store.boxes(row), [[0, 0, 1, 1], [0.5, 0.5, 1, 1], [0, 0, 0.5, 0.5]])
     np.testing.assert_array_equal(store.scores(row), [1, 0.5, 0.25])
     assert store.labels(row) == ["whole image", "1", "18"]
     extractor = RegionExtractor(grid=2, image_size=64, device="cpu")
     [regions] = extractor.extract([extractor.load(photos / "a" / "000000000003.jpg")])
     np.testing.assert_allclose(store.features(row), regions.features[[0, 4, 1]], atol=4e-3)
-    assert store.labels(store.row(5)) == ["whole image", "7"]  # of equal confidence, and yet the first
-    assert store.scores(store.row(8))[[1, -1]].tolist() == [np.float32(119 / 200), np.float32(21 / 200)]
-    assert store.manifest.images_cut == 1
+    assert store.labels(store.image_index(5)) == ["whole image", "7"]  # of equal confidence, and yet the first
+    assert store.scores(store.image_index(8))[[1, -1]].tolist() == [np.float32(119 / 200), np.float32(21 / 200)]
+    assert store.manifest.truncated_images == 1
     assert store.source["boxes"] == "detections"
     assert RegionExtractor.from_settings(store.source["extractor"], device="cpu").grid is None
 
@@ -442,7 +442,7 @@ def test_coco_mini(coco_mini: Path, tmp_path: Path, call_program: Callable[..., 
     store = verify(tmp_path / "store")
     for name in names:
         expected = np.load(coco_mini / "att" / f"{name}.npz")["feat"].astype(float)
-        found = store.features(store.row(name)).astype(float)
+        found = store.features(store.image_index(name)).astype(float)
         assert found.shape == expected.shape
         cosines = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
         assert cosines.min() > 0.999

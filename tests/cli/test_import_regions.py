@@ -105,7 +105,7 @@ def test_coco_mini(coco_mini: Path, tmp_path: Path) -> None:
     photos = {canonical_image_id(photo["cocoid"]): photo for photo in json.loads(sizes.read_text())["images"]}
     assert sorted(store.image_ids()) == sorted(photos)
     for image_id in random.Random(1).sample(sorted(photos), 40):
-        row = store.row(image_id)
+        row = store.image_index(image_id)
         size = photos[image_id]["width"], photos[image_id]["height"]
         assert store.size(row) == size
         features = np.load(coco_mini / "att" / f"{image_id}.npz")["feat"]
@@ -141,16 +141,16 @@ def test_bottom_up_attention_in_both_layouts(butd_tsv: Path, tmp_path: Path, cal
             for column, dtype in ((3, "<i8"), (4, "<f4"), (8, "<f4"), (9, "<f4"))
         )
         boxes, features = boxes.reshape(36, 4), features.reshape(36, 2048)
-        row = original.row(image_id)
-        assert original.size(row) == lxmert.size(lxmert.row(image_id)) == (width, height)
+        row = original.image_index(image_id)
+        assert original.size(row) == lxmert.size(lxmert.image_index(image_id)) == (width, height)
         np.testing.assert_array_equal(original.features(row), features.astype(np.float16))
         np.testing.assert_allclose(original.boxes(row) * np.tile([width, height], 2), boxes, atol=1e-3)
         # with confidences, the store is in their order
         order = np.argsort(-scores, kind="stable")
-        row = lxmert.row(image_id)
+        row = lxmert.image_index(image_id)
         np.testing.assert_array_equal(lxmert.scores(row), scores[order])
         np.testing.assert_array_equal(lxmert.features(row), features[order].astype(np.float16))
-        np.testing.assert_array_equal(lxmert.boxes(row), original.boxes(original.row(image_id))[order])
+        np.testing.assert_array_equal(lxmert.boxes(row), original.boxes(original.image_index(image_id))[order])
         assert lxmert.labels(row) == [names[number] for number in objects[order]]
 
 
@@ -235,7 +235,7 @@ def test_sizes_of_both_kinds_of_json(npz_dir: Path, tmp_path: Path, call: Call, 
     (tmp_path / "sizes.json").write_text(json.dumps({"images": SIZES[kind]}))
     assert call(npz_dir, "--output", tmp_path / "store", "--sizes", tmp_path / "sizes.json")[0] == 0
     store = verify(tmp_path / "store")
-    assert [store.size(store.row(seed)) for seed in range(3)] == [(640 + seed, 480) for seed in range(3)]
+    assert [store.size(store.image_index(seed)) for seed in range(3)] == [(640 + seed, 480) for seed in range(3)]
 
 
 def test_sizes_from_two_files(npz_dir: Path, tmp_path: Path, call: Call) -> None:

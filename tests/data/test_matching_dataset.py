@@ -92,7 +92,7 @@ def test_a_batch_asks_for_the_first_of_four(tiny_data: Path) -> None:
         tokens = net_input["src_tokens"][place]
         assert tokens[tokens != dataset.pad].tolist() == dataset.captions[number].tolist()
     assert len(net_input["features"]) == len({row for row, _ in pairs})  # an image is read once
-    assert dataset.num_tokens(0) == 4 * (dataset.store.num_regions(samples[0]["image_row"]) + int(dataset.sizes[0]))
+    assert dataset.num_tokens(0) == 4 * (dataset.store.region_count(samples[0]["image_row"]) + int(dataset.sizes[0]))
     assert dataset.collater([]) == {}
     in_batch = dataset_of(tiny_data, negatives="in-batch", max_negatives=6)
     assert in_batch.num_tokens(0) == 7 * dataset.num_tokens(0) / 4

@@ -35,19 +35,19 @@ def test_everything_written_is_read(store_path: Path) -> None:
     store = RegionStore(store_path)
     assert len(store) == 4
     assert store.feature_dim == WIDTH
-    assert store.num_rows == 11
-    assert [store.image_id(row) for row in range(4)] == store.image_ids() == ["10", "11", "12", "13"]
-    for row, count in enumerate((3, 1, 5, 2)):
-        assert store.num_regions(row) == count
-        features = store.features(row)
+    assert store.num_regions == 11
+    assert [store.image_id(image_index) for image_index in range(4)] == store.image_ids() == ["10", "11", "12", "13"]
+    for image_index, count in enumerate((3, 1, 5, 2)):
+        assert store.region_count(image_index) == count
+        features = store.features(image_index)
         assert features.dtype == np.float16
         assert features.shape == (count, WIDTH)
-        assert (features[:, 0] == row).all()
+        assert (features[:, 0] == image_index).all()
         assert (features[:, 1] == np.arange(count)).all()
-        np.testing.assert_allclose(store.boxes(row), np.tile([0.1, 0.2, 0.6, 0.9], (count, 1)), rtol=1e-6)
-        np.testing.assert_allclose(store.scores(row), np.linspace(0.9, 0.1, count), rtol=1e-6)
-        assert store.labels(row) == [f"thing {region}" for region in range(count)]
-        assert store.size(row) == (640, 480 + row)
+        np.testing.assert_allclose(store.boxes(image_index), np.tile([0.1, 0.2, 0.6, 0.9], (count, 1)), rtol=1e-6)
+        np.testing.assert_allclose(store.scores(image_index), np.linspace(0.9, 0.1, count), rtol=1e-6)
+        assert store.labels(image_index) == [f"thing {region}" for region in range(count)]
+        assert store.size(image_index) == (640, 480 + image_index)
 
 
 def test_region_counts_are_vectorised(store_path: Path) -> None:
@@ -55,29 +55,29 @@ def test_region_counts_are_vectorised(store_path: Path) -> None:
     assert store.region_counts().tolist() == [3, 1, 5, 2]
     assert store.region_counts(np.array([[2, 0], [3, 3]])).tolist() == [[5, 3], [2, 2]]
     assert store.region_counts(np.array([], dtype=np.int32)).tolist() == []
-    with pytest.raises(IndexError, match="rows -1 to 2 in a store of 4 images"):
+    with pytest.raises(IndexError, match="images -1 to 2 in a store of 4 images"):
         store.region_counts(np.array([-1, 2]))
 
 
 def test_all_names_of_an_image_find_it(store_path: Path) -> None:
     store = RegionStore(store_path)
-    assert store.row("12") == store.row(12) == store.row("COCO_val2014_000000000012.jpg") == 2
+    assert store.image_index("12") == store.image_index(12) == store.image_index("COCO_val2014_000000000012.jpg") == 2
     assert store.has("000000000013")
     assert not store.has("14")
-    assert store.rows(["13", 10]).tolist() == [3, 0]
+    assert store.image_indices(["13", 10]).tolist() == [3, 0]
 
 
 def test_an_unknown_image_is_an_error_that_names_it(store_path: Path) -> None:
     with pytest.raises(DataError, match=rf"image 'COCO_val2014_77' is not in the region store {store_path}"):
-        RegionStore(store_path).row("COCO_val2014_77")
+        RegionStore(store_path).image_index("COCO_val2014_77")
 
 
-@pytest.mark.parametrize("row", [-1, 4])
-def test_rows_outside_are_index_errors(store_path: Path, row: int) -> None:
+@pytest.mark.parametrize("image_index", [-1, 4])
+def test_images_outside_are_index_errors(store_path: Path, image_index: int) -> None:
     store = RegionStore(store_path)
     for method in (store.features, store.boxes, store.scores, store.labels, store.size, store.image_id):
-        with pytest.raises(IndexError, match=f"row {row} in a store of 4 images"):
-            method(row)
+        with pytest.raises(IndexError, match=f"image {image_index} in a store of 4 images"):
+            method(image_index)
 
 
 def test_what_was_not_stored_is_none(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_regions_of_an_image_are_in_one_shard(store_path: Path) -> None:
 def test_more_shards_than_may_be_mapped_at_once(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(region_store, "MAX_MAPPED_SHARDS", 1)
     store = RegionStore(store_path)
-    kept = [store.features(row) for row in (0, 2, 3, 2, 0)]
+    kept = [store.features(image_index) for image_index in (0, 2, 3, 2, 0)]
     assert [int(features[0, 0]) for features in kept] == [0, 2, 3, 2, 0]
     assert len(store._shards) == 1
 
@@ -140,17 +140,17 @@ def test_round_trip(
         writer.finish()
     store = verify(path)
     for index, (features, boxes) in enumerate(images):
-        row = store.row(f"image {index}")
-        assert row == index
-        np.testing.assert_array_equal(store.features(row), features.astype(np.float16))
-        np.testing.assert_array_equal(store.boxes(row), boxes)
+        image_index = store.image_index(f"image {index}")
+        assert image_index == index
+        np.testing.assert_array_equal(store.features(image_index), features.astype(np.float16))
+        np.testing.assert_array_equal(store.boxes(image_index), boxes)
 
 
 # Processes
 
 
 def _read_in_child(store: RegionStore, channel: Connection) -> None:
-    channel.send((store.features(2).tolist(), store.row("13")))
+    channel.send((store.features(2).tolist(), store.image_index("13")))
     channel.close()
 
 
@@ -163,11 +163,11 @@ def test_a_forked_child_reads_through_handles_of_its_own(store_path: Path, opene
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_read_in_child, args=(store, theirs))
     child.start()
-    features, row = ours.recv()
+    features, image_index = ours.recv()
     child.join()
     assert child.exitcode == 0
     assert features == store.features(2).tolist()
-    assert row == 3
+    assert image_index == 3
 
 
 def test_handles_of_another_process_are_dropped(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,13 +180,13 @@ def test_handles_of_another_process_are_dropped(store_path: Path, monkeypatch: p
 def test_pickles_without_handles(store_path: Path) -> None:
     store = RegionStore(store_path)
     store.features(0)
-    store.row("10")
+    store.image_index("10")
     data = pickle.dumps(store)
     assert len(data) < 4000
     copy = pickle.loads(data)
     assert copy._arrays == copy._shards == {}
     assert copy.features(2).tolist() == store.features(2).tolist()
-    assert copy.row("11") == 1
+    assert copy.image_index("11") == 1
 
 
 # Opening

@@ -133,7 +133,7 @@ def test_bad_images_are_refused_by_name(writer: RegionWriter, change: dict[str, 
     image["boxes"] = np.asarray(image["boxes"], dtype=np.float64)
     with pytest.raises(DataError, match=message):
         writer.add(**image)
-    assert (writer.images, writer.rows, writer.position) == (0, 0, 0)
+    assert (writer.images, writer.num_regions, writer.position) == (0, 0, 0)
     # and nothing of it is in the store
     writer.add("good", FEATURES, BOXES, position=1)
     store = finished(writer)
@@ -182,7 +182,7 @@ def test_regions_are_stored_by_confidence(writer: RegionWriter) -> None:
     np.testing.assert_array_equal(store.boxes(0), boxes[order])
     np.testing.assert_allclose(store.scores(0), [0.9, 0.7, 0.5, 0.5])
     assert store.labels(0) == ["b", "d", "a", "c"]
-    assert store.manifest.images_cut == 0
+    assert store.manifest.truncated_images == 0
 
 
 def test_regions_of_equal_confidence_stay_as_they_came(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_too_many_regions_with_scores_keep_the_most_confident(writer: RegionWrit
     np.testing.assert_array_equal(store.features(0), features.astype(np.float16)[kept])
     np.testing.assert_allclose(store.scores(0), scores[kept], rtol=1e-6)
     assert store.region_counts().tolist() == [5, 5]
-    assert store.manifest.images_cut == 1
+    assert store.manifest.truncated_images == 1
 
 
 def test_too_many_regions_without_scores_keep_the_first(writer: RegionWriter) -> None:
@@ -213,7 +213,7 @@ def test_too_many_regions_without_scores_keep_the_first(writer: RegionWriter) ->
     writer.add("a", features, boxes, position=1)
     store = finished(writer)
     np.testing.assert_array_equal(store.features(0), features.astype(np.float16)[:5])
-    assert store.manifest.images_cut == 1
+    assert store.manifest.truncated_images == 1
 
 
 @pytest.mark.parametrize("max_regions", [0, 101])
@@ -355,7 +355,7 @@ def test_position_and_counts_are_those_of_the_journal(tmp_path: Path) -> None:
     interrupted(tmp_path / "store", images=7)
     with RegionWriter(tmp_path / "store", WIDTH, source=SOURCE) as writer:
         assert writer.resumed
-        assert (writer.position, writer.images, writer.rows) == (70, 7, 14)
+        assert (writer.position, writer.images, writer.num_regions) == (70, 7, 14)
         with pytest.raises(DataError, match="image image-3 is there more than once"):
             writer.add("image-3", *regions(2), position=80)
 

@@ -51,7 +51,7 @@ def test_the_most_confident_of_each_photo(
         assert detected.records.tolist() == detected.categories.tolist() == [index for _, index in mine[:max_boxes]]
         assert detected.scores.tolist() == [-score for score, _ in mine[:max_boxes]]
         assert detected.boxes.tolist() == [[index, 0, index + 1, 2] for _, index in mine[:max_boxes]]
-        assert detected.cut == (len(mine) > max_boxes)
+        assert detected.truncated == (len(mine) > max_boxes)
     assert found.others == sum(name == "x" for name, _ in photos)
     assert found.photos == len(wanted.intersection(name for name, _ in photos))
     assert found.boxes == sum(len(found.of(name).boxes) for name in wanted)

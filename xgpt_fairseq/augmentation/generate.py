@@ -67,7 +67,7 @@ def images_of(directory: DataDirectory, split: str, per_image: float, seed: int)
     wanted = quotas(len(captions), per_image, seed).tolist()
     store = directory.regions
     return [
-        AugmentationTarget(split, image_id, store.row(image_id), own, count)
+        AugmentationTarget(split, image_id, store.image_index(image_id), own, count)
         for (image_id, own), count in zip(captions.items(), wanted, strict=True)
     ]
 

@@ -73,14 +73,14 @@ def _write_split(
                     f"{directory.path} again"
                 )
             for text in own:
-                writer.add(row, image_id, text, np.asarray(tokens[place]), was_cut=False)
+                writer.add(row, image_id, text, np.asarray(tokens[place]), truncated=False)
                 place += 1
             for text in added[image_id]:
-                writer.add(row, image_id, text, np.append(vocabulary.encode_ids(text), eos), was_cut=False)
+                writer.add(row, image_id, text, np.append(vocabulary.encode_ids(text), eos), truncated=False)
         description = writer.finish(store_images=len(directory.regions))
     finally:
         writer.close()
-    # which of the original captions were cut is not known, how many is; a generated one never is
+    # which of the original captions were truncated is not known, how many is; a generated one never is
     return dataclasses.replace(description, cut_to_max_tokens=directory.manifest.splits[split].cut_to_max_tokens)
 
 

@@ -77,7 +77,7 @@ def survey(
                 continue
             count.images += 1
             if store.has(image.image_id):
-                captioned[store.row(image.image_id)] = True
+                captioned[store.image_index(image.image_id)] = True
                 count.kept += 1
                 count.captions += len(image.captions)
                 continue

@@ -95,8 +95,8 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
     model = model.to(device, torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else None)
     splits = [split.strip() for split in args.splits.split(",")]
     pool = read_pool(directory, splits, longest=model.max_decoder_positions())
-    if pool.cut:
-        print(f"{pool.cut} captions are longer than the model reads, and were cut", file=sys.stderr)
+    if pool.truncated_captions:
+        print(f"{pool.truncated_captions} captions are longer than the model reads, and were cut", file=sys.stderr)
     about = {"checkpoint": str(args.path), "data": str(args.data), "splits": splits}
     options = {
         **about,

@@ -245,7 +245,7 @@ def _add(
         detected = detections.of(image_id)
         extra["scores"] = np.concatenate([np.ones(1, dtype=np.float32), detected.scores])
         extra["labels"] = [WHOLE_LABEL, *map(str, detected.categories.tolist())]
-        extra["cut"] = detected.cut
+        extra["truncated"] = detected.truncated
     writer.add(image_id, regions.features, regions.boxes, position=next_position, size=photo.size, **extra)
 
 
@@ -311,11 +311,11 @@ def _print_summary(
     counts = store.region_counts()
     print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
     print(f"not read       {unreadable} files" + (f", listed in {_list_path(args.output)}" if unreadable else ""))
-    print(f"regions        {store.num_rows}")
+    print(f"regions        {store.num_regions}")
     print(f"per image      min {counts.min()}, mean {counts.mean():.1f}, max {counts.max()}")
     if args.detections is not None:
         print(f"no detections  {(counts == 1).sum()} images: the whole photo alone")
-        print(f"cut to {args.max_regions:<7} {store.manifest.images_cut} images")
+        print(f"cut to {args.max_regions:<7} {store.manifest.truncated_images} images")
     print(f"feature width  {store.feature_dim}")
     print(f"size on disk   {store.num_bytes / 1e6:.1f} MB")
     print(f"boxes          {store.source['boxes']}")

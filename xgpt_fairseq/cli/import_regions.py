@@ -87,9 +87,9 @@ def import_regions(args: argparse.Namespace) -> None:
         raise DataError(f"{error} (when this is put right, the same command resumes where it stopped)") from None
     counts = store.region_counts()
     print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
-    print(f"regions        {store.num_rows}")
+    print(f"regions        {store.num_regions}")
     print(f"per image      min {counts.min()}, mean {counts.mean():.1f}, max {counts.max()}")
-    print(f"cut to {args.max_regions:<7} {store.manifest.images_cut} images")
+    print(f"cut to {args.max_regions:<7} {store.manifest.truncated_images} images")
     print(f"feature width  {store.feature_dim}")
     print(f"size on disk   {store.num_bytes / 1e6:.1f} MB")
     print(f"format         {reader.name}, boxes {store.source['boxes']}")

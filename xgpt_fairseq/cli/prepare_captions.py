@@ -58,8 +58,8 @@ class _EncodeIds:
 
     def __call__(self, text: str) -> tuple[np.ndarray, bool]:
         ids = self._vocabulary.encode_ids(text)
-        cut = len(ids) >= self._max_tokens
-        return np.append(ids[: self._max_tokens - 1], self._eos), cut
+        truncated = len(ids) >= self._max_tokens
+        return np.append(ids[: self._max_tokens - 1], self._eos), truncated
 
 
 def write_splits(
@@ -77,7 +77,7 @@ def write_splits(
     def texts() -> Iterator[str]:
         for image in images:
             if image.split in writers and image.captions and store.has(image.image_id):
-                row = store.row(image.image_id)
+                row = store.image_index(image.image_id)
                 for caption in image.captions:
                     waiting.append((image.split, row, image.image_id, caption.text))
                     yield caption.text
@@ -88,13 +88,13 @@ def write_splits(
             writers[split] = SplitWriter(folder, split, vocabulary_size=encode.vocabulary_size)
             stack.callback(writers[split].close)
         encoded = map_ordered(encode, texts(), workers)
-        for ids, was_cut in stack.enter_context(tqdm(encoded, desc="captions", total=total, unit_scale=True)):
+        for ids, truncated in stack.enter_context(tqdm(encoded, desc="captions", total=total, unit_scale=True)):
             split, row, image_id, text = waiting.popleft()
             if len(ids) == 1:
                 raise DataError(
                     f"split {split!r}: nothing is left of the caption {text!r} after tokenization; remove it"
                 )
-            writers[split].add(row, image_id, text, ids, was_cut)
+            writers[split].add(row, image_id, text, ids, truncated)
         for split, count in counts.items():
             if (writers[split].images, writers[split].captions) != (count.kept, count.captions):
                 raise DataError("the source was changed while it was read; run the program again")

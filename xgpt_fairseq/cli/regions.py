@@ -65,9 +65,9 @@ def info(path: Path) -> list[str]:
     return [
         f"store          {store.path}",
         f"images         {len(store)}",
-        f"regions        {store.num_rows}",
+        f"regions        {store.num_regions}",
         f"per image      min {counts.min()}, mean {counts.mean():.1f}, max {counts.max()}",
-        f"cut            {manifest.images_cut} images had more regions than were kept",
+        f"cut            {manifest.truncated_images} images had more regions than were kept",
         f"feature width  {store.feature_dim}",
         f"stored with    {', '.join(optional) or 'no scores, labels or sizes'}",
         f"shards         {len(manifest.shards)}",
@@ -96,19 +96,19 @@ def verified(path: Path) -> str:
     total = RegionStore(path).num_bytes
     with tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
         store = verify(path, progress=bar.update)
-    return f"OK: {len(store)} images, {store.num_rows} regions, {len(store.manifest.shards)} shard(s), {total} bytes"
+    return f"OK: {len(store)} images, {store.num_regions} regions, {len(store.manifest.shards)} shard(s), {total} bytes"
 
 
 def image_table(path: Path, image_id: str) -> list[str]:
     store = RegionStore(path)
-    row = store.row(image_id)
+    row = store.image_index(image_id)
     size = store.size(row)
     scores = store.scores(row)
     labels = store.labels(row)
     norms = np.linalg.norm(store.features(row).astype(np.float32), axis=1)
     in_pixels = "" if size is None else f", {size[0]} x {size[1]} pixels"
     lines = [
-        f"image {store.image_id(row)}, row {row}: {store.num_regions(row)} regions{in_pixels}",
+        f"image {store.image_id(row)}, row {row}: {store.region_count(row)} regions{in_pixels}",
         "region      x1      y1      x2      y2     score      norm  label",
     ]
     for region, (x1, y1, x2, y2) in enumerate(store.boxes(row).tolist()):

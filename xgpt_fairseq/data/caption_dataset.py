@@ -153,9 +153,8 @@ class CaptionDataset(ObjectiveDataset):
     def windows(self, indices: np.ndarray, rng: np.random.Generator | None) -> list[np.ndarray]:
         """Cut ordered items (items,) into windows of `locality` images that follow one another in the store.
 
-        A store larger than memory is read from one window at a time. The windows come in random order, and where they
-        begin moves with every epoch; within a window, items keep their random order. So two images can train in one
-        update where fewer than `locality` others of the split lie between them.
+        A store larger than memory is then read from one window at a time. Window offsets and their order are random per
+        epoch; items inside a window keep their order.
         """
         if not self.locality or rng is None:
             return [indices]

@@ -28,7 +28,7 @@ class SplitWriter:
     """
 
     def __init__(self, folder: Path, split: str, *, vocabulary_size: int) -> None:
-        self.images = self.captions = self.cut = 0
+        self.images = self.captions = self.truncated_captions = 0
         self._pairs = folder / f"{split}.pairs.npy"
         self._rows = array("q")
         self._files = contextlib.ExitStack()
@@ -37,11 +37,11 @@ class SplitWriter:
         self._references = ReferencesWriter(folder / f"{split}.references.json")
         self._files.callback(self._references.close)
 
-    def add(self, row: int, image_id: str, text: str, ids: np.ndarray, was_cut: bool) -> None:
+    def add(self, row: int, image_id: str, text: str, ids: np.ndarray, truncated: bool) -> None:
         """Write a caption of the image in *row* of the region store; those of one image come one after the other."""
         self.images += not self._rows or self._rows[-1] != row
         self.captions += 1
-        self.cut += was_cut
+        self.truncated_captions += truncated
         self._rows.append(row)
         self._tokens.add(ids, [len(ids)])
         self._references.add(image_id, text)
@@ -52,7 +52,7 @@ class SplitWriter:
         np.save(self._pairs, rows.astype(np.int32 if store_images < 2**31 else np.int64))
         self._references.finish()
         sizes = self._tokens.finish()
-        return CaptionSplit(self.images, self.captions, cut_to_max_tokens=self.cut, **sizes)
+        return CaptionSplit(self.images, self.captions, cut_to_max_tokens=self.truncated_captions, **sizes)
 
     def close(self) -> None:
         """Let go of the files."""

@@ -239,7 +239,7 @@ def picture(image_id: str, photos: Photos | None, regions: RegionStore | None, *
         return Picture(width, height, source, boxes)
     if regions is None:
         raise DataError(f"image {image_id}: neither a photo nor a region store to draw it from")
-    size = regions.size(regions.row(image_id))
+    size = regions.size(regions.image_index(image_id))
     width, height = _scaled(*(size or (1, 1)))
     return Picture(width, height, None, _boxes(regions, image_id, width, height), proportions_known=size is not None)
 
@@ -277,7 +277,7 @@ def _scaled(width: int, height: int) -> tuple[int, int]:
 def _boxes(regions: RegionStore | None, image_id: str, width: int, height: int) -> list[Box]:
     if regions is None:
         raise DataError(f"image {image_id}: its regions are to be drawn, but there is no region store")
-    row = regions.row(image_id)
+    row = regions.image_index(image_id)
     labels, scores = regions.labels(row), regions.scores(row)
     boxes: list[Box] = []
     for number, (x1, y1, x2, y2) in enumerate(regions.boxes(row).tolist()):

@@ -163,19 +163,19 @@ class AppendOnlyLines(AppendOnlyFile):
 
 
 class AppendOnlyShards:
-    """Region features, (rows, *width*) float16, in files `features-00000.npy` … of at most *shard_rows* rows.
+    """Region features, (regions, *width*) float16, in files `features-00000.npy` … of at most *shard_regions* each.
 
     What is appended at once goes into one file, whose limit it may exceed only if it is alone there.
     """
 
-    def __init__(self, folder: Path, width: int, shard_rows: int, *, state: State | None = None) -> None:
+    def __init__(self, folder: Path, width: int, shard_regions: int, *, state: State | None = None) -> None:
         self._folder = folder
         self._width = width
-        self._shard_rows = shard_rows
+        self._shard_regions = shard_regions
         self._finished: list[ArrayFile] = []
-        for rows, size, crc32 in [] if state is None else state["finished"]:
+        for regions, size, crc32 in [] if state is None else state["finished"]:
             check_length(self._path, size)
-            self._finished.append(ArrayFile(self._path.name, "<f2", (rows, width), size, crc32))
+            self._finished.append(ArrayFile(self._path.name, "<f2", (regions, width), size, crc32))
         self._open = self._open_shard(None if state is None else state["open"])
 
     @property
@@ -197,7 +197,7 @@ class AppendOnlyShards:
 
     def append(self, rows: Array) -> None:
         """Add the features of an image."""
-        if len(self._open) and len(self._open) + len(rows) > self._shard_rows:
+        if len(self._open) and len(self._open) + len(rows) > self._shard_regions:
             self._finished.append(self._open.finish())
             self._open = self._open_shard()
         self._open.append(rows)

@@ -3,12 +3,12 @@
 A store is a folder of plain `.npy` files and one `store.json`:
 
     store.json           format version, counts, sizes and checksums of the files, how the store was made
-    features-00000.npy   (rows, D) float16; the regions of an image are adjacent and in one shard
-    boxes.npy            (rows, 4) float32, x1 y1 x2 y2 in 0..1 of the image's width and height
-    offsets.npy          (images + 1,) int64; image i has the rows offsets[i] to offsets[i + 1]
+    features-00000.npy   (regions, D) float16; the regions of an image are adjacent and in one shard
+    boxes.npy            (regions, 4) float32, x1 y1 x2 y2 in 0..1 of the image's width and height
+    offsets.npy          (images + 1,) int64; image i has the regions offsets[i] to offsets[i + 1]
     ids.npy              (images,) fixed-width bytes: the image ids (see `canonical_image_id`), UTF-8
-    scores.npy           optional (rows,) float32, the detector's confidence, descending within an image
-    labels.npy           optional (rows,) fixed-width bytes: class names, UTF-8
+    scores.npy           optional (regions,) float32, the detector's confidence, descending within an image
+    labels.npy           optional (regions,) fixed-width bytes: class names, UTF-8
     sizes.npy            optional (images, 2) int32, width and height of the photo in pixels
 
 Checksums are the crc32 of an array's bytes, its `.npy` header left out.
@@ -56,12 +56,12 @@ class ArrayFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `store.json` says."""
+    """What `store.json` says: of the regions as `rows`, of truncated images as `images_cut`."""
 
     feature_dim: int
     images: int
-    rows: int
-    images_cut: int
+    num_regions: int
+    truncated_images: int
     shards: tuple[ArrayFile, ...]
     arrays: dict[str, ArrayFile]
     source: dict[str, Any]
@@ -71,20 +71,20 @@ class Manifest:
         return (*self.arrays.values(), *self.shards)
 
     @property
-    def first_rows(self) -> list[int]:
-        """The row of features that each shard begins with."""
+    def first_regions(self) -> list[int]:
+        """The region that each shard begins with."""
         return list(accumulate((shard.shape[0] for shard in self.shards), initial=0))[:-1]
 
     def to_json(self) -> dict[str, Any]:
         shards = [
             {
                 "file": shard.file,
-                "first_row": first_row,
+                "first_row": first_region,
                 "rows": shard.shape[0],
                 "bytes": shard.bytes,
                 "crc32": shard.crc32,
             }
-            for shard, first_row in zip(self.shards, self.first_rows, strict=True)
+            for shard, first_region in zip(self.shards, self.first_regions, strict=True)
         ]
         arrays = {
             name: {
@@ -102,8 +102,8 @@ class Manifest:
             "feature_dim": self.feature_dim,
             "dtype": "float16",
             "images": self.images,
-            "rows": self.rows,
-            "images_cut": self.images_cut,
+            "rows": self.num_regions,
+            "images_cut": self.truncated_images,
             "shards": shards,
             "arrays": arrays,
             "source": self.source,
@@ -115,8 +115,8 @@ class Manifest:
         return cls(
             feature_dim=feature_dim,
             images=int(value["images"]),
-            rows=int(value["rows"]),
-            images_cut=int(value["images_cut"]),
+            num_regions=int(value["rows"]),
+            truncated_images=int(value["images_cut"]),
             shards=tuple(
                 ArrayFile(s["file"], "<f2", (int(s["rows"]), feature_dim), int(s["bytes"]), s["crc32"])
                 for s in value["shards"]

@@ -24,12 +24,12 @@ def feature_statistics(
         images: at most so many images, which lie evenly over the store; all regions of each.
         regions: fewer images, at least one, where they have more regions than this on average.
     """
-    count = min(len(store), images, max(1, regions * len(store) // store.num_rows))
+    count = min(len(store), images, max(1, regions * len(store) // store.num_regions))
     total = 0
     sums = np.zeros((2, store.feature_dim))  # of the values and of their squares
     origin = None
-    for row in np.linspace(0, len(store) - 1, count).round().astype(np.int64).tolist():
-        features = store.features(row).astype(np.float32)  # (n, D)
+    for image_index in np.linspace(0, len(store) - 1, count).round().astype(np.int64).tolist():
+        features = store.features(image_index).astype(np.float32)  # (n, D)
         if origin is None:
             origin = features.mean(axis=0)  # near the mean, so that little is lost where that is far from 0
         features -= origin

@@ -27,7 +27,8 @@ MAX_MAPPED_SHARDS: Final = 512
 
 
 class RegionStore:
-    """Reads a region store. A *row* is the place of an image in the store, 0 to `len(store) - 1`.
+    """Reads a region store. An *image index* is the place of an image in the store, 0 to
+    `len(store) - 1`.
 
     Opening reads `store.json` and looks at the sizes of the files, whatever the size of the features. Files are
     memory-mapped lazily, separately in each process. What the methods return lies in the memory map: read-only, nothing
@@ -42,17 +43,17 @@ class RegionStore:
         self.path = Path(path).absolute()
         self.manifest = read_manifest(self.path)
         check_sizes(self.path, self.manifest)
-        self._first_rows = self.manifest.first_rows
+        self._first_regions = self.manifest.first_regions
         self._forget_handles()
 
     def _forget_handles(self) -> None:
         self._pid = os.getpid()
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._shards: dict[int, HalfArray] = {}
-        self._row_of_id: dict[str, int] | None = None
+        self._index_of_id: dict[str, int] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "manifest": self.manifest, "_first_rows": self._first_rows}
+        return {"path": self.path, "manifest": self.manifest, "_first_regions": self._first_regions}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -68,9 +69,9 @@ class RegionStore:
         return self.manifest.feature_dim
 
     @property
-    def num_rows(self) -> int:
+    def num_regions(self) -> int:
         """The number of regions of all images together."""
-        return self.manifest.rows
+        return self.manifest.num_regions
 
     @property
     def num_bytes(self) -> int:
@@ -79,7 +80,7 @@ class RegionStore:
 
     @property
     def ids_crc32(self) -> str:
-        """Checksum of the image ids in their order: equal in stores whose rows mean the same images."""
+        """Checksum of the image ids in their order: equal in stores whose image indices mean the same images."""
         return self.manifest.arrays["ids"].crc32
 
     @property
@@ -87,81 +88,82 @@ class RegionStore:
         """How the store was made."""
         return self.manifest.source
 
-    def image_id(self, row: int) -> str:
-        """The id of the image in *row*."""
-        self._check_row(row)
-        return bytes(self.array("ids")[row]).decode()
+    def image_id(self, image_index: int) -> str:
+        """The id of image *image_index*."""
+        self._check_index(image_index)
+        return bytes(self.array("ids")[image_index]).decode()
 
     def image_ids(self) -> list[str]:
-        """The ids of all images, in the order of the rows."""
+        """The ids of all images, in their order."""
         return [image_id.decode() for image_id in self.array("ids").tolist()]
 
     def has(self, image_id: str | int) -> bool:
         """Whether the store has an image of this id; COCO's long names and the bare number are one id."""
-        return canonical_image_id(image_id) in self._rows_by_id()
+        return canonical_image_id(image_id) in self._indices_by_id()
 
-    def row(self, image_id: str | int) -> int:
-        """The row of an image.
+    def image_index(self, image_id: str | int) -> int:
+        """The place of an image.
 
         The first call builds a table of all ids, about 100 bytes an image; a training run needs rows only.
 
         Raises:
             DataError: the store has no such image.
         """
-        row = self._rows_by_id().get(canonical_image_id(image_id))
-        if row is None:
+        image_index = self._indices_by_id().get(canonical_image_id(image_id))
+        if image_index is None:
             raise DataError(f"image {image_id!r} is not in the region store {self.path}")
-        return row
+        return image_index
 
-    def rows(self, image_ids: Sequence[str | int]) -> IntArray:
-        """The rows of several images, (len(image_ids),) int64. Raises DataError at the first that is not there."""
-        return np.fromiter((self.row(image_id) for image_id in image_ids), dtype=np.int64, count=len(image_ids))
+    def image_indices(self, image_ids: Sequence[str | int]) -> IntArray:
+        """The places of several images, (len(image_ids),) int64. Raises DataError at the first that is not there."""
+        return np.fromiter((self.image_index(image_id) for image_id in image_ids), dtype=np.int64, count=len(image_ids))
 
-    def num_regions(self, row: int) -> int:
-        """The number of regions of the image in *row*."""
-        first, last = self._span(row)
+    def region_count(self, image_index: int) -> int:
+        """The number of regions of image *image_index*."""
+        first, last = self._span(image_index)
         return last - first
 
-    def region_counts(self, rows: npt.NDArray[np.integer[Any]] | None = None) -> IntArray:
-        """The numbers of regions of the images in *rows* (any shape; all images when None), int64, same shape."""
+    def region_counts(self, image_indices: npt.NDArray[np.integer[Any]] | None = None) -> IntArray:
+        """The numbers of regions of the images *image_indices* (any shape; all images when None), int64, same shape."""
         offsets = self.array("offsets")
-        if rows is None:
+        if image_indices is None:
             return np.diff(offsets)
-        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} in a store of {len(self)} images: {self.path}")
-        counts: IntArray = offsets[rows + 1] - offsets[rows]
+        if image_indices.size and not (image_indices.min() >= 0 and image_indices.max() < len(self)):
+            lowest, highest = image_indices.min(), image_indices.max()
+            raise IndexError(f"images {lowest} to {highest} in a store of {len(self)} images: {self.path}")
+        counts: IntArray = offsets[image_indices + 1] - offsets[image_indices]
         return counts
 
-    def features(self, row: int) -> HalfArray:
-        """The features of the image in *row*, (n, D) float16, in the store's order."""
-        first, last = self._span(row)
-        shard = bisect.bisect_right(self._first_rows, first) - 1
-        start = self._first_rows[shard]
+    def features(self, image_index: int) -> HalfArray:
+        """The features of image *image_index*, (n, D) float16, in the store's order."""
+        first, last = self._span(image_index)
+        shard = bisect.bisect_right(self._first_regions, first) - 1
+        start = self._first_regions[shard]
         return self._shard(shard)[first - start : last - start]
 
-    def boxes(self, row: int) -> FloatArray:
-        """The boxes of the image in *row*, (n, 4) float32, x1 y1 x2 y2 in 0..1 of its width and height."""
-        first, last = self._span(row)
+    def boxes(self, image_index: int) -> FloatArray:
+        """The boxes of image *image_index*, (n, 4) float32, x1 y1 x2 y2 in 0..1 of its width and height."""
+        first, last = self._span(image_index)
         return self.array("boxes")[first:last]
 
-    def scores(self, row: int) -> FloatArray | None:
-        """The detector's confidences for the image in *row*, (n,) float32, descending; None when not stored."""
-        first, last = self._span(row)
+    def scores(self, image_index: int) -> FloatArray | None:
+        """The detector's confidences for image *image_index*, (n,) float32, descending; None when not stored."""
+        first, last = self._span(image_index)
         return self.array("scores")[first:last] if "scores" in self.manifest.arrays else None
 
-    def labels(self, row: int) -> list[str] | None:
-        """The class names of the regions of the image in *row*; None when not stored."""
-        first, last = self._span(row)
+    def labels(self, image_index: int) -> list[str] | None:
+        """The class names of the regions of image *image_index*; None when not stored."""
+        first, last = self._span(image_index)
         if "labels" not in self.manifest.arrays:
             return None
         return [label.decode() for label in self.array("labels")[first:last].tolist()]
 
-    def size(self, row: int) -> tuple[int, int] | None:
-        """Width and height in pixels of the photo in *row*; None when not stored."""
-        self._check_row(row)
+    def size(self, image_index: int) -> tuple[int, int] | None:
+        """Width and height in pixels of photo *image_index*; None when not stored."""
+        self._check_index(image_index)
         if "sizes" not in self.manifest.arrays:
             return None
-        width, height = self.array("sizes")[row].tolist()
+        width, height = self.array("sizes")[image_index].tolist()
         return width, height
 
     def array(self, name: str) -> npt.NDArray[Any]:
@@ -171,19 +173,19 @@ class RegionStore:
             self._arrays[name] = map_array(self.path, self.manifest.arrays[name])
         return self._arrays[name]
 
-    def _check_row(self, row: int) -> None:
-        if not 0 <= row < self.manifest.images:
-            raise IndexError(f"row {row} in a store of {self.manifest.images} images: {self.path}")
+    def _check_index(self, image_index: int) -> None:
+        if not 0 <= image_index < self.manifest.images:
+            raise IndexError(f"image {image_index} in a store of {self.manifest.images} images: {self.path}")
 
-    def _span(self, row: int) -> tuple[int, int]:
-        self._check_row(row)
+    def _span(self, image_index: int) -> tuple[int, int]:
+        self._check_index(image_index)
         offsets = self.array("offsets")
-        return int(offsets[row]), int(offsets[row + 1])
+        return int(offsets[image_index]), int(offsets[image_index + 1])
 
-    def _rows_by_id(self) -> dict[str, int]:
-        if self._row_of_id is None:
-            self._row_of_id = {image_id: row for row, image_id in enumerate(self.image_ids())}
-        return self._row_of_id
+    def _indices_by_id(self) -> dict[str, int]:
+        if self._index_of_id is None:
+            self._index_of_id = {image_id: index for index, image_id in enumerate(self.image_ids())}
+        return self._index_of_id
 
     def _shard(self, index: int) -> HalfArray:
         self._drop_inherited_handles()

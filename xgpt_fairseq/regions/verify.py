@@ -39,10 +39,10 @@ def verify(path: str | Path, progress: Callable[[int], object] | None = None) ->
     _verify_counts(store)
     _verify_boxes(store)
     _verify_ids(store)
-    for shard, first_row in zip(store.manifest.shards, store.manifest.first_rows, strict=True):
+    for shard, first_region in zip(store.manifest.shards, store.manifest.first_regions, strict=True):
         map_array(store.path, shard)
         report(shard.header_bytes)
-        _verify_shard(store, shard, first_row, report)
+        _verify_shard(store, shard, first_region, report)
     return store
 
 
@@ -64,11 +64,11 @@ def _check_crc(path: Path, array: ArrayFile, crc: int) -> None:
 def _verify_counts(store: RegionStore) -> None:
     manifest = store.manifest
     shapes = {
-        "boxes": (manifest.rows, 4),
+        "boxes": (manifest.num_regions, 4),
         "offsets": (manifest.images + 1,),
         "ids": (manifest.images,),
-        "scores": (manifest.rows,),
-        "labels": (manifest.rows,),
+        "scores": (manifest.num_regions,),
+        "labels": (manifest.num_regions,),
         "sizes": (manifest.images, 2),
     }
     for name, array in manifest.arrays.items():
@@ -76,16 +76,17 @@ def _verify_counts(store: RegionStore) -> None:
             raise DataError(f"{store.path / array.file} has shape {array.shape}, {shapes[name]} expected")
     file = store.path / manifest.arrays["offsets"].file
     offsets = store.array("offsets")
-    if offsets[0] != 0 or offsets[-1] != manifest.rows:
-        raise DataError(f"{file} goes from {offsets[0]} to {offsets[-1]}, 0 to {manifest.rows} expected")
+    if offsets[0] != 0 or offsets[-1] != manifest.num_regions:
+        raise DataError(f"{file} goes from {offsets[0]} to {offsets[-1]}, 0 to {manifest.num_regions} expected")
     counts = store.region_counts()
     bad = (counts < 1) | (counts > MAX_REGIONS)
     if bad.any():
-        row = int(bad.argmax())
-        raise DataError(f"{file}: image {store.image_id(row)} has {counts[row]} regions, 1 to {MAX_REGIONS} allowed")
-    if sum(shard.shape[0] for shard in manifest.shards) != manifest.rows:
-        raise DataError(f"{store.path / MANIFEST}: the shards' rows do not add up to {manifest.rows}")
-    split = ~np.isin(np.asarray(store.manifest.first_rows), offsets)
+        image_index = int(bad.argmax())
+        image_id, count = store.image_id(image_index), counts[image_index]
+        raise DataError(f"{file}: image {image_id} has {count} regions, 1 to {MAX_REGIONS} allowed")
+    if sum(shard.shape[0] for shard in manifest.shards) != manifest.num_regions:
+        raise DataError(f"{store.path / MANIFEST}: the shards' rows do not add up to {manifest.num_regions}")
+    split = ~np.isin(np.asarray(store.manifest.first_regions), offsets)
     if split.any():
         shard = manifest.shards[int(split.argmax())]
         raise DataError(f"{store.path / shard.file} begins in the middle of an image")
@@ -114,25 +115,25 @@ def _verify_ids(store: RegionStore) -> None:
         raise DataError(f"{store.path / store.manifest.arrays['ids'].file}: image {name} is there more than once")
 
 
-def _verify_shard(store: RegionStore, shard: ArrayFile, first_row: int, report: Callable[[int], object]) -> None:
+def _verify_shard(store: RegionStore, shard: ArrayFile, first_region: int, report: Callable[[int], object]) -> None:
     crc = 0
-    row = first_row
-    bad_row: int | None = None
+    region = first_region
+    bad_region: int | None = None
     for chunk in _chunks(store.path, shard):
         crc = zlib.crc32(chunk.data, crc)
         features = chunk.view(np.float16).reshape(-1, store.feature_dim)
         bad = half_not_finite(features)
-        if bad_row is None and bad.any():
-            bad_row = row + int(bad.any(axis=1).argmax())
-        row += len(features)
+        if bad_region is None and bad.any():
+            bad_region = region + int(bad.any(axis=1).argmax())
+        region += len(features)
         report(chunk.nbytes)
     _check_crc(store.path, shard, crc)
-    if bad_row is not None:
-        raise DataError(f"{store.path / shard.file}: {_region_name(store, bad_row)}: features are not finite")
+    if bad_region is not None:
+        raise DataError(f"{store.path / shard.file}: {_region_name(store, bad_region)}: features are not finite")
 
 
-def _region_name(store: RegionStore, index: int) -> str:
-    """How an error names the region in row *index* of the features."""
+def _region_name(store: RegionStore, region: int) -> str:
+    """How an error names one of all regions."""
     offsets = store.array("offsets")
-    row = int(np.searchsorted(offsets, index, side="right")) - 1
-    return f"image {store.image_id(row)}, region {index - int(offsets[row])}"
+    image_index = int(np.searchsorted(offsets, region, side="right")) - 1
+    return f"image {store.image_id(image_index)}, region {region - int(offsets[image_index])}"

@@ -68,7 +68,8 @@ class RegionWriter:
 
     Attributes:
         position: where the source is to be read on: the `position` given with the last image that is safe.
-        images: the number of images written. rows: of regions. images_cut: of images that had too many regions.
+        images, num_regions: the numbers of images and of regions written.
+        truncated_images: of images that had too many regions.
         resumed: whether an unfinished store was found and is resumed.
 
     Raises:
@@ -97,8 +98,8 @@ class RegionWriter:
         self.overwrite = overwrite
         self.source = source or {}
         self.journal_images = journal_images
-        self.position = self.images = self.rows = self.images_cut = 0
-        self._shard_rows = max((shard_bytes - HEADER_BYTES) // (2 * feature_dim), 1)
+        self.position = self.images = self.num_regions = self.truncated_images = 0
+        self._shard_regions = max((shard_bytes - HEADER_BYTES) // (2 * feature_dim), 1)
         self._ids: set[str] = set()
         self._columns: dict[str, Column] = {}  # "features" and the arrays
         self._refuse_existing()
@@ -151,7 +152,7 @@ class RegionWriter:
         labels: Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
         pixel: bool = False,
-        cut: bool = False,
+        truncated: bool = False,
     ) -> None:
         """Append one image.
 
@@ -163,7 +164,7 @@ class RegionWriter:
             scores: (n,) confidences; the regions are stored in descending order of them (equal ones as they came).
             labels: n class names.
             size: width and height of the image in pixels.
-            cut: the source has more regions of the image than are given here: counted in `images_cut`.
+            truncated: the source has more regions of the image than are given here: counted in `truncated_images`.
 
         Scores, labels and sizes are each stored for all images or for none.
 
@@ -181,7 +182,7 @@ class RegionWriter:
         self._check_columns(image, {"scores": scores, "labels": labels, "sizes": size})
 
         order = self._order(confidence, len(half))
-        self.images_cut += cut or len(half) > self.max_regions
+        self.truncated_images += truncated or len(half) > self.max_regions
         if order is not None:
             half, corners = half[order], corners[order]
             confidence = None if confidence is None else confidence[order]
@@ -189,8 +190,8 @@ class RegionWriter:
 
         self._columns["features"].append(half)
         self._columns["boxes"].append(corners)
-        self.rows += len(half)
-        self._columns["offsets"].append(np.array([self.rows], dtype="<i8"))
+        self.num_regions += len(half)
+        self._columns["offsets"].append(np.array([self.num_regions], dtype="<i8"))
         self._columns["ids"].append([name.encode()])
         if confidence is not None:
             self._columns["scores"].append(confidence)
@@ -251,7 +252,8 @@ class RegionWriter:
         for name, column_state in state["columns"].items():
             self._open_column(name, column_state)
         self.position = state["position"]
-        self.images, self.rows, self.images_cut = state["images"], state["rows"], state["images_cut"]
+        self.images, self.num_regions = state["images"], state["num_regions"]
+        self.truncated_images = state["truncated_images"]
         known = {name for column in self._columns.values() for name in column.files}
         for path in self._run.data.iterdir():
             if path.name not in known:
@@ -263,7 +265,7 @@ class RegionWriter:
         path = self._run.data / f"{name}.npy"
         match name:
             case "features":
-                column: Column = AppendOnlyShards(self._run.data, self.feature_dim, self._shard_rows, state=state)
+                column: Column = AppendOnlyShards(self._run.data, self.feature_dim, self._shard_regions, state=state)
             case "ids" | "labels":
                 column = AppendOnlyLines(self._run.folder / f"{name}.txt", path, state=state)
             case "boxes":
@@ -292,8 +294,8 @@ class RegionWriter:
             {
                 "position": self.position,
                 "images": self.images,
-                "rows": self.rows,
-                "images_cut": self.images_cut,
+                "num_regions": self.num_regions,
+                "truncated_images": self.truncated_images,
                 "columns": {name: column.state for name, column in self._columns.items()},
             }
         )
@@ -313,8 +315,8 @@ class RegionWriter:
         manifest = Manifest(
             feature_dim=self.feature_dim,
             images=self.images,
-            rows=self.rows,
-            images_cut=self.images_cut,
+            num_regions=self.num_regions,
+            truncated_images=self.truncated_images,
             shards=self._columns["features"].finish(),
             arrays={name: self._columns[name].finish() for name in ARRAYS if name in self._columns},
             source=self.source,

@@ -48,14 +48,14 @@ class Pool:
         image_rows: (I,) rows in the region store.
         image_of_caption: (C,) the place of each caption's image in *image_rows*.
         image_ids: of the images.
-        cut: how many captions were longer than the model reads, and were cut.
+        truncated_captions: how many were longer than the model reads.
     """
 
     captions: list[np.ndarray]
     image_rows: np.ndarray
     image_of_caption: np.ndarray
     image_ids: list[str]
-    cut: int = 0
+    truncated_captions: int = 0
 
 
 def read_pool(directory: DataDirectory, splits: Sequence[str], *, longest: int) -> Pool:
@@ -71,17 +71,17 @@ def read_pool(directory: DataDirectory, splits: Sequence[str], *, longest: int) 
         raise DataError(f"--splits {','.join(splits)}: a split is named twice")
     captions: list[np.ndarray] = []
     rows: list[np.ndarray] = []
-    cut = 0
+    truncated_captions = 0
     for split in splits:
         rows.append(np.asarray(directory.pairs(split)))
         for tokens in directory.captions(split):
             array = tokens.numpy()
             if len(array) > longest:
-                array, cut = np.append(array[: longest - 1], array[-1]), cut + 1
+                array, truncated_captions = np.append(array[: longest - 1], array[-1]), truncated_captions + 1
             captions.append(array)
     image_rows, image_of_caption = np.unique(np.concatenate(rows), return_inverse=True)
     image_ids = [directory.regions.image_id(int(row)) for row in image_rows]
-    return Pool(captions, image_rows, image_of_caption, image_ids, cut)
+    return Pool(captions, image_rows, image_of_caption, image_ids, truncated_captions)
 
 
 def load_model(path: Path, directory: DataDirectory) -> XGPTModel:

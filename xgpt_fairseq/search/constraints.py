@@ -56,11 +56,11 @@ def read_constraints(path: Path, dataset: CaptionDataset, vocabulary: Vocabulary
         image_id = canonical_image_id(name)
         if not phrases:
             raise DataError(f"{path}, line {number}: {line!r} has no phrase after the image id (separate by tabs)")
-        if not dataset.store.has(image_id) or dataset.store.row(image_id) not in rows:
+        if not dataset.store.has(image_id) or dataset.store.image_index(image_id) not in rows:
             raise DataError(f"{path}, line {number}: image {image_id} is not in split {dataset.split!r}")
         for phrase in phrases:
             tokens = torch.from_numpy(vocabulary.encode_ids(phrase))
             if not len(tokens) or (tokens == vocabulary.dictionary.unk()).any():
                 raise DataError(f"{path}, line {number}: {phrase!r} has a part that the vocabulary cannot spell")
-            constraints.setdefault(dataset.store.row(image_id), []).append(tokens)
+            constraints.setdefault(dataset.store.image_index(image_id), []).append(tokens)
     return ConstrainedDataset(dataset, constraints)

@@ -27,14 +27,14 @@ class Detected:
     """The boxes of one photo, the most confident first.
 
     boxes (n, 4) float64 x1 y1 x2 y2 in pixels of the upright photo; scores (n,) float32 in 0..1; categories (n,) int64;
-    records (n,) their places in the file; cut whether there were more.
+    records (n,) their places in the file; truncated whether there were more.
     """
 
     boxes: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float32]
     categories: npt.NDArray[np.int64]
     records: npt.NDArray[np.int64]
-    cut: bool
+    truncated: bool
 
 
 class Detections:
@@ -98,7 +98,7 @@ class Detections:
             scores=values[:, 4].astype(np.float32),
             categories=self._categories[kept],
             records=self._records[kept],
-            cut=last - first > self.max_boxes,
+            truncated=last - first > self.max_boxes,
         )
 
     def normalised(self, image_id: str, size: tuple[int, int]) -> npt.NDArray[np.float32]:
