@@ -91,7 +91,7 @@ class RegionReader(ABC):
             yield pending.decode(), next_position
 
     def close(self) -> None:  # noqa: B027 (most readers leave nothing open)
-        """Let go of the files that reading has left open in this process."""
+        """Close the files that reading has left open in this process."""
 
 
 class IndexedRegionReader(RegionReader):

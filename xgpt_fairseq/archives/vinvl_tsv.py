@@ -114,7 +114,7 @@ class VinvlTsvReader(RegionReader):
                 predictions = iter(()) if beside is None else _by_image(beside)
             prediction = None
             if beside is not None:
-                # Where an import goes on, the first one is far in the file.
+                # Where an import is resumed, the first one is far in the file.
                 image_id = _image_id(line)
                 prediction = next((found for name, found in predictions if name == image_id), None)
             not_in = beside if prediction is None else None

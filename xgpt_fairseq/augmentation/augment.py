@@ -40,10 +40,10 @@ class AugmentOptions:
 
     Attributes:
         splits: the splits to augment.
-        per_image: captions to add, on average an image.
-        search: `beam` captions are generated an image and round; the length limit is set here.
+        per_image: captions to add per image, on average.
+        search: `beam` captions are generated per image and round; the length limit is set here.
         rounds: how often an image that is short of captions is generated for, at most.
-        repeat_ngram: captions in which a run of so many words comes twice are dropped; 0: they are not.
+        repeat_ngram: captions in which a run of N words comes twice are dropped; 0: they are not.
         seed: of all that is random.
         batch_size: images that are decoded together; part of what the captions depend on.
     """

@@ -51,7 +51,7 @@ class Rules:
     Attributes:
         key: text → its subwords, separated by spaces (`Vocabulary.encode`): texts of one key are the same caption.
         longest: a caption has fewer subwords than this, or the search was stopped before it was whole.
-        repeat_ngram: a run of so many words must not come twice; 0: it may.
+        repeat_ngram: a run of N words must not come twice; 0: it may.
     """
 
     key: Callable[[str], str]
@@ -95,7 +95,7 @@ class Selection:
         return len(self.kept) + self.dropped.total() + self.surplus
 
     def offer(self, text: str, tokens: int) -> None:
-        """Keep, drop or pass over a caption that the search generated with so many *tokens*."""
+        """Keep, drop or pass over a caption that the search generated, of this number of *tokens*."""
         key = self._rules.key(text)
         reason = self._reason(text, key, tokens)
         if reason:

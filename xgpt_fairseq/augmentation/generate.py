@@ -88,7 +88,7 @@ def generate_batch(
     gives them by their score.
 
     Args:
-        search: `beam` captions an image and round.
+        search: `beam` captions per image and round.
         seed: of the batch; torch's random numbers outside are left as they are.
     """
     selections = [Selection(image.own, image.wanted, rules) for image in batch]
@@ -127,7 +127,7 @@ def draw_all(
     batch_size: int,
     advance: Callable[[int], object],
 ) -> list[Generated]:
-    """Generate for all images, going on where an interrupted *run* was; *advance* hears how many are done.
+    """Generate for all images, resuming an interrupted *run*; *advance* hears how many are done.
 
     Raises:
         DataError: what the interrupted run left is damaged.

@@ -8,7 +8,7 @@ image's own:
     augmentation.json        how it was made, counts, diversity; AUGMENTATION.md the same to read
 
 ViLBERT (jiasenlu/vilbert_beta and facebookresearch/vilbert-multi-task, `retreival_dataset.py`, `_load_annotations`)
-reads a JSON object a line: `sentences`, a list of captions; the image is `int(img_path.split(".")[0])` for its task
+reads a JSON object per line: `sentences`, a list of captions; the image is `int(img_path.split(".")[0])` for its task
 RetrievalFlickr30k, and `id` as it stands for RetrievalCOCO. A line holds both, so that one file serves both tasks.
 """
 
@@ -85,7 +85,7 @@ def _write_split(
 
 
 def write_karpathy(file: Path, directory: DataDirectory, added: Added) -> None:
-    """Write all splits in the layout of Karpathy's `dataset_*.json`, an image a line."""
+    """Write all splits in the layout of Karpathy's `dataset_*.json`, an image per line."""
     with open(file, "w", encoding="utf-8") as output:
         output.write('{"images": [')
         sentence_id = 0

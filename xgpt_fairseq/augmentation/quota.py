@@ -12,7 +12,7 @@ def quotas(images: int, per_image: float, seed: int) -> np.ndarray:
 
     Args:
         images: how many images there are.
-        per_image: captions an image on average, 0 or more.
+        per_image: captions per image on average, 0 or more.
         seed: decides which images get one more.
 
     Returns:

@@ -50,7 +50,7 @@ def recognise(file: CaptionFile) -> bool:
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """`caption, tab, URL` a line; CC12M has the two the other way round. A header `caption url` is passed over.
+    """`caption, tab, URL` per line; CC12M has the two the other way round. A header `caption url` is passed over.
 
     An image is named by the number of its line, from 0, the header not counted; or as `options.image_id_of_url` says.
     Then several lines may have the same image: one URL twice is an image with two captions. But an image id that
@@ -130,7 +130,7 @@ def image_id_by_crc32(url: str) -> str:
 class UrlMap:
     """URL → image id, from files. Called with a URL, it gives the image id, or None.
 
-    Takes 24 bytes a URL and the ids. A URL is known by its 64-bit `hash`: that any two of 10 million are equal by
+    Takes 24 bytes per URL and the ids. A URL is known by its 64-bit `hash`: that any two of 10 million are equal by
     chance has a probability of 3 in a million. Of a URL with several ids the first counts.
 
     Args:

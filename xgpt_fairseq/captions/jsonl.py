@@ -31,7 +31,7 @@ def recognise(file: CaptionFile) -> bool:
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """A JSON object a line: `image`, `caption` or `captions` (a list), and `split` or not; other keys are free.
+    """A JSON object per line: `image`, `caption` or `captions` (a list), and `split` or not; other keys are free.
 
     Captions of one image may stand on lines that follow each other.
     """

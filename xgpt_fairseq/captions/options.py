@@ -24,7 +24,7 @@ def add_split_files(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="SPLIT=LIST",
-        help="the images of each split, an image name or id a line, where captions come without splits: "
+        help="the images of each split, an image name or id per line, where captions come without splits: "
         "train=train.txt val=val.txt test=test.txt",
     )
 

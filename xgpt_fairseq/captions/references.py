@@ -20,7 +20,7 @@ _NAMED = 5  # how many images an error message names
 # fairseq-generate: sample, base-2 log-probability, detokenized text.
 _GENERATED = re.compile(r"D-(\d+)\t([^\t]*)\t(.*)", re.DOTALL)
 
-# fairseq-generate: sample, the first human caption of its image; so many letters of it are compared
+# fairseq-generate: sample, the first human caption of its image; of that the first letters are compared
 _TRUTH = re.compile(r"^T-(\d+)\t(.*)$", re.MULTILINE)
 _COMPARED = 20
 

@@ -21,7 +21,7 @@ _EXAMPLE = """\
 Captions are sampled, or with --diverse-beam-groups searched. Copies of the image's own captions or of each other,
 captions that repeat a phrase, empty ones and ones that are not ended at the longest length are dropped and counted; an
 image that is short of captions gets another round. The captions depend on the model, the data, --seed, --batch-size and
-the options, not on interruptions: the same command goes on where a run was stopped.
+the options, not on interruptions: the same command resumes where a run was stopped.
 
 NEW_DATA is a data directory for fairseq-train. It also holds captions.karpathy.json (generated captions are marked),
 retrieval.jsonline for ViLBERT's retrieval loader, augmentation.json and AUGMENTATION.md.

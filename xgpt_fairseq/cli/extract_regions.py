@@ -53,9 +53,9 @@ from xgpt_fairseq.vision.photos import (
 from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
 from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
 
-# Photos are given to the extractor in chunks of at least so many photos and batches, so that there are several of one
-# shape among them, and work for all cores. Chunks begin at multiples of their size, also after an interruption: which
-# photos share a batch can show in the last bits.
+# Photos are given to the extractor in chunks of at least this many photos and batches, so that there are several of
+# one shape among them, and work for all cores. Chunks begin at multiples of their size, also after an interruption:
+# which photos share a batch can show in the last bits.
 CHUNK_PHOTOS = 64
 CHUNK_BATCHES = 4
 
@@ -117,7 +117,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--workers",
         metavar="N",
         type=int,
-        help=f"processes that load photos, 0 for none but this one (default: one a core, {MOST_WORKERS} at most)",
+        help=f"processes that load photos, 0 for none but this one (default: one per core, {MOST_WORKERS} at most)",
     )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
     parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished extraction to it")

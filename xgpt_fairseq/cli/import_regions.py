@@ -31,7 +31,7 @@ from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.validation import NORMALISED_TOLERANCE
 from xgpt_fairseq.regions.writer import RegionWriter
 
-# So many images are looked at to find out what boxes are measured in.
+# Images that are looked at to find out what boxes are measured in.
 SAMPLE_IMAGES = 64
 
 Sizes = dict[str, tuple[int, int]]
@@ -69,7 +69,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--workers", metavar="N", type=int, default=0, help="processes that decode (default: none but this one)"
     )
-    parser.add_argument("--limit", metavar="N", type=_positive, help="stop after so many images")
+    parser.add_argument("--limit", metavar="N", type=_positive, help="stop after N images")
     parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished import of it")
     return parser.parse_args(arguments)
 

@@ -1,6 +1,6 @@
 """Learn a vocabulary (BPE and fairseq dictionary) from text, for all stages of training.
 
-Inputs are plain text files (UTF-8, one sentence a line; .gz, .bz2, .xz; - for the standard input), or caption files
+Inputs are plain text files (UTF-8, one sentence per line; .gz, .bz2, .xz; - for the standard input), or caption files
 that xgpt-prepare-captions reads, of which it takes the captions of the training split. Where neither the file nor its
 name says the split, SPLIT=FILE or --split-files does.
 

@@ -1,6 +1,6 @@
 """Plain text → a data directory for text pre-training (the task xgpt_text_pretrain).
 
-Inputs are those of xgpt-learn-bpe: text (UTF-8, one sentence or paragraph a line; .gz, .bz2, .xz; - for the standard
+Inputs are those of xgpt-learn-bpe: text (UTF-8, one sentence or paragraph per line; .gz, .bz2, .xz; - for the standard
 input) and caption files (the captions of the training split). Lines of more than --max-tokens (appendix A.2: 60)
 are cut into several sentences. Of the different lines some are held out for validation, and no copy of them is in the
 training split. A run that was interrupted resumes when it is started again.

@@ -97,7 +97,7 @@ class CaptionDataset(ObjectiveDataset):
         self.locality = locality
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """An item: its captions and the image's row; the regions are read by the collater, once an image."""
+        """An item: its captions and the image's row; the regions are read by the collater, once per image."""
         epoch, objective, item = self.code.unpack(index)
         first = self.first[item]
         numbers = self.order[first : first + self.count[item]].tolist()
@@ -151,7 +151,7 @@ class CaptionDataset(ObjectiveDataset):
         return (np.repeat(first, items) + count_within(items)).astype(np.int64)
 
     def windows(self, indices: np.ndarray, rng: np.random.Generator | None) -> list[np.ndarray]:
-        """Cut ordered items (items,) into windows of `locality` images that follow one another in the store.
+        """Partition ordered items (items,) so that each window covers `locality` consecutive images of the store.
 
         A store larger than memory is then read from one window at a time. Window offsets and their order are random per
         epoch; items inside a window keep their order.

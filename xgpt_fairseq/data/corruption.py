@@ -75,7 +75,7 @@ def choose_spans(
 
 
 def infill(tokens: np.ndarray, spans: np.ndarray, *, mask: int, multi: bool = False) -> np.ndarray:
-    """Replace each of *spans* by ONE *mask* (BART's infilling), or with *multi* by one a token (Table 6)."""
+    """Replace each of *spans* by ONE *mask* (BART's infilling), or with *multi* by one per token (Table 6)."""
     covered = np.zeros(len(tokens), dtype=bool)
     first = np.zeros(len(tokens), dtype=bool)
     for start, end in spans:

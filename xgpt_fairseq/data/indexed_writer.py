@@ -1,7 +1,7 @@
 """Writing fairseq's memory-mapped token files for any number of sentences.
 
 fairseq's own `MMapIndexedDatasetBuilder` keeps the length of every sentence, and at the end its address, in Python
-lists: 58 bytes a sentence in all. Here lengths wait in a file, and the index is written piece by piece. The two files
+lists: 58 bytes per sentence in all. Here lengths wait in a file, and the index is written piece by piece. The two files
 are the same, byte for byte:
 
     PREFIX.bin    the token ids of all sentences, one after the other
@@ -44,14 +44,14 @@ class IndexedWriter:
     Args:
         prefix: the two files without their suffixes. A third, PREFIX.sizes, is there while they are written.
         vocabulary_size: decides the type of the ids, as in fairseq's `make_builder`.
-        state: what `sync` gave, to go on from there; what was added behind it is cut off.
+        state: what `sync` gave, to resume from there; what was added behind it is cut off.
 
     Attributes:
         dtype: the type of the ids.
         sentences, tokens: how many were added.
 
     Raises:
-        DataError: the files to go on with are shorter than *state* says.
+        DataError: the files to resume are shorter than *state* says.
     """
 
     def __init__(self, prefix: Path, *, vocabulary_size: int, state: dict[str, int] | None = None) -> None:
@@ -97,7 +97,7 @@ class IndexedWriter:
         self.tokens += len(ids)
 
     def sync(self) -> dict[str, int]:
-        """Make sure that all is on disk; return what a writer needs to go on from here."""
+        """Make sure that all is on disk; return what a writer needs to resume from here."""
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
@@ -120,6 +120,6 @@ class IndexedWriter:
         return {f"{kind}_bytes": Path(f"{self.prefix}.{kind}").stat().st_size for kind in ("bin", "idx")}
 
     def close(self) -> None:
-        """Let go of the files; without `finish` there is no index."""
+        """Close the files; without `finish` there is no index."""
         for file in self._files:
             file.close()

@@ -25,14 +25,21 @@ Pair = tuple[int, int]  # row of the image, number of the caption
 class MatchingDataset(CaptionDataset):
     """Items of an image and one of its captions; the collater adds negatives.
 
-    `four-way`, as ViLBERT trains (`RetreivalDataset` of vilbert-multi-task): one question an item, among the pair; its
+    `four-way`, as ViLBERT trains (`RetreivalDataset` of vilbert-multi-task): one question per item, among the pair; its
     image with a random other image's caption; its caption with a random other image; and its image with a caption of
     a hard image, one of the *hard_pool* whose mean region features are nearest to its own by cosine. ViLBERT
     draws the last at random where it validates; here it is a hard one there, too.
 
     `in-batch`: the items of a batch are each other's negatives. Item i's caption is scored with its own image and with
-    those of items i + 1 … i + n, cyclically; each caption asks for its image and each image for its caption among the
-    pairs that were scored. n is *max_negatives*, or less where the batch is small.
+    those of items i + 1 … i + n, cyclically; n is *max_negatives*, or less where the batch is small. Of three items
+    with n = 1 these pairs are scored:
+
+                    image 0  image 1  image 2
+        caption 0   right    wrong
+        caption 1            right    wrong
+        caption 2   wrong             right
+
+    Each row is a question text-to-image (which image has this caption?), each column one image-to-text.
 
     No negative has the item's image. A caption that says what a caption of the image says, word by word, is no
     negative of it either: it is drawn again (`four-way`; up to `DRAWS` times) or left out (`in-batch`). Negatives of

@@ -83,7 +83,7 @@ class ObjectiveDataset(FairseqDataset):
             called with: *images* and the objective's `src_tokens` (C, S), `prev_output_tokens` (C, T) and
             `positions` (C, T), for C texts. And what *common* holds.
 
-            With `joint`, `objective` is "joint" and `parts` are such batches of the same items, one an objective.
+            With `joint`, `objective` is "joint" and `parts` are such batches of the same items, one per objective.
         """
         common |= {
             "id": torch.tensor([sample["id"] for sample in samples]),

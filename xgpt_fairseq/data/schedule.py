@@ -71,7 +71,7 @@ def interleave_objectives(
     Args:
         windows: the epoch's batches of items, each pair in one of them; the windows follow one another as they are.
         objectives: how many objectives take turns.
-        block: batches an update, over all ranks: world size × update-freq.
+        block: batches per update, over all ranks: world size × update-freq.
         rng: shuffles the batches of each window; seeded by (seed, epoch) alone, so that all ranks and every resumed
             run agree. None leaves them in order.
     """

@@ -19,7 +19,7 @@ SPLIT_FILES = ("*.captions.bin", "*.captions.idx", "*.pairs.npy", "*.references.
 
 
 class SplitWriter:
-    """Token ids, rows in the region store, and references of one split; `finish` completes them, `close` lets go.
+    """Token ids, rows in the region store, and references of one split; `finish` completes and `close` closes them.
 
     Args:
         folder: where the files go.
@@ -55,7 +55,7 @@ class SplitWriter:
         return CaptionSplit(self.images, self.captions, cut_to_max_tokens=self.truncated_captions, **sizes)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._files.close()
 
 
@@ -94,6 +94,6 @@ class ReferencesWriter:
         self._rest.unlink()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._images.close()
         self._annotations.close()

@@ -82,7 +82,7 @@ def take_lock(folder: Path, what: str) -> int:
     """Make *folder* this process's own until the returned file descriptor is closed, or the process ends.
 
     Args:
-        what: what is going on if another process has it, for the message: "another import is writing …".
+        what: what another process is doing if it has the folder, for the message: "another import is writing …".
 
     Raises:
         DataError: another process has it.
@@ -94,7 +94,7 @@ def take_lock(folder: Path, what: str) -> int:
         os.close(lock)
         raise DataError(f"{what} at this moment") from None
     except OSError:
-        pass  # some network file systems have no locks; one process at a time is then the user's care
+        pass  # some network file systems have no locks; the user must then avoid concurrent runs
     return lock
 
 

@@ -63,7 +63,7 @@ class AppendOnlyFile:
     Args:
         path: the file.
         header: what a new file begins with.
-        state: what `state` was at some moment: the file is cut back to it. None: the file is made anew.
+        state: what `state` was at some moment: the file is cut back to it. None: a new file.
 
     Raises:
         DataError: the file is shorter than its state says.

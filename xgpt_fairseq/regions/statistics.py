@@ -9,7 +9,7 @@ import numpy as np
 from xgpt_fairseq.regions.format import FloatArray
 from xgpt_fairseq.regions.store import RegionStore
 
-# A sample of so many images says enough, and takes seconds from a store of any size: at most so many regions are read.
+# A sample of this size says enough, and takes seconds from a store of any size.
 IMAGES: Final = 1000
 REGIONS: Final = 50_000
 
@@ -21,8 +21,8 @@ def feature_statistics(
 
     Args:
         store: the region store.
-        images: at most so many images, which lie evenly over the store; all regions of each.
-        regions: fewer images, at least one, where they have more regions than this on average.
+        images: the most images to read, which lie evenly over the store; all regions of each.
+        regions: the most regions to read: fewer images, at least one, where these have more.
     """
     count = min(len(store), images, max(1, regions * len(store) // store.num_regions))
     total = 0

@@ -36,7 +36,7 @@ class RegionStore:
 
     Raises:
         DataError: there is no store at *path*, it is of a newer format, or one of its files is missing or cut.
-        IndexError: (the methods that take a row) the row is not in the store.
+        IndexError: (the methods that take an image index) it is not in the store.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -104,7 +104,7 @@ class RegionStore:
     def image_index(self, image_id: str | int) -> int:
         """The place of an image.
 
-        The first call builds a table of all ids, about 100 bytes an image; a training run needs rows only.
+        The first call builds a table of all ids, about 100 bytes per image; a training run needs indices only.
 
         Raises:
             DataError: the store has no such image.

@@ -7,7 +7,7 @@ The store is built beside its place (see `io.resumable`), so a store is never vi
     .STORE.partial/labels.txt    class names, one per line, likewise
     .STORE.partial/journal.json  what was asked for, and how long each file was at a moment when all agreed
 
-A writer that finds such a folder, begun with the same options, cuts the files back to the journal and resumes.
+A writer that finds such a folder, started with the same options, cuts the files back to the journal and resumes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Array = npt.NDArray[Any]
 
 
 class RegionWriter:
-    """Writes the region store *path*; resumes an unfinished one that was begun with the same options and source.
+    """Writes the region store *path*; resumes an unfinished one that was started with the same options and source.
 
         with RegionWriter("regions", 2048, source={"made by": "…"}) as writer:
             for … in from_where_it_stopped(writer.position):

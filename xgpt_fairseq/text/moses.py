@@ -1,9 +1,8 @@
 """Moses tokens of normalised text, the same as sacremoses gives them, several times as fast.
 
-A corpus has few kinds of words, and nearly all of its running words are plain: letters a to z and nothing else. The
-Moses rules leave such a word as it is and look no farther than the next character beyond a space, of which they ask
-whether it is a small letter or a digit. So the words between two plain ones can be tokenized by themselves, with
-any plain word put for each neighbour, and what comes out can be remembered.
+Most words of a corpus are plain, letters a to z and nothing else, and Moses leaves these unchanged. So only the spans
+between plain words are tokenized, and the results are cached. This is safe because the Moses rules look at most one
+character past a space, and only ask whether it is a small letter or a digit: any plain word can stand for a neighbour.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Readers of plain text, one sentence or paragraph a line, for programs that learn from it or encode it.
+"""Readers of plain text, one sentence or paragraph per line, for programs that learn from it or encode it.
 
 A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file (any format of
-`captions.registry`, as its first lines tell) the training captions are the lines. Files are streamed; only
-caption files are read twice, to detect their format.
+`captions.registry`) the training captions are the lines. Files are streamed, but for captions in JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lines that are held out for validation, drawn while a corpus passes by once.
 
-Every different line has a hash of its tokens, and those with the N lowest are held out: a uniform sample of the
-different lines, spread over the whole corpus, that depends on nothing but which lines there are.
+The N distinct lines with the smallest token hash form the validation set (a min-hash sample): a uniform sample of the
+distinct lines, spread over the whole corpus, that depends only on which lines there are.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class HeldOut:
     Args:
         limit: how many lines are held out.
         dtype: the type of the tokens.
-        state: what `to_json` gave, to go on from there.
+        state: what `to_json` gave, to resume from there.
     """
 
     def __init__(self, limit: int, dtype: npt.DTypeLike, state: list[Any] | None = None) -> None:
@@ -98,7 +98,7 @@ class HeldOut:
         return tokens, np.concatenate(sizes) if sizes else np.empty(0, np.int32)
 
     def to_json(self) -> list[Any]:
-        """What a run that goes on from here needs."""
+        """What a run that resumes from here needs."""
         return [
             [number, base64.b64encode(tokens).decode("ascii"), line.sizes.tolist(), line.copies]
             for (number, tokens), line in zip(self._keys, map(self._lines.__getitem__, self._keys), strict=True)

@@ -173,7 +173,7 @@ def learn_vocabulary(
         threshold: subwords seen less often become `<unk>` (subword-nmt only); 0 keeps all that the merges can leave.
 
     Raises:
-        DataError: there is no text, or too little for so many symbols.
+        DataError: there is no text, or too little for this number of symbols.
     """
     if bpe == "sentencepiece" and threshold > 0:
         raise DataError("--threshold needs --bpe subword_nmt: a sentencepiece model keeps no counts of its pieces")

