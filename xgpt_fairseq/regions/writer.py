@@ -41,7 +41,7 @@ SHARD_BYTES: Final = 1 << 30
 JOURNAL_IMAGES: Final = 1000
 JOURNAL_SECONDS: Final = 5.0
 
-# In the order of `store.json`.
+# The arrays of a store but the features, in the order of `store.json`; and those that not every store has.
 ARRAYS: Final = ("boxes", "offsets", "ids", "scores", "labels", "sizes")
 OPTIONAL: Final = ("scores", "labels", "sizes")
 
