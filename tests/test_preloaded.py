@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,3 +68,20 @@ def test_a_program_ends_with_its_client(kill: signal.Signals) -> None:
             return
         time.sleep(0.05)
     pytest.fail("it runs on")
+
+
+def test_a_program_ends_where_its_client_is_gone_before_it_began(tmp_path: Path) -> None:
+    text = "import time; time.sleep(100)"
+    job = {"program": "/python", "arguments": ["-c", text], "variables": dict(os.environ), "umask": 0o22}
+    message = json.dumps({**job, "folder": str(tmp_path)}).encode()
+    preloaded().path()
+    # its end is seen as the end of its output
+    reading, writing = os.pipe()
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(preloaded().socket))
+        socket.send_fds(link, [len(message).to_bytes(8, "big")], [0, writing, writing])
+        link.sendall(message)
+    os.close(writing)
+    with open(reading) as output:
+        assert select.select([output], [], [], 20)[0], "it runs on"
+        assert output.read() == ""

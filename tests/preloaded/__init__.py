@@ -25,20 +25,21 @@ PREFIXES = ("fairseq-", "xgpt-")
 
 
 class Preloaded:
-    """The waiting process, and `bin`, the folder for PATH. For Linux."""
+    """The waiting process, its `socket`, and `bin`, the folder for PATH. For Linux."""
 
     def __init__(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="preloaded-"))  # the process removes it as it ends
         self.bin = folder / "bin"
         self.bin.mkdir()
+        self.socket = folder / "socket"
         real = Path(sys.executable).parent
         for name in ("python", *(path.name for path in real.iterdir() if path.name.startswith(PREFIXES))):
             # -I -S: the client itself needs no installed package
-            command = [real / "python", "-IS", HERE / "client.py", folder / "socket", real / name]
+            command = [real / "python", "-IS", HERE / "client.py", self.socket, real / name]
             (self.bin / name).write_text(f'#!/bin/sh\nexec {shlex.join(map(str, command))} "$@"\n')
             (self.bin / name).chmod(0o755)
         self._server = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py"), str(folder / "socket"), str(self.bin / "python")],
+            [sys.executable, str(HERE / "server.py"), str(self.socket), str(self.bin / "python")],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,  # it ends when this end is closed, however this process ends
             stdout=subprocess.PIPE,

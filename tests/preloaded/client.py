@@ -17,6 +17,9 @@ options = program.endswith("/python") and (not arguments or arguments[0][:1] == 
 # options of Python, and variables that it reads as it starts, are for one that starts afresh
 if (options and arguments[:1] not in (["-c"], ["-m"])) or {"PYTHONPATH", "PYTHONHASHSEED"} & os.environ.keys():
     os.execv(program, [program, *arguments])
+# a signal that arrives before there is a program to hand it to waits until there is
+HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)
 link = socket.socket(socket.AF_UNIX)
 link.connect(path)
 mask = os.umask(0)
@@ -33,8 +36,9 @@ def hand_on(number: int, _: object) -> None:
         os.kill(child, number)
 
 
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+for number in HANDED_ON:
     signal.signal(number, hand_on)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
 said = link.recv(8)
 status = int.from_bytes(said, "big", signed=True) if said else 1
 if status < 0:

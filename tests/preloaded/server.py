@@ -86,7 +86,8 @@ def take(link: socket.socket) -> dict[str, Any]:
 
 def watch(link: socket.socket, child: int) -> None:
     """Hand back how *child* ends; kill it where its client is gone."""
-    link.sendall(child.to_bytes(8, "big"))
+    with contextlib.suppress(OSError):  # it may be gone already
+        link.sendall(child.to_bytes(8, "big"))
     ended = os.pidfd_open(child)
     readable, _, _ = select.select([link, ended], [], [])
     if ended not in readable:
