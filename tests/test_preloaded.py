@@ -49,6 +49,16 @@ def test_a_program_is_given_and_hands_back_what_a_fresh_one_does(kind: str, stat
         assert found == expected
 
 
+def test_its_own_packages_come_before_the_environment_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, word in (("first", "1"), ("second", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "xgpt_fairseq.py").write_text(f"print({word})")
+    monkeypatch.setenv("PYTHONPATH", f"first{os.pathsep}{tmp_path / 'second'}")
+    text = "import sys; print([path for path in sys.path if 'first' in path or 'second' in path]); import xgpt_fairseq"
+    fresh = outcome([sys.executable, "-c", text], os.environ["PATH"], tmp_path)
+    assert outcome(["python", "-c", text], preloaded().path(), tmp_path) == fresh and fresh[1].endswith("1\n")
+
+
 def test_fairseq_is_there_and_this_project_is_not(tmp_path: Path) -> None:
     text = "import sys; print([name in sys.modules for name in ('fairseq.trainer', 'xgpt_fairseq', 'fairseq_cli')])"
     assert outcome(["python", "-c", text], preloaded().path(), tmp_path)[1] == "[True, False, False]\n"

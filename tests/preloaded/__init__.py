@@ -40,7 +40,8 @@ class Preloaded:
             (self.bin / name).chmod(0o755)
         self._server = subprocess.Popen(
             [sys.executable, str(HERE / "server.py"), str(self.socket), str(self.bin / "python")],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # PYTHONPATH is each program's own
+            env={**{n: v for n, v in os.environ.items() if n != "PYTHONPATH"}, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,  # it ends when this end is closed, however this process ends
             stdout=subprocess.PIPE,
             text=True,

@@ -14,8 +14,8 @@ import sys
 
 path, program, *arguments = sys.argv[1:]
 options = program.endswith("/python") and (not arguments or arguments[0][:1] == "-")
-# options of Python, and variables that it reads as it starts, are for one that starts afresh
-if (options and arguments[:1] not in (["-c"], ["-m"])) or {"PYTHONPATH", "PYTHONHASHSEED"} & os.environ.keys():
+# options of Python, and a variable that it reads as it starts, are for one that starts afresh
+if (options and arguments[:1] not in (["-c"], ["-m"])) or "PYTHONHASHSEED" in os.environ:
     os.execv(program, [program, *arguments])
 # a signal that arrives before there is a program to hand it to waits until there is
 HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -27,6 +27,10 @@ LIBRARIES = (
     "fairseq_cli.train",
     "fairseq_cli.generate",
     "fairseq_cli.hydra_train",
+    "torch._dynamo",  # with sympy: what the first optimizer imports
+    "sacremoses",
+    "matplotlib.backends.backend_agg",
+    "torch.utils.tensorboard",
 )
 
 
@@ -108,6 +112,8 @@ def become(job: dict[str, Any], python: str, base: list[str]) -> None:
     os.environ.update(job["variables"])
     np.random.seed()  # noqa: NPY002  (the parent's state would be the same for all)
     sys.executable = python
+    if own := os.environ.get("PYTHONPATH"):
+        base = [*map(os.path.abspath, own.split(os.pathsep)), *base]
     program, arguments = job["program"], job["arguments"]
     if Path(program).name != "python":
         sys.argv, sys.path = [program, *arguments], [str(Path(program).parent), *base]
