@@ -83,12 +83,15 @@ def call_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
     def call(main: Callable[[], None], *arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-        status = 0
+        status, on_sigterm = 0, signal.getsignal(signal.SIGTERM)
         try:
             run(main)
         except SystemExit as stop:
             assert stop.code is None or isinstance(stop.code, int)
             status = stop.code or 0
+        finally:
+            # a program's own handler would be there for the pools of later tests, whose workers could then miss SIGTERM
+            signal.signal(signal.SIGTERM, on_sigterm)
         return Outcome(status, *capsys.readouterr())
 
     return call
