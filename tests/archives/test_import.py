@@ -17,6 +17,7 @@ import pytest
 
 from tests.archives import layouts
 from tests.archives.layouts import LAYOUTS, Image, Layout, made_up
+from tests.preloaded import python
 from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.registry import READERS, open_archive
 from xgpt_fairseq.cli import import_regions
@@ -336,7 +337,7 @@ def test_the_other_formats_need_no_library(tmp_path: Path) -> None:
         "from xgpt_fairseq.archives import registry as r; print(*r.READERS)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", check],
+        [python(), "-c", check],
         capture_output=True,
         text=True,
         check=True,
@@ -394,7 +395,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(name: str, tmp_path: Path, im
         "w.RegionWriter.add = stop; import_regions.main()"
     )
     command = [
-        sys.executable,
+        python(),
         "-c",
         stopping,
         str(source),

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.preloaded import python
 from xgpt_fairseq.cli import extract_regions
 from xgpt_fairseq.regions import writer as region_writer
 from xgpt_fairseq.regions.store import RegionStore
@@ -394,7 +395,7 @@ def test_a_killed_extraction_goes_on_and_ends_the_same(tmp_path: Path, extract: 
         "w.RegionWriter.add = slow; extract_regions.main()"
     )
     options = ["--image-size", "64", "--device", "cpu", "--batch-size", "2", "--workers", "1"]
-    command = [sys.executable, "-c", slowed, str(tmp_path / "photos"), "--output", str(store), *options]
+    command = [python(), "-c", slowed, str(tmp_path / "photos"), "--output", str(store), *options]
     program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while program.poll() is None and images_in(journal) < 10:
         time.sleep(0.005)

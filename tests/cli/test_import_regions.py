@@ -345,7 +345,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(tmp_path: Path, call: Call) -
         "def slow(self, *a, **k): self.journal_images = 5; time.sleep(0.002); add(self, *a, **k)\n"
         "w.RegionWriter.add = slow; import_regions.main()"
     )
-    command = [sys.executable, "-c", slowed, str(source), "--output", str(store), "--workers", "2"]
+    command = [python(), "-c", slowed, str(source), "--output", str(store), "--workers", "2"]
     reached = [0]
     for _ in range(2):
         program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -380,7 +380,7 @@ def test_a_killed_run_goes_on(
         "from xgpt_fairseq.cli import prepare_text; from xgpt_fairseq.text import readers\n"
         "prepare_text.JOURNAL_SECONDS = 0.0; readers.BLOCK_BYTES = 300; prepare_text.main()"
     )
-    command = [sys.executable, "-c", program, "--input", pipe, "--vocabulary", tiny_vocabulary, "--valid-lines", "30"]
+    command = [python(), "-c", program, "--input", pipe, "--vocabulary", tiny_vocabulary, "--valid-lines", "30"]
     command += ["--output", tmp_path / "data", "--workers", "2"]
     journal = tmp_path / ".data.partial" / "journal.json"
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE) as killed:

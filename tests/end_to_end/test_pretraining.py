@@ -6,14 +6,23 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.end_to_end.programs import PLUGIN, SMALL, generate, generated, logged, run, train, train_in_two_processes
+from tests.end_to_end.programs import (
+    PLUGIN,
+    SMALL,
+    generate,
+    generated,
+    logged,
+    path,
+    run,
+    train,
+    train_in_two_processes,
+)
 from xgpt_fairseq.checkpoints import load_checkpoint
 
 PRETRAIN = ["--task", "xgpt_pretrain", "--batch-size", "4"]
@@ -105,24 +114,23 @@ def test_two_processes_equal_one_with_update_freq_2(tiny_data, tmp_path):
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
     """SIGKILL in mid-epoch, started again: bit for bit what a run that was never stopped ends with."""
-    options = [*PRETRAIN, "--max-epoch", "2", "--save-interval-updates", "3", "--num-workers", "1"]
+    options = [*PRETRAIN, "--max-epoch", "2", "--save-interval-updates", "3", "--num-workers", "1", "--batch-size", "8"]
     train(tiny_data, tmp_path / "whole", *options)
     command = [
         "fairseq-train", str(tiny_data), "--user-dir", str(PLUGIN), "--arch", "xgpt_demo", *SMALL,
         "--criterion", "xgpt", "--optimizer", "adam", "--lr", "1e-3", "--cpu", "--log-format", "simple",
         "--log-interval", "1", "--save-dir", str(tmp_path / "killed"), *options,
     ]  # fmt: skip
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "PATH": path(), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     for _ in range(600):
         if list((tmp_path / "killed").glob("checkpoint_1_*.pt")):
             break
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()  # ends only when all that it started has ended, too
     stopped = load_checkpoint(tmp_path / "killed" / "checkpoint_last.pt")
     assert stopped["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0  # in mid-epoch
     again = train(tiny_data, tmp_path / "killed", *options)

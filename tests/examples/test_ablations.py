@@ -22,6 +22,7 @@ from runs import Node, Runner, Setting, count, devices, folder_of, tree
 from tables import FINETUNE, METRICS, TABLES
 
 from tests.end_to_end.programs import ROOT, SMALL, run
+from tests.preloaded import python
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
@@ -220,7 +221,8 @@ def test_unknown_rows_and_seeds_are_named(call_program, tmp_path: Path) -> None:
     assert outcome.status == 2 and "'1,two' is no list of numbers such as 1,2,3" in outcome.stderr
 
 
-def test_a_failing_stage_names_its_log(call_program, tmp_path: Path) -> None:
+def test_a_failing_stage_names_its_log(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", python())
     outcome = call_program(
         ablations.main, "table2", "--rows", "ic", "--seeds", "1", "--data", tmp_path / "none", "--output", tmp_path,
         "--scale", "demo",
@@ -240,6 +242,7 @@ def test_the_demo_draws_the_quickstart_s_scenes(monkeypatch: pytest.MonkeyPatch,
     }  # fmt: skip
     for name, value in tiny.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "executable", python())
     folder = program.quickstart(prepare_only=True)
     assert folder == tmp_path and not (tmp_path / "checkpoints").exists()
     assert DataDirectory(folder / "captions").regions.feature_dim == DataDirectory(folder / "web").regions.feature_dim
@@ -293,7 +296,7 @@ def test_structures_and_placeholders_run(tiny_data: Path, tmp_path: Path) -> Non
 
 def test_a_stopped_table_stops_its_trainings_and_goes_on(tiny_data: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable, str(ROOT / "examples/ablations/ablations.py"), "table3", "--scale", "demo", "--seeds", "1",
+        python(), str(ROOT / "examples/ablations/ablations.py"), "table3", "--scale", "demo", "--seeds", "1",
         "--rows", "Tiny Enc", "--data", str(tiny_data), "--output", str(tmp_path), "--gpus", "0", *TINY,
     ]  # fmt: skip
     log = tmp_path / "seed1" / "captions-tiny-enc" / f"{Path(FINETUNE.name).stem}.log"

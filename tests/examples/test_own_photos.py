@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import compare_regions
 import pytest
 
+from tests.preloaded import python
 from xgpt_fairseq.regions.store import RegionStore
 
 
@@ -55,7 +57,8 @@ def test_a_start_needs_its_vocabulary(captions: Path, tmp_path: Path, call_progr
     assert outcome.error == "--start needs --vocabulary, the one that the checkpoint was trained with"
 
 
-def test_a_program_that_fails_stops_it_and_names_its_log(tmp_path: Path) -> None:
+def test_a_program_that_fails_stops_it_and_names_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", python())
     with pytest.raises(compare_regions.DataError, match=r"xgpt-evaluate failed with status 2; see .*e.log"):
         compare_regions.call("xgpt-evaluate", "--no-such-option", log=tmp_path / "e.log")
     assert "usage: xgpt-evaluate" in (tmp_path / "e.log").read_text(encoding="utf-8")

@@ -73,8 +73,7 @@ TINY = {
 
 def test_a_killed_quickstart_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """On tiny scenes: killed in the first training, it skips what was done, resumes that, and ends with everything."""
-    environment = {**os.environ, **TINY, "WORK": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    environment = {**os.environ, **TINY, "WORK": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": path()}
     command = ["bash", str(QUICKSTART / "run.sh")]
     with open(tmp_path / "first.log", "w") as log:
         first = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -90,7 +89,6 @@ def test_a_killed_quickstart_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints" / "text" / "averaged.pt").exists()
     regions = (tmp_path / "regions" / "store.json").stat().st_mtime_ns
 
-    environment["PATH"] = path()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (tmp_path / "regions" / "store.json").stat().st_mtime_ns == regions

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.preloaded import python
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import ResumableOutput
 
@@ -173,7 +173,7 @@ def test_two_at_once(tmp_path: Path) -> None:
     )
     with ResumableOutput(tmp_path / "output", {}, overwrite=False) as run:
         run.save({"done": 1})
-        command = [sys.executable, "-c", program, str(tmp_path / "output")]
+        command = [python(), "-c", program, str(tmp_path / "output")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert f"another run is writing {tmp_path / 'output'} at this moment" in done.stderr

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.preloaded import python
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io import workers
 from xgpt_fairseq.io.workers import map_ordered, submit_ordered, worker_pool
@@ -115,10 +114,8 @@ for _ in map_ordered(work, range(10_000), 2, chunk=1):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_stays_behind(tmp_path: Path, how: signal.Signals) -> None:
     marks = tmp_path / "processes"
-    command = [sys.executable, "-c", PROGRAM, str(marks)]
-    # a shell starts what it puts into the background deaf to Ctrl-C, and the tests may run there
-    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hearing) as program:
+    command = [python(), "-c", PROGRAM, str(marks)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
         while not marks.exists() or len(set(marks.read_text().split())) < 2:
             assert program.poll() is None
             time.sleep(0.05)

@@ -4,10 +4,11 @@ Importing torch and fairseq takes most of the time of a short program, and the t
 one process that imports both and waits (`server.py`). In its folder `bin` lie python and the programs of this Python's
 environment (`client.py` under their names): each hands its arguments, variables, folder and files over, and a child of
 the waiting process runs the very script that the environment has under that name, from its first line. A program's exit
-status is handed back, signals are handed on, and it is killed where its client was.
+status is handed back, signals are handed on, and it is killed where its client was, a moment later: whoever kills one
+reads its output to the end before going on.
 
 What the children have in common with the waiting process, and with no program that is started afresh: imported
-libraries (nothing of this project). A test that is about starting or killing a program takes the real one.
+libraries (nothing of this project). A test that is about starting a program takes the real one.
 """
 
 from __future__ import annotations
