@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
 from argparse import Namespace
 from pathlib import Path
@@ -52,11 +53,12 @@ TEXTS = [
 ]  # fmt: skip
 
 
-def build(vocabulary: Path, *, grid: int | None = 2, extractor: bool = True, **options: object) -> XGPTHubInterface:
+@functools.cache
+def trained(vocabulary: Path, **options: object) -> tuple[XGPTModel, XGPTConfig]:
     """A model that has learned one of TEXTS for each of the seven photos, so that its captions differ."""
-    extractor_of_grid = RegionExtractor(grid=2, image_size=96, device="cpu")
+    extractor = RegionExtractor(grid=2, image_size=96, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        regions = extractor_of_grid.extract([extractor_of_grid.load(photo) for photo in draw(Path(folder))])
+        regions = extractor.extract([extractor.load(photo) for photo in draw(Path(folder))])
     images = pad_regions([each.features for each in regions], [each.boxes for each in regions])
     opened = Vocabulary(vocabulary)
     config = XGPTConfig(feature_dim=1280, dropout=0.0, attention_dropout=0.0, **SIZES, **options)
@@ -73,7 +75,14 @@ def build(vocabulary: Path, *, grid: int | None = 2, extractor: bool = True, **o
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    return model, config
+
+
+def build(vocabulary: Path, *, grid: int | None = 2, extractor: bool = True, **options: object) -> XGPTHubInterface:
+    """The trained model, a copy of the test's own, with an extractor of these settings or none."""
+    model, config = copy.deepcopy(trained(vocabulary, **options))
     settings = RegionExtractor(grid=grid, image_size=96, device="cpu").settings if extractor else None
+    opened = Vocabulary(vocabulary)
     return XGPTHubInterface(model, config, opened, extractor_settings=settings, trained_on="regions of photos (mine)")
 
 
