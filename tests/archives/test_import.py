@@ -17,6 +17,7 @@ import pytest
 
 from tests.archives import layouts
 from tests.archives.layouts import LAYOUTS, Image, Layout, made_up
+from tests.folders import contents
 from tests.preloaded import python
 from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.registry import READERS, open_archive
@@ -51,10 +52,6 @@ def import_archive(call_program: Call) -> Call:
 
 def size_options(layout: Layout, tmp_path: Path, images: Iterable[Image] = IMAGES) -> list[object]:
     return [] if layout.sizes else ["--sizes", layouts.write_sizes(tmp_path / "sizes.json", images)]
-
-
-def files(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
 
 
 def check_store(store: RegionStore, images: Sequence[Image], layout: Layout) -> None:
@@ -92,7 +89,7 @@ def test_every_layout(name: str, tmp_path: Path, import_archive: Call) -> None:
     # the same with worker processes, which open what they read themselves, and with the format named
     again = import_archive(source, tmp_path / "again", *options, "--workers", 2, "--format", layout.format)
     assert again.status == 0, again.stderr
-    assert files(tmp_path / "store") == files(tmp_path / "again")
+    assert contents(tmp_path / "store") == contents(tmp_path / "again")
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +415,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(name: str, tmp_path: Path, im
     outcome = import_archive(source, store, *options)
     assert outcome.status == 0, outcome.stderr
     assert f"going on with an interrupted import after {reached} images" in outcome.stdout
-    assert files(store) == files(tmp_path / "expected")
+    assert contents(store) == contents(tmp_path / "expected")
     assert not journal.parent.exists()
 
 

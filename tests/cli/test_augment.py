@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.folders import contents
 from xgpt_fairseq.augmentation import generate as draw
 from xgpt_fairseq.augmentation.filters import REASONS, repeats_phrase
 from xgpt_fairseq.augmentation.output import write_retrieval
@@ -76,10 +77,6 @@ def call(call_program: Callable[..., Any], tiny_data: Path, bundle: Path, tmp_pa
         )  # fmt: skip
 
     return call
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def karpathy(folder: Path) -> dict[str, dict[str, Any]]:

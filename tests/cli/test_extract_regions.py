@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.folders import contents, images_in
 from tests.preloaded import python
 from xgpt_fairseq.cli import extract_regions
 from xgpt_fairseq.regions import writer as region_writer
@@ -64,10 +65,6 @@ def photos(tmp_path: Path) -> Path:
 
 
 UNREADABLE = ["a/000000000000.a.jpg", "a/000000000001.txt", "b/000000000007.cut.jpg"]
-
-
-def files(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
 
 
 def value(out: str, name: str) -> str:
@@ -198,7 +195,7 @@ def test_a_store_among_the_photos(photos: Path, extract: Extract) -> None:
 def test_workers_change_nothing(photos: Path, tmp_path: Path, extract: Extract) -> None:
     for workers in (0, 2):
         assert extract(photos, "--output", tmp_path / f"store{workers}", "--workers", workers).status == 0
-    assert files(tmp_path / "store0") == files(tmp_path / "store2")
+    assert contents(tmp_path / "store0") == contents(tmp_path / "store2")
     assert (tmp_path / "store0.unreadable.txt").read_bytes() == (tmp_path / "store2.unreadable.txt").read_bytes()
 
 
@@ -344,7 +341,7 @@ def test_whenever_it_was_interrupted_it_ends_the_same(
     done = extract(photos, "--output", store, *options)
     assert done.status == 0
     assert "going on with an interrupted extraction after 8 images" in done.stdout
-    assert files(store) == files(tmp_path / "expected")
+    assert contents(store) == contents(tmp_path / "expected")
     lists = [(tmp_path / f"{name}.unreadable.txt").read_bytes() for name in ("store", "expected")]
     assert lists[0] == lists[1]
     assert len(lists[0].splitlines()) == 3
@@ -408,15 +405,11 @@ def test_a_killed_extraction_goes_on_and_ends_the_same(tmp_path: Path, extract: 
     done = extract(tmp_path / "photos", "--output", store, "--batch-size", 2)
     assert done.status == 0
     assert f"going on with an interrupted extraction after {reached} images" in done.stdout
-    assert files(store) == files(tmp_path / "expected")
+    assert contents(store) == contents(tmp_path / "expected")
     lists = [(tmp_path / f"{name}.unreadable.txt").read_bytes() for name in ("store", "expected")]
     assert lists[0] == lists[1]
     assert len(lists[0].splitlines()) == 7
     assert not journal.parent.exists()
-
-
-def images_in(journal: Path) -> int:
-    return int(json.loads(journal.read_text())["state"]["images"]) if journal.exists() else 0
 
 
 # Real photos

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.folders import contents, images_in
 from tests.preloaded import python
 from xgpt_fairseq.cli import import_regions
 from xgpt_fairseq.errors import DataError
@@ -45,10 +46,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return status, captured.out, captured.err
 
     return call
-
-
-def files(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
 
 
 def encoded(array: np.ndarray) -> str:
@@ -160,7 +157,7 @@ def test_bottom_up_attention_in_both_layouts(butd_tsv: Path, tmp_path: Path, cal
 def test_workers_change_nothing(tsv: Path, tmp_path: Path, call: Call) -> None:
     for workers in (0, 1, 3):
         assert call(tsv, "--output", tmp_path / f"store{workers}", "--workers", workers)[0] == 0
-    assert files(tmp_path / "store0") == files(tmp_path / "store1") == files(tmp_path / "store3")
+    assert contents(tmp_path / "store0") == contents(tmp_path / "store1") == contents(tmp_path / "store3")
 
 
 def test_an_error_in_a_worker_is_the_same_error(tsv: Path, tmp_path: Path, call: Call) -> None:
@@ -362,12 +359,8 @@ def test_a_killed_import_goes_on_and_ends_the_same(tmp_path: Path, call: Call) -
     assert status == 0
     assert f"going on with an interrupted import after {reached[-1]} images" in out
     assert f"({reached[-1]} of them before it was interrupted)" in out
-    assert files(store) == files(tmp_path / "expected")
+    assert contents(store) == contents(tmp_path / "expected")
     assert not journal.parent.exists()
-
-
-def images_in(journal: Path) -> int:
-    return int(json.loads(journal.read_text())["state"]["images"]) if journal.exists() else 0
 
 
 def break_last_image(tsv: Path) -> None:
@@ -393,7 +386,7 @@ def test_an_import_goes_on_after_its_input_was_put_right(
     status, out, _ = call(tsv, "--output", tmp_path / "store")
     assert status == 0
     assert "going on with an interrupted import after 19 images" in out
-    assert files(tmp_path / "store") == files(tmp_path / "expected")
+    assert contents(tmp_path / "store") == contents(tmp_path / "expected")
 
 
 def test_an_import_that_had_nothing_yet_begins_anew_with_other_options(tsv: Path, tmp_path: Path, call: Call) -> None:

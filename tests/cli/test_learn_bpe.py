@@ -10,13 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.folders import contents
 from tests.preloaded import python
 from xgpt_fairseq.cli import learn_bpe
 from xgpt_fairseq.text.vocabulary import Vocabulary
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_from_captions_and_text(tmp_path: Path, tiny_captions: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.folders import contents
 from tests.preloaded import python
 from xgpt_fairseq.cli import prepare_captions
 from xgpt_fairseq.data.directory import DataDirectory
@@ -21,10 +22,6 @@ from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.text.vocabulary import Vocabulary, learn_vocabulary
 
 SPLITS = {"train": ("train", "restval"), "valid": ("val",), "test": ("test",)}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def source_images(source: Path, split: str) -> list[dict[str, Any]]:

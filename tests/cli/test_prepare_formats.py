@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.folders import contents
 from xgpt_fairseq.captions import options as caption_options
 from xgpt_fairseq.captions.base import fairseq_split
 from xgpt_fairseq.captions.options import parse_files, read_split_files
@@ -21,10 +22,6 @@ from xgpt_fairseq.errors import DataError
 
 SPLITS = ("train", "valid", "test")
 Image = tuple[str, str, list[str]]  # file name, fairseq's split, captions
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")

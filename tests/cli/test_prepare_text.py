@@ -25,6 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.folders import contents
 from tests.preloaded import python
 from xgpt_fairseq.cli import prepare_text
 from xgpt_fairseq.cli.prepare_text import EncodeBlock
@@ -34,10 +35,6 @@ from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.text import readers as text_readers
 from xgpt_fairseq.text.readers import Block
 from xgpt_fairseq.text.vocabulary import Vocabulary, learn_vocabulary
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def read_split(data: Path, split: str) -> list[tuple[int, ...]]:

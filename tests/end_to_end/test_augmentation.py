@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.cli.test_augment import learned
 from tests.end_to_end.programs import ROOT, logged, run, train
+from tests.folders import contents
 from xgpt_fairseq.cli import augment as program
 from xgpt_fairseq.data.directory import DataDirectory
 
@@ -26,10 +27,6 @@ def generate_batch(*args, stock=draw.generate_batch, left=[1, 2], **options):
 draw.generate_batch = generate_batch
 augment.main()
 """
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_a_killed_run_goes_on_and_fairseq_trains_on_the_result(tiny_data: Path, tmp_path: Path, call_program) -> None:

@@ -29,6 +29,7 @@ from scene_facts import BACKGROUNDS, COLOURS, CONTAINERS, KINDS, RELATIONS, Thin
 from scene_shapes import HUES, PAINTERS
 from scenes import SCENES, WEB, Name, scene_of, texts_of
 
+from tests.folders import contents
 from xgpt_fairseq.captions.registry import read_captions
 
 SEEDS = st.integers(0, 10**6)
@@ -51,10 +52,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
 def images(folder: Path, dataset: str) -> list[dict[str, Any]]:
     return json.loads((folder / f"dataset_{dataset}.json").read_text())["images"]
 
@@ -64,7 +61,7 @@ def images(folder: Path, dataset: str) -> list[dict[str, Any]]:
 
 def test_workers_do_not_matter(made: Path, tmp_path: Path) -> None:
     scenes.write_data_set(tmp_path / "made", seed=1, counts=COUNTS, pixels=96, workers=3)
-    assert content(tmp_path / "made") == content(made)
+    assert contents(tmp_path / "made") == contents(made)
 
 
 def test_processes_do_not_matter(made: Path, tmp_path: Path) -> None:
@@ -72,7 +69,7 @@ def test_processes_do_not_matter(made: Path, tmp_path: Path) -> None:
     command = [sys.executable, scenes.__file__, "--output", str(tmp_path / "made"), "--pixels", "96", *OPTIONS]
     environment = {**os.environ, "PYTHONHASHSEED": "5", "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert content(tmp_path / "made") == content(made)
+    assert contents(tmp_path / "made") == contents(made)
 
 
 def test_an_image_does_not_depend_on_how_many_there_are(made: Path, tmp_path: Path) -> None:
@@ -89,7 +86,7 @@ def test_an_image_does_not_depend_on_how_many_there_are(made: Path, tmp_path: Pa
 
 def test_another_seed_is_another_data_set(made: Path, tmp_path: Path) -> None:
     scenes.write_data_set(tmp_path / "other", seed=2, counts=COUNTS, pixels=96, workers=1)
-    first, second = content(made), content(tmp_path / "other")
+    first, second = contents(made), contents(tmp_path / "other")
     assert first.keys() == second.keys()
     assert not [name for name in first if first[name] == second[name]]
 
@@ -396,7 +393,7 @@ def test_the_program(
     done = call_program(scenes.main, "--output", output, *OPTIONS, "--pixels", 96, "--workers", 2, "--sheet", sheet)
     assert done.status == 0
     assert "unseen      4 images" in done.stdout
-    assert content(output) == content(made)
+    assert contents(output) == contents(made)
     with Image.open(sheet) as picture:
         assert picture.format == "PNG"
         assert picture.width > 4 * 96 and picture.height > 3 * 96
@@ -410,21 +407,21 @@ def test_it_refuses_to_overwrite(call_program: Callable[..., Any], tmp_path: Pat
     assert call_program(scenes.main, "--output", mine).error == f"{mine} exists; pass --overwrite to replace it"
     error = call_program(scenes.main, "--output", mine, "--overwrite").error
     assert error == f"{mine} does not hold scenes (it has no dataset_scenes.json): it is not replaced"
-    assert content(mine) == {"letters.txt": b"dear"}
+    assert contents(mine) == {"letters.txt": b"dear"}
 
     output = tmp_path / "made"
     small = ["--output", output, *OPTIONS, "--pixels", 64]
     assert call_program(scenes.main, *small).status == 0
-    before = content(output)
+    before = contents(output)
     assert call_program(scenes.main, *small, "--seed", 2).error == f"{output} exists; pass --overwrite to replace it"
-    assert content(output) == before
+    assert contents(output) == before
     (output / "regions").mkdir()
     error = call_program(scenes.main, *small, "--seed", 2, "--overwrite").error
     assert error == f"{output} also holds regions: move that away first, it would be deleted"
     (output / "regions").rmdir()
     assert call_program(scenes.main, *small, "--seed", 2, "--overwrite").status == 0
-    assert content(output)["dataset_web.json"] != before["dataset_web.json"]
-    assert content(output).keys() == before.keys()
+    assert contents(output)["dataset_web.json"] != before["dataset_web.json"]
+    assert contents(output).keys() == before.keys()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "mine"]
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sacremoses import MosesTokenizer
 from subword_nmt.apply_bpe import BPE
 
+from tests.folders import contents
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.text.vocabulary import MASK, Vocabulary, learn_vocabulary, normalize
 
@@ -39,10 +40,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def learn(path: Path, bpe: str, workers: int = 1) -> Vocabulary:
     return learn_vocabulary(SENTENCES * 3, path, bpe=bpe, symbols=80, workers=workers)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 @BOTH
