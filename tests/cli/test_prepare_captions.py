@@ -299,17 +299,6 @@ def test_a_region_store_in_the_directory_stays(prepare: Callable[..., Any], tiny
     assert contents(data / "regions") == before
 
 
-@pytest.mark.parametrize("make", ["folder", "file"])
-def test_what_is_no_data_directory_is_not_replaced(prepare: Callable[..., Any], tmp_path: Path, make: str) -> None:
-    mine = tmp_path / "data" / "thesis.tex" if make == "folder" else tmp_path / "data"
-    mine.parent.mkdir(exist_ok=True)
-    mine.write_text("mine")
-    done = prepare("--overwrite")
-    assert done.status == 1
-    assert "is not a data directory (it has no dataset.json): it is not replaced" in done.error
-    assert mine.read_text() == "mine"
-
-
 # Errors
 
 

@@ -1,0 +1,120 @@
+"""Extractions that are interrupted, or killed, go on where they stopped."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cli import test_extract_regions as extraction
+from tests.cli.test_extract_regions import Extract, write_photo
+from tests.folders import contents, images_in
+from tests.preloaded import python
+from xgpt_fairseq.cli import extract_regions
+from xgpt_fairseq.regions import writer as region_writer
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.vision.extractor import RegionExtractor
+
+extract, photos = extraction.extract, extraction.photos  # fixtures
+
+
+def test_whenever_it_was_interrupted_it_ends_the_same(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each image in turn. Features are made to show which photos shared a batch, as their last bits can."""
+    pooled = RegionExtractor._features
+
+    def mixed(self: RegionExtractor, pixels: torch.Tensor, boxes: Any) -> Any:
+        return pooled(self, pixels, boxes) + np.float16(pixels.float().mean())
+
+    monkeypatch.setattr(RegionExtractor, "_features", mixed)
+    monkeypatch.setattr(extract_regions, "CHUNK_PHOTOS", 4)
+    options = ["--batch-size", 2, "--grid", 2]
+    assert extract(photos, "--output", tmp_path / "expected", *options).status == 0
+    monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+    store = tmp_path / "store"
+    for images in range(1, 9):
+        with monkeypatch.context() as patch:
+            patch.setattr(RegionWriter, "add", interrupted_after(images))
+            assert extract(photos, "--output", store, *options).status == 130
+        assert not store.exists()
+    done = extract(photos, "--output", store, *options)
+    assert done.status == 0
+    assert "going on with an interrupted extraction after 8 images" in done.stdout
+    assert contents(store) == contents(tmp_path / "expected")
+    lists = [(tmp_path / f"{name}.unreadable.txt").read_bytes() for name in ("store", "expected")]
+    assert lists[0] == lists[1]
+    assert len(lists[0].splitlines()) == 3
+
+
+def interrupted_after(images: int) -> Callable[..., None]:
+    """`RegionWriter.add` until there are so many images, then Ctrl-C."""
+    add = RegionWriter.add
+
+    def interrupted(writer: RegionWriter, *arguments: Any, **columns: Any) -> None:
+        if writer.images == images:
+            raise KeyboardInterrupt
+        add(writer, *arguments, **columns)
+
+    return interrupted
+
+
+def test_other_options_do_not_go_on(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RegionWriter, "add", interrupted_after(5))
+        assert extract(photos, "--output", tmp_path / "store").status == 130
+    error = extract(photos, "--output", tmp_path / "store", "--batch-size", 3).error
+    assert "was started with other options (batch_size: 1 then, 3 now); pass --overwrite" in error
+    write_photo(photos / "c" / "new.jpg", 1)
+    error = extract(photos, "--output", tmp_path / "store").error
+    assert "was started with other options (files: 12 then, 13 now; names_sha256: " in error
+    assert extract(photos, "--output", tmp_path / "store", "--overwrite").status == 0
+    assert len(RegionStore(tmp_path / "store")) == 10
+
+
+def test_a_killed_extraction_goes_on_and_ends_the_same(tmp_path: Path, extract: Extract) -> None:
+    """SIGKILL of the real program with a worker process."""
+    for seed in range(60):
+        write_photo(tmp_path / "photos" / f"{seed}.png", seed, [(60, 40), (40, 60)][seed % 2])
+        if seed % 9 == 0:
+            (tmp_path / "photos" / f"{seed}.txt").write_text("no photo")
+    assert extract(tmp_path / "photos", "--output", tmp_path / "expected", "--batch-size", 2).status == 0
+
+    store, journal = tmp_path / "store", tmp_path / ".store.partial" / "journal.json"
+    # The program as it is, but slower, and with a journal at every third image.
+    slowed = (
+        "import time; from xgpt_fairseq.cli import extract_regions\n"
+        "import xgpt_fairseq.regions.writer as w; add = w.RegionWriter.add\n"
+        "def slow(self, *a, **k): self.journal_images = 3; time.sleep(0.03); add(self, *a, **k)\n"
+        "w.RegionWriter.add = slow; extract_regions.main()"
+    )
+    options = ["--image-size", "64", "--device", "cpu", "--batch-size", "2", "--workers", "1"]
+    command = [python(), "-c", slowed, str(tmp_path / "photos"), "--output", str(store), *options]
+    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while program.poll() is None and images_in(journal) < 10:
+        time.sleep(0.005)
+    program.send_signal(signal.SIGKILL)
+    _, err = program.communicate(timeout=20)  # ends only when the worker has ended, too
+    assert program.returncode == -signal.SIGKILL, err
+    reached = images_in(journal)
+    assert 10 <= reached < 60
+
+    done = extract(tmp_path / "photos", "--output", store, "--batch-size", 2)
+    assert done.status == 0
+    assert f"going on with an interrupted extraction after {reached} images" in done.stdout
+    assert contents(store) == contents(tmp_path / "expected")
+    lists = [(tmp_path / f"{name}.unreadable.txt").read_bytes() for name in ("store", "expected")]
+    assert lists[0] == lists[1]
+    assert len(lists[0].splitlines()) == 7
+    assert not journal.parent.exists()

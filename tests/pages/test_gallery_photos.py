@@ -1,0 +1,143 @@
+"""Photos in a gallery: in the page or beside it, turned, missing, damaged."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+
+from tests.pages import test_gallery
+from tests.pages.test_gallery import THREE, cards, draw, is_harmless, parsed, photo, references
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.metrics.scores import Scores
+from xgpt_fairseq.pages.gallery import System, find_photos, render_gallery
+from xgpt_fairseq.regions.store import RegionStore
+
+regions, write_regions = test_gallery.regions, test_gallery.write_regions  # fixtures
+
+
+def decoded(source: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))))
+
+
+def test_photos_are_in_the_page(tmp_path: Path, regions: RegionStore) -> None:
+    photo(tmp_path / "COCO_val2014_000000000042.jpg", (1000, 500))
+    photo(tmp_path / "000000000007.PNG", (30, 90))
+    (tmp_path / "42.txt").touch()
+    photos = find_photos(tmp_path, THREE.image_ids)
+    assert {image_id: file.name for image_id, file in photos.files.items()} == {
+        "42": "COCO_val2014_000000000042.jpg", "7": "000000000007.PNG",
+    }  # fmt: skip
+    page = draw(photos=photos, regions=regions)
+    is_harmless(page)
+    images = {image_id: card.all("img") for image_id, card in cards(page).items()}
+    assert [len(found) for found in images.values()] == [1, 1, 0]
+    assert [len(card.all("svg")) for card in cards(page).values()] == [0, 0, 1]
+    for image_id, size in (("42", (320, 160)), ("7", (107, 320))):
+        (image,) = images[image_id]
+        assert (image.attributes["width"], image.attributes["height"]) == tuple(map(str, size))
+        assert image.attributes["alt"] == f"Photo {image_id}: {THREE.captions[image_id][0]}"
+        thumbnail = decoded(image.attributes["src"])
+        assert (thumbnail.format, thumbnail.size) == ("JPEG", size)
+        assert thumbnail.getpixel((5, 5))[2] > 200 > 50 > thumbnail.getpixel((size[0] - 5, size[1] - 5))[2]
+
+
+def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees clockwise
+    photo(tmp_path / "7.jpg", (640, 480), exif=turned)
+    for link_from in (None, tmp_path):
+        photos = find_photos(tmp_path, THREE.image_ids, link_from=link_from)
+        (image,) = draw(ids=["7"], photos=photos).all("img")
+        assert (image.attributes["width"], image.attributes["height"]) == ("240", "320")
+    embedded = draw(ids=["7"], photos=find_photos(tmp_path, ["7"])).all("img")[0].attributes["src"]
+    assert decoded(embedded).getpixel((230, 5))[2] > 200  # the blue corner, now at the right
+
+
+def test_regions_over_photos(tmp_path: Path, regions: RegionStore) -> None:
+    photo(tmp_path / "7.jpg", (500, 1000))
+    page = draw(photos=find_photos(tmp_path, ["7"]), regions=regions, overlay=True)
+    card = cards(page)["7"]
+    (drawing,) = card.all("svg")
+    assert drawing.attributes["viewbox"] == "0 0 160 320"
+    assert [float(rect.attributes["width"]) for rect in drawing.all("rect")] == [160, 64, 40]
+    (switch,) = page.all("input", id="regions")
+    assert switch.attributes["type"] == "checkbox"
+    assert "body:has(#regions:not(:checked)) img ~ svg { display: none; }" in page.all("style")[0].text
+    assert not draw(ids=["42"], regions=regions, overlay=True).all("input", id="regions")  # nothing to switch
+
+
+@pytest.mark.parametrize("name", ["7", "000000000007", "a b#c%20?d", "ünïcode", "file:x"])
+def test_linked_photos(tmp_path: Path, name: str, write_regions: Callable[..., RegionStore]) -> None:
+    folder = tmp_path / "pho tos"
+    folder.mkdir()
+    file = photo(folder / f"{name}.jpg")
+    ours = references({name.lstrip("0"): ["A dog."]})
+    (image_id,) = ours.image_ids
+    scored = System("s", {image_id: "a"}, Scores({"CIDEr": 1.0}, {image_id: {"CIDEr": 1.0}}, {}))
+    photos = find_photos(folder, [image_id], link_from=tmp_path / "out")
+    page = parsed(render_gallery(ours, [scored], [image_id], title="t", photos=photos))
+    source = page.all("img")[0].attributes["src"]
+    assert re.fullmatch(r"[\w./%-]+", source)
+    assert (tmp_path / "out" / unquote(source)).resolve() == file
+    (policy,) = [meta.attributes["content"] for meta in page.all("meta") if "http-equiv" in meta.attributes]
+    assert "img-src data: 'self' file:;" in policy
+
+
+def test_photos_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: cannot be read: No such file"):
+        find_photos(tmp_path / "nowhere", ["7"])
+    with pytest.raises(DataError, match=r"no photo of the 3 images, such as 42\.jpg"):
+        find_photos(tmp_path, THREE.image_ids)
+    photo(tmp_path / "7.jpg")
+    photo(tmp_path / "COCO_val2014_000000000007.jpg")
+    with pytest.raises(DataError, match=r"two photos of image 7: 7\.jpg and COCO_val2014_000000000007\.jpg"):
+        find_photos(tmp_path, THREE.image_ids)
+    photos = find_photos(photo(tmp_path / "park.jpg").parent, ["park"])
+    with pytest.raises(DataError, match="image 42: neither a photo nor a region store"):
+        draw(photos=photos)
+    with pytest.raises(DataError, match="image park: its regions are to be drawn, but there is no region store"):
+        draw(ids=["park"], photos=photos, overlay=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a photo", None])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_damaged_photo(tmp_path: Path, damage: bytes | None, linked: bool) -> None:
+    whole = photo(tmp_path / "7.jpg").read_bytes()
+    (tmp_path / "7.jpg").write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    photos = find_photos(tmp_path, ["7"], link_from=tmp_path if linked else None)
+    if linked and damage is None:  # only its beginning is looked at
+        assert draw(ids=["7"], photos=photos).all("img")
+        return
+    with pytest.raises(DataError, match=r"7\.jpg: not a photo that can be read: "):
+        draw(ids=["7"], photos=photos)
+
+
+def test_real_photos(coco_mini: Path, tmp_path: Path) -> None:
+    images = json.loads((coco_mini / "dataset_coco_mini.json").read_text())["images"]
+    captions = {str(i["cocoid"]): [s["raw"] for s in i["sentences"]] for i in images if i["split"] == "test"}
+    ours = references(captions)
+    photos = find_photos(coco_mini / "images", ours.image_ids)
+    shown = list(photos.files)[:8]
+    assert len(shown) == 8
+    first = System(
+        "first",
+        {i: c[0] for i, c in captions.items()},
+        Scores({"CIDEr": 1.0}, {i: {"CIDEr": 1.0} for i in captions}, {}),
+    )
+    page = parsed(render_gallery(ours, [first], shown, title="t", photos=photos))
+    is_harmless(page)
+    sizes = {str(i["cocoid"]): (i["width"], i["height"]) for i in images}
+    for image_id, card in cards(page).items():
+        (image,) = card.all("img")
+        width, height = decoded(image.attributes["src"]).size
+        assert max(width, height) == 320
+        assert width / height == pytest.approx(sizes[image_id][0] / sizes[image_id][1], rel=0.01)
+        assert len(image.attributes["src"]) < 60_000
