@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test lint format quickstart bench parameters clean
+.PHONY: help install test coverage lint format quickstart bench parameters clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=DIR: on real photos"
 	@echo "make test                  lint, types and all tests"
+	@echo "make coverage              all tests, and which lines of the package they ran"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
 	@echo "make bench                 speed and memory against fairseq's own Transformer and other peers"
 	@echo "make parameters            parameter counts of the architectures, by part"
@@ -30,8 +31,17 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Bytecode is kept, also where the environment says otherwise: the tests start hundreds of programs.
+test coverage: export PYTHONDONTWRITEBYTECODE :=
+
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+coverage: $(INSTALLED)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh "$(DATA)"

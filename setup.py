@@ -19,7 +19,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
-EXTRAS["dev"] = ["hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"]
+EXTRAS["dev"] = ["coverage", "hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"]
 
 setup(
     name="xgpt-fairseq",
