@@ -84,4 +84,6 @@ def test_tests_mirror_the_package() -> None:
     def folders(path: Path) -> set[str]:
         return {folder.name for folder in path.iterdir() if any(folder.glob("*.py"))}
 
-    assert folders(ROOT / "tests") <= folders(PACKAGE) | {"benchmarks", "end_to_end", "examples", "preloaded"}
+    assert folders(ROOT / "tests") <= folders(PACKAGE) | {
+        "benchmarks", "earlier_files", "end_to_end", "examples", "preloaded",
+    }  # fmt: skip
