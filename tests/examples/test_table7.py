@@ -13,7 +13,7 @@ import table7
 from rows import Row
 from runs import Setting, count, tree
 
-from tests.end_to_end.programs import ROOT, SMALL, run
+from tests.end_to_end.programs import ROOT, SMALL, path, run
 
 ROWS = table7.TABLE7.rows
 
@@ -63,8 +63,7 @@ def recorded(program: str, folder: Path, *, status: int) -> dict[str, str]:
     recorder = folder / program
     recorder.write_text(f'#!/bin/sh\necho "$@"\nexit {status}\n')
     recorder.chmod(0o755)
-    places = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
-    return {**os.environ, "PATH": os.pathsep.join(places)}
+    return {**os.environ, "PATH": os.pathsep.join([str(folder), path()])}
 
 
 def test_a_script_trains_on_what_it_is_told(tmp_path: Path) -> None:
