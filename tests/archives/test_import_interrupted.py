@@ -83,7 +83,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(name: str, tmp_path: Path, im
     _, err = program.communicate(timeout=60)  # ends only when the workers have ended, too
     assert program.returncode == -signal.SIGKILL, err
     assert not store.exists()
-    reached = json.loads(journal.read_text())["images"]
+    reached = json.loads(journal.read_text())["state"]["images"]
     assert stop_at - 5 < reached <= stop_at
 
     outcome = import_archive(source, store, *options)
@@ -100,7 +100,7 @@ def test_an_interrupted_import_refuses_another_archive(
     finish = RegionWriter.finish
 
     def stopped(self: RegionWriter) -> None:
-        self._write_journal()
+        self._save()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RegionWriter, "finish", stopped)

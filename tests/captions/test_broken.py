@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.captions.test_formats import COCO, SAMPLES, put, read
-from xgpt_fairseq.captions.readers import (
-    detect,
-    find_format,
-)
+from tests.captions.test_formats import COCO, SAMPLES, detect, put, read
+from xgpt_fairseq.captions.base import CaptionFile
+from xgpt_fairseq.captions.registry import find_format
 from xgpt_fairseq.errors import DataError
 
 
@@ -34,7 +32,7 @@ def coco(**changes: Any) -> str:
         ("coco", coco(annotations=[{"image_id": 8, "caption": "a"}]), r"annotations\[0\]: image 8 is not among"),
         ("coco", coco(annotations=[{"image_id": 57870, "bbox": []}]), r"annotations\[0\] lacks 'caption'"),
         ("coco", coco(annotations=[{"image_id": 57870, "caption": " \n"}]), r"annotations\[0\]: a caption must be"),
-        ("coco", coco(annotations=[{"image_id": 57870, "caption": 5}]), r"must be text that is not blank, found 5"),
+        ("coco", coco(annotations=[{"image_id": 57870, "caption": 5}]), r"a caption must be text, found 5"),
         ("coco", coco(annotations=[{"image_id": 57870, "caption": "a", "id": "x"}]), r"'id' must be a number, found"),
         ("flickr30k-token", "1.jpg#0\ta\n1.jpg 1\tb\n", r"line 2: '1\.jpg 1\\tb' is not IMAGE#NUMBER, a tab and"),
         ("flickr30k-token", "1.jpg#0 a\n", r"line 1: '1\.jpg#0 a' is not IMAGE#NUMBER"),
@@ -97,4 +95,4 @@ def test_long_first_lines_are_looked_at_in_part(tmp_path: Path, monkeypatch: pyt
     path = put(tmp_path, "train.tsv", f"a\thttp://1\n{'b' * 40}\n")
     assert detect(path) == "cc-tsv"  # the second line is cut off, and not judged
     monkeypatch.setattr("xgpt_fairseq.io.text_lines._HEAD_BYTES", 1000)
-    assert find_format(path) is None
+    assert find_format(CaptionFile(path)) is None

@@ -13,19 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xgpt_fairseq.captions.base import split_in_name
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionOptions, split_in_name
 from xgpt_fairseq.captions.conceptual_captions import image_id_by_crc32
-from xgpt_fairseq.captions.readers import (
-    CAPTION_READERS,
-    UNLISTED,
-    Caption,
-    CaptionedImage,
-    CaptionOptions,
-    detect,
-    find_format,
-    read_captions,
-    read_sources,
-)
+from xgpt_fairseq.captions.registry import FORMATS, UNLISTED, find_format, open_source, read_captions, read_sources
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 

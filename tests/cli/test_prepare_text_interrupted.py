@@ -190,7 +190,7 @@ def test_other_options_than_those_of_the_interrupted_run(
     done = prepare("--max-tokens", 50, "--overwrite")
     assert done.status == 0
     assert "going on" not in done.stderr
-    assert TextDirectory(tmp_path / "data").description["max_tokens"] == 50
+    assert TextDirectory(tmp_path / "data").manifest.max_tokens == 50
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

@@ -123,7 +123,7 @@ def test_num_tokens(tiny_store: Path, captions: list[tuple[int, int]], per_image
     for index in range(len(data)):
         item = data[index]
         padded = len(item["captions"]) * max(len(tokens) for tokens in item["captions"])
-        expected.append(data.store.num_regions(item["image_row"]) + padded)
+        expected.append(data.store.region_count(item["image_row"]) + padded)
     assert [data.num_tokens(index) for index in range(len(data))] == expected
     assert data.num_tokens_vec(np.arange(len(data))).tolist() == expected
 
@@ -162,7 +162,7 @@ def positions(data: CaptionDataset, batch: Any) -> int:
     """What a batch of captions takes as it is padded, an image once for its captions that lie side by side."""
     rows = [data.item_rows[i] for i in batch]
     images = sum(row != before for row, before in zip(rows, [None, *rows[:-1]], strict=True))
-    return images * max(map(data.store.num_regions, rows)) + len(rows) * max(data.sizes[i] for i in batch)
+    return images * max(map(data.store.region_count, rows)) + len(rows) * max(data.sizes[i] for i in batch)
 
 
 @given(CAPTIONS, st.integers(1, 7), st.integers(1, 12), st.sampled_from([1, 4, 8]), st.sampled_from([None, 10_000]))
@@ -207,7 +207,7 @@ def test_with_max_tokens_a_batch_takes_what_goes_in(
 
 def test_a_caption_that_max_tokens_leaves_no_room_for(tiny_store: Path) -> None:
     data = dataset(tiny_store, [4, 9, 4], [1, 1, 2], captions_per_image=2)
-    image, regions = data.store.image_id(1), data.store.num_regions(1)
+    image, regions = data.store.image_id(1), data.store.region_count(1)
     message = f"--max-tokens 10: image {image} has {regions} regions and a caption of 9 tokens, which is more"
     with pytest.raises(DataError, match=message):
         data.batch_by_size(data.ordered_indices(), 10)

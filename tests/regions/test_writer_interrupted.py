@@ -154,7 +154,7 @@ def test_position_and_counts_are_those_of_the_journal(tmp_path: Path) -> None:
     interrupted(tmp_path / "store", images=7)
     with RegionWriter(tmp_path / "store", WIDTH, source=SOURCE) as writer:
         assert writer.resumed
-        assert (writer.position, writer.images, writer.rows) == (70, 7, 14)
+        assert (writer.position, writer.images, writer.num_regions) == (70, 7, 14)
         with pytest.raises(DataError, match="image image-3 is there more than once"):
             writer.add("image-3", *regions(2), position=80)
 
@@ -162,7 +162,7 @@ def test_position_and_counts_are_those_of_the_journal(tmp_path: Path) -> None:
 def test_what_a_kill_left_behind_does_not_get_into_the_store(tmp_path: Path) -> None:
     interrupted(tmp_path / "store")
     for name in ("features-00001.npy", ".store.json.77.tmp", "scores.npy"):
-        (tmp_path / ".store.partial" / "store" / name).write_bytes(b"old")
+        (tmp_path / ".store.partial" / "data" / name).write_bytes(b"old")
     with RegionWriter(tmp_path / "store", WIDTH, source=SOURCE) as writer:
         writer.finish()
     names = {"boxes.npy", "features-00000.npy", "ids.npy", "offsets.npy", "store.json"}
@@ -192,7 +192,7 @@ def test_other_options_than_those_of_the_unfinished_import(
 
 def test_an_unfinished_import_that_is_damaged(tmp_path: Path) -> None:
     interrupted(tmp_path / "store")
-    os.truncate(tmp_path / ".store.partial" / "store" / "features-00000.npy", 200)
+    os.truncate(tmp_path / ".store.partial" / "data" / "features-00000.npy", 200)
     with pytest.raises(DataError, match=r"features-00000\.npy has 200 bytes, at least 240 expected; pass --overwrite"):
         RegionWriter(tmp_path / "store", WIDTH, source=SOURCE)
     (tmp_path / ".store.partial" / "journal.json").write_text("{")
