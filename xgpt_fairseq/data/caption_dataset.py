@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,19 +24,16 @@ def group_captions(image_rows: np.ndarray, captions_per_image: int) -> tuple[np.
         tuple: order (captions,), first (pieces,), count (pieces,): piece i has captions
         order[first[i] : first[i] + count[i]]; images come in the order of their first caption.
     """
-    captions_of: defaultdict[int, list[int]] = defaultdict(list)
-    for caption, image in enumerate(image_rows.tolist()):
-        captions_of[image].append(caption)
-    order: list[int] = []
-    first: list[int] = []
-    count: list[int] = []
-    for captions in captions_of.values():
-        step = captions_per_image or len(captions)
-        for start in range(0, len(captions), step):
-            first.append(len(order) + start)
-            count.append(min(step, len(captions) - start))
-        order += captions
-    return np.array(order, dtype=np.int64), np.array(first, dtype=np.int64), np.array(count, dtype=np.int64)
+    _, first_seen, image = np.unique(image_rows, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first_seen))[image]  # images numbered by first appearance
+    order = np.argsort(rank, kind="stable")
+    starts = np.flatnonzero(np.diff(rank[order], prepend=-1))  # where an image's captions begin in `order`
+    sizes = np.diff(np.append(starts, len(order)))
+    if captions_per_image <= 0:
+        return order, starts, sizes
+    pieces = -(-sizes // captions_per_image)  # of an image
+    first = np.repeat(starts, pieces) + count_within(pieces) * captions_per_image
+    return order, first, np.minimum(captions_per_image, np.repeat(starts + sizes, pieces) - first)
 
 
 def count_within(sizes: np.ndarray) -> np.ndarray:
@@ -85,10 +81,11 @@ class CaptionDataset(ObjectiveDataset):
         else:
             self._pieces = np.arange(len(first)), np.ones_like(first)
             self.first, self.count = first, np.ones_like(count) if first_caption_only else count
-        lengths = np.asarray(captions.sizes)[self.order].tolist()  # (captions,) in item order
+        lengths = np.asarray(captions.sizes)[self.order]  # (captions,) in item order
         # the longest caption of each item decides how far the batch is padded
-        spans = zip(self.first.tolist(), self.count.tolist(), strict=True)
-        sizes = np.array([max(lengths[first : first + count]) for first, count in spans], dtype=np.int64)
+        ends = self.first + self.count
+        bounds = np.stack([self.first, ends], axis=1).ravel()
+        sizes = np.maximum.reduceat(np.append(lengths, 0), bounds)[::2].astype(np.int64)
         super().__init__(sizes, objectives, split=split, pad=pad, seed=seed, joint=joint, shuffle=shuffle)
         self.captions = captions
         self.store = store
