@@ -15,8 +15,9 @@ import pytest
 from tests.folders import contents
 from tests.regions.test_writer import WIDTH, regions
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io import resumable
 from xgpt_fairseq.regions import writer as region_writer
-from xgpt_fairseq.regions.append_only_file import AppendOnlyArrayFile
+from xgpt_fairseq.regions.append_only_file import AppendOnlyArray, AppendOnlyFile
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -49,11 +50,13 @@ def write(path: Path, *, overwrite: bool = False, **options: Any) -> None:
 
 
 EVENTS = (
-    (AppendOnlyArrayFile, "append"),
-    (AppendOnlyArrayFile, "finish"),
-    (AppendOnlyArrayFile, "sync"),
+    (AppendOnlyFile, "write"),
+    (AppendOnlyFile, "sync"),
+    (AppendOnlyArray, "finish"),
     (region_writer, "write_json"),
     (region_writer, "sync_folder"),
+    (resumable, "write_json"),
+    (resumable, "sync_folder"),
     (Path, "rename"),
     (Path, "unlink"),
     (Path, "mkdir"),
@@ -238,3 +241,27 @@ def test_the_manifest_says_how_the_store_was_made(tmp_path: Path) -> None:
     assert [shard["first_row"] for shard in manifest["shards"]] == [
         sum(shard["rows"] for shard in manifest["shards"][:index]) for index in range(len(manifest["shards"]))
     ]
+
+
+def test_an_unfinished_import_of_an_earlier_version(tmp_path: Path) -> None:
+    """It is of hours of work: nothing is taken away unasked. Earlier versions wrote to `store`, with a flat journal."""
+    old = tmp_path / ".store.partial"
+    (old / "store").mkdir(parents=True)
+    (old / "store" / "features-00000.npy").write_bytes(b"hours of work")
+    (old / "journal.json").write_text('{"version": 1, "options": {}, "images": 7}')
+    before = contents(old)
+    with pytest.raises(
+        DataError, match=r"store\.partial was started by an earlier version .* pass --overwrite to start"
+    ):
+        RegionWriter(tmp_path / "store", WIDTH, source=SOURCE)
+    assert contents(old) == before
+    write(tmp_path / "store", overwrite=True)
+    write(tmp_path / "expected")
+    assert contents(tmp_path / "store") == contents(tmp_path / "expected")
+    assert not old.exists()
+
+
+def test_nothing_stays_of_an_import_without_images(tmp_path: Path) -> None:
+    with RegionWriter(tmp_path / "store", WIDTH):
+        pass
+    assert list(tmp_path.iterdir()) == []
