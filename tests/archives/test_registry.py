@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import pickle
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.archives.layouts import encoded
 from xgpt_fairseq.archives import butd_tsv
 from xgpt_fairseq.archives.base import Record, RegionReader
 from xgpt_fairseq.archives.butd_tsv import ButdTsvReader
@@ -19,10 +19,6 @@ from xgpt_fairseq.archives.registry import READERS, open_archive
 from xgpt_fairseq.errors import DataError
 
 WIDTH = 6
-
-
-def encoded(array: np.ndarray) -> str:
-    return base64.b64encode(array.tobytes()).decode()
 
 
 def image(seed: int, count: int = 3) -> tuple[np.ndarray, np.ndarray]:

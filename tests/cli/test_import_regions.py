@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.archives.layouts import encoded
 from tests.folders import contents, images_in
 from tests.preloaded import python
 from xgpt_fairseq.cli import import_regions
@@ -46,10 +47,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return status, captured.out, captured.err
 
     return call
-
-
-def encoded(array: np.ndarray) -> str:
-    return base64.b64encode(array.tobytes()).decode()
 
 
 def image(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
