@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell's background job ignores Ctrl-C, and so would the programs that tests stop with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from tests.preloaded import share  # noqa: E402
 from xgpt_fairseq.cli import run  # noqa: E402
 from xgpt_fairseq.regions.writer import RegionWriter  # noqa: E402
 from xgpt_fairseq.text.vocabulary import learn_vocabulary  # noqa: E402
@@ -31,6 +32,11 @@ hypothesis.settings.register_profile("tests", deadline=None, suppress_health_che
 hypothesis.settings.load_profile("tests")
 
 TEST_DATA = Path(os.environ.get("XGPT_TEST_DATA", ROOT.parent / "shared"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.platform == "linux" and getattr(config.option, "numprocesses", None):  # of pytest-xdist, in its main process
+        share()
 
 
 # What trains through the real programs comes first, the longest test before all, so that no process is left with it

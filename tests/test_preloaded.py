@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preloaded import preloaded
+from tests.preloaded import SHARED, preloaded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are preloaded on Linux alone")
 
@@ -57,6 +57,14 @@ def test_its_own_packages_come_before_the_environment_s(tmp_path: Path, monkeypa
     text = "import sys; print([path for path in sys.path if 'first' in path or 'second' in path]); import xgpt_fairseq"
     fresh = outcome([sys.executable, "-c", text], os.environ["PATH"], tmp_path)
     assert outcome(["python", "-c", text], preloaded().path(), tmp_path) == fresh and fresh[1].endswith("1\n")
+
+
+def test_processes_of_one_run_share_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = preloaded().path()
+    monkeypatch.setenv(SHARED, str(preloaded().bin.parent))
+    other = preloaded.__wrapped__()
+    assert other is not preloaded() and other.path() == path
+    assert outcome(["python", "-c", "print('here')"], other.path(), tmp_path) == (0, "here\n", "")
 
 
 def test_fairseq_is_there_and_this_project_is_not(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ the waiting process runs the very script that the environment has under that nam
 status is handed back, signals are handed on, and it is killed where its client was, a moment later: whoever kills one
 reads its output to the end before going on.
 
+Each test process starts its own at the first call; those of pytest-xdist share their main process's (`share`).
+
 What the children have in common with the waiting process, and with no program that is started afresh: imported
 libraries (nothing of this project). A test that is about starting a program takes the real one.
 """
@@ -19,10 +21,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PREFIXES = ("fairseq-", "xgpt-")
+SHARED = "XGPT_TESTS_PRELOADED"  # the folder of the one that pytest-xdist's processes share
 
 
 class Preloaded:
@@ -55,13 +59,36 @@ class Preloaded:
             said = self._server.stdout.readline()
             assert said == "ready\n", "the process that preloads has failed; see its output"
             self._server.stdout.close()
+        return self._path()
+
+    def _path(self) -> str:
         return os.pathsep.join([str(self.bin), os.environ["PATH"]])
+
+
+class SharedPreloaded(Preloaded):
+    """The one that another process has started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin, self.socket = folder / "bin", folder / "socket"
+
+    def path(self) -> str:
+        for _ in range(1200):
+            if self.socket.exists():
+                return self._path()
+            time.sleep(0.1)
+        raise AssertionError("the process that preloads has failed; see its output")
+
+
+def share() -> None:
+    """Start one for this process and for those that it starts."""
+    os.environ[SHARED] = str(preloaded().bin.parent)
 
 
 @functools.cache
 def preloaded() -> Preloaded:
-    """The one of this process, started at the first call."""
-    return Preloaded()
+    """The one of this process, started at the first call, or the one that its parent shares with it."""
+    folder = os.environ.get(SHARED)
+    return SharedPreloaded(Path(folder)) if folder else Preloaded()
 
 
 def python() -> str:

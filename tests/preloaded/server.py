@@ -51,8 +51,9 @@ def preload() -> None:
 def wait_for_jobs(path: Path) -> dict[str, Any]:
     """Returns in a forked child, for each job, what it is to run. Ends, and removes its folder, as its input ends."""
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
+    listener.bind(f"{path}.new")
     listener.listen(64)
+    Path(f"{path}.new").rename(path)  # it is there when it listens
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # its children are nobody's concern
     gc.freeze()  # nothing of what is here is looked at, and so copied, by children
     print("ready", flush=True)
