@@ -262,7 +262,7 @@ def test_the_yaml_says_what_the_script_passes(stage: str, recorder: Path) -> Non
     assert passed - {"arch", "distributed_world_size"} <= set(said)
 
 
-ITERATIONS = 10
+ITERATIONS = 5
 OBJECTIVES = {
     "text": ["mlm", "mass"], "out_of_domain": ["ic", "imlm", "ida", "tifg"], "in_domain": ["ic", "imlm", "ida", "tifg"],
     "finetune": ["ic"],
