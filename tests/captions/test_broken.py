@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.captions.test_formats import COCO, SAMPLES, put, read
-from xgpt_fairseq.captions.readers import detect, find_format
+from tests.captions.test_formats import COCO, SAMPLES, detect, put, read
+from xgpt_fairseq.captions.base import CaptionFile
+from xgpt_fairseq.captions.registry import find_format
 from xgpt_fairseq.errors import DataError
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tests.captions.test_formats import CC, SAMPLES, put, read
 from xgpt_fairseq.captions.base import Caption, CaptionedImage
 from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
-from xgpt_fairseq.captions.readers import Caption, CaptionedImage
 from xgpt_fairseq.errors import DataError
 
 URLS = [line.split("\t")[1] for line in CC.splitlines()]
