@@ -21,7 +21,7 @@ def test_from_captions_to_recall(tiny_data: Path, tmp_path: Path) -> None:
         "--best-checkpoint-metric", "matching_accuracy", "--maximize-best-checkpoint-metric",
     ]  # fmt: skip
     said = train(tiny_data, tmp_path / "retrieval", *retrieval).stdout
-    assert "parameters new: 6 (matching.regions.weight, matching.regions.bias, matching.text.weight" in said
+    assert "parameters new: 6 (heads.matching.regions.weight, heads.matching.regions.bias, heads.matching.te" in said
     losses, accuracies = (logged(said, f"matching_{name}", "train") for name in ("nll_loss", "accuracy"))
     assert losses[0] == pytest.approx(2, abs=0.2)  # bits: a choice of four
     assert losses[-1] < 1.6 and accuracies[-1] > 45
@@ -34,6 +34,6 @@ def test_from_captions_to_recall(tiny_data: Path, tmp_path: Path) -> None:
 
     # it does not caption; but a model that does starts from it
     refused = generate(tiny_data, best, tmp_path, check=False)
-    assert refused.stderr.splitlines()[-1].startswith("error: the checkpoint has a matching head: it is a model of re")
+    assert refused.stderr.splitlines()[-1].startswith("error: the checkpoint has a matching head, this model has none")
     weights = load_checkpoint(best)["model"]
     assert torch.equal(weights["structure"], load_checkpoint(start)["model"]["structure"])

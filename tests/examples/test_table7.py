@@ -21,7 +21,7 @@ ROWS = table7.TABLE7.rows
 def test_the_rows_go_on_from_one_model(tmp_path: Path) -> None:
     (original,) = tree(ROWS, 1, output=tmp_path, start="captions.pt")
     assert count([original]) == 3 and original.start == "captions.pt"
-    longer, augmented = original.next["longer"], original.next["augmented"]
+    longer, augmented = original.children["longer"], original.children["augmented"]
     assert longer.start == augmented.start == str(original.folder / "retrieval" / "averaged.pt")
     setting = Setting(demo=None, environment={"ORIGINAL_DATA": "a", "AUGMENTED_DATA": "b"})
     commands = [setting.command(node) for node in (longer, augmented)]
