@@ -39,7 +39,7 @@ _LABELLED = 12
 _LABEL_WIDTH, _LABEL_HEIGHT = 50, 13
 _COLOURS = 7  # colours of boxes in gallery.css
 
-_SHOWN_PER_IMAGE = ("CIDEr", "BLEU@4", "METEOR", "ROUGE-L", "SPICE")
+_NOT_SHOWN = ("BLEU@1", "BLEU@2", "BLEU@3")  # of an image; BLEU@4 stands for them
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _of_image(system: System, image_id: str) -> dict[str, object]:
         "name": system.name,
         "caption": system.captions[image_id],
         "main": system.main_score(image_id),
-        "others": {name: values[name] for name in _SHOWN_PER_IMAGE if name in values and name != system.main_metric},
+        "others": {name: value for name, value in values.items() if name not in (*_NOT_SHOWN, system.main_metric)},
     }
 
 
