@@ -103,7 +103,7 @@ class XGPT:
 
     def batch(self, objective: int = 0) -> dict[str, Any]:
         """All images with all captions, for one objective."""
-        items = self.data.code.pack(1, objective, np.arange(len(self.data)))
+        items = self.data.index_codec.pack(1, objective, np.arange(len(self.data)))
         return self.data.collater([self.data[index] for index in items])
 
 

@@ -65,7 +65,7 @@ def plain_losses(data: Path) -> dict[str, float]:
     for place, (name, objective) in enumerate(objectives.items()):
         total = count = 0.0
         for item in range(len(dataset)):
-            sample = dataset.collater([dataset[int(dataset.code.pack(0, place, item))]])
+            sample = dataset.collater([dataset[int(dataset.index_codec.pack(0, place, item))]])
             with torch.no_grad():
                 result = objective.loss(model, sample, label_smoothing=0.0)
             total, count = total + float(result.unsmoothed), count + result.num_targets

@@ -100,7 +100,7 @@ def test_as_a_command(tmp_path: Path, tiny_captions: Path, tiny_vocabulary: Path
 def test_any_number_of_workers_writes_the_same(
     prepare: Callable[..., Any], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr("xgpt_fairseq.io.workers.CHUNK", 3)
+    monkeypatch.setattr("xgpt_fairseq.io.workers.ITEMS_PER_CHUNK", 3)
     assert prepare("--workers", workers).status == 0
     again, before = contents(tmp_path / "data"), contents(tiny_data)
     assert again.pop("dataset.json") != before.pop("dataset.json")  # it says where the store is from there

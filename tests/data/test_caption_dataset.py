@@ -200,7 +200,7 @@ def test_masks_depend_on_epoch_objective_and_pair_alone(tiny_store: Path) -> Non
     other_seed = dataset(tiny_store, lengths, rows, ALL, seed=2)
 
     def source(data: CaptionDataset, objective: int, epoch: int, items: list[int]) -> dict[int, list[int]]:
-        samples = [data[int(i)] for i in data.code.pack(epoch, objective, np.array(items))]
+        samples = [data[int(i)] for i in data.index_codec.pack(epoch, objective, np.array(items))]
         batch = data.collater(samples)
         order = sorted(samples, key=lambda sample: sample["image_row"])
         numbers = [number for sample in order for number in sample["numbers"]]

@@ -46,7 +46,7 @@ def made_up(texts: list[list[int]], image_rows: list[int], store: Any, **options
 
 
 def drawn(dataset: MatchingDataset, epoch: int) -> list[list[tuple[int, int]]]:
-    return [dataset[int(index)]["pairs"] for index in dataset.code.pack(epoch, 0, np.arange(len(dataset)))]
+    return [dataset[int(index)]["pairs"] for index in dataset.index_codec.pack(epoch, 0, np.arange(len(dataset)))]
 
 
 def test_the_four_are_the_pair_a_wrong_caption_a_wrong_image_and_a_hard_caption(tiny_data: Path) -> None:
@@ -78,7 +78,7 @@ def test_negatives_depend_on_seed_epoch_and_pair_alone(tiny_data: Path) -> None:
 
 def test_a_batch_asks_for_the_first_of_four(tiny_data: Path) -> None:
     dataset = dataset_of(tiny_data)
-    samples = [dataset[int(index)] for index in dataset.code.pack(2, 0, np.array([0, 7, 8]))]
+    samples = [dataset[int(index)] for index in dataset.index_codec.pack(2, 0, np.array([0, 7, 8]))]
     batch = dataset.collater(samples)
     assert batch["objective"] == "matching" and batch["nsentences"] == 12 and batch["target"] is None
     assert batch["choices"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]

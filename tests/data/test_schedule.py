@@ -54,7 +54,7 @@ def test_what_the_ranks_train_on(sizes, world, update_freq, objectives, epoch):
         epoch=epoch,
         objectives=objectives,
         block=world * update_freq,
-        code=code,
+        index_codec=code,
         rng=np.random.default_rng([1, epoch]),
     )
     ranks = [
@@ -84,7 +84,9 @@ def test_the_order_depends_on_seed_and_epoch_alone(sizes, block):
     def order(seed: int, epoch: int) -> list[list[int]]:
         code = IndexCodec(items=sum(sizes), objectives=2)
         rng = np.random.default_rng([seed, epoch])
-        batches = interleave_objectives([batches_of(sizes)], epoch=epoch, objectives=2, block=block, code=code, rng=rng)
+        batches = interleave_objectives(
+            [batches_of(sizes)], epoch=epoch, objectives=2, block=block, index_codec=code, rng=rng
+        )
         return [batch.tolist() for batch in batches]
 
     assert order(1, 1) == order(1, 1)
@@ -97,10 +99,10 @@ def test_epochs_are_shuffled():
     orders = []
     for seed in (1, 2):
         rng = np.random.default_rng(seed)
-        batches = interleave_objectives([batches_of(sizes)], epoch=1, objectives=1, block=1, code=code, rng=rng)
+        batches = interleave_objectives([batches_of(sizes)], epoch=1, objectives=1, block=1, index_codec=code, rng=rng)
         orders.append([code.unpack(batch[0])[2] for batch in batches])
     assert orders[0] != orders[1] != sorted(orders[1])
-    kept = interleave_objectives([batches_of(sizes)], epoch=0, objectives=1, block=1, code=code, rng=None)
+    kept = interleave_objectives([batches_of(sizes)], epoch=0, objectives=1, block=1, index_codec=code, rng=None)
     assert [code.unpack(batch[0])[2] for batch in kept] == list(range(0, 40, 2))
 
 
@@ -108,7 +110,9 @@ def test_windows_follow_one_another():
     batches = batches_of([1] * 40)
     code = IndexCodec(items=40, objectives=2)
     rng = np.random.default_rng(1)
-    order = interleave_objectives([batches[20:], batches[:20]], epoch=1, objectives=2, block=3, code=code, rng=rng)
+    order = interleave_objectives(
+        [batches[20:], batches[:20]], epoch=1, objectives=2, block=3, index_codec=code, rng=rng
+    )
     first = [code.unpack(batch[0])[2] for batch in order if code.unpack(batch[0])[1] == 0]
     assert sorted(first[:20]) == list(range(20, 40))
     assert first[:20] != list(range(20, 40))

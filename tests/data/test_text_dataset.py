@@ -73,7 +73,7 @@ def test_batches_hold_exactly_the_sentences_that_were_asked_for() -> None:
 @pytest.mark.parametrize("name", ["mlm", "mass"])
 def test_a_batch_is_what_the_objective_makes_of_its_sentences(name: str) -> None:
     data = dataset([6, 9, 3])
-    code = data.code.pack(1, list(BOTH).index(name), np.arange(3))
+    code = data.index_codec.pack(1, list(BOTH).index(name), np.arange(3))
     batch = data.collater([data[i] for i in code])
     assert batch["objective"] == name and batch["nsentences"] == 3 and batch["split"] == "train"
     inputs = batch["net_input"]
@@ -90,7 +90,9 @@ def test_masks_depend_on_seed_epoch_and_sentence_alone() -> None:
     data, other = dataset([12] * 6), dataset([12] * 6, seed=2)
 
     def batch(data: TextDataset, epoch: int, items: list[int]) -> torch.Tensor:
-        return data.collater([data[i] for i in data.code.pack(epoch, 1, np.array(items))])["net_input"]["src_tokens"]
+        return data.collater([data[i] for i in data.index_codec.pack(epoch, 1, np.array(items))])["net_input"][
+            "src_tokens"
+        ]
 
     whole = batch(data, 1, [0, 1, 2, 3, 4, 5])
     assert torch.equal(batch(data, 1, [4, 2]), whole[[4, 2]])

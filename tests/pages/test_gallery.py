@@ -19,7 +19,7 @@ from PIL import Image
 from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.scores import Scores
-from xgpt_fairseq.pages.gallery import System, choose_images, find_photos, render_gallery
+from xgpt_fairseq.pages.gallery import System, choose_images, match_photos, render_gallery
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 
@@ -215,7 +215,7 @@ def test_hostile_text_stays_text(tmp_path: Path, write_regions: Callable[..., Re
         Scores({HOSTILE: 0.5}, {name: {HOSTILE: 0.5}, "</article>": {HOSTILE: 0.25}}, {}),
     )
     store = write_regions([name, "</article>"], labels=[HOSTILE, "</svg><script>", "x"])
-    photos = find_photos(tmp_path, ours.image_ids)
+    photos = match_photos(tmp_path, ours.image_ids)
     html = render_gallery(
         ours, [hostile, hostile], ours.image_ids, title=HOSTILE, photos=photos, regions=store, overlay=True
     )
@@ -301,4 +301,4 @@ def test_missing_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libr
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(DataError, match=rf'{package}: pip install "xgpt-fairseq\[report\]"'):
-        draw(ids=["7"], photos=find_photos(tmp_path, ["7"]))
+        draw(ids=["7"], photos=match_photos(tmp_path, ["7"]))

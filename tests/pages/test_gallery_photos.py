@@ -17,7 +17,7 @@ from tests.pages import test_gallery
 from tests.pages.test_gallery import THREE, cards, draw, is_harmless, parsed, photo, references
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.scores import Scores
-from xgpt_fairseq.pages.gallery import System, find_photos, render_gallery
+from xgpt_fairseq.pages.gallery import System, match_photos, render_gallery
 from xgpt_fairseq.regions.store import RegionStore
 
 regions, write_regions = test_gallery.regions, test_gallery.write_regions  # fixtures
@@ -31,7 +31,7 @@ def test_photos_are_in_the_page(tmp_path: Path, regions: RegionStore) -> None:
     photo(tmp_path / "COCO_val2014_000000000042.jpg", (1000, 500))
     photo(tmp_path / "000000000007.PNG", (30, 90))
     (tmp_path / "42.txt").touch()
-    photos = find_photos(tmp_path, THREE.image_ids)
+    photos = match_photos(tmp_path, THREE.image_ids)
     assert {image_id: file.name for image_id, file in photos.files.items()} == {
         "42": "COCO_val2014_000000000042.jpg", "7": "000000000007.PNG",
     }  # fmt: skip
@@ -54,16 +54,16 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
     turned[0x0112] = 6  # to be turned by 90 degrees clockwise
     photo(tmp_path / "7.jpg", (640, 480), exif=turned)
     for link_from in (None, tmp_path):
-        photos = find_photos(tmp_path, THREE.image_ids, link_from=link_from)
+        photos = match_photos(tmp_path, THREE.image_ids, link_from=link_from)
         (image,) = draw(ids=["7"], photos=photos).all("img")
         assert (image.attributes["width"], image.attributes["height"]) == ("240", "320")
-    embedded = draw(ids=["7"], photos=find_photos(tmp_path, ["7"])).all("img")[0].attributes["src"]
+    embedded = draw(ids=["7"], photos=match_photos(tmp_path, ["7"])).all("img")[0].attributes["src"]
     assert decoded(embedded).getpixel((230, 5))[2] > 200  # the blue corner, now at the right
 
 
 def test_regions_over_photos(tmp_path: Path, regions: RegionStore) -> None:
     photo(tmp_path / "7.jpg", (500, 1000))
-    page = draw(photos=find_photos(tmp_path, ["7"]), regions=regions, overlay=True)
+    page = draw(photos=match_photos(tmp_path, ["7"]), regions=regions, overlay=True)
     card = cards(page)["7"]
     (drawing,) = card.all("svg")
     assert drawing.attributes["viewbox"] == "0 0 160 320"
@@ -82,7 +82,7 @@ def test_linked_photos(tmp_path: Path, name: str, write_regions: Callable[..., R
     ours = references({name.lstrip("0"): ["A dog."]})
     (image_id,) = ours.image_ids
     scored = System("s", {image_id: "a"}, Scores({"CIDEr": 1.0}, {image_id: {"CIDEr": 1.0}}, {}))
-    photos = find_photos(folder, [image_id], link_from=tmp_path / "out")
+    photos = match_photos(folder, [image_id], link_from=tmp_path / "out")
     page = parsed(render_gallery(ours, [scored], [image_id], title="t", photos=photos))
     source = page.all("img")[0].attributes["src"]
     assert re.fullmatch(r"[\w./%-]+", source)
@@ -93,14 +93,14 @@ def test_linked_photos(tmp_path: Path, name: str, write_regions: Callable[..., R
 
 def test_photos_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: cannot be read: No such file"):
-        find_photos(tmp_path / "nowhere", ["7"])
+        match_photos(tmp_path / "nowhere", ["7"])
     with pytest.raises(DataError, match=r"no photo of the 3 images, such as 42\.jpg"):
-        find_photos(tmp_path, THREE.image_ids)
+        match_photos(tmp_path, THREE.image_ids)
     photo(tmp_path / "7.jpg")
     photo(tmp_path / "COCO_val2014_000000000007.jpg")
     with pytest.raises(DataError, match=r"two photos of image 7: 7\.jpg and COCO_val2014_000000000007\.jpg"):
-        find_photos(tmp_path, THREE.image_ids)
-    photos = find_photos(photo(tmp_path / "park.jpg").parent, ["park"])
+        match_photos(tmp_path, THREE.image_ids)
+    photos = match_photos(photo(tmp_path / "park.jpg").parent, ["park"])
     with pytest.raises(DataError, match="image 42: neither a photo nor a region store"):
         draw(photos=photos)
     with pytest.raises(DataError, match="image park: its regions are to be drawn, but there is no region store"):
@@ -112,7 +112,7 @@ def test_photos_that_are_not_there(tmp_path: Path) -> None:
 def test_a_damaged_photo(tmp_path: Path, damage: bytes | None, linked: bool) -> None:
     whole = photo(tmp_path / "7.jpg").read_bytes()
     (tmp_path / "7.jpg").write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    photos = find_photos(tmp_path, ["7"], link_from=tmp_path if linked else None)
+    photos = match_photos(tmp_path, ["7"], link_from=tmp_path if linked else None)
     if linked and damage is None:  # only its beginning is looked at
         assert draw(ids=["7"], photos=photos).all("img")
         return
@@ -124,7 +124,7 @@ def test_real_photos(coco_mini: Path, tmp_path: Path) -> None:
     images = json.loads((coco_mini / "dataset_coco_mini.json").read_text())["images"]
     captions = {str(i["cocoid"]): [s["raw"] for s in i["sentences"]] for i in images if i["split"] == "test"}
     ours = references(captions)
-    photos = find_photos(coco_mini / "images", ours.image_ids)
+    photos = match_photos(coco_mini / "images", ours.image_ids)
     shown = list(photos.files)[:8]
     assert len(shown) == 8
     first = System(

@@ -165,7 +165,7 @@ def test_dictionary(folders: dict[str, Path], bpe: str) -> None:
 def test_the_same_text_gives_the_same_folder(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bpe: str, workers: int
 ) -> None:
-    monkeypatch.setattr("xgpt_fairseq.io.workers.CHUNK", 4)  # several pieces for each worker
+    monkeypatch.setattr("xgpt_fairseq.io.workers.ITEMS_PER_CHUNK", 4)  # several pieces for each worker
     again = learn(tmp_path / "again", bpe, workers)
     assert contents(again.path) == contents(folders[bpe])
     # and nothing is left beside it

@@ -137,7 +137,7 @@ def check(
             )
 
 
-def say(found: Survey, splits: Sequence[str]) -> None:
+def print_summary(found: Survey, splits: Sequence[str]) -> None:
     """Tell the user what is left out."""
     counts = found.counts
     for split in counts.keys() - {*splits, UNLISTED}:

@@ -13,7 +13,7 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write, check_writable
 from xgpt_fairseq.metrics.scores import score_captions
-from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, find_photos, render_gallery
+from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, match_photos, render_gallery
 
 _EXAMPLE = """\
 The page is one file with all in it, and shows its captions without a network and without scripts; scripts only sort and
@@ -40,7 +40,7 @@ def gallery(args: argparse.Namespace) -> None:
     image_ids = choose_images(references, systems, args.order, args.limit)
     photos = None
     if args.photos:
-        photos = find_photos(args.photos, image_ids, link_from=args.output.parent if args.link_photos else None)
+        photos = match_photos(args.photos, image_ids, link_from=args.output.parent if args.link_photos else None)
         if len(photos.files) < len(image_ids):
             missing = _images(len(image_ids) - len(photos.files))
             print(f"{args.photos} has no photo of {missing}: regions are drawn instead", file=sys.stderr)

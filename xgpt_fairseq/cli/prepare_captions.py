@@ -32,7 +32,7 @@ from tqdm import tqdm
 from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions, fairseq_split
 from xgpt_fairseq.captions.options import add_split_files, image_id_resolver, parse_files, read_split_files
 from xgpt_fairseq.captions.registry import FORMATS, open_source, read_sources
-from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, say, survey
+from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, print_summary, survey
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
 from xgpt_fairseq.data.manifest import MANIFEST, CaptionManifest, CaptionSplit
@@ -131,7 +131,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
         with tqdm(read_sources(sources, options), desc="reading", unit=" images", unit_scale=True) as progress:
             found = survey(progress, splits, options.split_lists, store, aside)
         check(found.counts, splits, store, ", ".join(map(str, files)), args.missing_images, max_missing)
-        say(found, splits)
+        print_summary(found, splits)
         encode = _EncodeIds(vocabulary, args.max_tokens)
         wanted = {split: found.counts[split] for split in splits}
         written = write_splits(aside, read_sources(sources, options), wanted, store, encode, args.workers)

@@ -95,7 +95,7 @@ class CaptionDataset(ObjectiveDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item: its captions and the image's row; the regions are read by the collater, once per image."""
-        epoch, objective, item = self.code.unpack(index)
+        epoch, objective, item = self.index_codec.unpack(index)
         first = self.first[item]
         numbers = self.order[first : first + self.count[item]].tolist()
         return {

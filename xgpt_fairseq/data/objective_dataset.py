@@ -59,7 +59,7 @@ class ObjectiveDataset(FairseqDataset):
         self.seed = seed
         self.joint = joint
         self.shuffle = shuffle
-        self.code = IndexCodec(items=len(sizes), objectives=len(self.objectives))
+        self.index_codec = IndexCodec(items=len(sizes), objectives=len(self.objectives))
 
     def __len__(self) -> int:
         return len(self.sizes)

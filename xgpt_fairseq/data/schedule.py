@@ -63,7 +63,7 @@ def interleave_objectives(
     epoch: int,
     objectives: int,
     block: int,
-    code: IndexCodec,
+    index_codec: IndexCodec,
     rng: np.random.Generator | None,
 ) -> list[np.ndarray]:
     """The batches of an epoch in the order of training, each (items,) int64 of packed indices.
@@ -81,5 +81,5 @@ def interleave_objectives(
     order: list[np.ndarray] = []
     for update_batches in group_into_updates(batches, block):
         for objective in range(objectives):
-            order += [code.pack(epoch, objective, batch) for batch in update_batches]
+            order += [index_codec.pack(epoch, objective, batch) for batch in update_batches]
     return order

@@ -45,7 +45,7 @@ class TextDataset(ObjectiveDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item: one sentence."""
-        epoch, objective, item = self.code.unpack(index)
+        epoch, objective, item = self.index_codec.unpack(index)
         return {"id": item, "epoch": epoch, "objective": objective, "tokens": self.sentences[item]}
 
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 Key = TypeVar("Key")
 
 # Items handed to a worker process at once: enough that handing over a line of text costs nothing.
-CHUNK = 2000
+ITEMS_PER_CHUNK = 2000
 # Chunks that wait or are worked on, per worker: enough to keep workers busy, few enough to bound memory.
 MAX_PENDING_CHUNKS = 4
 # Results of `submit_ordered` that wait for their turn, per worker; the work on them is uneven.
@@ -42,7 +42,7 @@ def map_ordered(
         function: gets to each process once, and lives there until the end.
         items: what it is called with.
         workers: the number of processes.
-        chunk: items that are handed over at once; `CHUNK` if not given.
+        chunk: items that are handed over at once; `ITEMS_PER_CHUNK` if not given.
 
     Raises:
         DataError: a process was killed. What *function* or *items* raise passes through.
@@ -54,7 +54,7 @@ def map_ordered(
     waiting: deque[Future[list[Any]]] = deque()
     pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(function,))
     try:
-        while batch := list(itertools.islice(source, chunk or CHUNK)):
+        while batch := list(itertools.islice(source, chunk or ITEMS_PER_CHUNK)):
             waiting.append(pool.submit(_call, batch))
             if len(waiting) >= MAX_PENDING_CHUNKS * workers:
                 yield from waiting.popleft().result()

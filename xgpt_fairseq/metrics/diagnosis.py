@@ -97,7 +97,7 @@ def diagnose(
     with torch.no_grad(), autocast(cpu_bf16):
         for batch in progress(batches):
             for place, (name, objective) in enumerate(objectives.items()):
-                packed = dataset.code.pack(0, place, batch)
+                packed = dataset.index_codec.pack(0, place, batch)
                 sample = _to(device, dataset.collater([dataset[int(index)] for index in packed]))
                 target = objective.predicts_regions
                 others = sources(sample, symbols=symbols, mean_features=mean_features, predicts_regions=target)

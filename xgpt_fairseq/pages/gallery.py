@@ -112,7 +112,7 @@ class Photos:
     link_from: Path | None = None
 
 
-def find_photos(folder: Path, image_ids: Sequence[str], *, link_from: Path | None = None) -> Photos:
+def match_photos(folder: Path, image_ids: Sequence[str], *, link_from: Path | None = None) -> Photos:
     """The photos of *image_ids* in *folder*, whose names may be COCO's long ones or the bare ids.
 
     Raises:

@@ -205,7 +205,7 @@ class XGPTTask(FairseqTask):
                 epoch=epoch if texts.shuffle else 0,  # validation's masks stay the same
                 objectives=1 if texts.joint else len(texts.objectives),
                 block=num_shards * (self._update_freq(epoch) if texts.shuffle else 1),
-                code=texts.code,
+                index_codec=texts.index_codec,
                 rng=rng,
             )
 
