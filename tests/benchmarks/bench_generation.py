@@ -13,6 +13,7 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from tests.benchmarks import peers
 from tests.benchmarks.measuring import Line, by_turns, seconds
+from xgpt_fairseq.kernels import switch
 
 IMAGES = 16
 
@@ -37,7 +38,7 @@ def measure(rounds: int) -> list[Line]:
             stock=lambda: seconds(lambda: stock_generator.generate([], sources)),
             rounds=rounds,
         )
-        return [*lines, packing(lambda: caption(False), rounds)]
+        return [*lines, packing(lambda: caption(False), rounds), all_kernels(lambda: caption(False), rounds)]
 
 
 def packing(caption: Callable[[], float], rounds: int) -> Line:
@@ -53,6 +54,22 @@ def packing(caption: Callable[[], float], rounds: int) -> Line:
         "with torch's plain matrix products",
         "over 1",
         [plain / packed for packed, plain in times],
+    )
+
+
+def all_kernels(caption: Callable[[], float], rounds: int) -> Line:
+    """What kernels/ brings as a whole: packed weights, attention of steps, one cache for all beams of an image."""
+
+    def plainly() -> float:
+        with switch.plain():
+            return caption()
+
+    times = by_turns(caption, plainly, rounds=rounds)
+    return Line(
+        "the same with all of kernels/, float32",
+        "with XGPT_KERNELS=plain",
+        "over 1",
+        [plain / fast for fast, plain in times],
     )
 
 
