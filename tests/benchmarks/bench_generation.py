@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,39 +39,28 @@ def measure(rounds: int) -> list[Line]:
             stock=lambda: seconds(lambda: stock_generator.generate([], sources)),
             rounds=rounds,
         )
-        return [*lines, packing(lambda: caption(False), rounds), all_kernels(lambda: caption(False), rounds)]
+        switches = (
+            (
+                "packed weights",
+                "with torch's plain matrix products",
+                lambda: torch.backends.mkldnn.flags(enabled=False),
+            ),
+            ("all of kernels/", "with XGPT_KERNELS=plain", switch.plain),
+        )
+        return [*lines, *(what_it_brings(*each, lambda: caption(False), rounds) for each in switches)]
 
 
-def packing(caption: Callable[[], float], rounds: int) -> Line:
-    """What packed weights bring (kernels/linear.py): at 1, they can go."""
-
-    def plainly() -> float:
-        with torch.backends.mkldnn.flags(enabled=False):
-            return caption()
-
-    times = by_turns(caption, plainly, rounds=rounds)
-    return Line(
-        "the same with packed weights, float32",
-        "with torch's plain matrix products",
-        "over 1",
-        [plain / packed for packed, plain in times],
-    )
-
-
-def all_kernels(caption: Callable[[], float], rounds: int) -> Line:
-    """What kernels/ brings as a whole: packed weights, attention of steps, one cache for all beams of an image."""
+def what_it_brings(
+    what: str, without: str, off: Callable[[], AbstractContextManager[None]], search: Callable[[], float], rounds: int
+) -> Line:
+    """A search against itself with something turned *off*: at 1, that can go."""
 
     def plainly() -> float:
-        with switch.plain():
-            return caption()
+        with off():
+            return search()
 
-    times = by_turns(caption, plainly, rounds=rounds)
-    return Line(
-        "the same with all of kernels/, float32",
-        "with XGPT_KERNELS=plain",
-        "over 1",
-        [plain / fast for fast, plain in times],
-    )
+    times = by_turns(search, plainly, rounds=rounds)
+    return Line(f"the same with {what}, float32", without, "over 1", [plain / fast for fast, plain in times])
 
 
 def search(ours: peers.XGPT) -> Callable[[], object]:
