@@ -17,7 +17,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
 from torch import Tensor, nn
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.models.decoder import XGPTDecoder
 from xgpt_fairseq.models.encoder import XGPTEncoder, build_layers
 from xgpt_fairseq.models.feature_statistics import STATISTICS, statistics_of
@@ -166,8 +166,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         """
         apply_architecture("xgpt_base", cfg)  # `--arch xgpt`, or a YAML file that names no sizes
         for size, least in {**dict.fromkeys(ARCHITECTURES["xgpt_base"], 1), "refine_layers": 0}.items():
-            if getattr(cfg, size) < least:
-                raise DataError(f"--{size.replace('_', '-')} must be at least {least}, got {getattr(cfg, size)}")
+            check_at_least(f"--{size.replace('_', '-')}", getattr(cfg, size), least)
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(cfg, name) <= 1:
                 raise DataError(f"--{name.replace('_', '-')} must be a probability, got {getattr(cfg, name)}")

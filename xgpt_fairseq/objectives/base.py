@@ -14,7 +14,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from xgpt_fairseq.data.corruption import choose_fragment, replace_masked
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.text.vocabulary import MASK
 
 Arrays = dict[str, np.ndarray]
@@ -69,8 +69,8 @@ class Options:
                 raise DataError(f"{name} must be one of {', '.join(choices)}, got {value}")
             if between is not None and not between[0] < value < between[1]:
                 raise DataError(f"{name} must be between {between[0]} and {between[1]}, got {value}")
-            if least is not None and value < least:
-                raise DataError(f"{name} must be at least {least}, got {value}")
+            if least is not None:
+                check_at_least(name, value, least)
 
 
 @dataclass(frozen=True)

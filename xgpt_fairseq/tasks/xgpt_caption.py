@@ -13,7 +13,7 @@ from fairseq.tasks import register_task
 
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
@@ -60,11 +60,9 @@ class XGPTCaptionTask(RegionsTask):
         super().__init__(cfg, directory, **(objectives or {"objective_weights": {"ic": 1.0}}))
         self._scorers: dict[str, ValidationScorer] = {}
         self._greedy: Any = None
-        if cfg.captions_per_image < 1:
-            raise DataError(f"--captions-per-image must be at least 1, got {cfg.captions_per_image}")
+        check_at_least("--captions-per-image", cfg.captions_per_image, 1)
         self._window = renamed(cfg, "locality", "shuffle_window_images")
-        if self._window < 0:
-            raise DataError(f"--shuffle-window-images must be at least 0, got {self._window}")
+        check_at_least("--shuffle-window-images", self._window, 0)
         if cfg.best_checkpoint_metric in ("cider", "bleu4") and not cfg.eval_captions:
             raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
         if cfg.eval_captions and "ic" not in self.objectives:

@@ -8,7 +8,7 @@ from fairseq.tasks import register_task
 
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.matching_dataset import MatchingDataset
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import check_at_least
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask, renamed
 
 NEGATIVES = ChoiceEnum(["four-way", "in-batch"])
@@ -47,9 +47,8 @@ class XGPTRetrievalTask(RegionsTask):
 
     def __init__(self, cfg: XGPTRetrievalConfig, directory: DataDirectory) -> None:
         self._hard_pool = renamed(cfg, "hard_pool", "hard_negative_pool")
-        for name, value in (("hard-negative-pool", self._hard_pool), ("max-negatives", cfg.max_negatives)):
-            if value < 1:
-                raise DataError(f"--{name} must be at least 1, got {value}")
+        check_at_least("--hard-negative-pool", self._hard_pool, 1)
+        check_at_least("--max-negatives", cfg.max_negatives, 1)
         super().__init__(cfg, directory, objective_weights={"matching": 1.0})
         self._longest: int | None = None
 
