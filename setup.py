@@ -50,6 +50,7 @@ setup(
             "xgpt-caption-text = xgpt_fairseq.cli.caption_text:main",
             "xgpt-curves = xgpt_fairseq.cli.curves:main",
             "xgpt-diagnose = xgpt_fairseq.cli.diagnose:main",
+            "xgpt-draw-scenes = xgpt_fairseq.cli.draw_scenes:main",
             "xgpt-evaluate = xgpt_fairseq.cli.evaluate:main",
             "xgpt-export = xgpt_fairseq.cli.export:main",
             "xgpt-extract-regions = xgpt_fairseq.cli.extract_regions:main",
@@ -60,6 +61,7 @@ setup(
             "xgpt-prepare-captions = xgpt_fairseq.cli.prepare_captions:main",
             "xgpt-prepare-text = xgpt_fairseq.cli.prepare_text:main",
             "xgpt-regions = xgpt_fairseq.cli.regions:main",
+            "xgpt-score-scenes = xgpt_fairseq.cli.score_scenes:main",
         ]
     },
     classifiers=[

@@ -13,12 +13,11 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from scene_scores import read_images, shares
-
 from xgpt_fairseq.captions.references import References, read_captions, read_references
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.scores import score_captions
+from xgpt_fairseq.scenes.scores import read_images, shares
 
 METRICS = ("CIDEr", "BLEU@4", "ROUGE-L")  # METEOR of every held-back caption would take a minute
 STAGES = {"out_of_domain": "out-of-domain", "in_domain": "in-domain", "finetune": "fine-tuned"}

@@ -23,7 +23,7 @@ if [ -n "$DATA" ]; then
     NAME=$(basename "$(cd "$DATA" && pwd)")
 else
     NAME=scenes
-    SCENES=${SCENES-}              # options of scenes.py
+    SCENES=${SCENES-}              # options of xgpt-draw-scenes
 fi
 WORK=${WORK:-$HERE/output/$NAME}   # what is written
 
@@ -76,7 +76,7 @@ if [ -n "$DATA" ]; then
     fi
 else
     CAPTIONS=$WORK/scenes/dataset_scenes.json
-    if [ ! -e "$WORK/scenes" ]; then python "$HERE/scenes.py" --output "$WORK/scenes" --seed "$SEED" --workers 2 $SCENES; fi
+    if [ ! -e "$WORK/scenes" ]; then xgpt-draw-scenes --output "$WORK/scenes" --seed "$SEED" --workers 2 $SCENES; fi
     if [ ! -e "$WORK/regions" ]; then
         python "$ROOT/preprocess/extract_regions.py" "$WORK/scenes/images" --output "$WORK/regions" --image-size 256
     fi

@@ -22,16 +22,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "runner"))
-
-from program import add_options, chosen, quickstart, run_table, split_at_dashes
-from rows import Row, Script, Stage, Table
-
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.experiments.program import add_options, chosen, run_quickstart, run_table, split_at_dashes
+from xgpt_fairseq.experiments.rows import Row, Script, Stage, Table
 from xgpt_fairseq.precision import check_cpu_bfloat16
 
-RETRIEVAL = Script(Path(__file__).resolve().parent, "retrieval.sh", "retrieval", scored_by="recall.sh")
+EXAMPLES = Path(__file__).resolve().parent.parent
+RETRIEVAL = Script(EXAMPLES / "retrieval_augmentation", "retrieval.sh", "retrieval", scored_by="recall.sh")
 
 METRICS = ("image R@1", "image R@5", "image R@10", "image median rank",
            "caption R@1", "caption R@5", "caption R@10", "caption median rank")  # fmt: skip
@@ -119,7 +117,7 @@ def main() -> None:
     data, start, augmented = args.data, args.start, args.augmented_data
     if args.scale == "demo":
         if data is None:
-            scenes = quickstart(prepare_only=False)
+            scenes = run_quickstart(EXAMPLES / "quickstart" / "run.sh", prepare_only=False)
             data, start = scenes / "captions", start or str(scenes / "checkpoints/captions/finetune/averaged.pt")
         augmented = augmented or output / "augmented"
     data = data or Path("data/flickr30k")

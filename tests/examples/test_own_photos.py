@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import compare_regions
 import pytest
 
 from tests.preloaded import python
+from tests.scripts import example
 from xgpt_fairseq.regions.store import RegionStore
+
+compare_regions = example("own_photos/compare_regions.py")
 
 
 @pytest.fixture

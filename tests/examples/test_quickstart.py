@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-import report
 
 from tests.end_to_end.programs import path
+from tests.scripts import example
 from xgpt_fairseq.captions.references import References
+
+report = example("quickstart/report.py")
 
 QUICKSTART = Path(report.__file__).parent
 

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import table7
-from rows import Row
-from runs import Setting, count, tree
 
 from tests.end_to_end.programs import ROOT, SMALL, path, run
+from tests.scripts import example
+from xgpt_fairseq.experiments.rows import Row
+from xgpt_fairseq.experiments.runs import Setting, count, tree
+
+table7 = example("retrieval_augmentation/table7.py")
 
 ROWS = table7.TABLE7.rows
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from scene_facts import Scene, Thing, choose
+from xgpt_fairseq.scenes.facts import Scene, Thing, choose
 
 CAPTIONS_PER_IMAGE = 5
 

@@ -1,4 +1,4 @@
-"""What a caption says of a scene, and whether it is true: the words of scene_captions.py, read back.
+"""What a caption says of a scene, and whether it is true: the words of captions.py, read back.
 
     claims = read_claims("A small red ball to the left of a blue house.")
     judge(claims, image["facts"])          # of dataset_scenes.json
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scene_captions import NOUNS, SIZE_WORDS
-from scene_facts import COLOURS
+from xgpt_fairseq.scenes.captions import NOUNS, SIZE_WORDS
+from xgpt_fairseq.scenes.facts import COLOURS
 
 _KIND_OF = {noun: kind for kind, nouns in NOUNS.items() for noun in nouns}
 _SIZE_OF = {word: size for size, words in SIZE_WORDS.items() for word in words}
@@ -54,7 +54,7 @@ class Claims:
 
     Attributes:
         things: (size, colour, kind) in the order of the caption; a size or colour that it does not name is None.
-        relation: one of scene_facts.py's relations, or `beside`.
+        relation: one of facts.py's relations, or `beside`.
         related: places in *things*, in the relation's order.
     """
 
@@ -96,7 +96,7 @@ def read_claims(caption: str) -> Claims:
 
 
 def judge(claims: Claims, facts: Mapping[str, Any]) -> Verdict:
-    """Compare *claims* with the `facts` of an image in scenes.py's JSON."""
+    """Compare *claims* with the `facts` of an image in the JSON of xgpt-draw-scenes."""
     colours = {thing["kind"]: thing["colour"] for thing in facts["things"]}
     kinds = [kind for _, _, kind in claims.things]
     relation = None

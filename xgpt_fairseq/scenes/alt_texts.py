@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from scene_captions import NOUNS, PHRASES, REVERSED_PHRASES, SIZE_WORDS, statement
-from scene_facts import ALONE, BACKGROUNDS, RELATIONS, Scene, Thing, choose
+from xgpt_fairseq.scenes.captions import NOUNS, PHRASES, REVERSED_PHRASES, SIZE_WORDS, statement
+from xgpt_fairseq.scenes.facts import ALONE, BACKGROUNDS, RELATIONS, Scene, Thing, choose
 
 # Where the noisy scenes differ: things alone, more backgrounds, clutter.
 WEB_RELATIONS = {**RELATIONS, ALONE: 0.2}

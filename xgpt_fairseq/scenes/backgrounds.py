@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scene_shapes import RGB, rgb
+
+from xgpt_fairseq.scenes.shapes import RGB, rgb
 
 # Skies and land are drawn so many times larger, then reduced: smooth edges.
 _FINER = 2

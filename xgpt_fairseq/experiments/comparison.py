@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rows import Row
-from runs import folder_of
+
+from xgpt_fairseq.experiments.rows import Row
+from xgpt_fairseq.experiments.runs import folder_of
 
 METRIC = "CIDEr"  # of a corpus it is the mean of its images', so that differences can be taken image by image
 

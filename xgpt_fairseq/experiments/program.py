@@ -10,16 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import results
 import torch
-from comparison import comparisons
-from rows import Row, Table
-from runs import Runner, Setting, devices, tree
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.experiments import results
+from xgpt_fairseq.experiments.comparison import comparisons
+from xgpt_fairseq.experiments.rows import Row, Table
+from xgpt_fairseq.experiments.runs import Runner, Setting, devices, tree
 from xgpt_fairseq.io.atomic import atomic_write
-
-QUICKSTART = Path(__file__).resolve().parent.parent / "quickstart" / "run.sh"
 
 
 def chosen(rows: tuple[Row, ...], names: str | None, table: str) -> list[Row]:
@@ -52,8 +50,12 @@ def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:place], arguments[place + 1 :]
 
 
-def quickstart(*, prepare_only: bool) -> Path:
+def run_quickstart(script: Path, *, prepare_only: bool) -> Path:
     """The quickstart's scenes, regions and data directories, and all it trains; made, unless they are there.
+
+    Args:
+        script: the quickstart's run.sh.
+        prepare_only: whether it stops before it trains.
 
     Returns:
         Path: the folder that they are in.
@@ -63,9 +65,9 @@ def quickstart(*, prepare_only: bool) -> Path:
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, **({"PREPARE_ONLY": "1"} if prepare_only else {})}
-    if subprocess.run(["bash", str(QUICKSTART)], env=environment, check=False).returncode:
+    if subprocess.run(["bash", str(script)], env=environment, check=False).returncode:
         raise DataError(f"the quickstart's scenes could not be {'made' if prepare_only else 'made, or learned from'}")
-    return Path(os.environ.get("WORK", QUICKSTART.parent / "output" / "scenes"))
+    return Path(os.environ.get("WORK", script.parent / "output" / "scenes"))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

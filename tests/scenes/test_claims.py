@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scene_claims import Claims, Verdict, judge, read_claims
+
+from xgpt_fairseq.scenes.claims import Claims, Verdict, judge, read_claims
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scene_scores
-import scenes
+
+from xgpt_fairseq.cli import score_scenes
+from xgpt_fairseq.scenes import dataset, scores
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 test scenes; the file only needs its captions and facts."""
-    names = [scenes.Name(1, "scenes", "test", number) for number in range(40)]
+    names = [dataset.Name(1, "scenes", "test", number) for number in range(40)]
     images = [
-        {"filename": name.filename, "split": "test", "facts": scenes.facts(scenes.scene_of(name), 256),
-         "sentences": [{"raw": text} for text in scenes.texts_of(name)[0]]}
+        {"filename": name.filename, "split": "test", "facts": dataset.facts(dataset.scene_of(name), 256),
+         "sentences": [{"raw": text} for text in dataset.texts_of(name)[0]]}
         for name in names
     ]  # fmt: skip
     file = tmp_path_factory.mktemp("scores") / "dataset_scenes.json"
@@ -27,14 +28,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_people_agree_much_but_not_wholly(data: Path) -> None:
-    images = scene_scores.read_images(data, "test")
-    assert 2 < scene_scores.ceiling(scene_scores.references(data, images)) < 5
+    images = scores.read_images(data, "test")
+    assert 2 < scores.ceiling(scores.references(data, images)) < 5
 
 
 def test_the_ceiling_of_captions_that_agree_wholly(data: Path) -> None:
-    images = scene_scores.read_images(data, "test")
+    images = scores.read_images(data, "test")
     same = {name: {"sentences": image["sentences"][:1] * 3} for name, image in images.items()}
-    assert scene_scores.ceiling(scene_scores.references(data, same)) == pytest.approx(10)
+    assert scores.ceiling(scores.references(data, same)) == pytest.approx(10)
 
 
 def test_the_program(call_program: Callable[..., Any], data: Path, tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_the_program(call_program: Callable[..., Any], data: Path, tmp_path: Pat
             [{"image_id": Path(i["filename"]).stem, "caption": c} for i, c in zip(images, captions, strict=True)]
         )
     )
-    done = call_program(scene_scores.main, data, "--captions", results)
+    done = call_program(score_scenes.main, data, "--captions", results)
     assert done.status == 0, done.stderr
     ceiling, these, *shares = done.stdout.splitlines()
     assert ceiling.startswith("ceiling: CIDEr ") and ceiling.endswith(
@@ -58,12 +59,12 @@ def test_the_program(call_program: Callable[..., Any], data: Path, tmp_path: Pat
 
 
 def test_errors(call_program: Callable[..., Any], data: Path, tmp_path: Path) -> None:
-    assert call_program(scene_scores.main, data, "--split", "unseen").error == (
+    assert call_program(score_scenes.main, data, "--split", "unseen").error == (
         f"{data} has no split 'unseen'; it has: test"
     )
     web = tmp_path / "dataset_web.json"
     image = {"filename": "web_train_00000.jpg", "split": "train", "sentences": [{"raw": "a cup"}]}
     web.write_text(json.dumps({"version": 1, "images": [image]}))
-    assert call_program(scene_scores.main, web, "--split", "train").error == (
+    assert call_program(score_scenes.main, web, "--split", "train").error == (
         f"{web}: an image has one caption only, there is no other to compare it with"
     )

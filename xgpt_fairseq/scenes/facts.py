@@ -1,6 +1,6 @@
 """What there is to see in a scene: things of a kind, a colour, a size and a place, one relation, a background.
 
-A scene says nothing of how it is drawn (scene_drawing.py) or worded (scene_captions.py, scene_alt_texts.py). Each comes
+A scene says nothing of how it is drawn (drawing.py) or worded (captions.py, alt_texts.py). Each comes
 from a `Random` of its own, so that scene 12 is the same however many there are and whoever makes them.
 """
 
@@ -62,8 +62,8 @@ class Scene:
     Attributes:
         relation: one of `RELATIONS`, and its first thing comes first: `things[0]` is left of, above, on or inside
             `things[1]`, or between `things[1]`, which is on the left, and `things[2]`. `ALONE` with one thing.
-        background: one of `BACKGROUNDS`; in noisy data also of scene_alt_texts.py's.
-        clutter: what lies about beside the things, in noisy data: one of scene_backgrounds.py's, or nothing.
+        background: one of `BACKGROUNDS`; in noisy data also of alt_texts.py's.
+        clutter: what lies about beside the things, in noisy data: one of backgrounds.py's, or nothing.
     """
 
     things: tuple[Thing, ...]

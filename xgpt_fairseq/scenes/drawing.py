@@ -6,9 +6,10 @@ from random import Random
 
 import numpy as np
 from PIL import Image, ImageFilter
-from scene_backgrounds import BACKGROUND_PAINTERS, CLUTTER_PAINTERS
-from scene_facts import Scene, Thing, pixel_box
-from scene_shapes import LEANING, PAINTERS, TURNING, Pen, Shades
+
+from xgpt_fairseq.scenes.backgrounds import BACKGROUND_PAINTERS, CLUTTER_PAINTERS
+from xgpt_fairseq.scenes.facts import Scene, Thing, pixel_box
+from xgpt_fairseq.scenes.shapes import LEANING, PAINTERS, TURNING, Pen, Shades
 
 # Things are painted so many times larger, then reduced: smooth edges.
 _FINER = 3

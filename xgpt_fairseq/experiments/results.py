@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rows import Row, caption_scores
-from runs import folder_of
-
+from xgpt_fairseq.experiments.rows import Row, caption_scores
+from xgpt_fairseq.experiments.runs import folder_of
 from xgpt_fairseq.io.atomic import atomic_write
 
 Scores = Mapping[str, float]

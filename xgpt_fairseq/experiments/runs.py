@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rows import Row, Script, Stage
 from tqdm import tqdm
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.experiments.rows import Row, Script, Stage
 from xgpt_fairseq.io.atomic import write_json
 
 DEMO_ENVIRONMENT = {"ARCH": "xgpt_demo", "BATCH": "64", "GPU_BATCH": "64", "WORKERS": "0"}

@@ -16,21 +16,32 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scene_captions
-import scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scene_alt_texts import STYLES, WEB_BACKGROUNDS, WEB_CLUTTER
-from scene_backgrounds import BACKGROUND_PAINTERS, CLUTTER_PAINTERS
-from scene_claims import Verdict, judge, read_claims
-from scene_drawing import thing_tile
-from scene_facts import BACKGROUNDS, COLOURS, CONTAINERS, KINDS, RELATIONS, Thing, all_pairs, held_out_pairs, pixel_box
-from scene_shapes import HUES, PAINTERS
-from scenes import SCENES, WEB, Name, scene_of, texts_of
 
 from tests.folders import contents
 from xgpt_fairseq.captions.registry import read_captions
+from xgpt_fairseq.cli import draw_scenes
+from xgpt_fairseq.scenes import captions as scene_captions
+from xgpt_fairseq.scenes import dataset as scenes
+from xgpt_fairseq.scenes.alt_texts import STYLES, WEB_BACKGROUNDS, WEB_CLUTTER
+from xgpt_fairseq.scenes.backgrounds import BACKGROUND_PAINTERS, CLUTTER_PAINTERS
+from xgpt_fairseq.scenes.claims import Verdict, judge, read_claims
+from xgpt_fairseq.scenes.dataset import SCENES, WEB, Name, scene_of, texts_of
+from xgpt_fairseq.scenes.drawing import thing_tile
+from xgpt_fairseq.scenes.facts import (
+    BACKGROUNDS,
+    COLOURS,
+    CONTAINERS,
+    KINDS,
+    RELATIONS,
+    Thing,
+    all_pairs,
+    held_out_pairs,
+    pixel_box,
+)
+from xgpt_fairseq.scenes.shapes import HUES, PAINTERS
 
 SEEDS = st.integers(0, 10**6)
 NAMES = st.builds(
@@ -66,7 +77,7 @@ def test_workers_do_not_matter(made: Path, tmp_path: Path) -> None:
 
 def test_processes_do_not_matter(made: Path, tmp_path: Path) -> None:
     """Another process orders its sets otherwise."""
-    command = [sys.executable, scenes.__file__, "--output", str(tmp_path / "made"), "--pixels", "96", *OPTIONS]
+    command = [sys.executable, draw_scenes.__file__, "--output", str(tmp_path / "made"), "--pixels", "96", *OPTIONS]
     environment = {**os.environ, "PYTHONHASHSEED": "5", "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert contents(tmp_path / "made") == contents(made)
@@ -109,7 +120,7 @@ def test_files_are_whole(made: Path) -> None:
 @given(CLEAN_NAMES)
 @settings(max_examples=25)
 def test_no_two_pictures_of_the_same_facts_are_alike(name: Name) -> None:
-    from scene_drawing import draw
+    from xgpt_fairseq.scenes.drawing import draw
 
     scene = scene_of(name)
     first, second = (np.asarray(draw(scene, Random(seed), 64)) for seed in (1, 2))
@@ -326,7 +337,9 @@ def test_the_program(
     call_program: Callable[..., Any], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, sheet = tmp_path / "made", tmp_path / "sheet.png"
-    done = call_program(scenes.main, "--output", output, *OPTIONS, "--pixels", 96, "--workers", 2, "--sheet", sheet)
+    done = call_program(
+        draw_scenes.main, "--output", output, *OPTIONS, "--pixels", 96, "--workers", 2, "--sheet", sheet
+    )
     assert done.status == 0
     assert "unseen      4 images" in done.stdout
     assert contents(output) == contents(made)
@@ -340,22 +353,24 @@ def test_it_refuses_to_overwrite(call_program: Callable[..., Any], tmp_path: Pat
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "letters.txt").write_text("dear")
-    assert call_program(scenes.main, "--output", mine).error == f"{mine} exists; pass --overwrite to replace it"
-    error = call_program(scenes.main, "--output", mine, "--overwrite").error
+    assert call_program(draw_scenes.main, "--output", mine).error == f"{mine} exists; pass --overwrite to replace it"
+    error = call_program(draw_scenes.main, "--output", mine, "--overwrite").error
     assert error == f"{mine} does not hold scenes (it has no dataset_scenes.json): it is not replaced"
     assert contents(mine) == {"letters.txt": b"dear"}
 
     output = tmp_path / "made"
     small = ["--output", output, *OPTIONS, "--pixels", 64]
-    assert call_program(scenes.main, *small).status == 0
+    assert call_program(draw_scenes.main, *small).status == 0
     before = contents(output)
-    assert call_program(scenes.main, *small, "--seed", 2).error == f"{output} exists; pass --overwrite to replace it"
+    assert (
+        call_program(draw_scenes.main, *small, "--seed", 2).error == f"{output} exists; pass --overwrite to replace it"
+    )
     assert contents(output) == before
     (output / "regions").mkdir()
-    error = call_program(scenes.main, *small, "--seed", 2, "--overwrite").error
+    error = call_program(draw_scenes.main, *small, "--seed", 2, "--overwrite").error
     assert error == f"{output} also holds regions: move that away first, it would be deleted"
     (output / "regions").rmdir()
-    assert call_program(scenes.main, *small, "--seed", 2, "--overwrite").status == 0
+    assert call_program(draw_scenes.main, *small, "--seed", 2, "--overwrite").status == 0
     assert contents(output)["dataset_web.json"] != before["dataset_web.json"]
     assert contents(output).keys() == before.keys()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "mine"]
@@ -371,12 +386,12 @@ def test_it_refuses_to_overwrite(call_program: Callable[..., Any], tmp_path: Pat
     ],
 )
 def test_bad_options(call_program: Callable[..., Any], arguments: list[str], message: str) -> None:
-    assert call_program(scenes.main, *arguments).error == message
+    assert call_program(draw_scenes.main, *arguments).error == message
 
 
 def test_without_pillow(call_program: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    error = call_program(scenes.main, "--output", tmp_path / "made").error
+    error = call_program(draw_scenes.main, "--output", tmp_path / "made").error
     assert error == 'drawing needs Pillow: pip install "xgpt-fairseq[photos]"'
 
 

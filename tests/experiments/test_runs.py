@@ -1,0 +1,122 @@
+"""Which stages run, after which, and with what."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.scripts import example
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.experiments import results
+from xgpt_fairseq.experiments.runs import Node, Runner, Setting, count, devices, folder_of, tree
+
+ablations = example("ablations/ablations.py")
+FINETUNE, TABLES = ablations.FINETUNE, ablations.TABLES
+
+
+def test_stages_that_rows_share_are_run_once(tmp_path: Path) -> None:
+    nodes = tree(TABLES["table2"].rows, 1, output=tmp_path, start="text.pt")
+    assert len(nodes) == 5 and count(nodes) == 5 + 4 + 9
+    (ida,) = [node for node in nodes if node.stage.name == "out_of_domain-ic+ida"]
+    assert ida.start == "text.pt" and set(ida.children) == {"in_domain-ic+ida", "finetune"}
+    assert ida.children["finetune"].start == str(tmp_path / "seed1" / ida.stage.name / "out_of_domain" / "averaged.pt")
+    last = ida.children["in_domain-ic+ida"].children["finetune"]
+    assert last.folder == folder_of(TABLES["table2"].rows[6], 1, tmp_path)
+    single, multi, kept = tree(TABLES["table6"].rows, 1, output=tmp_path, start="none")
+    assert single.folder == ida.folder and len({single.folder, multi.folder, kept.folder}) == 3
+    assert multi.stage.arguments == ("--ida-placeholder", "multi")
+
+
+def test_what_a_stage_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny, *_, base = tree(TABLES["table3"].rows, 2, output=tmp_path, start="none")
+    paper = Setting(demo=None, environment={"IN_DOMAIN_DATA": "coco"})
+    assert paper.command(tiny) == (
+        {"ARCH": "xgpt_tiny", "IN_DOMAIN_DATA": "coco", "SEED": "2"},
+        ["--sharing", "enc"],
+    )
+    assert paper.command(base)[0]["ARCH"] == "xgpt_base"
+    demo = Setting(demo=TABLES["table3"].demo, environment={}, arguments=["--tensorboard-logdir", "runs"])
+    assert demo.command(tiny)[1][-4:] == ["--layers", "2", "--tensorboard-logdir", "runs"]
+    assert "--layers" not in demo.command(base)[1]
+    lengths = TABLES["table3"].demo[FINETUNE]
+    assert demo.command(base)[0].items() >= lengths.items()
+    monkeypatch.setenv("ITERATIONS", "7")
+    monkeypatch.setenv("BATCH", "32")
+    changed, _ = demo.command(base)
+    assert (changed["ITERATIONS"], changed["BATCH"], changed["ARCH"]) == ("7", "32", "xgpt_demo")
+    (pretrain, *_) = tree(TABLES["table2"].rows[4:], 2, output=tmp_path, start="none")
+    assert paper.command(pretrain)[0]["OBJECTIVES"] == "ic,imlm,ida,tifg"
+
+
+def test_runs_share_the_gpus_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices(gpus=5, gpus_per_run=2, jobs=None) == [
+        {"GPUS": "2", "CUDA_VISIBLE_DEVICES": "0,1"},
+        {"GPUS": "2", "CUDA_VISIBLE_DEVICES": "2,3"},
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in devices(gpus=2, gpus_per_run=1, jobs=None)] == ["4", "7"]
+    assert len(devices(gpus=2, gpus_per_run=1, jobs=1)) == 1
+    with pytest.raises(DataError, match="--gpus-per-run 4, but there are 2 GPUs"):
+        devices(gpus=2, gpus_per_run=4, jobs=None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    assert devices(gpus=0, gpus_per_run=1, jobs=2) == [{"GPUS": "0", "OMP_NUM_THREADS": "4"}] * 2
+    assert devices(gpus=0, gpus_per_run=1, jobs=None) == [{"GPUS": "0", "OMP_NUM_THREADS": "1"}] * 8
+
+
+class Fake(Runner):
+    """Stages that leave their average, but for one that fails."""
+
+    def __init__(self, at_once: int, broken: str = "") -> None:
+        super().__init__(Setting(demo={}, environment={}), [{"GPUS": "0"}] * at_once)
+        self.setting = Setting(demo=None, environment={})
+        self.broken, self.started = broken, []
+
+    def _script(self, node: Node, script: str, variables, arguments) -> None:
+        assert node.is_root or Path(node.start).is_file()  # the stage before is done
+        if script == "5_caption.sh":
+            scores = {"scores": {"CIDEr": 0.5}, "per_image": {"1": {"CIDEr": 0.5}}}
+            (node.folder / "scores-test.json").write_text(json.dumps(scores))
+            return
+        self.started.append((node.seed, node.stage.name))
+        if node.stage.name == self.broken:
+            raise DataError("it broke")
+        node.average.parent.mkdir(parents=True, exist_ok=True)
+        (node.average.parent / "checkpoint_best.pt").touch()
+        node.average.touch()
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_every_stage_runs_after_the_one_before_and_only_once(at_once: int, tmp_path: Path) -> None:
+    rows = TABLES["table2"].rows
+    nodes = [node for seed in (1, 2) for node in tree(rows, seed, output=tmp_path, start="none")]
+    fake = Fake(at_once)
+    assert fake.run(nodes) == []
+    assert len(fake.started) == 2 * 18
+    assert [seed for seed, _ in fake.started][:10] == [1] * 10  # a whole table of one seed first
+    assert all(len(found) == 2 for found in results.read_scores(rows, [1, 2], tmp_path).values())
+    assert not list(tmp_path.rglob("checkpoint*.pt")) and len(list(tmp_path.rglob("averaged.pt"))) == 36
+    assert fake.run(nodes) == [] and len(fake.started) == 2 * 18
+
+
+def test_a_stage_that_fails_takes_its_rows_alone_with_it(tmp_path: Path) -> None:
+    rows = TABLES["table2"].rows
+    failed = Fake(2, broken="in_domain-ic+tifg").run(tree(rows, 1, output=tmp_path, start="none"))
+    assert failed == ["seed 1, out_of_domain-ic+tifg > in_domain-ic+tifg: it broke"]
+    scores = results.read_scores(rows, [1], tmp_path)
+    assert [name for name, found in scores.items() if not found] == ["ic+tifg in domain"]
+
+
+def test_a_stage_of_other_settings_is_refused(tmp_path: Path) -> None:
+    nodes = tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="none")
+    Fake(1).run(nodes)
+    other = Fake(1)
+    other.setting = Setting(demo=None, environment={}, arguments=["--lr", "1"])
+    (failed,) = other.run(nodes)
+    assert f"{tmp_path / 'seed1' / 'out_of_domain-ic+ida' / 'settings.json'} says" in failed
+    assert "other arguments ([], now ['--lr', '1']): use another --output" in failed
+    (start,) = Fake(1).run(tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="text.pt"))
+    assert "other start (none, now text.pt)" in start

@@ -1,0 +1,1 @@
+"""Tables of experiments: their rows run through stage scripts, several seeds each, and compared image by image."""
