@@ -9,11 +9,11 @@ from tests.models.small import build
 from tests.objectives.test_objectives import images, objective_of, sample_of
 from xgpt_fairseq import precision
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_autocast_stays_near_float32(name: str, sharing: str) -> None:
     """On any CPU: where there is no bfloat16 arithmetic, torch computes the same more slowly."""

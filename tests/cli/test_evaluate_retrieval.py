@@ -86,8 +86,11 @@ def test_a_pool_of_two_splits(call_program: Call, checkpoint: Path, tiny_data: P
     assert table[2].split()[:3] == ["image", "retrieval", f"{100 * report['image_retrieval']['R@1']:.1f}"]
 
     # the scores alone say the same
-    again = call_program(main, "--retrieval", "--scores", folder)
+    again = call_program(main, "--retrieval", "--from-scores", folder)
     assert again.stdout == done.stdout
+    by_its_old_name = call_program(main, "--retrieval", "--scores", folder)
+    assert by_its_old_name.stdout == done.stdout
+    assert by_its_old_name.stderr == "--scores is called --from-scores now\n"
     refused = call_program(main, *command, *files)
     assert refused.error == f"{output} exists; give another name or --overwrite"
     refused = call_program(main, *command, "--save-scores", folder)
@@ -149,11 +152,11 @@ def test_long_captions_are_cut(call_program: Call, tiny_data: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--retrieval"], "--retrieval needs --path CHECKPOINT and --data DATA, or --scores FOLDER alone"),
-        (["--retrieval", "--path", "x", "--scores", "y"], "--retrieval needs --path"),
+        (["--retrieval"], "--retrieval needs --path CHECKPOINT and --data DATA, or --from-scores FOLDER alone"),
+        (["--retrieval", "--path", "x", "--from-scores", "y"], "--retrieval needs --path"),
         (["--retrieval", "--path", "x"], "--path needs the data directory: --data DATA"),
-        (["--retrieval", "--scores", "x", "--data", "y"], "--data belongs to --path"),
-        (["--retrieval", "captions.txt", "--scores", "x"], "CAPTIONS captions.txt is for captions"),
+        (["--retrieval", "--from-scores", "x", "--data", "y"], "--data belongs to --path"),
+        (["--retrieval", "captions.txt", "--from-scores", "x"], "CAPTIONS captions.txt is for captions"),
         (["captions.txt"], "--references is missing: xgpt-evaluate CAPTIONS --references FILE, or --retrieval"),
         (["--references", "x"], "CAPTIONS is missing"),
     ],
@@ -198,7 +201,7 @@ def write_scores(folder: Path, scores: Any, ids: Any) -> Path:
 def test_scores_of_another_model(call_program: Call, tmp_path: Path) -> None:
     ids = {"captions": ["COCO_val2014_000000000042", 7, 7], "images": [7, 42]}
     folder = write_scores(tmp_path / "s", np.array([[0, 2], [1, 0], [0, 1]]), ids)
-    done = call_program(main, "--retrieval", "--scores", folder)
+    done = call_program(main, "--retrieval", "--from-scores", folder)
     table = [line.split() for line in done.stdout.splitlines()[2::2]]
     # caption 1 of image 7 is taken for one of 42; the best captions are right ones in one of two orders for 7
     assert table[0][2:] == ["66.7", "100.0", "100.0", "1.0"] and table[1][2:] == ["100.0", "100.0", "100.0", "1.0"]
@@ -217,6 +220,6 @@ def test_scores_of_another_model(call_program: Call, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_damaged_scores_are_refused(call_program: Call, tmp_path: Path, scores: Any, ids: Any, message: str) -> None:
     folder = write_scores(tmp_path / "s", scores, ids)
-    assert message in call_program(main, "--retrieval", "--scores", folder).error
+    assert message in call_program(main, "--retrieval", "--from-scores", folder).error
     (folder / "ids.json").unlink()
-    assert "ids.json: cannot be read" in call_program(main, "--retrieval", "--scores", folder).error
+    assert "ids.json: cannot be read" in call_program(main, "--retrieval", "--from-scores", folder).error

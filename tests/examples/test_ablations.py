@@ -18,7 +18,7 @@ from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments.program import run_quickstart
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 
 ablations = example("ablations/ablations.py")
 table7 = example("retrieval_augmentation/table7.py")
@@ -37,7 +37,7 @@ def test_rows_are_the_papers() -> None:
     assert rows[0].name == "ic" and rows[4].name == "ic+imlm+ida+tifg" and rows[8].name == "ic+imlm+ida+tifg in domain"
     assert [len(row.stages) for row in rows] == [2] * 5 + [3] * 4
     structures = {row.stages[0].arguments[1] for row in TABLES["table3"].rows}
-    assert structures == set(STRUCTURES)
+    assert structures == set(SHARING_LAYERS)
     for table in TABLES.values():
         assert all(len(row.paper) <= len(METRICS) for row in table.rows)
         assert {stage.script for row in table.rows for stage in row.stages} <= set(table.demo)

@@ -15,11 +15,11 @@ from tests.objectives.batches import objective_of, sample_of
 from xgpt_fairseq.kernels import dropout, linear, switch
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.models.decoder import CACHE
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("index", [None, [0, 0, 1], [1, 0, 1]], ids=str)
 @pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_losses_and_gradients_are_the_same(name: str, index: list[int] | None, sharing: str) -> None:
@@ -43,7 +43,7 @@ def test_losses_and_gradients_are_the_same(name: str, index: list[int] | None, s
             torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("beam", [1, 2, 5])
 def test_searches_find_the_same(beam: int, sharing: str) -> None:
     model, batch = build(sharing=sharing), images([4, 1, 30, 9])

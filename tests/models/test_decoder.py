@@ -15,7 +15,7 @@ from tests.models.small import (
     one,
 )
 from xgpt_fairseq.models.decoder import CACHE
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 
 
 def step_by_step(model, batch, rows_per_image: int, tokens: torch.Tensor) -> torch.Tensor:
@@ -28,7 +28,7 @@ def step_by_step(model, batch, rows_per_image: int, tokens: torch.Tensor) -> tor
     return torch.cat(steps, dim=1)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("rows_per_image", [1, 3])
 def test_incremental_decoding_equals_full_decoding_for_1_to_100_regions(rows_per_image, sharing):
     model = build(sharing=sharing)
@@ -42,7 +42,7 @@ def test_incremental_decoding_equals_full_decoding_for_1_to_100_regions(rows_per
     torch.testing.assert_close(steps, full, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_incremental_decoding_equals_full_decoding_under_beam_reorder(sharing):
     """A search that swaps, doubles and drops beams, and ends images early."""
     model = build(sharing=sharing)
@@ -97,7 +97,7 @@ def test_enc_keeps_an_image_s_keys_once():
     assert asked  # nothing was kept there too
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("beam", [1, 2, 5])
 def test_batch_order_and_company_never_change_a_caption(beam, sharing):
     model = build(sharing=sharing)
@@ -114,7 +114,7 @@ def test_batch_order_and_company_never_change_a_caption(beam, sharing):
     assert [captions(one(batch, i))[0] for i in range(len(counts))] == together
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("beam", [1, 3])
 def test_beam_search_equals_a_plain_one(beam, sharing):
     """fairseq's search over the cached decoder finds what a search over full forward passes finds."""

@@ -12,7 +12,7 @@ from tests.objectives.batches import SYMBOLS, sample_of
 from xgpt_fairseq.kernels.dropout import Dropout
 from xgpt_fairseq.models.attention import Attention
 from xgpt_fairseq.models.regions import AoALayer
-from xgpt_fairseq.models.xgpt import STRUCTURES, XGPTModel
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS, XGPTModel
 from xgpt_fairseq.objectives import ALL_OBJECTIVES
 
 
@@ -40,7 +40,7 @@ def losses(model: XGPTModel) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_each_rate_acts_in_training_alone(sharing: str) -> None:
     model = build(heads=["tifg", "matching"], sharing=sharing, dropout=0.0, attention_dropout=0.0)
     exact = losses(model)
@@ -65,7 +65,7 @@ def test_the_options_rates_reach_all_of_them() -> None:
         assert getattr(module, rate) == (0.25 if rate == "p" else 0.125)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
 def test_decoding_drops_out_too_where_it_shares_the_encoder_s_layers(sharing: str, rate: str) -> None:
     batch, tokens = images([4, 2]), torch.tensor([[2, 5, 6], [2, 7, 8]])

@@ -11,10 +11,10 @@ from tests.models.small import (
     images,
     one,
 )
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_a_reordering_across_images_is_refused(sharing):
     model = build(sharing=sharing)
     encoder_out = model.encoder(**images([2, 3]))

@@ -14,7 +14,7 @@ from tests.models.small import (
     images,
 )
 from xgpt_fairseq.models.layers import EncoderStates
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 
 
 def test_what_the_structures_share():
@@ -36,7 +36,7 @@ def test_what_the_structures_share():
     assert layers[1] - layers[0] == LAYERS * attention
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_no_position_sees_later_words(sharing):
     model = build(sharing=sharing)
     batch = images([6])

@@ -12,7 +12,7 @@ from tests.models.small import (
     build,
     images,
 )
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 
 
 def test_refiner_equals_appendix_a1():
@@ -37,7 +37,7 @@ def test_normalized_regions_have_length_one():
     np.testing.assert_allclose(ours, expected, atol=1e-6)  # the length is taken in float32
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_regions_are_a_set(sharing):
     model = build(sharing=sharing)
     batch = images([6])

@@ -14,7 +14,7 @@ from tests.models.small import build
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.feature_statistics import STATISTICS
 from xgpt_fairseq.models.transfer import HEADS, IMAGE_PARTS, LoadMode, decode_structure
-from xgpt_fairseq.models.xgpt import STRUCTURES, XGPTModel
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS, XGPTModel
 
 
 def starting(model: XGPTModel, checkpoint: str) -> None:
@@ -111,7 +111,7 @@ def of_an_earlier_version(state: dict[str, torch.Tensor], structure: int = 0) ->
     return {**renamed, "structure": torch.tensor(structure, dtype=torch.uint8)}
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_checkpoints_of_earlier_versions(sharing: str) -> None:
     """They start trainings and are used; a training is not resumed, since its optimizer would mix up parameters."""
     place = ["enc-dec-share", "enc-dec", "enc"].index(sharing)
@@ -306,7 +306,7 @@ def test_a_resumed_run_has_its_checkpoints_statistics(caplog: pytest.LogCaptureF
     assert not warnings(caplog)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_each_structure_starts_from_its_own_text_model(sharing: str) -> None:
     text, model = build(seed=1, feature_dim=None, sharing=sharing), build(seed=2, sharing=sharing)
     starting(model, "text.pt")

@@ -25,7 +25,7 @@ from tests.models.small import (
     teacher_forcing,
 )
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.models.xgpt import ARCHITECTURES, STRUCTURES, XGPTConfig, XGPTModel, apply_architecture
+from xgpt_fairseq.models.xgpt import ARCHITECTURES, SHARING_LAYERS, XGPTConfig, XGPTModel, apply_architecture
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
@@ -60,7 +60,7 @@ def test_forward_and_loss_equal_the_plain_reference(options, label_smoothing):
     assert result.num_targets == 12 and int(result.correct) == right
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("image_index", [[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1], [1, 0, 1, 1]], ids=str)
 @pytest.mark.parametrize("most_places", [2, 1], ids=["in groups", "copied unless equal"])
 def test_captions_of_an_image_share_its_encoding(most_places, image_index, sharing, monkeypatch):
@@ -96,7 +96,7 @@ def test_captions_of_an_image_share_its_encoding(most_places, image_index, shari
         torch.testing.assert_close(ours[name], gradient, atol=1e-5, rtol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_near_float32(dtype, sharing):
     model = build(sharing=sharing)
@@ -130,7 +130,7 @@ def test_initialisation_is_bert_s():
             assert float(values.detach().std()) == pytest.approx(0.02, rel=0.1), name
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_every_parameter_learns_from_captions(sharing):
     model = build(sharing=sharing)
     batch = images([3, 4])
@@ -142,7 +142,7 @@ def test_every_parameter_learns_from_captions(sharing):
     assert {name for name in without if not name.startswith(others)} == set()
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_checkpointed_activations_change_nothing_but_memory(sharing):
     """Loss and gradient with dropout are the same bit by bit; fewer tensors wait for the backward pass."""
     batch, tokens = images([5, 3]), torch.tensor([[2, 5, 6], [2, 7, 8]])

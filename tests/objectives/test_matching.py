@@ -12,7 +12,7 @@ from tests.models import reference
 from tests.models.small import HEADS, LAYERS, build, dictionary_of, images
 from tests.objectives.test_objectives import CAPTIONS, SYMBOLS, regions_of
 from xgpt_fairseq.data.objective_dataset import pad_right
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 from xgpt_fairseq.objectives import ALL_OBJECTIVES, PRETRAINING_OBJECTIVES, build_objectives
 
 MATCHING = ALL_OBJECTIVES["matching"](SYMBOLS)
@@ -52,7 +52,7 @@ def plain_loss(scores: list[float]) -> tuple[float, int]:
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_the_loss_equals_a_plain_computation(sharing: str, pre_norm: bool) -> None:
     model = build(heads=["tifg", "matching"], sharing=sharing, normalize_before=pre_norm).double()
     batch = images([4, 2, 3], dtype=torch.float64)
@@ -76,7 +76,7 @@ def test_ties_are_no_answer() -> None:
     assert float(result.loss.detach()) == pytest.approx(2 * math.log(3) + math.log(2))
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_the_gradient_reaches_head_and_encoder_and_nothing_else(sharing: str) -> None:
     model = build(heads=["tifg", "matching"], sharing=sharing)
     MATCHING.loss(model, sample_of(images([4, 2, 3])), label_smoothing=0.0).loss.backward()

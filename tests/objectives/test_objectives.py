@@ -9,7 +9,7 @@ import torch
 from tests.models import reference
 from tests.models.small import HEADS, HIDDEN, LAYERS, WIDTH, build, images, one
 from tests.objectives.batches import CAPTIONS, SYMBOLS, objective_of, sample_of
-from xgpt_fairseq.models.xgpt import STRUCTURES
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES
 
 
@@ -18,7 +18,7 @@ def regions_of(p: reference.Parameters, batch: dict[str, torch.Tensor], image: i
     return reference.regions(p, alone["features"][0].double().numpy(), alone["boxes"][0].numpy(), HEADS)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("image_index", [None, [0, 0, 1], [1, 0, 1]], ids=str)
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -52,7 +52,7 @@ def test_word_objectives_equal_a_plain_computation(name, options, image_index, s
     assert result.num_targets == sum(len(example["target"]) for example in examples)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("name", ["mlm", "mass"])
 def test_text_objectives_equal_a_plain_computation(name, sharing):
     """On a model without image parts, as text pre-training builds it."""
@@ -78,7 +78,7 @@ def test_text_objectives_equal_a_plain_computation(name, sharing):
     assert result.num_targets == predictions
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("target", ["embedding", "feature"])
 @pytest.mark.parametrize(("limit", "reduction"), [(100, "mean"), (2, "mean"), (100, "sum")])
 @pytest.mark.parametrize("image_index", [None, [0, 0, 1]], ids=str)
@@ -111,7 +111,7 @@ def test_tifg_equals_a_plain_computation(image_index, target, limit, reduction, 
     assert result.num_targets == 3 and result.correct is None
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 def test_tifg_predicts_regions_from_earlier_ones_and_the_text_only(sharing):
     """Changing region i, in feature or box, changes no prediction at or before i, and those after it."""
     objective, model = objective_of("tifg"), build(sharing=sharing)
@@ -154,7 +154,7 @@ REACHED = {
 }
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_each_objective_reaches_exactly_its_parameters(name, sharing):
     model, objective = build(sharing=sharing), objective_of(name)
@@ -178,7 +178,7 @@ def test_ida_s_words_reach_the_decoder_through_the_regions_alone():
     assert sizes == {"joint": 4 + words, "aligned": words, "aligned+regions": 4 + words}
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_padding_and_company_never_change_a_loss(name, sharing):
     objective, model = objective_of(name), build(sharing=sharing).double()
@@ -201,7 +201,7 @@ def test_padding_and_company_never_change_a_loss(name, sharing):
     assert together == pytest.approx(apart, rel=1e-6)
 
 
-@pytest.mark.parametrize("sharing", STRUCTURES)
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", PRETRAINING_OBJECTIVES)
 def test_half_precision_stays_near_float32(name, dtype, sharing):

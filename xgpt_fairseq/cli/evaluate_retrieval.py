@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--retrieval",
         action="store_true",
-        help="score retrieval instead of captions: R@1, R@5, R@10 and median rank, of a checkpoint or of --scores",
+        help="score retrieval instead of captions: R@1, R@5, R@10 and median rank, of a checkpoint or of --from-scores",
     )
     group.add_argument("--path", type=Path, metavar="CHECKPOINT", help="a model that xgpt_retrieval trained")
     group.add_argument("--data", type=Path, help="data directory")
@@ -50,8 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--save-scores", type=Path, metavar="FOLDER", help="write the scores of all pairs: scores.npy and ids.json"
     )
     group.add_argument(
-        "--scores", type=Path, metavar="FOLDER", help="such a folder, of whatever model, in place of --path"
+        "--from-scores", type=Path, metavar="FOLDER", help="such a folder, of whatever model, in place of --path"
     )
+    group.add_argument("--scores", type=Path, help=argparse.SUPPRESS)  # --from-scores until now
     group.add_argument("--batch-size", type=int, default=256, metavar="N", help="pairs encoded at once (%(default)s)")
     group.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
     group.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
@@ -61,16 +62,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def evaluate_retrieval(args: argparse.Namespace) -> None:
     """Score all pairs of the pool, or read their scores; print a table, and write what was asked for."""
-    if (args.scores is None) == (args.path is None):
-        raise DataError("--retrieval needs --path CHECKPOINT and --data DATA, or --scores FOLDER alone")
+    if args.scores is not None:
+        print("--scores is called --from-scores now", file=sys.stderr)
+        args.from_scores = args.scores
+    if (args.from_scores is None) == (args.path is None):
+        raise DataError("--retrieval needs --path CHECKPOINT and --data DATA, or --from-scores FOLDER alone")
     if args.output:
         check_writable(args.output, overwrite=args.overwrite)
-    if args.scores is not None:
+    if args.from_scores is not None:
         for name in ("data", "save_scores"):
             if getattr(args, name) is not None:
-                raise DataError(f"--{name.replace('_', '-')} belongs to --path; --scores has all that it needs")
-        matrix, image_of_caption, _ = read_scores(args.scores)
-        _finish(args, matrix, image_of_caption, {"scores": str(args.scores)})
+                raise DataError(f"--{name.replace('_', '-')} belongs to --path; --from-scores has all that it needs")
+        matrix, image_of_caption, _ = read_scores(args.from_scores)
+        _finish(args, matrix, image_of_caption, {"scores": str(args.from_scores)})
         return
     if args.data is None:
         raise DataError("--path needs the data directory: --data DATA")

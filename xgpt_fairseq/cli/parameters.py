@@ -15,7 +15,7 @@ from fairseq.data import Dictionary
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import check_at_least
-from xgpt_fairseq.models.xgpt import ARCHITECTURES, STRUCTURES, XGPTConfig, XGPTModel, apply_architecture
+from xgpt_fairseq.models.xgpt import ARCHITECTURES, SHARING_LAYERS, XGPTConfig, XGPTModel, apply_architecture
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 
 # part of the table → beginnings of parameter names
@@ -54,7 +54,7 @@ def count_parameters(
 def program() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--sharing", nargs="+", choices=STRUCTURES, default=["enc-dec-share"], help="structures")
+    parser.add_argument("--sharing", nargs="+", choices=SHARING_LAYERS, default=["enc-dec-share"], help="structures")
     parser.add_argument("--vocabulary-size", type=int, default=10000, help="symbols of the dictionary")
     parser.add_argument("--feature-dim", type=int, default=2048, help="width of the region features")
     args = parser.parse_args()

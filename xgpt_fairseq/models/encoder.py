@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from fairseq.data import Dictionary
@@ -17,66 +17,47 @@ from xgpt_fairseq.models.layers import EncoderStates, JointLayer, TransformerLay
 from xgpt_fairseq.models.regions import RegionEncoder
 
 
+class EncoderInput(TypedDict, total=False):
+    """The arguments of `XGPTEncoder.forward`, for those who hand them on."""
+
+    features: Tensor | None
+    boxes: Tensor | None
+    padding_mask: Tensor | None
+    image_index: Tensor | None
+    src_tokens: Tensor | None
+    text_mode: str
+
+
 class XGPTEncoder(FairseqEncoder):
     """Bidirectional encoder over regions, text, or [regions ; text].
 
-    Without *feature_dim* it has no parts for images: the model of text pre-training.
+    Args:
+        regions, alignment: the parts for images; None in the model of text pre-training.
+        segments: embeddings (2, H) of the modalities, 0 text and 1 regions; None: the model does without.
+        stack: layers, and what normalises their output (`build_layers`).
+        checkpoint_activations: whether the backward pass computes the layers' activations again.
     """
 
     def __init__(
         self,
         dictionary: Dictionary,
         *,
-        layer: type[TransformerLayer],
-        feature_dim: int | None,
-        hidden_size: int,
-        layers: int,
-        heads: int,
-        ffn_size: int,
-        refine_layers: int,
-        max_positions: int,
-        dropout: float,
-        attention_dropout: float,
-        normalize_before: bool,
-        normalize_regions: bool,
-        segment_embedding: bool,
+        text: TextEmbedding,
+        regions: RegionEncoder | None,
+        alignment: Alignment | None,
+        segments: nn.Embedding | None,
+        stack: tuple[nn.ModuleList, nn.Module],
         checkpoint_activations: bool,
     ) -> None:
         super().__init__(dictionary)
-        self.text = TextEmbedding(
-            vocabulary_size=len(dictionary),
-            padding_idx=dictionary.pad(),
-            hidden_size=hidden_size,
-            max_positions=max_positions,
-            dropout=dropout,
-        )
-        self.regions: RegionEncoder | None = None
-        self.alignment: Alignment | None = None
-        if feature_dim is not None:
-            self.regions = RegionEncoder(
-                feature_dim=feature_dim,
-                hidden_size=hidden_size,
-                heads=heads,
-                refine_layers=refine_layers,
-                dropout=dropout,
-                attention_dropout=attention_dropout,
-                normalize=normalize_regions,
-            )
-            self.alignment = Alignment(hidden_size=hidden_size)
+        self.text = text
+        self.regions = regions
+        self.alignment = alignment
         self.padding_idx = dictionary.pad()
-        self.segments = nn.Embedding(2, hidden_size) if segment_embedding else None  # 0: text, 1: regions
-        self.layers, self.final_norm = build_layers(
-            layer,
-            layers,
-            hidden_size=hidden_size,
-            heads=heads,
-            ffn_size=ffn_size,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            normalize_before=normalize_before,
-        )
+        self.segments = segments
+        self.layers, self.final_norm = stack
         self.checkpoint_activations = checkpoint_activations
-        self.keeps_keys_values = issubclass(layer, JointLayer)  # its decoder reads them
+        self.keeps_keys_values = isinstance(self.layers[0], JointLayer)  # its decoder reads them
 
     def segment(self, index: int) -> Tensor | None:
         """The embedding (H,) of modality *index* (0 text, 1 regions), or None where the model has none."""
@@ -190,10 +171,10 @@ class XGPTEncoder(FairseqEncoder):
 
 
 def build_layers(
-    layer: type[TransformerLayer], layers: int, *, hidden_size: int, normalize_before: bool, **sizes: Any
+    layer: type[TransformerLayer], *, count: int, hidden_size: int, normalize_before: bool, **sizes: Any
 ) -> tuple[nn.ModuleList, nn.Module]:
-    """A stack of layers of one class, and what normalises its output."""
-    made = (layer(hidden_size=hidden_size, normalize_before=normalize_before, **sizes) for _ in range(layers))
+    """A stack of *count* layers of one class, and what normalises its output."""
+    made = (layer(hidden_size=hidden_size, normalize_before=normalize_before, **sizes) for _ in range(count))
     # post-layer-norm layers end in a LayerNorm of their own
     return nn.ModuleList(made), nn.LayerNorm(hidden_size) if normalize_before else nn.Identity()
 

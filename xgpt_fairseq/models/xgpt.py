@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Unpack
 
 import torch
 from fairseq.data import Dictionary
@@ -18,10 +18,13 @@ from fairseq.models import FairseqEncoderDecoderModel, register_model, register_
 from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.models.alignment import Alignment
 from xgpt_fairseq.models.decoder import XGPTDecoder
-from xgpt_fairseq.models.encoder import XGPTEncoder, build_layers
+from xgpt_fairseq.models.embeddings import TextEmbedding
+from xgpt_fairseq.models.encoder import EncoderInput, XGPTEncoder, build_layers
 from xgpt_fairseq.models.feature_statistics import STATISTICS, statistics_of
 from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLayer, TransformerLayer
+from xgpt_fairseq.models.regions import RegionEncoder
 from xgpt_fairseq.models.transfer import (
     LoadMode,
     check_structure,
@@ -34,12 +37,12 @@ from xgpt_fairseq.models.transfer import (
 )
 
 # The structures of section 6: the encoder's layers, and the decoder's where they are not the same.
-STRUCTURES: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] | None]] = {
+SHARING_LAYERS: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] | None]] = {
     "enc-dec-share": (SharedLayer, None),
     "enc-dec": (TransformerLayer, CrossAttentionLayer),
     "enc": (JointLayer, None),
 }
-SHARING = ChoiceEnum(list(STRUCTURES))
+SHARING = ChoiceEnum(list(SHARING_LAYERS))
 
 # Sizes by architecture. A size that is named on the command line or in a YAML file wins over its architecture's.
 ARCHITECTURES: dict[str, dict[str, int]] = {
@@ -180,31 +183,52 @@ class XGPTModel(FairseqEncoderDecoderModel):
             )
         assert cfg.layers and cfg.hidden_size and cfg.ffn_size and cfg.attention_heads  # for mypy
         dictionary = task.target_dictionary
-        encoder_layer, decoder_layer = STRUCTURES[str(cfg.sharing)]
-        sizes: dict[str, Any] = {
-            "layers": cfg.layers,
+        encoder_layer, decoder_layer = SHARING_LAYERS[str(cfg.sharing)]
+        attention: dict[str, Any] = {
             "hidden_size": cfg.hidden_size,
             "heads": cfg.attention_heads,
-            "ffn_size": cfg.ffn_size,
             "dropout": cfg.dropout,
             "attention_dropout": cfg.attention_dropout,
-            "normalize_before": cfg.normalize_before,
         }
+        count = cfg.layers
+
+        def build_stack(layer: type[TransformerLayer]) -> tuple[nn.ModuleList, nn.Module]:
+            return build_layers(
+                layer,
+                count=count,
+                ffn_size=cfg.ffn_size,
+                normalize_before=cfg.normalize_before,
+                **attention,
+            )
+
+        regions = alignment = None
+        if cfg.feature_dim is not None:
+            regions = RegionEncoder(
+                feature_dim=cfg.feature_dim,
+                refine_layers=cfg.refine_layers,
+                normalize=cfg.normalize_regions,
+                **attention,
+            )
+            alignment = Alignment(hidden_size=cfg.hidden_size)
         encoder = XGPTEncoder(
             dictionary,
-            layer=encoder_layer,
-            feature_dim=cfg.feature_dim,
-            refine_layers=cfg.refine_layers,
-            max_positions=cfg.max_target_positions,
-            normalize_regions=cfg.normalize_regions,
-            segment_embedding=not cfg.no_segment_embedding,
+            text=TextEmbedding(
+                vocabulary_size=len(dictionary),
+                padding_idx=dictionary.pad(),
+                hidden_size=cfg.hidden_size,
+                max_positions=cfg.max_target_positions,
+                dropout=cfg.dropout,
+            ),
+            regions=regions,
+            alignment=alignment,
+            segments=None if cfg.no_segment_embedding else nn.Embedding(2, cfg.hidden_size),
+            stack=build_stack(encoder_layer),
             checkpoint_activations=cfg.checkpoint_activations,
-            **sizes,
         )
         decoder = XGPTDecoder(
             dictionary,
             encoder,
-            stack=None if decoder_layer is None else build_layers(decoder_layer, **sizes),
+            stack=None if decoder_layer is None else build_stack(decoder_layer),
             max_positions=cfg.max_target_positions,
         )
         heads = {
@@ -257,7 +281,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         prev_output_tokens: Tensor | None = None,
         positions: Tensor | None = None,
         output_index: Tensor | None = None,
-        **encoder_input: Any,
+        **encoder_input: Unpack[EncoderInput],
     ) -> tuple[Tensor, dict[str, Any]]:
         """Encode each image once, decode all its captions: logits as `XGPTDecoder.forward` returns them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xgpt_fairseq.kernels.dropout import Dropout
+from xgpt_fairseq.models.encoder import EncoderInput
 from xgpt_fairseq.objectives.base import Arrays, Objective, ObjectiveLoss
 
 
@@ -31,9 +32,11 @@ class MatchingHead(nn.Module):
         self.dropout = Dropout(dropout)
         self.score = nn.Linear(hidden_size, 1)
 
-    def forward(self, model: Any, *, features: Tensor, **encoder_input: Any) -> Tensor:
+    def forward(self, model: Any, **encoder_input: Unpack[EncoderInput]) -> Tensor:
         """A score (C,) for each caption and its image; see `XGPTEncoder.forward` for the inputs."""
-        return self.score_encoded(model.encoder(features=features, **encoder_input), features.size(1))
+        features = encoder_input["features"]
+        assert features is not None, "matching needs images"
+        return self.score_encoded(model.encoder(**encoder_input), features.size(1))
 
     def score_encoded(self, encoder_out: dict[str, Any], regions: int) -> Tensor:
         """Scores (P,) in float32 of pairs encoded as [regions ; text], the first *regions* positions (N) the image's.

@@ -1,7 +1,6 @@
 """What the tasks share: objectives, the order of batches, the optimizer's step, and what a model starts from."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -20,10 +19,11 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.schedule import interleave_objectives
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import LoadMode
-from xgpt_fairseq.objectives import ALL_OBJECTIVES, PRETRAINING_OBJECTIVES, build_objectives
+from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks.gradient_log import GradientLog
+from xgpt_fairseq.tasks.options import check_metric, values_of
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.workarounds import BestCheckpoints, load_checkpoints_on_all_ranks
 
@@ -99,7 +99,7 @@ class XGPTTask(FairseqTask):
         self.objective_weights = objective_weights
         self.objectives = build_objectives(objective_weights, vocabulary.dictionary, values_of(cfg))
         self.joint = joint
-        _check_metric(cfg.best_checkpoint_metric, self.objectives)
+        check_metric(cfg.best_checkpoint_metric, self.objectives)
         self._gradients = GradientLog()
         self._best_checkpoints = BestCheckpoints(cfg)
         if cfg.cpu_bf16:
@@ -340,65 +340,3 @@ def _finetune_from(cfg: Any) -> str | None:
     checkpoint = root.get("checkpoint") or {}
     resumes = (Path(checkpoint.get("save_dir", "")) / "checkpoint_last.pt").exists()
     return None if resumes else checkpoint.get("finetune_from_model")
-
-
-def renamed(cfg: Any, old: str, new: str) -> Any:
-    """The value of option *new*, or what was given by its *old* name, with a line that says so."""
-    value = values_of(cfg).get(old)
-    if not value:
-        return getattr(cfg, new)
-    logger.warning(f"--{old.replace('_', '-')} is called --{new.replace('_', '-')} now")
-    return value
-
-
-def _check_metric(metric: str, objectives: Mapping[str, Any]) -> None:
-    """Raises DataError where the best checkpoint is to be chosen by an objective that does not train."""
-    objective = metric.split("_")[0]
-    if objective in ALL_OBJECTIVES and objective not in objectives:
-        raise DataError(
-            f"--best-checkpoint-metric {metric}: {objective} is not among the objectives that train "
-            f"({', '.join(objectives)}), and is not validated"
-        )
-
-
-def values_of(cfg: Any) -> Mapping[str, Any]:
-    """A configuration's options by name."""
-    return cfg if OmegaConf.is_config(cfg) else vars(cfg)
-
-
-def choose_objectives(objectives: str, weights: str, *, known: list[str]) -> dict[str, float]:
-    """Those of --objectives whose weight is not 0, in their order, with their weights.
-
-    Raises:
-        DataError: an objective that the task does not know or that is named twice, a weight that is none.
-    """
-    chosen = dict.fromkeys(_names(objectives, "--objectives", known), 1.0)
-    for setting in filter(None, weights.split(",")):
-        name, _, value = setting.partition("=")
-        name = name.strip()
-        if _names(name, "--objective-weights", known)[0] not in chosen:
-            raise DataError(f"--objective-weights {setting}: {name} is not among --objectives {objectives}")
-        try:
-            chosen[name] = float(value)
-        except ValueError:
-            raise DataError(f"--objective-weights {setting}: expected name=number, such as imlm=0.3") from None
-        if not 0 <= chosen[name] < float("inf"):
-            raise DataError(f"--objective-weights {setting}: a weight is a number of 0 or more")
-    chosen = {name: weight for name, weight in chosen.items() if weight > 0}
-    if not chosen:
-        raise DataError("--objective-weights: all objectives have weight 0, nothing is left to train")
-    return chosen
-
-
-def _names(text: str, option: str, known: list[str]) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        needs_images = [name for name in unknown if name in PRETRAINING_OBJECTIVES]
-        why = " (it needs images, and this task has none)" if needs_images == unknown and unknown else ""
-        raise DataError(
-            f"{option}: unknown objective {', '.join(unknown) or repr(text)}{why}; known: {', '.join(known)}"
-        )
-    if len(set(names)) < len(names):
-        raise DataError(f"{option} {text}: an objective is named twice")
-    return names

@@ -19,7 +19,8 @@ from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
-from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask, renamed
+from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
+from xgpt_fairseq.tasks.options import renamed
 from xgpt_fairseq.workarounds import sample_for_search
 
 

@@ -7,7 +7,8 @@ from fairseq.tasks import register_task
 
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, check_options, option_fields
-from xgpt_fairseq.tasks.base import PretrainingConfig, choose_objectives, values_of
+from xgpt_fairseq.tasks.base import PretrainingConfig
+from xgpt_fairseq.tasks.options import choose_objectives, values_of
 from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
 
 

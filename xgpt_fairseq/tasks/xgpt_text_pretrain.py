@@ -10,7 +10,8 @@ from xgpt_fairseq.data.directory import TextDirectory
 from xgpt_fairseq.data.text_dataset import TextDataset
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, check_options, option_fields
-from xgpt_fairseq.tasks.base import PretrainingConfig, XGPTTask, XGPTTaskConfig, choose_objectives, values_of
+from xgpt_fairseq.tasks.base import PretrainingConfig, XGPTTask, XGPTTaskConfig
+from xgpt_fairseq.tasks.options import choose_objectives, values_of
 
 logger = logging.getLogger(__name__)
 
