@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionOptions, split_in_name
+from xgpt_fairseq.captions.base import (
+    Caption,
+    CaptionedImage,
+    CaptionFile,
+    CaptionOptions,
+    SplitLists,
+    split_in_name,
+)
 from xgpt_fairseq.captions.conceptual_captions import image_id_by_crc32
 from xgpt_fairseq.captions.registry import FORMATS, UNLISTED, find_format, open_source, read_captions, read_sources
 from xgpt_fairseq.errors import DataError
@@ -96,7 +103,9 @@ def detect(path: Path) -> str:
 def test_coco(tmp_path: Path) -> None:
     images = read(put(tmp_path, *SAMPLES["coco"]))
     assert images == [
-        CaptionedImage("57870", "train", [Caption(126, "A restaurant with wooden tables.\n")]),
+        CaptionedImage(
+            "57870", "train", [Caption(126, "A restaurant with wooden tables.\n")], "COCO_train2014_000000057870.jpg"
+        ),
         CaptionedImage(
             "384029",
             "train",
@@ -105,8 +114,9 @@ def test_coco(tmp_path: Path) -> None:
                 Caption(52, "Ein „Bad“ – 浴室"),
                 Caption(53, "Ein „Bad“ – 浴室"),
             ],
+            "COCO_train2014_000000384029.jpg",
         ),
-        CaptionedImage("222016", "train", []),
+        CaptionedImage("222016", "train", [], "COCO_train2014_000000222016.jpg"),
     ]
 
 
@@ -295,25 +305,34 @@ def test_splits_in_file_names(name: str, split: str) -> None:
 
 
 def test_where_splits_come_from(tmp_path: Path) -> None:
-    lists = {"57870": "valid", "222016": "test"}
+    def lists(**splits: str) -> SplitLists:
+        return SplitLists((name.removeprefix("n"), split) for name, split in splits.items())
+
     for name in ("captions_train2014.json", "captions.json"):
         path = put(tmp_path, name, SAMPLES["coco"][1])
         # the name of the file counts least
         assert [image.split for image in read(path, named_splits={path: "mine"})] == ["mine"] * 3
-        assert [image.split for image in read(path, split_lists=lists)] == ["valid", UNLISTED, "test"]
-        assert {image.split for image in read(path, split_lists={"57870": "x"}, named_splits={path: "x"})} == {"x"}
+        assert [image.split for image in read(path, split_lists=lists(n57870="valid", n222016="test"))] == [
+            "valid",
+            UNLISTED,
+            "test",
+        ]
+        assert {image.split for image in read(path, split_lists=lists(n57870="x"), named_splits={path: "x"})} == {"x"}
     with pytest.raises(DataError, match=r"captions\.json: of which split is image 57870\?.*SPLIT=FILE.*--split-files"):
         read(path)
     mixed = put(tmp_path, "train.jsonl", '{"image": 1, "caption": "a"}\n{"image": 2, "caption": "b", "split": "val"}\n')
     assert [image.split for image in read(mixed)] == ["train", "valid"]
-    assert [image.split for image in read(mixed, split_lists={"1": "test"})] == ["test", "valid"]
+    assert [image.split for image in read(mixed, split_lists=lists(n1="test"))] == ["test", "valid"]
     assert [image.split for image in read(mixed, named_splits={mixed: "valid"})] == ["valid", "valid"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split_lists": {"42": "train"}}, r"image 42 is of split 'valid' by its record, 'train' by --split-files"),
+        (
+            {"split_lists": SplitLists([("42", "train")])},
+            r"image 42 is of split 'valid' by its record, 'train' by --split-files",
+        ),
         ({"named": "test"}, r"image 42 is of split 'valid' by its record, 'test' by SPLIT=FILE; these must agree"),
     ],
 )

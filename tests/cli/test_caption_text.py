@@ -156,8 +156,8 @@ def test_overwrite(jar: Path, write: Callable[..., Any], tmp_path: Path) -> None
         (["--exclude", "none.json"], r"none\.json does not exist"),
         (["--exclude", "ids.txt"], r"ids\.txt: not a caption file of a known format"),
         (
-            ["--exclude", "data.json", "--exclude-splits", "dev"],
-            r"data\.json has no images of split 'dev'.*train, valid",
+            ["--exclude", "data.json", "--exclude-splits", "extra"],
+            r"data\.json has no images of split 'extra'.*train, valid",
         ),
         (["--exclude-ids", "ids.txt", "--exclude-splits", "val"], r"--exclude-splits speaks of caption files"),
         (["--exclude", "all.json"], r"every caption of COCO is of an image to leave out"),

@@ -85,6 +85,7 @@ def test_as_a_command(tmp_path: Path, tiny_captions: Path, tiny_vocabulary: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"{tiny_captions}: karpathy",
+        "captions found their photos: 12 by file name",
         "train: 8 images, 39 captions, 0 cut",
         "valid: 2 images, 10 captions, 0 cut",
         "test: 2 images, 10 captions, 0 cut",
@@ -252,7 +253,10 @@ def test_a_store_of_other_images(prepare: Callable[..., Any], tmp_path: Path, wr
     store = write_store(tmp_path / "other", images=[1, 2])
     done = prepare("--regions", store, "--missing-images", "skip")
     assert done.status == 1
-    assert f"no image of split 'train' is in {store}: is it the store of these images?" in done.error
+    assert (
+        f"no image of split 'train' is in {store}. The first image of the captions: 500, of the store: 1; is it the "
+        "store of these images?"
+    ) in done.error
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
@@ -305,7 +309,10 @@ def test_a_region_store_in_the_directory_stays(prepare: Callable[..., Any], tiny
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--splits", "train,dev"], "has no captions for split 'dev'; it has: test, train, valid (choose by --splits)"),
+        (
+            ["--splits", "train,extra"],
+            "has no captions for split 'extra'; it has: test, train, valid (choose by --splits)",
+        ),
         (["--splits", ""], "has no captions for split ''"),
         (["--max-tokens", "1"], "--max-tokens must be at least 2"),
         (["--vocabulary", "none"], "none is not a vocabulary folder"),
@@ -328,10 +335,15 @@ def test_a_split_without_captions(prepare: Callable[..., Any], tiny_captions: Pa
             if image["split"] == "test":
                 image["sentences"] = []
 
-    done = prepare(source=change_images(tiny_captions, tmp_path / "few.json", clear))
+    few = change_images(tiny_captions, tmp_path / "few.json", clear)
+    done = prepare("--splits", "train,val,test", source=few)
     assert done.status == 1
     assert "has no captions for split 'test'" in done.error
     assert [path.name for path in tmp_path.iterdir()] == ["few.json"]
+    done = prepare(source=few)  # the splits that there are
+    assert done.status == 0
+    assert "split 'test': 2 images are not used (--splits)" in done.stdout
+    assert not (tmp_path / "data" / "test.pairs.npy").exists()
 
 
 def test_a_caption_of_nothing_that_can_be_read(

@@ -15,6 +15,7 @@ from xgpt_fairseq.captions.base import fairseq_split
 from xgpt_fairseq.captions.registry import FORMATS as CAPTION_FORMATS
 from xgpt_fairseq.cli import learn_bpe, prepare_captions, prepare_text
 from xgpt_fairseq.data.directory import DataDirectory, TextDirectory
+from xgpt_fairseq.regions.writer import RegionWriter
 
 SPLITS = ("train", "valid", "test")
 Image = tuple[str, str, list[str]]  # file name, fairseq's split, captions
@@ -99,6 +100,21 @@ FORMATS = {
     "jsonl": as_jsonl,
     "cc-tsv": as_cc,
 }
+
+
+@pytest.fixture
+def photo_store() -> Callable[..., Path]:
+    """photo_store(path, *ids): a region store that was made from photos."""
+
+    def make(path: Path, *ids: str) -> Path:
+        with RegionWriter(path, 4, source={"format": "photos"}) as writer:
+            for place, image_id in enumerate(ids):
+                features, boxes = np.ones((1, 4), dtype=np.float32), np.array([[0, 0, 1, 1]], dtype=np.float32)
+                writer.add(image_id, features, boxes, position=place + 1)
+            writer.finish()
+        return path
+
+    return make
 
 
 @pytest.fixture
@@ -199,6 +215,7 @@ def test_what_is_said(
         "captions_train2014.json: coco",
         "minival.json: coco",
         "captions_test2014.json: coco",
+        "captions found their photos: 12 by file name",
         "split 'test': 2 images are not used (--splits)",
         "valid: 2 images, 10 captions, 0 cut",
         "train: 8 images, 39 captions, 0 cut",
@@ -310,6 +327,50 @@ def test_urls_without_a_name(prepare: Callable[..., Any], tiny_images: list[Imag
     assert (tmp_path / "data" / "train.missing-images.txt").read_text() == "http://a.com/000000000123.jpg\n"
     assert (tmp_path / "data" / "uncaptioned-images.txt").read_text() == "31\n123\n"
     check_pairs(tmp_path / "data", [image for image in tiny_images if "000000000123" not in image[0]])
+
+
+def test_ids_that_count_otherwise_than_the_files(
+    prepare: Callable[..., Any], photo_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    """COCO's layout as annotation tools export it: by `id`, every photo would get another photo's captions."""
+    store = photo_store(tmp_path / "store", *map(str, range(1, 9)))
+    value = {
+        "images": [{"id": n, "file_name": f"{9 - n}.jpg"} for n in range(1, 9)],
+        "annotations": [{"image_id": n, "caption": f"Photo {9 - n}."} for n in range(1, 9)],
+    }
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(value))
+    done = prepare(path, "--regions", store, "--hold-out", "val=0.4")
+    assert done.status == 0, done.stderr
+    assert "captions found their photos: 8 by file name" in done.stdout
+    directory = DataDirectory(tmp_path / "data")
+    captions = {}
+    for split in ("train", "valid"):
+        references = json.loads((tmp_path / "data" / f"{split}.references.json").read_text())
+        captions |= {each["image_id"]: each["caption"] for each in references["annotations"]}
+        rows = np.load(tmp_path / "data" / f"{split}.pairs.npy")
+        assert [int(directory.regions.image_id(row)) for row in rows] == [i["id"] for i in references["images"]]
+    assert captions == {n: f"Photo {n}." for n in range(1, 9)}
+
+
+def test_training_alone_is_refused(prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    rows = [{"image": name, "captions": captions} for name, split, captions in tiny_images if split == "train"]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    done = prepare(path)
+    assert done.status == 1
+    assert "has captions of train, and none to validate training: hold images out by --hold-out val=0.1" in done.error
+    assert prepare(path, "--splits", "train").status == 0
+
+
+def test_blank_captions_are_counted(prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    rows = [{"image": name, "captions": [" ", *captions, ""], "split": split} for name, split, captions in tiny_images]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    done = prepare(path)
+    assert done.status == 0, done.stderr
+    assert f"{2 * len(tiny_images)} blank captions left out" in done.stdout
+    check_pairs(tmp_path / "data", tiny_images)
 
 
 def test_images_named_by_lines(prepare: Callable[..., Any], write_store: Callable[..., Path], tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import first_lines
-from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, name_parts
+
+# What --columns can name.
+COLUMNS = ("image", "caption", "split")
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,70 @@ class Caption:
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image id (`canonical_image_id`), the split it belongs to, and its captions.
+    """What a source says of an image.
 
-    A reader leaves the split empty where the record does not say it; `read_captions` fills it in.
+    Attributes:
+        image_id: by which the source knows the image (`canonical_image_id`): its id, or the name of its file.
+        split: empty where the record does not say it; `read_captions` fills it in.
+        captions: in their order.
+        file_name: path of the photo, where the source has one: it counts before the id when photos are looked up.
     """
 
     image_id: str
     split: str
     captions: list[Caption]
+    file_name: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The image's name without folders: the same in every source that names its photo."""
+        return name_parts(self.file_name or self.image_id)[-1]
+
+    @property
+    def shown(self) -> str:
+        """The image's name for messages and lists: its id, or the name of its file where that says more."""
+        if self.file_name is None or name_parts(self.file_name)[-1] == self.image_id:
+            return self.image_id
+        return self.file_name
+
+
+class ReadingLog:
+    """What readers leave out or mend, counted; and records that cannot be read.
+
+    Args:
+        skip_bad: how many such records may be left out (--skip-bad).
+
+    Attributes:
+        counts: what was left out or mended → how often.
+        bad: the messages of records that were left out.
+    """
+
+    def __init__(self, skip_bad: int = 0) -> None:
+        self.skip_bad = skip_bad
+        self.counts: Counter[str] = Counter()
+        self.bad: list[str] = []
+
+    def clear(self) -> None:
+        """Forget what was counted, before the source is read again."""
+        self.counts.clear()
+        self.bad.clear()
+
+    def count(self, what: str, times: int = 1) -> None:
+        """Count that something was left out or mended, such as "blank captions left out"."""
+        self.counts[what] += times
+
+    def bad_record(self, error: DataError) -> None:
+        """Leave out a record that cannot be read.
+
+        Raises:
+            DataError: *error*, where no more may be left out.
+        """
+        if len(self.bad) >= self.skip_bad:
+            more = (
+                f"more than --skip-bad {self.skip_bad} allows" if self.skip_bad else "--skip-bad N leaves up to N out"
+            )
+            raise DataError(f"{error} ({more})")
+        self.bad.append(str(error))
 
 
 @dataclass(frozen=True)
@@ -41,15 +101,60 @@ class CaptionOptions:
 
     Attributes:
         named_splits: the split of each file that was named SPLIT=FILE.
-        split_lists: image id → split, from the lists of --split-files; None if there are none.
+        split_lists: the lists of --split-files; None if there are none.
+        hold_out: split → which share of the training images it takes (--hold-out).
         unknown_split: the split of images whose split nothing tells; None: that is an error.
         image_id_of_url: how cc-tsv names the image of a URL (None: it has no name); if not given, by its line.
+        columns: `image`, `caption` or `split` → the name of that column in tables and records (--columns).
+        answers: of conversations with several answers: `one` is an error, `first` or `all` are captions (--answers).
+        log: what readers leave out.
     """
 
     named_splits: Mapping[Path, str] = field(default_factory=dict)
-    split_lists: Mapping[str, str] | None = None
+    split_lists: SplitLists | None = None
+    hold_out: Mapping[str, float] = field(default_factory=dict)
     unknown_split: str | None = None
     image_id_of_url: Callable[[str], str | None] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    answers: str = "one"
+    log: ReadingLog = field(default_factory=ReadingLog)
+
+
+class SplitLists:
+    """The lists of --split-files: which split an image is of.
+
+    Args:
+        entries: (image name or id, split), as the lists have them.
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, str]]) -> None:
+        self._unused = dict(entries)
+        self._names = NameIndex((name, (name, split)) for name, split in self._unused.items())
+        self._size = len(self._unused)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def unused(self) -> list[str]:
+        """The names that no image has had so far."""
+        return list(self._unused)
+
+    def split_of(self, image: CaptionedImage) -> str | None:
+        """The split of *image*; None: it is in no list.
+
+        Raises:
+            DataError: its name fits images of different splits.
+        """
+        for name in filter(None, (image.file_name, image.image_id)):
+            found = self._names.find(name)
+            if len({split for _, split in found}) > 1:
+                names = " and ".join(sorted(name for name, _ in found)[:2])
+                raise DataError(f"image {name} fits {names} of --split-files, which are of different splits")
+            for listed, split in found:
+                self._unused.pop(listed, None)
+                return split
+        return None
 
 
 class CaptionFile:
@@ -82,22 +187,28 @@ class CaptionFormat:
 
     Attributes:
         name: as `--format` takes it.
+        summary: what it is, in a line, for `--help` and messages.
         recognise: whether a file is of this format, by its content.
-        read: streams its images in the file's order; raises `DataError` naming file and record.
+        read: streams its images; raises `DataError` naming file and record.
         images_by_url: whether it has URLs in place of image ids, so that `CaptionOptions.image_id_of_url` counts.
+        two_names: whether an image may have the name of a file and an id that is another (see `Pairing.choose`).
     """
 
     name: str
+    summary: str
     recognise: Callable[[CaptionFile], bool]
     read: Callable[[CaptionFile, CaptionOptions], Iterator[CaptionedImage]]
     images_by_url: bool = False
+    two_names: bool = False
 
 
 # fairseq's names for splits; Karpathy's `restval` is training data in every published result
 _SPLITS = {
     "train": "train",
+    "training": "train",
     "restval": "train",
     "val": "valid",
+    "dev": "valid",
     "valid": "valid",
     "validation": "valid",
     "test": "test",
@@ -109,6 +220,11 @@ def fairseq_split(name: str) -> str:
     return _SPLITS.get(name, name)
 
 
+def split_of_folder(name: str) -> str:
+    """The split that a folder's whole name says, by fairseq's name; empty if it says none."""
+    return _SPLITS.get(name.lower(), "")
+
+
 _SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|training|restval|val|valid|validation|test)(?![a-z])")
 
 
@@ -117,7 +233,7 @@ def split_in_name(name: str) -> str:
 
     `captions_val2017.json` is `valid`, `Train_GCC-training.tsv` is `train`, `trainval.json` is neither.
     """
-    found = {"train" if word == "training" else fairseq_split(word) for word in _SPLIT_IN_NAME.findall(name.lower())}
+    found = {fairseq_split(word) for word in _SPLIT_IN_NAME.findall(name.lower())}
     return found.pop() if len(found) == 1 else ""
 
 
@@ -170,14 +286,19 @@ def image_id_of(where: str, key: str, value: object) -> str:
 
 
 def caption_text(where: str, value: object) -> str:
-    """The caption in a record, as it is.
+    """The caption in a record, as it is. Blank ones are left out later, for all formats alike.
 
     Raises:
-        DataError: *value* is not text, or blank.
+        DataError: *value* is not text.
     """
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: a caption must be text that is not blank, found {_shown(value)}")
+    if not isinstance(value, str):
+        raise DataError(f"{where}: a caption must be text, found {_shown(value)}")
     return value
+
+
+def file_name_of(value: object) -> str | None:
+    """*value* where it is the name of a photo's file, with an extension that photos have."""
+    return value.strip() if isinstance(value, str) and is_photo_name(value.strip()) else None
 
 
 def is_unicode(text: str) -> bool:

@@ -13,10 +13,12 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     caption_text,
+    file_name_of,
     image_listed_twice,
     record_image_id,
 )
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 
 def recognise(file: CaptionFile) -> bool:
@@ -38,8 +40,21 @@ class Annotation(NamedTuple):
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """COCO's `captions_train2014.json` and the like. The file says no split."""
-    for image_id, of_image in parse_coco(file.path, file.json).items():
-        yield CaptionedImage(image_id, "", [_caption(file.path, annotation) for annotation in of_image])
+    parsed = parse_coco(file.path, file.json)
+    images = {canonical_image_id(image["id"]): image for image in file.json["images"]}
+    for image_id, of_image in parsed.items():
+        kept = [annotation for annotation in of_image if not _is_withdrawn(file.json["annotations"][annotation.place])]
+        if len(kept) < len(of_image):
+            options.log.count(
+                "captions left out that the file marks as rejected or precanned", len(of_image) - len(kept)
+            )
+        captions = [_caption(file.path, annotation) for annotation in kept]
+        yield CaptionedImage(image_id, "", captions, file_name_of(images[image_id].get("file_name")))
+
+
+def _is_withdrawn(annotation: dict[str, Any]) -> bool:
+    """Whether VizWiz says that its annotators or its reviewers gave up on the photo."""
+    return annotation.get("is_rejected") is True or annotation.get("is_precanned") is True
 
 
 def _caption(path: Path, annotation: Annotation) -> Caption:
@@ -85,4 +100,6 @@ def parse_coco(path: Path, value: Any) -> dict[str, list[Annotation]]:
     return of_image
 
 
-COCO = CaptionFormat("coco", recognise, read)
+COCO = CaptionFormat(
+    "coco", "COCO's captions_*.json; also VizWiz, nocaps, annotation tools", recognise, read, two_names=True
+)

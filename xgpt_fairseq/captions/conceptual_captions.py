@@ -106,8 +106,6 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
                 f"{where}: {url[:60]!r} is not a URL, and the {'first' if url_first else 'second'} column must be one "
                 f"({_BLANK})"
             )
-        if not caption.strip():
-            raise DataError(f"{where}: the caption is blank ({_BLANK})")
         yield number - 1 - headers, caption, url.strip()
 
 
@@ -119,7 +117,13 @@ def _is_url(text: str) -> bool:
     return _URL.match(text.strip()) is not None
 
 
-CC_TSV = CaptionFormat("cc-tsv", recognise, read, images_by_url=True)
+CC_TSV = CaptionFormat(
+    "cc-tsv",
+    "lines of a caption, a tab and a URL, or the reverse: Conceptual Captions",
+    recognise,
+    read,
+    images_by_url=True,
+)
 
 
 def image_id_by_crc32(url: str) -> str:

@@ -49,4 +49,4 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     yield from images.values()
 
 
-FLICKR30K_TOKEN = CaptionFormat("flickr30k-token", recognise, read)
+FLICKR30K_TOKEN = CaptionFormat("flickr30k-token", "lines IMAGE#NUMBER, a tab, a caption", recognise, read)

@@ -73,4 +73,4 @@ def _parse_line(where: str, line: str) -> tuple[str, str, list[str]]:
     return image_id, fairseq_split(split or ""), [caption_text(where, text) for text in texts]
 
 
-JSONL = CaptionFormat("jsonl", recognise, read)
+JSONL = CaptionFormat("jsonl", "JSON lines with image, caption or captions, and split", recognise, read)

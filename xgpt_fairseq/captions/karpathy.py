@@ -11,6 +11,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     fairseq_split,
+    file_name_of,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -36,6 +37,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
         where = f"{path}: images[{number}]"
         try:
             image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else image["filename"])
+            file_name = file_name_of(image.get("filename"))
             captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(image["sentences"])]
             split = fairseq_split(image["split"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -43,7 +45,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             raise DataError(
                 f"{where} {problem}; each image needs cocoid or filename, split and sentences[].raw"
             ) from error
-        yield CaptionedImage(image_id, split, captions)
+        yield CaptionedImage(image_id, split, captions, file_name)
 
 
-KARPATHY = CaptionFormat("karpathy", recognise, read)
+KARPATHY = CaptionFormat("karpathy", "Karpathy's dataset_*.json; also RSICD, UCM", recognise, read, two_names=True)

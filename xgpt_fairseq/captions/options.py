@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from xgpt_fairseq.captions.base import CaptionOptions, fairseq_split
+from xgpt_fairseq.captions.base import COLUMNS, CaptionOptions, ReadingLog, SplitLists, fairseq_split
 from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.captions.hold_out import parse_hold_out
+from xgpt_fairseq.captions.registry import FORMATS
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.text_lines import numbered_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
@@ -26,6 +28,73 @@ def add_split_files(parser: argparse.ArgumentParser) -> None:
         metavar="SPLIT=LIST",
         help="the images of each split, an image name or id per line, where captions come without splits: "
         "train=train.txt val=val.txt test=test.txt",
+    )
+
+
+def add_caption_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of all programs that read captions."""
+    add_split_files(parser)
+    parser.add_argument(
+        "--hold-out",
+        default="",
+        metavar="SPLIT=SHARE,…",
+        help="take a share of the training images for other splits, by a hash of the image's name: val=0.1,test=0.1",
+    )
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="image=NAME,…",
+        help="in tables and records: which columns hold the image, the caption and the split, such as "
+        "image=photo,caption=description",
+    )
+    parser.add_argument(
+        "--answers",
+        choices=["one", "first", "all"],
+        default="one",
+        help="of conversations with several answers: first or all are captions; one (default): that is an error",
+    )
+    parser.add_argument(
+        "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N records that cannot be read (0)"
+    )
+
+
+def read_caption_options(
+    args: argparse.Namespace,
+    named_splits: Mapping[Path, str],
+    image_id_of_url: Callable[[str], str | None] | None = None,
+) -> CaptionOptions:
+    """The options of `add_caption_options`, checked.
+
+    Raises:
+        DataError: an unusable list of --split-files, or value of another option.
+    """
+    check_at_least("--skip-bad", args.skip_bad, 0)
+    return CaptionOptions(
+        named_splits=named_splits,
+        split_lists=read_split_files(args.split_files),
+        hold_out=parse_hold_out(args.hold_out),
+        image_id_of_url=image_id_of_url,
+        columns=_parse_columns(args.columns),
+        answers=args.answers,
+        log=ReadingLog(args.skip_bad),
+    )
+
+
+def _parse_columns(text: str) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for word in filter(None, text.split(",")):
+        what, _, name = word.partition("=")
+        if what.strip() not in COLUMNS or not name.strip() or what.strip() in columns:
+            raise DataError(f"--columns {text}: expected {', '.join(f'{c}=NAME' for c in COLUMNS)}, each at most once")
+        columns[what.strip()] = name.strip()
+    return columns
+
+
+def format_list() -> str:
+    """The formats of caption files, one per line, for `--help`."""
+    width = max(map(len, FORMATS))
+    return "formats of captions (--format):\n" + "\n".join(
+        f"  {name:{width}}  {caption_format.summary}" for name, caption_format in FORMATS.items()
     )
 
 
@@ -50,8 +119,8 @@ def parse_files(words: Sequence[str]) -> tuple[list[Path], dict[Path, str]]:
     return paths, splits
 
 
-def read_split_files(words: Sequence[str]) -> dict[str, str] | None:
-    """Lists of --split-files, SPLIT=LIST each → image id → split (in fairseq's names); None without lists.
+def read_split_files(words: Sequence[str]) -> SplitLists | None:
+    """Lists of --split-files, SPLIT=LIST each; None without lists.
 
     Raises:
         DataError: a word that is no SPLIT=LIST, a list that is unreadable or empty, an image in two splits.
@@ -76,7 +145,7 @@ def read_split_files(words: Sequence[str]) -> dict[str, str] | None:
                 )
         if not ids:
             raise DataError(f"{path} names no image; --split-files are lists of image names or ids, one a line")
-    return split_of
+    return SplitLists(split_of.items())
 
 
 def image_id_resolver(words: Sequence[str]) -> Callable[[str], str | None] | None:
@@ -84,8 +153,3 @@ def image_id_resolver(words: Sequence[str]) -> Callable[[str], str | None] | Non
     if list(words) == ["line"]:
         return None
     return image_id_by_crc32 if list(words) == ["crc32"] else UrlMap([Path(word) for word in words])
-
-
-def caption_options(named_splits: dict[Path, str], split_files: Sequence[str]) -> CaptionOptions:
-    """The options of programs that take the text of captions alone."""
-    return CaptionOptions(named_splits=named_splits, split_lists=read_split_files(split_files))

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xgpt_fairseq.captions.base import (
+    Caption,
     CaptionedImage,
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
+    ReadingLog,
     image_listed_twice,
     is_unicode,
     split_in_name,
+    split_of_folder,
 )
 from xgpt_fairseq.captions.coco import COCO
 from xgpt_fairseq.captions.conceptual_captions import CC_TSV
 from xgpt_fairseq.captions.flickr30k_token import FLICKR30K_TOKEN
+from xgpt_fairseq.captions.hold_out import hash_split
 from xgpt_fairseq.captions.jsonl import JSONL
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.errors import DataError
@@ -39,8 +43,6 @@ FORMATS: dict[str, CaptionFormat] = {
 # The split of images that are in none of the lists of --split-files
 UNLISTED = "(in no list)"
 
-_DEFAULTS = CaptionOptions()
-
 
 class CaptionSource(NamedTuple):
     """A caption file and its format."""
@@ -50,8 +52,16 @@ class CaptionSource(NamedTuple):
 
 
 def find_format(file: CaptionFile) -> CaptionFormat | None:
-    """The format of a file, by its content; None if it is none."""
-    return next((caption_format for caption_format in FORMATS.values() if caption_format.recognise(file)), None)
+    """The format of a file, by its content; None if it is none.
+
+    Raises:
+        DataError: several fit.
+    """
+    fitting = [caption_format for caption_format in FORMATS.values() if caption_format.recognise(file)]
+    if len(fitting) > 1:
+        names = " and ".join(caption_format.name for caption_format in fitting)
+        raise DataError(f"{file.path} can be read as {names}: say which by --format")
+    return fitting[0] if fitting else None
 
 
 def open_source(path: Path, name: str = "auto") -> CaptionSource:
@@ -67,21 +77,25 @@ def open_source(path: Path, name: str = "auto") -> CaptionSource:
         raise DataError(f"{path} does not exist")
     found = find_format(file)
     if found is None:
-        raise DataError(f"{path}: not a caption file of a known format ({', '.join(FORMATS)}); name it by --format")
+        raise DataError(
+            f"{path}: not a caption file of a known format ({', '.join(FORMATS)}; --help describes them). Of a table "
+            "whose columns have other names, say which they are by --columns image=…,caption=…"
+        )
     return CaptionSource(file, found)
 
 
-def read_captions(path: Path, name: str = "auto", options: CaptionOptions = _DEFAULTS) -> Iterator[CaptionedImage]:
+def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None = None) -> Iterator[CaptionedImage]:
     """Read *path* in the format *name* (`auto`: look at the file), checking what holds for every format.
 
     An image is of the split that its record says, or that the file was named by (SPLIT=FILE), or in whose list it is
-    (--split-files). Where none of them says it, it is `UNLISTED` if there are lists; else the file's name may tell.
+    (--split-files). Where none of them says it, it is `UNLISTED` if there are lists; else the file's name may tell, or
+    the name of its folder, or it is training data, if --hold-out says what is not. Blank captions are left out.
 
     Raises:
-        DataError: a caption that is empty or not text, an image that comes twice, a split that is said in different
-            ways or in none.
+        DataError: a caption that is not text, an image that comes twice, a split that is said in different ways or in
+            none.
     """
-    return read_sources([open_source(path, name)], options)
+    return read_sources([open_source(path, name)], options or CaptionOptions())
 
 
 def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> Iterator[CaptionedImage]:
@@ -101,9 +115,12 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
                 if image.image_id in ids:
                     raise DataError(f"image {image.image_id} is in {path} and in {other}; it may be in one of them")
             seen.add(image.image_id)
-            _check_captions(path, image)
+            captions = _checked_captions(path, image, options.log)
             split = _split(path, image, options)
-            yield image if image.split == split else CaptionedImage(image.image_id, split, image.captions)
+            if split == image.split and captions is image.captions:
+                yield image
+            else:
+                yield CaptionedImage(image.image_id, split, captions, image.file_name)
         before[path] = seen
 
 
@@ -111,34 +128,54 @@ def _split(path: Path, image: CaptionedImage, options: CaptionOptions) -> str:
     said = {
         "its record": image.split,
         "SPLIT=FILE": options.named_splits.get(path),
-        "--split-files": options.split_lists.get(image.image_id) if options.split_lists is not None else None,
+        "--split-files": options.split_lists.split_of(image) if options.split_lists is not None else None,
     }
     different = {split for split in said.values() if split}
     if len(different) == 1:
-        return different.pop()
+        return _hold_out(path, different.pop(), image, options)
     if different:
         ways = ", ".join(f"{split!r} by {way}" for way, split in said.items() if split)
         raise DataError(f"{path}: image {image.image_id} is of split {ways}; these must agree")
     if options.split_lists is not None:
         return UNLISTED
-    split = split_in_name(path.name) or options.unknown_split
-    if split is None:
+    split = split_in_name(path.name) or split_of_folder(path.resolve().parent.name)
+    if not split and options.hold_out:
+        split = "train"
+    if split:
+        return _hold_out(path, split, image, options)
+    if options.unknown_split is None:
         raise DataError(
-            f"{path}: of which split is image {image.image_id}? Neither its record nor the file's name says it: name "
-            f"the file as SPLIT=FILE (such as train={path}), or the images of each split by --split-files"
+            f"{path}: of which split is image {image.image_id}? Neither its record nor the names of file and folder "
+            f"say it: hold images out by --hold-out val=0.1,test=0.1, name the file as SPLIT=FILE (such as "
+            f"train={path}), or name the images of each split by --split-files"
         )
+    return options.unknown_split
+
+
+def _hold_out(path: Path, split: str, image: CaptionedImage, options: CaptionOptions) -> str:
+    """*split*, or of a training image the one that --hold-out takes it for."""
+    if split == "train":
+        return hash_split(image.key, options.hold_out)
+    if split in options.hold_out:
+        raise DataError(f"{path}: image {image.image_id} is of split {split!r} already: leave it out of --hold-out")
     return split
 
 
-def _check_captions(path: Path, image: CaptionedImage) -> None:
+def _checked_captions(path: Path, image: CaptionedImage, log: ReadingLog) -> list[Caption]:
+    """The captions of *image* that are not blank."""
+    blank = 0
     for caption in image.captions:
-        if not isinstance(caption.text, str) or not caption.text.strip():
+        if not isinstance(caption.text, str):
             raise DataError(
-                f"{path}: image {image.image_id}, caption {caption.caption_id} is empty ({caption.text!r}); "
-                "remove it from the file"
+                f"{path}: image {image.image_id}, caption {caption.caption_id} must be text, found {caption.text!r:.60}"
             )
+        blank += not caption.text.strip()
         if not is_unicode(caption.text):
             raise DataError(
                 f"{path}: a caption is not Unicode text: image {image.image_id}, caption {caption.caption_id}, "
                 f"{caption.text!r}"
             )
+    if not blank:
+        return image.captions
+    log.count("blank captions left out", blank)
+    return [caption for caption in image.captions if caption.text.strip()]

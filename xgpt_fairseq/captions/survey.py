@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from xgpt_fairseq.captions.base import CaptionedImage
+from xgpt_fairseq.captions.base import CaptionedImage, SplitLists
+from xgpt_fairseq.captions.pairing import Pairing
 from xgpt_fairseq.captions.registry import UNLISTED
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
@@ -48,61 +49,103 @@ class Survey:
         counts: of every split that the source has.
         uncaptioned: how many images of the store have no captions in the source.
         absent: the images of split lists that are not in the source.
+        found: by what captions found their photos, in words.
     """
 
     counts: dict[str, Count]
     uncaptioned: int
     absent: list[str]
+    found: str
 
 
 def survey(
     images: Iterable[CaptionedImage],
-    splits: Sequence[str],
-    split_lists: Mapping[str, str] | None,
-    store: RegionStore,
+    splits: Sequence[str] | None,
+    split_lists: SplitLists | None,
+    pairing: Pairing,
     folder: Path,
 ) -> Survey:
-    """Read the source once: count, and list in *folder* captioned images without regions and the reverse."""
+    """Read the source once: count, and list in *folder* captioned images without regions and the reverse.
+
+    Args:
+        images: of the source.
+        splits: those that are wanted; None: all.
+        split_lists: the lists of --split-files.
+        pairing: finds the images in the region store.
+        folder: where lists are written.
+
+    Raises:
+        DataError: two images of the source are one of the store, or no image is in any of the lists.
+    """
+    store = pairing.store
     counts: dict[str, Count] = defaultdict(Count)
     captioned = bytearray(len(store))
-    absent = dict(split_lists or {})
     with contextlib.ExitStack() as stack:
         lists: dict[str, TextIO] = {}
         for image in images:
             count = counts[image.split]
-            absent.pop(image.image_id, None)
             if not image.captions:
                 count.bare += 1
-                _keep_first(count.first_bare, image.image_id)
+                _keep_first(count.first_bare, image.shown)
                 continue
             count.images += 1
-            if store.has(image.image_id):
-                captioned[store.image_index(image.image_id)] = True
+            index = pairing.find(image)
+            if index is not None:
+                if captioned[index]:
+                    raise DataError(
+                        f"{image.shown} and another image of the source are both "
+                        f"{store.image_id(index)} of {store.path}: photos that share a name need their folders in "
+                        "the store and in the captions"
+                    )
+                captioned[index] = True
                 count.kept += 1
                 count.captions += len(image.captions)
                 continue
             count.missing += 1
-            _keep_first(count.first_missing, image.image_id)
-            if image.split in splits:
+            _keep_first(count.first_missing, image.shown)
+            if splits is None or image.split in splits:
                 if image.split not in lists:
                     name = folder / f"{image.split}.missing-images.txt"
                     lists[image.split] = stack.enter_context(open(name, "w", encoding="utf-8"))
-                lists[image.split].write(f"{image.image_id}\n")
+                lists[image.split].write(f"{image.shown}\n")
     uncaptioned = captioned.count(0)
     if uncaptioned:
         with open(folder / UNCAPTIONED, "w", encoding="utf-8") as file:
             file.writelines(f"{store.image_id(row)}\n" for row, has in enumerate(captioned) if not has)
+    absent = [] if split_lists is None else split_lists.unused
     if split_lists is not None and len(absent) == len(split_lists):
         raise DataError(
             "no image of the lists of --split-files is in the source: are they of these images, an image name or id a "
-            f"line? The first: {', '.join(list(absent)[:NAMED])}"
+            f"line? The first: {', '.join(absent[:NAMED])}"
         )
-    return Survey(counts, uncaptioned, list(absent))
+    by = [f"{n} by {what}" for n, what in ((pairing.by_file, "file name"), (pairing.by_id, "id")) if n]
+    return Survey(counts, uncaptioned, absent, ", ".join(by))
 
 
 def _keep_first(ids: list[str], image_id: str) -> None:
     if len(ids) < NAMED:
         ids.append(image_id)
+
+
+def usual_splits(counts: dict[str, Count], source: str) -> list[str]:
+    """Those of train, valid and test that the source has.
+
+    Raises:
+        DataError: none, or training images and no validation images, without which fairseq-train stops at the end of
+            the first epoch.
+    """
+    found: list[str] = [split for split in ("train", "valid", "test") if split in counts and counts[split].images]
+    if not found:
+        others = ", ".join(sorted(key for key, count in counts.items() if key != UNLISTED and count.images))
+        raise DataError(
+            f"{source} has no captions of train, val or test; it has: {others or 'none'} (choose by --splits)"
+        )
+    if "train" in found and "valid" not in found:
+        raise DataError(
+            f"{source} has captions of {' and '.join(found)}, and none to validate training: hold images out by "
+            "--hold-out val=0.1 (or val=0.1,test=0.1), or pass --splits train"
+        )
+    return found
 
 
 def check(
@@ -126,10 +169,13 @@ def check(
         count = counts[split]
         which = f"{count.missing} of {count.images} images of split {split!r}"
         first = f"the first: {', '.join(count.first_missing)}"
-        if count.missing and missing == "error":
+        if count.missing and count.kept and missing == "error":
             raise DataError(f"{which} are not in {store.path}, {first}; import them, or pass --missing-images skip")
         if not count.kept:
-            raise DataError(f"no image of split {split!r} is in {store.path}: is it the store of these images?")
+            raise DataError(
+                f"no image of split {split!r} is in {store.path}. The first image of the captions: "
+                f"{count.first_missing[0]}, of the store: {store.image_id(0)}; is it the store of these images?"
+            )
         if count.missing > max_missing * count.images:
             raise DataError(
                 f"{which} ({count.missing / count.images:.2%}) are not in {store.path}, more than --max-missing "
@@ -138,8 +184,9 @@ def check(
 
 
 def print_summary(found: Survey, splits: Sequence[str]) -> None:
-    """Tell the user what is left out."""
+    """Tell the user by what photos were found, and what is left out."""
     counts = found.counts
+    print(f"captions found their photos: {found.found}")
     for split in counts.keys() - {*splits, UNLISTED}:
         print(f"split {split!r}: {counts[split].images + counts[split].bare} images are not used (--splits)")
     if UNLISTED in counts:

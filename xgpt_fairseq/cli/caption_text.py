@@ -90,7 +90,7 @@ def caption_file_ids(path: Path, splits: Sequence[str], split_of_file: str | Non
     for split in splits:
         if split not in found:
             raise DataError(f"{path} has no images of split {split!r} to exclude; it has: {', '.join(sorted(found))}")
-    return {image.image_id for image in images if not splits or image.split in splits}
+    return {image.key for image in images if not splits or image.split in splits}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

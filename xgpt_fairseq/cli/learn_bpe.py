@@ -33,7 +33,7 @@ def learn_bpe(args: argparse.Namespace) -> None:
     if (args.output / "vocabulary.json").exists() and not args.overwrite:
         raise DataError(f"{args.output} already holds a vocabulary; pass --overwrite to replace it")
     check_at_least("--symbols", args.symbols, 1)
-    inputs, captions = text_inputs(args.input, args.split_files)
+    inputs, captions = text_inputs(args)
     with tqdm(sentences(inputs, captions), desc="reading", unit=" sentences", unit_scale=True) as progress:
         vocabulary = learn_vocabulary(
             progress,

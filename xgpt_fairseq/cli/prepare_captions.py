@@ -3,9 +3,9 @@
 Captions are normalised, tokenized and split by the vocabulary, cut to --max-tokens (appendix A.2: 60), and paired
 with the rows of the region store; raw captions are kept as references for the metrics.
 
-SOURCE is a caption file: karpathy (dataset_coco.json), coco (captions_train2014.json), flickr30k-token
-(results_20130124.token), cc-tsv (Train_GCC-training.tsv) or jsonl. An image's split is what the file says of it; else
-what SPLIT=FILE or --split-files say; else what the file's name says.
+SOURCE holds captions, in any of the formats below. Captions find their photo by the name of its file, else by its id.
+An image's split is what its record says; else what SPLIT=FILE or --split-files say; else what the name of the file or
+of its folder says. --hold-out takes validation and test images out of the training ones.
 
 examples:
     xgpt-prepare-captions dataset_coco.json --vocabulary vocabulary --regions coco.regions \\
@@ -29,10 +29,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions, fairseq_split
-from xgpt_fairseq.captions.options import add_split_files, image_id_resolver, parse_files, read_split_files
+from xgpt_fairseq.captions.base import CaptionedImage, ReadingLog, fairseq_split
+from xgpt_fairseq.captions.options import (
+    add_caption_options,
+    format_list,
+    image_id_resolver,
+    parse_files,
+    read_caption_options,
+)
+from xgpt_fairseq.captions.pairing import PAIR_BY, Pairing
 from xgpt_fairseq.captions.registry import FORMATS, open_source, read_sources
-from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, print_summary, survey
+from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, print_summary, survey, usual_splits
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
 from xgpt_fairseq.data.manifest import MANIFEST, CaptionManifest, CaptionSplit
@@ -44,7 +51,8 @@ from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.text.vocabulary import Vocabulary
 
-FILES = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED)
+BAD_RECORDS = "bad-records.txt"
+FILES = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED, BAD_RECORDS)
 
 
 class _EncodeIds:
@@ -66,7 +74,7 @@ def write_splits(
     folder: Path,
     images: Iterable[CaptionedImage],
     counts: dict[str, Count],
-    store: RegionStore,
+    pairing: Pairing,
     encode: _EncodeIds,
     workers: int,
 ) -> dict[str, CaptionSplit]:
@@ -76,10 +84,11 @@ def write_splits(
 
     def texts() -> Iterator[str]:
         for image in images:
-            if image.split in writers and image.captions and store.has(image.image_id):
-                row = store.image_index(image.image_id)
+            row = pairing.find(image) if image.split in writers and image.captions else None
+            if row is not None:
+                image_id = pairing.store.image_id(row)
                 for caption in image.captions:
-                    waiting.append((image.split, row, image.image_id, caption.text))
+                    waiting.append((image.split, row, image_id, caption.text))
                     yield caption.text
 
     total = sum(count.captions for count in counts.values())
@@ -98,7 +107,7 @@ def write_splits(
         for split, count in counts.items():
             if (writers[split].images, writers[split].captions) != (count.kept, count.captions):
                 raise DataError("the source was changed while it was read; run the program again")
-        return {split: writer.finish(store_images=len(store)) for split, writer in writers.items()}
+        return {split: writer.finish(store_images=len(pairing.store)) for split, writer in writers.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,22 +128,27 @@ def prepare_captions(args: argparse.Namespace) -> None:
     if args.image_ids is not None and not any(caption_format.images_by_url for _, caption_format in sources):
         by_url = ", ".join(name for name, caption_format in FORMATS.items() if caption_format.images_by_url)
         raise DataError(f"--image-ids is for {by_url} files, and no SOURCE is one")
-    options = CaptionOptions(
-        named_splits=named_splits,
-        split_lists=read_split_files(args.split_files),
-        image_id_of_url=image_id_resolver(args.image_ids or ["line"]),
-    )
-    splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
+    options = read_caption_options(args, named_splits, image_id_resolver(args.image_ids or ["line"]))
+    wanted_splits = None
+    if args.splits is not None:
+        wanted_splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
+    pairing = Pairing(store, args.pair_by)
     max_missing = 1.0 if args.max_missing is None else args.max_missing
 
     with atomic_directory(args.output, last=MANIFEST, files=FILES) as aside:
+        if any(source.format.two_names for source in sources):
+            pairing.choose(read_sources(sources, options))
+            options.log.clear()
         with tqdm(read_sources(sources, options), desc="reading", unit=" images", unit_scale=True) as progress:
-            found = survey(progress, splits, options.split_lists, store, aside)
+            found = survey(progress, wanted_splits, options.split_lists, pairing, aside)
+        splits = wanted_splits or usual_splits(found.counts, ", ".join(map(str, files)))
         check(found.counts, splits, store, ", ".join(map(str, files)), args.missing_images, max_missing)
         print_summary(found, splits)
+        _print_log(options.log, aside)
+        options.log.clear()
         encode = _EncodeIds(vocabulary, args.max_tokens)
         wanted = {split: found.counts[split] for split in splits}
-        written = write_splits(aside, read_sources(sources, options), wanted, store, encode, args.workers)
+        written = write_splits(aside, read_sources(sources, options), wanted, pairing, encode, args.workers)
         vocabulary.copy_to(aside)
         manifest = CaptionManifest(
             splits=written,
@@ -159,6 +173,15 @@ def prepare_captions(args: argparse.Namespace) -> None:
     print(f"written to {args.output}")
 
 
+def _print_log(log: ReadingLog, folder: Path) -> None:
+    """Say what the readers left out or mended, and list the records that could not be read."""
+    for what, times in log.counts.items():
+        print(f"{times} {what}")
+    if log.bad:
+        print(f"{len(log.bad)} records that cannot be read are left out (--skip-bad), listed in {BAD_RECORDS}")
+        (folder / BAD_RECORDS).write_text("".join(f"{message}\n" for message in log.bad), encoding="utf-8")
+
+
 def _check_options(args: argparse.Namespace) -> None:
     check_at_least("--max-tokens", args.max_tokens, 2, "a token and the end of sentence")
     if args.max_missing is None:
@@ -170,14 +193,26 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=format_list()
+    )
     parser.add_argument("source", nargs="+", metavar="[SPLIT=]SOURCE", help="caption file, or several")
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
     parser.add_argument("--regions", type=Path, required=True, metavar="STORE", help="region store of the images")
     parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
-    parser.add_argument("--format", choices=["auto", *FORMATS], default="auto")
-    parser.add_argument("--splits", default="train,val,test", help="which splits, by the source's or fairseq's names")
-    add_split_files(parser)
+    parser.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="see below")
+    parser.add_argument(
+        "--splits",
+        help="which splits, by the source's or fairseq's names [train, val and test, where the source has them]",
+    )
+    add_caption_options(parser)
+    parser.add_argument(
+        "--pair-by",
+        choices=PAIR_BY,
+        default="auto",
+        help="how captions find their photos: by the name of the file, or by the id; auto (default): by the file's "
+        "name if any fits, else by the id",
+    )
     parser.add_argument(
         "--image-ids",
         nargs="+",

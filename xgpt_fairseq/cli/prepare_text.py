@@ -307,7 +307,7 @@ def prepare_text(args: argparse.Namespace) -> None:
     check_at_least("--max-tokens", args.max_tokens, 2, "a token and the end of sentence")
     if args.valid_lines < 0:
         raise DataError(f"--valid-lines must be 0 (none) or more, got {args.valid_lines}")
-    inputs, captions = text_inputs(args.input, args.split_files)
+    inputs, captions = text_inputs(args)
     check_replaceable(args.output, "text", overwrite=args.overwrite)
     vocabulary = Vocabulary(args.vocabulary)
     progress, held_out, splits = prepare(args, inputs, captions, vocabulary)

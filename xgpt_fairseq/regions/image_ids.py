@@ -1,22 +1,44 @@
-"""One name for one image, whatever the archive calls it."""
+"""One name for one image, whatever the archive or the caption file calls it."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
 
-_PHOTO_EXTENSIONS = "jpe?g|png|gif|bmp|webp"
+# Of all formats that are read as photos (`vision.photos.FORMATS`), and of files of features.
+_PHOTO_EXTENSIONS = "jpe?g|jpe|jfif|a?png|gif|bmp|dib|webp|tiff?|p[bgnp]m|jp2|j2k|jpf|jpx|j2c|jpc|avifs?|hei[cf]s?|hif"
 _PHOTO = re.compile(rf".\.({_PHOTO_EXTENSIONS})$", re.IGNORECASE)
 _EXTENSION = re.compile(rf"\.({_PHOTO_EXTENSIONS}|npz|npy)$", re.IGNORECASE)
 _COCO_PREFIX = re.compile(r"^COCO_(train|val|test)\d{4}_(?=\d+$)")
 
+T = TypeVar("T")
+
 
 def canonical_image_id(name: str | int) -> str:
-    """The image id that *name* stands for: a string.
+    """The image id that *name* stands for: a string, in Unicode's normal form C.
 
     COCO's long names and the bare number are one id, the number: `COCO_val2014_000000000042.jpg`,
-    `000000000042.jpg`, `42` and the integer 42 all give `"42"`. Other names lose a file extension only.
+    `000000000042.jpg`, `42` and the integer 42 all give `"42"`. Other names lose a file extension only. Folders stay,
+    separated by `/`: `photos\\a\\001.jpg` is `"photos/a/1"`.
     """
-    text = _EXTENSION.sub("", str(name).strip())
+    return "/".join(name_parts(name))
+
+
+def name_parts(name: str | int) -> tuple[str, ...]:
+    """The parts of a path to an image, the last one as an image id: `photos/a/001.jpg` is (photos, a, 1)."""
+    text = str(name).strip()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if "/" not in text and "\\" not in text:
+        return (_last_part(text),)
+    *folders, last = [part for part in re.split(r"[/\\]", text) if part not in ("", ".")] or [""]
+    return (*folders, _last_part(last))
+
+
+def _last_part(text: str) -> str:
+    text = _EXTENSION.sub("", text)
     text = _COCO_PREFIX.sub("", text)
     return str(int(text)) if is_number(text) else text
 
@@ -34,3 +56,54 @@ def json_image_id(image_id: str) -> int | str:
 def is_photo_name(name: str) -> bool:
     """Whether a file of this name is a photo, by an extension that `canonical_image_id` takes away."""
     return _PHOTO.search(name) is not None
+
+
+class NameIndex(Generic[T]):
+    """Finds what belongs to an image by any of its names: names are compared from their end, folder by folder.
+
+    `a/1.jpg`, `photos/a/1.png` and `1` may all mean the entry `a/1`, unless there is another one that fits as well or
+    better. The most parts in common win, and the whole name before all.
+
+    Args:
+        entries: (name, value); a name without folders is one part.
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, T]]) -> None:
+        self._alone: dict[str, T] = {}  # the names without folders
+        self._within: dict[str, list[tuple[tuple[str, ...], T]]] = {}  # by their last part
+        for name, value in entries:
+            parts = name_parts(name)
+            if len(parts) == 1:
+                self._alone.setdefault(parts[0], value)
+            else:
+                self._within.setdefault(parts[-1], []).append((parts, value))
+
+    def find(self, name: str | int) -> list[T]:
+        """What fits *name* best: nothing, one value or, where several fit equally well, all of them."""
+        if not self._within and name in self._alone:  # most names, at once
+            return [self._alone[name]]
+        parts = name_parts(name)
+        alone = self._alone.get(parts[-1])
+        if not self._within:
+            return [] if alone is None else [alone]
+        fitting = [] if alone is None else [(1 if len(parts) > 1 else 2, alone)]  # the whole name, or its last part
+        for other, value in self._within.get(parts[-1], ()):
+            common = min(len(parts), len(other))
+            if parts[-common:] == other[-common:]:
+                fitting.append((common + (parts == other), value))
+        most = max((common for common, _ in fitting), default=0)
+        return [value for common, value in fitting if common == most]
+
+
+def shortest_ids(paths: Iterable[str]) -> Iterator[str]:
+    """An image id for each of *paths* (relative, with `/`): its file's name or, where others share it, the whole path.
+
+    Only the photos of a shared name have folders in their ids.
+    """
+    parts = [name_parts(path) for path in paths]
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for each in parts:
+        (shared if each[-1] in seen else seen).add(each[-1])
+    for each in parts:
+        yield "/".join(each) if each[-1] in shared else each[-1]

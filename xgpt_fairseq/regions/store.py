@@ -20,7 +20,7 @@ from xgpt_fairseq.regions.format import (
     map_array,
     read_manifest,
 )
-from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.image_ids import NameIndex
 
 # A mapped file holds a file descriptor, and a process usually may have 1024 of them.
 MAX_MAPPED_SHARDS: Final = 512
@@ -50,7 +50,7 @@ class RegionStore:
         self._pid = os.getpid()
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._shards: dict[int, HalfArray] = {}
-        self._index_of_id: dict[str, int] | None = None
+        self._names: NameIndex[int] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "manifest": self.manifest, "_first_regions": self._first_regions}
@@ -98,21 +98,34 @@ class RegionStore:
         return [image_id.decode() for image_id in self.array("ids").tolist()]
 
     def has(self, image_id: str | int) -> bool:
-        """Whether the store has an image of this id; COCO's long names and the bare number are one id."""
-        return canonical_image_id(image_id) in self._indices_by_id()
+        """Whether the store has an image of this id or file name (see `find`)."""
+        return bool(self.find(image_id))
+
+    def find(self, image_id: str | int) -> list[int]:
+        """The places of the images that an id or a file name may mean: none, one or, rarely, several.
+
+        COCO's long names and the bare number are one id; of a path as many parts count as are needed (`NameIndex`). The
+        first call builds a table of all ids, about 100 bytes per image; a training run needs indices only.
+        """
+        if self._names is None:
+            self._names = NameIndex((image_id, index) for index, image_id in enumerate(self.image_ids()))
+        return self._names.find(image_id)
 
     def image_index(self, image_id: str | int) -> int:
-        """The place of an image.
-
-        The first call builds a table of all ids, about 100 bytes per image; a training run needs indices only.
+        """The place of an image, by its id or file name (see `find`).
 
         Raises:
-            DataError: the store has no such image.
+            DataError: the store has no such image, or several images of this name in different folders.
         """
-        image_index = self._indices_by_id().get(canonical_image_id(image_id))
-        if image_index is None:
+        found = self.find(image_id)
+        if not found:
             raise DataError(f"image {image_id!r} is not in the region store {self.path}")
-        return image_index
+        if len(found) > 1:
+            raise DataError(
+                f"image {image_id!r} may be {self.image_id(found[0])} or {self.image_id(found[1])} of the region store "
+                f"{self.path}: name its folder, too"
+            )
+        return found[0]
 
     def image_indices(self, image_ids: Sequence[str | int]) -> IntArray:
         """The places of several images, (len(image_ids),) int64. Raises DataError at the first that is not there."""
@@ -181,11 +194,6 @@ class RegionStore:
         self._check_index(image_index)
         offsets = self.array("offsets")
         return int(offsets[image_index]), int(offsets[image_index + 1])
-
-    def _indices_by_id(self) -> dict[str, int]:
-        if self._index_of_id is None:
-            self._index_of_id = {image_id: index for index, image_id in enumerate(self.image_ids())}
-        return self._index_of_id
 
     def _shard(self, index: int) -> HalfArray:
         self._drop_inherited_handles()

@@ -21,8 +21,6 @@ from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LI
 STDIN = Path("-")
 BLOCK_BYTES = 1 << 18
 
-_NO_OPTIONS = CaptionOptions()
-
 
 @dataclass(frozen=True)
 class Block:
@@ -87,7 +85,7 @@ def report_caption_inputs(paths: Sequence[Path]) -> None:
         print(f"{path}: captions, of which the training split is taken", file=sys.stderr)
 
 
-def read_blocks(paths: Sequence[Path], captions: CaptionOptions = _NO_OPTIONS) -> Iterator[Block]:
+def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -> Iterator[Block]:
     """All lines of all inputs, in order. The same inputs always give the same blocks.
 
     Args:
@@ -99,6 +97,7 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions = _NO_OPTIONS) -
             unknown, or a split is said of a file that has no captions.
     """
     check_inputs(paths)
+    captions = captions or CaptionOptions()
     position = 0
     for path in paths:
         if is_caption_file(path):
@@ -116,7 +115,7 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions = _NO_OPTIONS) -
             position += path.stat().st_size
 
 
-def sentences(paths: Sequence[Path], captions: CaptionOptions = _NO_OPTIONS) -> Iterator[str]:
+def sentences(paths: Sequence[Path], captions: CaptionOptions | None = None) -> Iterator[str]:
     """The lines of all inputs that are not blank."""
     for block in read_blocks(paths, captions):
         yield from (line for line in block.lines() if line.strip())

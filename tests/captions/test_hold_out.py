@@ -1,0 +1,83 @@
+"""Splits by a hash of the image's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions
+from xgpt_fairseq.captions.hold_out import hash_split, parse_hold_out
+from xgpt_fairseq.captions.registry import read_captions
+from xgpt_fairseq.errors import DataError
+
+SHARES = {"valid": 0.1, "test": 0.2}
+
+
+def test_the_splits_of_these_names_are_for_ever() -> None:
+    splits = [hash_split(str(n), SHARES) for n in range(20)]
+    assert [n for n, split in enumerate(splits) if split == "valid"] == [4, 10, 13, 17]
+    assert [n for n, split in enumerate(splits) if split == "test"] == [8, 9]
+
+
+@given(st.text(), st.permutations(list(SHARES.items())))
+def test_the_order_of_the_shares_does_not_matter(key: str, shares: list[tuple[str, float]]) -> None:
+    assert hash_split(key, dict(shares)) == hash_split(key, SHARES)
+
+
+def test_shares_are_about_what_they_say() -> None:
+    splits = [hash_split(f"photo {n}", SHARES) for n in range(10_000)]
+    assert abs(splits.count("valid") - 1000) < 120 and abs(splits.count("test") - 2000) < 160
+
+
+def test_every_source_of_a_photo_says_the_same() -> None:
+    names = [("42", "COCO_val2014_000000000042.jpg"), ("7", "images/42.jpg"), ("42", None), ("a/b/0042", None)]
+    assert {CaptionedImage(image_id, "", [], file).key for image_id, file in names} == {"42"}
+
+
+def write(path: Path, *splits: str) -> Path:
+    said = [f'"split": "{split}", ' if split else "" for split in splits]
+    path.write_text("".join(f'{{{split}"image": {n}, "caption": "a"}}\n' for n, split in enumerate(said)))
+    return path
+
+
+def test_training_images_are_held_out(tmp_path: Path) -> None:
+    options = CaptionOptions(hold_out=SHARES)
+    expected = [hash_split(str(n), SHARES) for n in range(30)]
+    for said in ("", "train"):
+        path = write(tmp_path / "mine.jsonl", *[said] * 30)
+        assert [image.split for image in read_captions(path, options=options)] == expected
+    path = write(tmp_path / "train.jsonl", *[""] * 30)
+    assert [image.split for image in read_captions(path, options=options)] == expected
+    # what the source says stays
+    path = write(tmp_path / "mine.jsonl", *["extra"] * 30)
+    assert {image.split for image in read_captions(path, options=options)} == {"extra"}
+    path = write(tmp_path / "mine.jsonl", "", "val")
+    with pytest.raises(DataError, match="image 1 is of split 'valid' already: leave it out of --hold-out"):
+        list(read_captions(path, options=options))
+
+
+def test_options() -> None:
+    assert parse_hold_out("val=0.1, test=0.25") == {"valid": 0.1, "test": 0.25}
+    assert parse_hold_out("") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("val", "expected SPLIT=SHARE"),
+        ("val=x", "expected SPLIT=SHARE"),
+        ("val=0", "a share is between 0 and 1"),
+        ("val=1", "a share is between 0 and 1"),
+        ("val=nan", "a share is between 0 and 1"),
+        ("train=0.9", "name splits other than train, each once"),
+        ("val=0.1,valid=0.1", "name splits other than train, each once"),
+        ("=0.1", "name splits other than train"),
+        ("val=0.5,test=0.5", "1 or more together"),
+    ],
+)
+def test_what_is_no_share(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_hold_out(text)

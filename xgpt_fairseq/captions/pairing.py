@@ -1,0 +1,90 @@
+"""Which photo of a region store a caption is about: by its file's name, else by the source's id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xgpt_fairseq.captions.base import CaptionedImage
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.store import RegionStore
+
+PAIR_BY = ("auto", "file", "id")
+
+
+class Pairing:
+    """Finds images of a caption source in a region store.
+
+    A source may know a photo by two names, the name of its file and an id of its own, and in COCO's layout an id may
+    count otherwise than the files do: then it fits another photo. So one of the two is chosen for all images that have
+    both. The file's name is, if it fits any image; but if the store comes from an archive, whose ids may be either, and
+    both names fit, different images, the user must say which.
+
+    Args:
+        store: the region store.
+        by: `auto`, `file` or `id` (--pair-by).
+
+    Attributes:
+        by_file, by_id: how many images were found by which.
+    """
+
+    def __init__(self, store: RegionStore, by: str = "auto") -> None:
+        self.store = store
+        self.by_file = self.by_id = 0
+        self._by = by
+
+    def choose(self, images: Iterable[CaptionedImage]) -> None:
+        """Look at the images of the source, and choose; where it is said already, nothing is looked at.
+
+        Raises:
+            DataError: both names fit, different images of a store that was not made from photos.
+        """
+        if self._by != "auto":
+            return
+        fits_file = False
+        conflict: CaptionedImage | None = None
+        for image in images:
+            if image.file_name is None or canonical_image_id(image.file_name) == image.image_id:
+                continue
+            file, of_id = self.store.find(image.file_name), self.store.find(image.image_id)
+            fits_file |= bool(file)
+            if file and of_id and file != of_id and conflict is None:
+                conflict = image
+        self._by = "file" if fits_file else "id"
+        if conflict is not None and self.store.source.get("format") != "photos":
+            assert conflict.file_name is not None
+            file, of_id = self.store.find(conflict.file_name), self.store.find(conflict.image_id)
+            raise DataError(
+                f"image {conflict.image_id} ({conflict.file_name}) is {self._id(of_id)} of {self.store.path} by its "
+                f"id, and {self._id(file)} by its file's name: say which is meant by --pair-by id or --pair-by file"
+            )
+
+    def find(self, image: CaptionedImage) -> int | None:
+        """The place of *image* in the store; None if it is not there.
+
+        Raises:
+            DataError: its name fits several images, in different folders.
+        """
+        name: str = image.image_id
+        by_file = image.file_name is not None and (self._by != "id" or canonical_image_id(image.file_name) == name)
+        if by_file:
+            assert image.file_name is not None
+            name = image.file_name
+        elif "://" in name:  # an image that has no name (see conceptual_captions.read): a URL's end is none
+            return None
+        found = self.store.find(name)
+        if not found:
+            return None
+        if len(found) > 1:
+            raise DataError(
+                f"image {name} may be {self._id(found)} or {self._id(found[1:])} of {self.store.path}: captions of "
+                "photos that share a name must name the folder, too"
+            )
+        if by_file:
+            self.by_file += 1
+        else:
+            self.by_id += 1
+        return found[0]
+
+    def _id(self, found: list[int]) -> str:
+        return self.store.image_id(found[0])
