@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-HEAD = "| measured | against, in the same run | reach | median | lowest to highest | detail |\n" + "|---" * 6 + "|"
+HEAD = "| measured | against, in the same run | target | median | lowest to highest | detail |\n" + "|---" * 6 + "|"
 
 
 @dataclass(frozen=True)
