@@ -29,13 +29,13 @@ def measure(rounds: int) -> list[Line]:
             "one process of one thread",
             "1.8",
             [2 * alone / together for alone, together in times],
-            f"{2 * captions / two:.2f} against {captions / one:.2f} captions a second",
+            f"{2 * captions / two:.2f} against {captions / one:.2f} captions per second",
         )
     ]
 
 
 def train(data: Path, processes: int) -> float:
-    """Seconds an update, the first one left out."""
+    """Seconds per update, without the first."""
     shared: list[str] = []
     if processes > 1:
         with socket.socket() as free:

@@ -71,10 +71,10 @@ def lines_of(times: list[tuple[float, ...]], megabytes: float) -> list[Line]:
             "at most 1.5",
             0,
             1,
-            f"{image[0]:.0f} against {image[1]:.0f} µs an image",
+            f"{image[0]:.0f} against {image[1]:.0f} µs per image",
         ),
-        line("the same", "HDF5 opened for each read", "at most 1/8 = 0.125", 0, 2, f"{image[2]:.0f} µs an image"),
-        line("the same", "TSV in base64", "at most 1/150 = 0.0067", 0, 3, f"{image[3]:.0f} µs an image"),
+        line("the same", "HDF5 opened for each read", "at most 1/8 = 0.125", 0, 2, f"{image[2]:.0f} µs per image"),
+        line("the same", "TSV in base64", "at most 1/150 = 0.0067", 0, 3, f"{image[3]:.0f} µs per image"),
         line(
             "a batch of 128 images of 100 × 2048, padded, with boxes",
             "one copy of its features into new memory",
@@ -130,10 +130,10 @@ class Batches:
 
 
 def workers(path: Path, rounds: int) -> Line:
-    """Batches a second of two worker processes against one."""
+    """Batches per second of two worker processes against one."""
     times = by_turns(*(lambda n=n: in_a_process(load, str(path), n, method="spawn") for n in (1, 2)), rounds=rounds)
     return Line(
-        "batches of 32 images a second from two worker processes",
+        "batches of 32 images per second from two worker processes",
         "from one",
         f"scales ({cores()} cores)",
         [one / two for one, two in times],

@@ -23,7 +23,7 @@ def measure(rounds: int) -> list[Line]:
     large, small = (middle([round_[i] for round_ in times]) for i in (0, 1))
     return [
         Line(
-            "start to first update, 1 000 000 images with a caption each",
+            "start to first update, 1 000 000 images with one caption each",
             "1 000 images",
             "at most 1.2",
             [large / small for large, small in times],

@@ -1,4 +1,4 @@
-"""Training xgpt_base on image captioning against fairseq's stock Transformer: captions a second, and memory."""
+"""Training xgpt_base on image captioning against fairseq's stock Transformer: captions per second, and memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def measure(rounds: int) -> list[Line]:
     captions = IMAGES * peers.CAPTIONS
     detail = f"{middle(ours) / 1000:.2f} GB against {middle(stock) / 1000:.2f} GB, {captions} captions"
     against = "fairseq's stock `transformer`, same batch"
-    return [*lines, Line("memory at the peak of an update, base", against, "at most 0.6", ratios, detail)]
+    return [*lines, Line("peak memory of an update, base", against, "at most 0.6", ratios, detail)]
 
 
 def speed(store: Any, rounds: int) -> list[Line]:
@@ -39,7 +39,7 @@ def speed(store: Any, rounds: int) -> list[Line]:
         return seconds(lambda: peers.update(stock.model, stock.criterion, pairs, stock_adam, bf16=False))
 
     return peers.lines_by_precision(
-        "training, captions per second, base, IC, 5 captions an image",
+        "training, captions per second, base, IC, 5 captions per image",
         "fairseq's stock `transformer`, float32, same pairs",
         reach={"float32": "3", "bfloat16": "5"},
         captions=IMAGES * peers.CAPTIONS,

@@ -21,7 +21,7 @@ class Line:
     Attributes:
         measured, against: what is compared with what.
         reach: what the ratio should be, such as "3" or "at most 0.6".
-        ratios: one a round.
+        ratios: one per round.
         detail: absolute numbers of this machine.
     """
 

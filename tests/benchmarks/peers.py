@@ -180,7 +180,7 @@ def lines_by_precision(
             against,
             reach[name],
             [round_[0] / round_[place] for round_ in times],
-            f"{speed[place]:.2f} against {speed[0]:.2f} a second",
+            f"{speed[place]:.2f} against {speed[0]:.2f} per second",
         )
         for place, name in enumerate(precisions, start=1)
     ]
