@@ -4,8 +4,8 @@
 #   FLICKR8K=path/to/flickr8k COCO5K=path/to/coco5k bash examples/ablations/flickr8k.sh
 #
 # Each folder holds images/ and dataset_*.json (Karpathy's format). Flickr8k's published validation photos are the test
-# split here; 200 training photos are held out for validation. Text and pairs of COCO are train2014's alone. What is
-# there is not made again; README.md has the commands that follow. Sizes: GRID, HELD_OUT, TEXT_LINES, VALID_LINES, SYMBOLS,
+# split here; 200 training photos are held out for validation. Text and pairs of COCO are from train2014 only.
+# Existing results are not recomputed; README.md has the commands that follow. Sizes: GRID, HELD_OUT, TEXT_LINES, VALID_LINES, SYMBOLS,
 # TEXT_ITERATIONS.
 set -euo pipefail
 

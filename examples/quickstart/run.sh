@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The whole line in miniature, through the stage scripts of examples/xgpt_base: text pre-training, out-of-domain and
+# All stages in miniature, through the stage scripts of examples/xgpt_base: text pre-training, out-of-domain and
 # in-domain image-text pre-training, fine-tuning, captions, scores, curves, and a page of images with captions.
 #
 #   make quickstart                            on scenes that it draws itself
 #   make quickstart DATA=path/to/coco_mini     on real photos
 #
-# DATA holds dataset_*.json (Karpathy's format) and, for each photo, att/<id>.npz and box/<id>.npy. Started again, it
-# skips the stages that are done and goes on with a training that was interrupted. With PREPARE_ONLY=1 it stops when the
-# data is there. README.md lists the variables.
+# DATA holds dataset_*.json (Karpathy's format) and, for each photo, att/<id>.npz and box/<id>.npy. When run
+# again, it skips finished stages and resumes an interrupted training. With PREPARE_ONLY=1 it stops after preparing the
+# data. README.md lists the variables.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -25,7 +25,7 @@ else
     NAME=scenes
     SCENES=${SCENES-}              # options of xgpt-draw-scenes
 fi
-WORK=${WORK:-$HERE/output/$NAME}   # what is written
+WORK=${WORK:-$HERE/output/$NAME}   # output folder
 
 # The recipe of examples/xgpt_base, made small.
 export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-64} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
@@ -43,13 +43,13 @@ else
 fi
 export LOG_INTERVAL=10 VALIDATIONS=${VALIDATIONS:-5}
 # shellcheck disable=SC2206
-SMALL=(--dropout "$DROPOUT" --label-smoothing 0.1 --log-format simple ${TRAINING-})   # TRAINING: more for fairseq-train
+SMALL=(--dropout "$DROPOUT" --label-smoothing 0.1 --log-format simple ${TRAINING-})   # TRAINING: more arguments for fairseq-train
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 mkdir -p "$WORK/logs"
 
 say() { printf '\n== %s\n' "$*"; }
 
-# stage NAME SCRIPT ITERATIONS OBJECTIVES ARGUMENT…   a training: its log goes to logs/NAME.log, its progress to the terminal.
+# stage NAME SCRIPT ITERATIONS OBJECTIVES ARGUMENT…   runs a training; log in logs/NAME.log, progress in the terminal.
 stage() {
     local name=$1 script=$2 iterations=$3 objectives=$4
     shift 4
@@ -57,7 +57,7 @@ stage() {
         python "$HERE/progress.py" --name "$name" --updates $((iterations * objectives)) --log "$WORK/logs/$name.log"
 }
 
-# caption NAME CHECKPOINT SUBSET…   captions and scores of what a stage left behind.
+# caption NAME CHECKPOINT SUBSET…   captions and scores of a stage's checkpoint.
 caption() {
     local name=$1 checkpoint=$2 subset
     shift 2
@@ -85,7 +85,7 @@ fi
 say "2/7 text: COCO's captions, a vocabulary, data directories"
 if [ ! -e "$WORK/text.txt" ]; then
     EXCLUDE=(--exclude-nothing)
-    if [ -n "$DATA" ]; then EXCLUDE=(--exclude "$CAPTIONS"); fi   # no caption of a photo that validates or tests
+    if [ -n "$DATA" ]; then EXCLUDE=(--exclude "$CAPTIONS"); fi   # no captions of photos for validation or test
     if [ -n "$DATA" ] && [ -e "$DATA/val2017_ids.txt" ]; then EXCLUDE+=(--exclude-ids "$DATA/val2017_ids.txt"); fi
     python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --limit "$TEXT_LINES" "${EXCLUDE[@]}"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Recall of a model of retrieval over the pool SPLITS of ORIGINAL_DATA. Arguments go to xgpt-evaluate.
+# Recall of a retrieval model over the pool SPLITS of ORIGINAL_DATA. Arguments go to xgpt-evaluate.
 # CHECKPOINT → OUT/scores-test.json
 . "$(dirname "$0")/../xgpt_base/settings.sh"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A model of retrieval, four-way as ViLBERT (section 6.1).
+# Trains a retrieval model with four-way choices, as ViLBERT (section 6.1).
 # ORIGINAL_DATA, or AUGMENTED_DATA with TRAIN_ON=augmented, started from FROM → CHECKPOINTS/retrieval/averaged.pt
-BATCH=${BATCH:-64} GPU_BATCH=${GPU_BATCH:-16}   # captions; each goes through the encoder in four pairs
+BATCH=${BATCH:-64} GPU_BATCH=${GPU_BATCH:-16}   # captions; each takes four pairs through the encoder
 . "$(dirname "$0")/../xgpt_base/settings.sh"
 
 DATA=$ORIGINAL_DATA

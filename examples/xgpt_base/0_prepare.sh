@@ -4,7 +4,7 @@
 #   TEXT=enwiki.txt CC_REGIONS=… CC_CAPTIONS=… COCO_REGIONS=… COCO_CAPTIONS=dataset_coco.json bash examples/xgpt_base/0_prepare.sh
 #
 # Each of TEXT, CC, COCO and FLICKR30K is prepared where its variables are set. *_REGIONS is an archive of region
-# features that import_regions.py knows, *_CAPTIONS a caption file that prepare_captions.py knows (preprocess/README.md).
+# features for import_regions.py, *_CAPTIONS a caption file for prepare_captions.py (see preprocess/README.md).
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
@@ -29,7 +29,7 @@ prepare() {
     if [ -z "$2" ] || [ -e "$DATA/$1" ]; then return; fi
     if [ ! -e "$DATA/$1.regions" ]; then
         local sizes=()
-        if [[ $3 == *.json ]]; then sizes=(--sizes "$3"); fi   # other formats have no sizes of photos
+        if [[ $3 == *.json ]]; then sizes=(--sizes "$3"); fi   # other formats have no photo sizes
         python "$ROOT/preprocess/import_regions.py" "$2" --output "$DATA/$1.regions" "${sizes[@]}" --workers "$WORKERS"
     fi
     python "$ROOT/preprocess/prepare_captions.py" "$3" --vocabulary "$DATA/vocabulary" --regions "$DATA/$1.regions" \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Out-of-domain pre-training: IC, IMLM, IDA and TIFG in turns, weights 1, on Conceptual Captions (section 5.1), 25 000
+# Out-of-domain pre-training: IC, IMLM, IDA and TIFG, all with weight 1, on Conceptual Captions (section 5.1), 25 000
 # iterations. OUT_OF_DOMAIN_DATA, started from FROM → CHECKPOINTS/out_of_domain/averaged.pt
 . "$(dirname "$0")/settings.sh"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Captions of the test split, beam 2, and their scores (section 5.3). Arguments go to fairseq-generate.
-# METRICS=cider,bleu names the metrics, all by default. Scored is the average of the four best checkpoints and, beside it,
-# the single best, as the paper does not say which of the two its scores are of; or CHECKPOINT alone.
+# METRICS=cider,bleu selects metrics (default: all). Scores the average of the four best checkpoints and the single best
+# one, since the paper does not say which of the two its scores are of; or CHECKPOINT alone.
 # CHECKPOINTS/DATASET/finetune/averaged.pt → OUT/generate-SUBSET.txt, captions-SUBSET.json, scores-SUBSET.json
 # CHECKPOINTS/DATASET/finetune/checkpoint_best.pt → OUT/single/…
 . "$(dirname "$0")/settings.sh"

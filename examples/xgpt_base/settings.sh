@@ -1,8 +1,8 @@
-# What the stages share; sourced by them. Every variable can be set from outside:
+# What the stages share, sourced by each of them. Every variable can be set from outside:
 #
 #   GPUS=4 CHECKPOINTS=/big/xgpt bash examples/xgpt_base/2_out_of_domain.sh
 #
-# What follows a script's name goes to fairseq-train after the recipe's own arguments, and so wins over them:
+# Arguments of a script are passed to fairseq-train after the recipe's own, and so override them:
 #
 #   ITERATIONS=50000 bash examples/xgpt_base/2_out_of_domain.sh --tensorboard-logdir runs/cc
 set -euo pipefail
@@ -10,7 +10,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 USER_DIR=${USER_DIR:-$ROOT/xgpt_fairseq}
 
-# Data directories (0_prepare.sh makes them), and where checkpoints go, a folder a stage.
+# Data directories (0_prepare.sh makes them), and where checkpoints go, one folder per stage.
 DATASET=${DATASET:-coco}                          # coco or flickr30k: stages 3 to 5
 TEXT_DATA=${TEXT_DATA:-data/text}
 OUT_OF_DOMAIN_DATA=${OUT_OF_DOMAIN_DATA:-data/cc}
@@ -19,9 +19,9 @@ CHECKPOINTS=${CHECKPOINTS:-checkpoints}
 
 ARCH=${ARCH:-xgpt_base}
 SEED=${SEED:-1}
-WORKERS=${WORKERS:-4}                             # processes that load data, for each GPU
+WORKERS=${WORKERS:-4}                             # data loader processes per GPU
 
-# The total batch is the paper's whatever the number of GPUs: what one GPU holds × GPUs × accumulation.
+# The total batch is the paper's for any number of GPUs: captions per GPU × GPUs × accumulation.
 FOUND=0 MEMORY=0                                  # GPUs of this machine, and the first one's MiB
 if [ -z "${GPUS:-}" ] || { ((GPUS > 0)) && [ -z "${GPU_BATCH:-}" ]; }; then
     read -r FOUND MEMORY < <(python -c 'import torch
@@ -29,10 +29,10 @@ n = torch.cuda.device_count()
 print(n, torch.cuda.get_device_properties(0).total_memory >> 20 if n else 0)')
 fi
 GPUS=${GPUS:-$FOUND}                              # all nodes together; 0: the CPU
-BATCH=${BATCH:-512}                               # captions an update (section 5.3)
+BATCH=${BATCH:-512}                               # captions per update (section 5.3)
 PROCESSES=$((GPUS > 0 ? GPUS : 1))
-if [ -z "${GPU_BATCH:-}" ]; then                  # captions that one GPU holds
-    # xgpt_base needs up to 46 MB a caption of 100 regions (IMLM, TIFG), beside 2 GB of weights and optimizer
+if [ -z "${GPU_BATCH:-}" ]; then                  # captions per GPU
+    # xgpt_base needs up to 46 MB per caption with 100 regions (IMLM, TIFG), and 2 GB for weights and optimizer
     MOST=$((MEMORY > 0 ? (MEMORY - 3000) / 48 : 64))
     GPU_BATCH=$((BATCH / PROCESSES))
     for ((PARTS = 2; GPU_BATCH > MOST && PARTS <= BATCH; PARTS++)); do
@@ -52,7 +52,7 @@ NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
 if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16} --ddp-backend legacy_ddp); fi
 if ((GPUS > 0)) && [ -z "$LAUNCH" ]; then DEVICE+=(--distributed-world-size "$GPUS"); fi
 
-# iterations DATA EPOCHS   as many as EPOCHS passes over the training pairs of DATA take.
+# iterations DATA EPOCHS   the number of iterations in EPOCHS passes over the training pairs of DATA.
 iterations() {
     if [ ! -e "$1/dataset.json" ]; then
         echo "error: $1 is no data directory: it has no dataset.json (prepare it with 0_prepare.sh)" >&2
@@ -64,8 +64,8 @@ captions = json.load(open(f"{data}/dataset.json", encoding="utf-8"))["splits"]["
 print(-(-captions * int(epochs) // int(batch)))' "$1" "$2" "$BATCH"
 }
 
-# A stage ends by length. An iteration is one update of each objective, so that rows of a table which have the same
-# ITERATIONS see the same pairs equally often.
+# The length of a stage is given in iterations. An iteration is one update of each objective, so all rows of a table
+# with the same ITERATIONS see the same pairs equally often.
 #
 # stage_length OBJECTIVES ITERATIONS WARMUP_PART   sets LENGTH, for train: ITERATIONS × objectives updates, of which one in
 # WARMUP_PART warms up (at most 4 000), and VALIDATIONS validations with a checkpoint each.
@@ -73,7 +73,7 @@ stage_length() {
     local commas=${1//[^,]/} part=$3
     local objectives=$((${#commas} + 1))
     local updates=$(($2 * objectives))
-    if [ "$ARCH" = xgpt_demo ]; then part=10; fi   # its rate is ten times the paper's
+    if [ "$ARCH" = xgpt_demo ]; then part=10; fi   # its learning rate is ten times the paper's
     local warmup=$((updates / part > 4000 ? 4000 : updates / part))
     local every=$(((${2} + VALIDATIONS - 1) / VALIDATIONS * objectives))
     LENGTH=(--max-update "$updates" --warmup-updates $((warmup > 0 ? warmup : 1))
@@ -82,18 +82,18 @@ stage_length() {
 }
 VALIDATIONS=${VALIDATIONS:-25}
 
-# rate PAPER   the learning rate: the paper's, or LR. xgpt_demo, a third as wide and as deep, learns with 1e-3 in all stages.
+# rate PAPER   the learning rate: the paper's, or LR. xgpt_demo, a third as wide and as deep, takes 1e-3 in all stages.
 rate() {
     if [ -n "${LR:-}" ]; then echo "$LR"; elif [ "$ARCH" = xgpt_demo ]; then echo 1e-3; else echo "$1"; fi
 }
 
-# metric OBJECTIVES   what the best checkpoints are chosen by: the loss of captioning, or of what trains without it.
+# metric OBJECTIVES   the metric that selects the best checkpoints: the loss of captioning, or without it, of the rest.
 metric() {
     case ,$1, in *,ic,*) echo ic_nll_loss ;; *) echo loss ;; esac
 }
 
 # train TASK DATA SAVE_DIR ARGUMENT…   then the average of its best 4 checkpoints, SAVE_DIR/averaged.pt.
-# A stage that is done is not done again; one that was interrupted goes on from its last checkpoint.
+# A finished stage is skipped; an interrupted one is resumed from its last checkpoint.
 train() {
     local task=$1 data=$2 save=$3
     shift 3
@@ -101,7 +101,7 @@ train() {
         echo "done: $save/averaged.pt"
         return
     fi
-    # $LAUNCH is a command with arguments, and split on purpose
+    # $LAUNCH is a command with arguments, so it is split on purpose
     # shellcheck disable=SC2086
     $LAUNCH "$(command -v fairseq-train)" "$data" --user-dir "$USER_DIR" --task "$task" --arch "$ARCH" --criterion xgpt \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 5 --lr-scheduler inverse_sqrt "${LENGTH[@]}" \
@@ -113,12 +113,12 @@ train() {
 }
 LOG_INTERVAL=${LOG_INTERVAL:-100}                 # updates
 
-# after START   the paper's rate in domain, 1e-5, after pre-training; from scratch (Table 3), that of pre-training.
+# after START   the learning rate in domain: the paper's 1e-5 after pre-training; from scratch (Table 3), pre-training's.
 after() {
     if [ -n "$1" ]; then echo 1e-5; else echo 1e-4; fi
 }
 
-# The average that a stage starts from: "--finetune-from-model FILE", or nothing where the stage before was left out.
+# The average that a stage starts from: "--finetune-from-model FILE", or nothing if the previous stage was left out.
 start_from() {
     if [ "$1" = none ]; then return; fi
     if [ ! -e "$1" ]; then
