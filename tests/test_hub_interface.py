@@ -236,7 +236,7 @@ def test_what_is_wrong_with_a_bundle_is_said(captioner: XGPTHubInterface, tmp_pa
     with pytest.raises(DataError, match=r"is not a bundle.*xgpt-export"):
         XGPTHubInterface.from_path(tmp_path)
     captioner.save(tmp_path / "bundle")
-    with pytest.raises(DataError, match="is a bundle, which has all it needs"):
+    with pytest.raises(DataError, match="is a bundle, which needs no data directory"):
         XGPTHubInterface.from_path(tmp_path / "bundle", data=tmp_path)
     weights = tmp_path / "bundle" / "model.safetensors"
     whole = weights.read_bytes()

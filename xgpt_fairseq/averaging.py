@@ -1,4 +1,4 @@
-"""The mean of checkpoints: which ones, and how."""
+"""Selects checkpoints and averages them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Choice:
     """Checkpoints to average.
 
     Attributes:
-        paths: of the checkpoints, best or last first.
-        asked: how many were asked for.
-        found: what there is, in words: why there are fewer than that, where there are.
-        left_out: of each checkpoint that could have been among them and was left out, which and why.
+        paths: the checkpoints, best or last first.
+        asked: the number that was asked for.
+        found: a sentence on what was found, which says why there are fewer, if there are.
+        left_out: a line for each candidate that was left out, with the reason.
     """
 
     paths: list[Path]
@@ -42,14 +42,14 @@ class Choice:
 def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> Choice:
     """The *count* best checkpoints of a run, best first, by the value of its validation metric.
 
-    Whether higher is better is what the run was told (`--maximize-best-checkpoint-metric`), and the values are those
-    in the checkpoints, not the rounded ones in their names. Several files of one update (checkpoint_best.pt,
-    checkpoint_last.pt, …) count once. Of equal values the later update is better. Checkpoints from the warm-up of the
-    learning rate (`--warmup-updates` in their configuration) are left out.
+    The run's `--maximize-best-checkpoint-metric` says whether higher is better. Values are read from the checkpoints,
+    since their names have rounded ones. Several files of one update (checkpoint_best.pt, checkpoint_last.pt, …) count
+    once. Of equal values the later update is better. Checkpoints from the learning rate warm-up (`--warmup-updates` in
+    their configuration) are left out.
 
     Raises:
-        DataError: fewer than *count* checkpoints (without *allow_fewer*), all from the warm-up, or some of other runs
-            among them.
+        DataError: fewer than *count* checkpoints (without *allow_fewer*), only checkpoints from the warm-up, or
+            checkpoints of several runs.
     """
     check_at_least("the number of checkpoints to average", count, 1)
     found: dict[int, tuple[float, Path]] = {}
@@ -90,7 +90,7 @@ def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> 
 
 
 def _warmup(state: Mapping[str, Any]) -> int:
-    """The update that the warm-up of the learning rate ends at; 0 where the checkpoint knows of none."""
+    """The update at which the learning rate warm-up ends; 0 if the checkpoint has none."""
     scheduler = state["cfg"].get("lr_scheduler") or {}
     options = scheduler if isinstance(scheduler, Mapping) else vars(scheduler)
     return int(options.get("warmup_updates") or 0)
@@ -127,16 +127,15 @@ def _first(
 
 
 def average(inputs: Sequence[Path], output: Path) -> None:
-    """Write the plain mean of the checkpoints' parameters as a checkpoint that fairseq's programs load.
+    """Write the mean of the checkpoints' parameters as a checkpoint that fairseq's programs load.
 
-    Sums run in float64 and the mean has the parameters' own type. Tied parameters, which share their memory in a
-    checkpoint, are averaged once and stay tied. What is no float (the digest of the dictionary) must be equal in all.
-    Statistics of the region features, which older checkpoints lack, are left out unless all have them.
-    Configuration and history are the first checkpoint's; the optimizer's state is left out, so that training starts
-    from the mean with a fresh one.
+    Sums are float64, and the mean has the parameters' type. Tied parameters, which share memory in a checkpoint, are
+    averaged once and stay tied. Non-float entries (the digest of the dictionary) must be equal in all. Statistics of
+    the region features, which older checkpoints lack, are left out unless all have them. Configuration and history are
+    the first checkpoint's; there is no optimizer state, so training starts with a fresh one.
 
     Raises:
-        DataError: the checkpoints are not of one model.
+        DataError: the checkpoints are of different models.
     """
     first = load_checkpoint(inputs[0])
     sums = {name: tensor.double() for name, tensor in _one_name_each(first["model"]).items()}
@@ -178,12 +177,12 @@ def average(inputs: Sequence[Path], output: Path) -> None:
 
 
 def _storage(tensor: Tensor) -> tuple[Any, ...]:
-    """Equal for tensors that are one and the same piece of memory."""
+    """A key that is equal for tensors in the same memory."""
     return tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
 def _one_name_each(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each piece of memory under the first of its names."""
+    """The *parameters* without duplicates: tied ones only under their first name."""
     names: dict[tuple[Any, ...], str] = {}
     for name, tensor in parameters.items():
         names.setdefault(_storage(tensor), name)

@@ -1,8 +1,8 @@
 """Reading and writing checkpoints without giving up torch's protection against malicious ones.
 
-torch ≥ 2.6 loads with `weights_only=True`: tensors, plain containers and the globals that were allowed. fairseq's
-checkpoints hold one more, `argparse.Namespace`, so that stock fairseq cannot read its own; allowing exactly that one
-is all it takes. Nothing here or anywhere in the plugin turns the protection off.
+torch ≥ 2.6 loads with `weights_only=True`: only tensors, plain containers and allowed globals. fairseq's checkpoints
+also hold an `argparse.Namespace`, so stock fairseq cannot read its own; allowing this one global is enough. The plugin
+never turns the protection off.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where programs compute if they are not told."""
+"""The default device of programs."""
 
 from __future__ import annotations
 

@@ -8,14 +8,14 @@ from types import TracebackType
 
 
 class DataError(ValueError):
-    """Something a user handed us is wrong: a file, a record, an option. The message says what, where and what to do.
+    """Bad input from the user: a file, a record, an option. The message says what is wrong, where, and what to do.
 
     Command-line programs, fairseq's among them, print the message without a traceback and exit with status 1.
     """
 
 
 def check_at_least(name: str, value: float | None, least: float, why: str = "") -> None:
-    """Raises DataError where the option *name*, `--batch-size`, is below *least*; *why* is for the message.
+    """Raise DataError if the option *name*, such as `--batch-size`, is below *least*; *why* goes into the message.
 
     None is an option that was not given.
     """
@@ -24,9 +24,9 @@ def check_at_least(name: str, value: float | None, least: float, why: str = "") 
 
 
 def report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """An exception hook that prints a `DataError` as one line, also where something else was raised because of it.
+    """An exception hook that prints a `DataError` as one line, also if another exception was raised from it.
 
-    fairseq's trainer, for one, wraps our error in a generic 'check the architecture' message.
+    fairseq's trainer, for example, wraps our error in a generic 'check the architecture' message.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, DataError):
@@ -38,6 +38,6 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
 
 
 def report_in_fairseq_programs() -> None:
-    """Install `report`, if this process is one of fairseq's programs and nobody else has installed a hook."""
+    """Install `report` if this process is one of fairseq's programs and has no other hook."""
     if Path(sys.argv[0]).name.startswith("fairseq-") and sys.excepthook is sys.__excepthook__:
         sys.excepthook = report

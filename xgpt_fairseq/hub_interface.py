@@ -5,9 +5,9 @@
     model = XGPTModel.from_pretrained("bundle")
     model.caption(["photo.jpg", "another.jpg"])          # ["a man rides a horse.", …]
 
-A bundle is a folder with all that captioning needs, and nothing that training needs:
+A bundle is a folder with everything that captioning needs, and nothing that only training needs:
 
-    bundle.json          format version; the model's structure and sizes; how regions are made from photos
+    bundle.json          format version; the model's structure and sizes; settings for the regions of photos
     model.safetensors    the parameters
     dict.txt, vocabulary.json, bpe.codes or bpe.model
 """
@@ -50,7 +50,7 @@ Key = TypeVar("Key")
 Boxes = npt.NDArray[np.floating[Any]]
 LoadedPhoto = tuple[Key, "Photo", Boxes | None]
 
-# Photos that are decoded and have their regions extracted together.
+# Photos whose regions are extracted together.
 PHOTOS_AT_ONCE = 32
 
 
@@ -59,8 +59,8 @@ class Candidate:
     """One of the captions that a search finds for an image.
 
     Attributes:
-        text: as a person writes it.
-        tokens: its length in subwords as it was generated, without the end of sentence.
+        text: the detokenized caption.
+        tokens: its length in generated subwords, without the end of sentence.
     """
 
     text: str
@@ -68,15 +68,15 @@ class Candidate:
 
 
 class XGPTHubInterface(nn.Module):
-    """A model, its vocabulary, and how regions are made from photos.
+    """A model, its vocabulary, and the settings that turn photos into regions.
 
     Args:
         model: the trained model.
-        config: what it was built from.
+        config: the configuration that it was built from.
         vocabulary: its vocabulary.
-        extractor_settings: those of the region extractor (`RegionExtractor.settings`) that made the regions it was
-            trained on; None if the regions did not come from our extractor; only region stores can then be captioned.
-        trained_on: that origin in words, for error messages.
+        extractor_settings: settings of the region extractor (`RegionExtractor.settings`) for its training regions; None
+            if they did not come from our extractor: then only region stores can be captioned.
+        trained_on: origin of the training regions in words, for error messages.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class XGPTHubInterface(nn.Module):
             data: the data directory of a checkpoint; None: the one that it was trained on.
 
         Raises:
-            DataError: neither of the two, or damaged.
+            DataError: *path* is neither of the two, or damaged.
         """
         path = Path(path)
         if path.is_dir():
             if data is not None:
-                raise DataError(f"{path} is a bundle, which has all it needs: a data directory is for checkpoints")
+                raise DataError(f"{path} is a bundle, which needs no data directory; only checkpoints do")
             return cls._from_bundle(path)
         return cls._from_checkpoint(path, data)
 
@@ -120,7 +120,7 @@ class XGPTHubInterface(nn.Module):
         vocabulary = Vocabulary(path)
         try:
             options = dict(value["model"])
-            options.pop("tifg_target", None)  # in bundles of earlier versions; an option of TIFG's now
+            options.pop("tifg_target", None)  # in bundles of earlier versions; now an option of TIFG
             config = XGPTConfig(**options)
             extractor_settings, trained_on = value["extractor"], value["trained_on"]
         except (KeyError, TypeError) as error:
@@ -154,7 +154,7 @@ class XGPTHubInterface(nn.Module):
         return cls(model, config, directory.vocabulary, extractor_settings=extractor, trained_on=trained_on)
 
     def save(self, output: Path) -> None:
-        """Write a bundle: aside first, so that *output* is whole or not there.
+        """Write a bundle to *output*, complete or not at all.
 
         Raises:
             DataError: safetensors is not installed.
@@ -176,15 +176,15 @@ class XGPTHubInterface(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; `.to(device)` moves it."""
+        """The device of the model; `.to(device)` moves it."""
         return self.model.dictionary_digest.device
 
     @cached_property
     def extractor(self) -> RegionExtractor:
-        """Makes the regions of photos as those that the model was trained on.
+        """Extracts regions from photos in the way of the model's training regions.
 
         Raises:
-            DataError: it was trained on regions of another origin; or the extra `photos` is not installed.
+            DataError: the training regions are of another origin, or the extra `photos` is not installed.
         """
         if self.extractor_settings is None:
             raise DataError(
@@ -206,17 +206,17 @@ class XGPTHubInterface(nn.Module):
         """Caption photos.
 
         Args:
-            photos: their files.
-            boxes: for a model that was trained on boxes of a detector, those of each photo: (n, 4) x1 y1 x2 y2 in 0..1.
-            options: of the search.
-            batch_size: photos that are decoded together.
+            photos: the files.
+            boxes: of each photo (n, 4) x1 y1 x2 y2 in 0..1, for a model that was trained on a detector's boxes.
+            options: options of the search.
+            batch_size: photos per batch of the search.
 
         Returns:
-            list: a caption for each photo.
+            list: one caption per photo.
 
         Raises:
             PhotoError: a file cannot be read as a photo.
-            DataError: the model needs boxes that are not given; or see `extractor`.
+            DataError: the model needs boxes and none are given; also see `extractor`.
         """
         given = boxes if boxes is not None else [None] * len(photos)
         loaded = (
@@ -230,10 +230,10 @@ class XGPTHubInterface(nn.Module):
         """Caption photos as they come.
 
         Args:
-            photos: of each, what to call it, itself, and its boxes or None; see `caption`.
+            photos: for each its name, the photo, and its boxes or None; see `caption`.
 
         Yields:
-            tuple: what it is called, and its caption; in order.
+            tuple: the name and the caption of each photo, in order.
         """
 
         def regions() -> Iterator[tuple[Key, Any, Any]]:
@@ -252,7 +252,7 @@ class XGPTHubInterface(nn.Module):
         """Caption the images of a region store, in its order: (image id, caption).
 
         Raises:
-            DataError: its features have another width than the model's.
+            DataError: its features do not have the model's width.
         """
         self.check_store(store)
         images = ((store.image_id(row), store.features(row), store.boxes(row)) for row in range(len(store)))
@@ -272,9 +272,9 @@ class XGPTHubInterface(nn.Module):
 
     @torch.inference_mode()
     def candidates(self, store: RegionStore, rows: Sequence[int], options: SearchOptions) -> list[list[Candidate]]:
-        """All captions that one search finds for the images *rows* of a region store, decoded together, best first.
+        """All captions that one search finds for the images *rows* of a region store, decoded in one batch, best first.
 
-        A search that samples draws from torch's generator: `options.beam` captions an image, independent of each other.
+        Sampling draws `options.beam` independent captions per image from torch's generator.
         """
         generator = build_generator([self.model], self.vocabulary, options)
         found = self._search(generator, load_regions(store, np.asarray(rows)), options)

@@ -1,4 +1,4 @@
-"""Models from checkpoints, for programs that use them: captioning, retrieval, diagnosis. (fairseq's load their own.)"""
+"""Loads models from checkpoints for captioning, retrieval and diagnosis. (fairseq's programs load their own.)"""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from xgpt_fairseq.text.vocabulary import Vocabulary
 def open_model(
     path: Path, state: Mapping[str, Any], directory: DataDirectory, *, objectives: Mapping[str, Objective] | None = None
 ) -> XGPTModel:
-    """The model in the checkpoint *state* of *path*, for the vocabulary and the regions of *directory*.
+    """Build and load the model of the checkpoint *state* of *path* for the vocabulary and regions of *directory*.
 
     Args:
-        objectives: whose heads it must have; None: none's, to generate.
+        objectives: the objectives whose heads it must have; None: no heads, to generate.
 
     Raises:
-        DataError: a model of another kind, of text alone, of other regions, or of another dictionary.
+        DataError: another kind of model, a text-only model, or one with another feature width or dictionary.
     """
     config = model_config(path, state)
     trained_width(path, state)
@@ -43,7 +43,7 @@ def build_model(
     directory: DataDirectory | None = None,
     objectives: Mapping[str, Objective] | None = None,
 ) -> XGPTModel:
-    """A model that is to be loaded: of the width that *config* names, which must be that of *directory*'s regions."""
+    """Build a model to load weights into; *config*'s feature width must be that of *directory*'s regions."""
     task = SimpleNamespace(
         target_dictionary=vocabulary.dictionary, objectives=objectives or {}, spare_heads=PRETRAINING_OBJECTIVES
     )
@@ -53,14 +53,14 @@ def build_model(
 
 
 def model_config(path: Path, state: Mapping[str, Any]) -> XGPTConfig:
-    """What the model in the checkpoint *state* of *path* was built from.
+    """The configuration that the model in the checkpoint *state* of *path* was built from.
 
     Raises:
-        DataError: it does not say.
+        DataError: the checkpoint has none.
     """
     given = (state.get("cfg") or {}).get("model")
     if given is None:
-        raise DataError(f"{path} has no configuration of its model: it is no checkpoint of fairseq-train")
+        raise DataError(f"{path} has no configuration of its model: it is not a checkpoint of fairseq-train")
     values = vars(given) if not isinstance(given, Mapping) else given
     names = {field.name for field in fields(XGPTConfig)}
     return XGPTConfig(**{name: value for name, value in values.items() if name in names})
@@ -70,7 +70,7 @@ def trained_width(path: Path, state: Mapping[str, Any]) -> int:
     """The width of the region features that the model in the checkpoint *state* of *path* was trained on.
 
     Raises:
-        DataError: none, it is a model of text alone.
+        DataError: it is a model of text alone.
     """
     embedding = state["model"].get("encoder.regions.embedding.project.weight")  # (H, D + 5)
     if embedding is None:

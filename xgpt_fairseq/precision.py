@@ -11,15 +11,14 @@ from xgpt_fairseq.errors import DataError
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices itself (AVX512-BF16, AMX; on ARM, BF16): else it is slower, not
-    faster."""
+    """Whether this CPU has bfloat16 instructions (AVX512-BF16, AMX; on ARM, BF16); without them bfloat16 is slower."""
     if platform.machine().lower() in ("x86_64", "amd64"):
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def check_cpu_bfloat16() -> None:
-    """Raises DataError where `--cpu-bf16` would not help."""
+    """Raise DataError if `--cpu-bf16` would not help."""
     if not cpu_has_bfloat16():
         raise DataError(
             "--cpu-bf16: this CPU has no bfloat16 arithmetic (AVX512-BF16 or AMX on x86, BF16 on ARM), and would be "

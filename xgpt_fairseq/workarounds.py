@@ -1,7 +1,6 @@
-"""What fairseq 0.12 gets wrong where we need it, worked around without touching fairseq.
+"""Workarounds for bugs of fairseq 0.12, without changing fairseq.
 
-Everything of this kind is here. `tests/test_workarounds.py` shows each fault on stock fairseq, and so fails when a
-release no longer needs the workaround.
+`tests/test_workarounds.py` shows each bug on stock fairseq, and so fails when a release no longer needs the workaround.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ logger = logging.getLogger(__name__)
 def with_last_batch(batches: list[Any], indices: np.ndarray) -> list[Any]:
     """fairseq's *batches* of *indices*, with the last one that fairseq drops.
 
-    `batch_by_size` leaves the last batch out where its size is no multiple of --required-batch-size-multiple, which
-    is 8 by default: up to 7 items of every epoch and of every test set are never seen
-    (facebookresearch/fairseq#5036).
+    `batch_by_size` drops the last batch if its size is not a multiple of --required-batch-size-multiple, which is 8 by
+    default: up to 7 items of every epoch and of every test set are never seen (facebookresearch/fairseq#5036).
     """
     dropped = indices[sum(len(batch) for batch in batches) :]
     return [*batches, dropped] if len(dropped) else list(batches)
@@ -44,22 +42,22 @@ def with_last_batch(batches: list[Any], indices: np.ndarray) -> list[Any]:
 class RepeatBlock(NGramRepeatBlock):
     """--no-repeat-ngram-size without the CUDA extension.
 
-    fairseq compares the end of the whole token buffer, which is padding until the search is over, so that it never
-    blocks anything; what has been generated so far is the buffer's beginning. With n = 1 it blocks nothing either,
-    since its slice of the last n - 1 tokens is all of them then.
+    fairseq compares the end of the whole token buffer, which is padding until the search is over, so it never blocks
+    anything; the tokens generated so far are at the beginning of the buffer. With n = 1 it blocks nothing either, since
+    its slice of the last n - 1 = 0 tokens is the whole buffer.
     """
 
     def _no_repeat_ngram(self, tokens: Tensor, lprobs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
         if self.no_repeat_ngram_size == 1:
-            # not the first position, the end-of-sentence symbol that every search begins with
+            # without the first position, the end-of-sentence symbol at the start of every search
             return lprobs.scatter_(1, tokens[:, 1 : step + 1], -math.inf)
         return super()._no_repeat_ngram(tokens[:, : step + 1], lprobs, bsz, beam_size, step)
 
 
 def never_unknown(generator: SequenceGenerator) -> None:
-    """Let *generator* emit no `<unk>`.
+    """Keep *generator* from emitting `<unk>`.
 
-    fairseq's `tokens_to_suppress` refuses that symbol, and its --unkpen would also forbid it in a prefix that is given
+    fairseq's `tokens_to_suppress` refuses that symbol, and --unkpen would also forbid it in a given prefix
     (--prefix-size), after which nothing could follow.
     """
     unknown, suppressed = torch.tensor([generator.unk]), generator.token_indices_to_suppress
@@ -69,8 +67,8 @@ def never_unknown(generator: SequenceGenerator) -> None:
 def sample_for_search(sample: dict[str, Any], generator: Any) -> dict[str, Any]:
     """The batch as *generator* can use it.
 
-    Diverse beam search keeps a table with a row a sentence of the batch but looks rows up by the sentences' ids in
-    the data set; without ids the generator counts within the batch.
+    Diverse beam search keeps a table with one row per sentence of the batch but looks rows up by the sentences' ids in
+    the dataset; without ids the generator counts within the batch.
     """
     if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
         return {key: value for key, value in sample.items() if key != "id"}
@@ -80,9 +78,9 @@ def sample_for_search(sample: dict[str, Any], generator: Any) -> dict[str, Any]:
 def load_checkpoints_on_all_ranks(task_cfg: Any) -> None:
     """Let every process read checkpoints itself: --load-checkpoint-on-all-dp-ranks.
 
-    By default rank 0 reads and broadcasts, by torch.save and torch.load, a state whose configuration is a DictConfig by
-    then, which torch's `weights_only=True` refuses: no run of several processes could resume. The option is another
-    group's than the task's, so it is set in the configuration that the task's is a part of.
+    By default rank 0 reads the state and broadcasts it with torch.save and torch.load. Its configuration is a
+    DictConfig by then, which torch's `weights_only=True` refuses: no run of several processes could resume. The option
+    is not in the task's config group, so it is set through the root config.
     """
     root = task_cfg._get_root() if OmegaConf.is_config(task_cfg) else None
     if root is not None and "checkpoint" in root:
@@ -93,33 +91,33 @@ def load_checkpoints_on_all_ranks(task_cfg: Any) -> None:
 class BestCheckpoints:
     """--keep-best-checkpoints N keeps N.
 
-    fairseq leaves a checkpoint out that is worse than all it keeps, also where it keeps fewer than N: a run whose first
-    validation was its best ends with one. And it writes one over another of equal value, where the random digit that
-    tells them apart is the same. The task hands its hooks of validation and saving on to this, which moves the
-    checkpoint of equal value away before, and writes the one that was left out behind, under fairseq's names, so that
-    fairseq's own pruning goes on.
+    fairseq does not keep a checkpoint that is worse than all it keeps, even if it keeps fewer than N: a run whose first
+    validation was its best ends with one. It also overwrites a checkpoint of equal value if the random digit that tells
+    them apart is the same. The task calls this object before and after validation and after saving. It moves a
+    checkpoint of equal value away beforehand, and writes the missing one afterwards, under fairseq's names, so that
+    fairseq's own pruning still works.
 
     Args:
-        task_cfg: the task's configuration; a part of the whole, where a training runs.
+        task_cfg: the task's configuration; during training it is part of the root config.
     """
 
     def __init__(self, task_cfg: Any) -> None:
         root = task_cfg._get_root() if OmegaConf.is_config(task_cfg) else {}
         self._cfg: Any = root.get("checkpoint") or {}
         self._distributed: Any = root.get("distributed_training") or {}
-        # fairseq leaves copies to nobody where checkpoints are written in the background
+        # nobody makes the copies if fairseq writes checkpoints in the background
         off = self._cfg.get("no_save", False) or self._cfg.get("write_checkpoints_asynchronously", False)
         self._count: int = 0 if off else self._cfg.get("keep_best_checkpoints", 0)
         self._epoch = 0
-        self._coming: tuple[int, str] | None = None  # the update that was validated last, and its checkpoint's name
+        self._coming: tuple[int, str] | None = None  # the last validated update, and its checkpoint's name
         self._validating = False
 
     def begin_validation(self, epoch: int) -> None:
-        """A validation of all subsets begins; the first one's value counts, as for fairseq."""
+        """Call before a validation of all subsets; the first subset's value counts, as in fairseq."""
         self._epoch, self._coming, self._validating = epoch, None, True
 
     def validated(self, stats: Mapping[str, Any]) -> None:
-        """A subset was validated; *stats* holds its metrics and `num_updates`."""
+        """Call after a subset was validated; *stats* holds its metrics and `num_updates`."""
         if not self._validating or self._count <= 0:
             return
         self._validating = False
@@ -128,13 +126,13 @@ class BestCheckpoints:
             digit = np.random.randint(0, self._count)  # noqa: NPY002  (fairseq's own draw)
         name = self._name(value, digit)
         if not self._pattern.fullmatch(name):
-            return  # no number, or one below 0: fairseq neither counts nor prunes such names
+            return  # NaN, infinite or negative: fairseq neither counts nor prunes such names
         self._coming = (updates, name)
         if self._distributed.get("distributed_rank", 0) == 0:
             self._make_room(Path(self._cfg.save_dir), name, value, updates)
 
     def saved(self, path: Path, updates: int) -> None:
-        """fairseq has written *path* after *updates*, and what it keeps of it: write what is missing."""
+        """Call after fairseq has written *path* and its copies after *updates*; writes what is missing."""
         coming, self._coming = self._coming, None
         if coming is None or coming[0] != updates:
             return  # saved without a validation
@@ -142,7 +140,7 @@ class BestCheckpoints:
         kept = [file.name for file in path.parent.iterdir() if self._pattern.fullmatch(file.name)]
         if name in kept or len(kept) >= self._count:
             return
-        # no link: fairseq copies later checkpoints into the files that are there
+        # a copy, not a link: fairseq copies later checkpoints into existing files
         with atomic_write(path.parent / name) as aside:
             shutil.copyfile(path, aside)
         logger.info(f"{name} is kept too: it is among the best {self._count} so far")
@@ -160,9 +158,9 @@ class BestCheckpoints:
         return f"checkpoint.best_{self._cfg.best_checkpoint_metric}_{value:.3f}{digit}{self._suffix}.pt"
 
     def _make_room(self, folder: Path, name: str, value: float, updates: int) -> None:
-        """Keep a checkpoint of another update from being written over: the *name* goes to none, or to this update's.
+        """Keep a checkpoint of another update from being overwritten: free *name*, or give it to this update's.
 
-        A resumed run comes by an update again, whose checkpoint may have another digit by then.
+        A resumed run repeats updates, whose checkpoints may have another digit by then.
         """
         files = [folder / self._name(value, digit) for digit in range(self._count)]
         own = next((file for file in files if _updates_of(file) == updates), None)
@@ -176,12 +174,12 @@ class BestCheckpoints:
                     wanted.rename(own)
             return
         free = next((file for file in files if not file.exists()), None)
-        if free is not None:  # else as many are kept as there can be, all of this value
+        if free is not None:  # else all possible names of this value are taken
             wanted.rename(free)
 
 
 def _updates_of(checkpoint: Path) -> int | None:
-    """The update that a checkpoint was saved at; None where it is not there, or damaged."""
+    """The update at which a checkpoint was saved; None if it is missing or damaged."""
     try:
         return int(load_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
     except DataError:

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader never sees half of one: write aside, then rename."""
+"""Atomic writing of files and folders: write to a temporary name, then rename."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     """Check, before any work, that a program may write the file *path*.
 
     Raises:
-        DataError: *path* is there and *overwrite* is not asked for, or there is no folder for it.
+        DataError: *path* exists and *overwrite* is false, or its folder does not exist.
     """
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists; give another name or --overwrite")
@@ -28,7 +28,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside *path*; rename it to *path* when the block ends well, delete it otherwise."""
+    """Yield a temporary path next to *path*; rename it to *path* if the block succeeds, delete it otherwise."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
@@ -39,11 +39,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator[Path]:
-    """Yield an empty folder beside *path*; when the block ends well its files go to *path*, else it is deleted.
+    """Yield an empty folder next to *path*; if the block succeeds, move its files to *path*, and delete it otherwise.
 
     Args:
-        path: a folder, new or already there. What it holds beside *files* stays.
-        last: the file that makes the folder what it is: taken away first and put there last.
+        path: a folder, new or existing. Files in it that do not match *files* stay.
+        last: the file that identifies the folder: removed first and written last.
         files: patterns of the names of all files that such a folder may have; the old ones are replaced.
     """
     path = path.resolve()
@@ -57,7 +57,7 @@ def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator
 
 
 def swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
-    """Give the whole folder *aside* the name *path*; the other arguments are those of `atomic_directory`."""
+    """Move the finished folder *aside* to *path*; the other arguments are those of `atomic_directory`."""
     if not path.exists():
         aside.rename(path)
         return
@@ -70,7 +70,7 @@ def swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None
 
 
 def sync_folder(path: Path) -> None:
-    """Make sure that the names in a folder are on disk."""
+    """Flush a folder's directory entries to disk."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -79,13 +79,13 @@ def sync_folder(path: Path) -> None:
 
 
 def take_lock(folder: Path, what: str) -> int:
-    """Make *folder* this process's own until the returned file descriptor is closed, or the process ends.
+    """Lock *folder* for this process until the returned file descriptor is closed, or the process ends.
 
     Args:
-        what: what another process is doing if it has the folder, for the message: "another import is writing …".
+        what: what another process does if it has the lock, for the message: "another import is writing …".
 
     Raises:
-        DataError: another process has it.
+        DataError: another process has the lock.
     """
     lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
     try:
@@ -99,18 +99,18 @@ def take_lock(folder: Path, what: str) -> int:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """Write *value* as JSON (UTF-8, non-ASCII characters kept) under *path*, whole or not at all."""
+    """Write *value* as JSON (UTF-8, non-ASCII characters kept) to *path*, atomically."""
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_description(file: Path, *, what: str, made_by: str, newest: int) -> dict[str, Any]:
-    """The JSON object in *file*, which describes the folder that it lies in.
+    """Read the JSON object in *file*, which describes its folder.
 
     Args:
         what: what the folder is, for messages: "a data directory".
         made_by: the program that makes such folders.
-        newest: the newest format version that is understood.
+        newest: the newest supported format version.
 
     Raises:
         DataError: no such file, not a JSON object, or of a newer format version.

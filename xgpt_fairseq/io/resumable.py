@@ -1,10 +1,10 @@
-"""Folders that take hours to write: where the run puts its files, and what it finds when it was interrupted.
+"""Output folders that take hours to write, and can be resumed after an interruption.
 
-.NAME.partial/data/          the coming folder NAME
-.NAME.partial/journal.json   what was asked for, and how far the run was at a moment when all files agreed
+.NAME.partial/data/          the future folder NAME
+.NAME.partial/journal.json   the run's options, and its progress at a moment when all files were consistent
 .NAME.partial/lock           held while a run is at work
 
-A run may keep other files beside these while it lasts.
+A run may keep other files next to these while it lasts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def partial_path(output: Path) -> Path:
 
 
 class ResumableOutput:
-    """The folder in which a run works: `finish` or `replace` makes it *output*; until then the next run resumes there.
+    """The working folder of a run: `finish` or `replace` makes it *output*; until then the next run resumes there.
 
         with ResumableOutput(output, options, overwrite=False) as run:
             begin_at(run.state)         # None: at the beginning
@@ -41,14 +41,14 @@ class ResumableOutput:
 
     Args:
         output: the folder to write.
-        options: what decides the contents of the folder. A run is resumed by one that has the same.
-        overwrite: start over where an unfinished run cannot be resumed.
+        options: everything that determines the contents of the folder. Only a run with the same options resumes.
+        overwrite: start over if an unfinished run cannot be resumed.
         what: what messages call the run.
 
     Attributes:
         data: the folder to write to.
-        folder: what holds it, and is to be deleted to start over.
-        state: what the interrupted run saved last; None if this run starts over.
+        folder: its parent; delete it to start over.
+        state: the state that the interrupted run saved last; None if this run starts over.
 
     Raises:
         DataError: an unfinished run had other options, or its journal is unreadable, or another process is at work.
@@ -83,7 +83,7 @@ class ResumableOutput:
         self.close()
 
     def close(self) -> None:
-        """End the run: what was saved can be resumed by another; if nothing was, nothing stays."""
+        """End the run. If a state was saved, another run can resume; otherwise nothing is left behind."""
         if self._lock is None:
             return
         if not self.is_resumable:
@@ -93,15 +93,15 @@ class ResumableOutput:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a next run finds something to resume from."""
+        """Whether the next run can resume."""
         return self._journal.exists()
 
     def save(self, state: dict[str, Any]) -> None:
-        """Note how far the run is; what *state* (JSON) speaks of must be on disk."""
+        """Save the progress; the files that *state* (JSON) refers to must be on disk."""
         write_json(self._journal, {"version": JOURNAL_VERSION, "options": self._options, "state": state}, indent=None)
 
     def discard_journal(self) -> None:
-        """Let the next run start over."""
+        """Make the next run start over."""
         self._journal.unlink(missing_ok=True)
 
     def reject_state(self, reason: str) -> None:
@@ -118,15 +118,15 @@ class ResumableOutput:
         self._start_over()
 
     def finish(self, *, last: str, files: Iterable[str]) -> None:
-        """Put the files into *output*, which may be there and have others; the arguments are `atomic_directory`'s."""
+        """Move the files into *output*, which may exist and have other files. Arguments as for `atomic_directory`."""
         swap_in(self.data, self.output, last=last, files=files)
         self.discard_journal()
 
     def replace(self) -> None:
-        """Give the folder its name; a folder that had it before is deleted with all that is in it.
+        """Rename the folder to *output*; an existing folder of this name is deleted with its contents.
 
-        Under the name there is a whole folder or none at any moment. A kill in between leaves the new one to the next
-        run, which finds it as it was saved.
+        At any moment, *output* is a complete folder or does not exist. If the process is killed in between, the next
+        run finds the new folder as it was saved.
         """
         if self.output.exists():
             replaced = self.folder / "replaced"
@@ -138,7 +138,7 @@ class ResumableOutput:
 
     def _read_journal(self) -> None:
         """Set `state` if this run can resume the interrupted one."""
-        if not self.data.is_dir():  # a kill came after the folder had got its name
+        if not self.data.is_dir():  # killed after the folder was renamed
             return
         try:
             journal = json.loads(self._journal.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Lines of text files, plain or compressed: what the readers of text, of captions and of lists share."""
+"""Lines of plain or compressed text files, for the readers of text, captions and lists."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 READ_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
-# So much of a file is looked at to find out what it is.
+# How much of a file is read to detect its format.
 _HEAD_LINES = 20
 _HEAD_BYTES = 1 << 16
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of *path* with their numbers, from 1, without line ends and without a byte order mark.
+    """The lines of *path* with their numbers, from 1, without line endings and without a byte order mark.
 
-    Lines end with `\\n` or `\\r\\n` alone: other characters that Unicode breaks lines at occur in captions.
+    Lines end only with `\\n` or `\\r\\n`: Unicode's other line breaks occur within captions.
 
     Raises:
         DataError: the file is missing, damaged or not UTF-8, or a line is longer than `LONGEST_LINE`.
@@ -56,9 +56,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def first_lines(path: Path) -> list[str]:
-    """The first lines of *path* that are not blank, to recognise a format by. Empty if *path* is not a file.
+    """The first non-blank lines of *path*, to detect its format. Empty if *path* is not a file.
 
-    What is not UTF-8 is replaced: whether a file is damaged is to be found out by the reader of its format.
+    Invalid UTF-8 is replaced; the format's reader will find damage.
 
     Raises:
         DataError: a compressed file that cannot be read.
@@ -72,7 +72,7 @@ def first_lines(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read: {error}") from error
     lines = data.removeprefix(BYTE_ORDER_MARK).decode("utf-8", errors="replace").split("\n")
     if len(data) == _HEAD_BYTES and len(lines) > 1:
-        lines.pop()  # cut
+        lines.pop()  # truncated
     return [line.removesuffix("\r") for line in lines if line.strip()][:_HEAD_LINES]
 
 

@@ -20,14 +20,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Key = TypeVar("Key")
 
-# Items handed to a worker process at once: enough that handing over a line of text costs nothing.
+# Items per call of a worker process: enough to make the overhead per line of text negligible.
 ITEMS_PER_CHUNK = 2000
 # Chunks that wait or are worked on, per worker: enough to keep workers busy, few enough to bound memory.
 MAX_PENDING_CHUNKS = 4
-# Results of `submit_ordered` that wait for their turn, per worker; the work on them is uneven.
+# Results of `submit_ordered` that wait for their turn, per worker; calls take different times.
 MAX_PENDING_CALLS = 8
 
-# The function of a worker process, set when the process starts, so that what it remembers is kept from chunk to chunk.
+# The function of a worker process, set when the process starts, so that its caches last from chunk to chunk.
 _function: Callable[[Any], Any] | None = None
 
 
@@ -36,16 +36,16 @@ def map_ordered(
 ) -> Iterator[Result]:
     """map(function, items) over *workers* processes, in order; 0 or 1: in this process.
 
-    Items are read as results are taken, a few chunks ahead, so that memory does not grow with their number.
+    Items are read a few chunks ahead of the results that are taken, so memory does not grow with their number.
 
     Args:
-        function: gets to each process once, and lives there until the end.
-        items: what it is called with.
-        workers: the number of processes.
-        chunk: items that are handed over at once; `ITEMS_PER_CHUNK` if not given.
+        function: sent to each process once, and kept there until the end.
+        items: its arguments.
+        workers: number of processes.
+        chunk: items that are sent at once; `ITEMS_PER_CHUNK` if not given.
 
     Raises:
-        DataError: a process was killed. What *function* or *items* raise passes through.
+        DataError: a process was killed. Exceptions of *function* and *items* pass through.
     """
     if workers <= 1:
         yield from map(function, items)
@@ -72,8 +72,8 @@ def map_ordered(
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     """*workers* processes; None for 0.
 
-    They are forked, and at once: before the progress bar starts a thread, and before there are an open store and its
-    lock to inherit. (Fresh processes would each load all of xgpt_fairseq and its libraries.)
+    They are forked immediately: before the progress bar starts a thread, and before there are an open store and its
+    lock to inherit. (Spawned processes would each import xgpt_fairseq and its libraries.)
     """
     if workers < 1:
         yield None
@@ -89,13 +89,13 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
 def submit_ordered(
     calls: Iterable[tuple[Callable[[], Result], Key]], pool: ProcessPoolExecutor | None, ahead: int
 ) -> Iterator[tuple[Result, Key]]:
-    """The results of *calls*, made in *pool* at most *ahead* calls ahead, or in this process when *pool* is None.
+    """The results of *calls*, run in *pool* at most *ahead* calls ahead, or in this process if *pool* is None.
 
     Args:
-        calls: what is to be called (picklable, if in a pool), each with a key that comes back with its result.
+        calls: functions to call (picklable, for a pool), each with a key that is returned with its result.
 
     Yields:
-        (result, key) in the order of *calls*. What a call raises is raised here when its turn has come.
+        (result, key) in the order of *calls*. An exception of a call is raised here when its turn comes.
     """
     if pool is None:
         for call, key in calls:
@@ -113,7 +113,7 @@ def submit_ordered(
 
 
 def start_worker() -> None:
-    """For worker processes: Ctrl-C is the main process's to handle; and one whose main process was killed ends, too."""
+    """Initialise a worker process: ignore Ctrl-C, which the main process handles, and end with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
