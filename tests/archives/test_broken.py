@@ -93,7 +93,7 @@ def test_boxes_of_vlp_that_are_not_there(tmp_path: Path, fails: Fails) -> None:
         ("features", np.ones(5), r"/m2\.hdf5, image 4: features are float64 of shape \(5,\); floats of \(regions"),
         ("features", np.ones((5, 15)), r"/m2\.hdf5, image 4: image 4: features are 15 wide; the store's"),
         ("cls_prob", np.ones((4, 9)), r"image 4: cls_prob has the shape \(4, 9\); \(5, classes\) or \(5,\) expected"),
-        ("cls_prob", None, r"image 4 comes without scores, the images before it with; all of a store or none"),
+        ("cls_prob", None, r"image 4 comes without scores, the images before it with; all images must agree"),
         ("size", np.ones(3), r"image 4: size is float64 of shape \(3,\); height and width expected"),
     ],
 )
@@ -178,7 +178,7 @@ def test_items_without_an_entry(
         ({"boxes": np.ones((4, 4))}, r"boxes are float64 of shape \(4, 4\); 5 regions have features, so numbers of"),
         ({"features": np.ones((5, 16), dtype=object)}, r"features are object of shape \(5, 16\); floats of"),
         ({"features": np.ones((5, 4))}, r"image 4: features are 4 wide; the store's, by its first image, 16"),
-        ({"image_id": 77}, r"its image_id is '77'; the same as its key expected"),
+        ({"image_id": 77}, r"its image_id is '77'; its key expected"),
         ({"image_w": None}, r"image_w None, image_h 480; two whole numbers expected"),
         (
             {"features": "####", "num_boxes": 5, "boxes": layouts.encoded(THIRD.boxes)},
@@ -208,7 +208,7 @@ def test_the_list_of_ids(tmp_path: Path, fails: Fails) -> None:
     path = layouts.write_vilbert(tmp_path / "a.lmdb", IMAGES)
     names = [image.name.encode() for image in IMAGES]
     put(path, b"keys", pickle.dumps(names[1:]))
-    matches(fails(path), r"^/a\.lmdb: 6 items, 5 ids in the list 'keys'; as many expected")
+    matches(fails(path), r"^/a\.lmdb: 6 items, 5 ids in the list 'keys'; equal numbers expected")
     put(path, b"keys", pickle.dumps([*names[1:], b"other"]))
     matches(fails(path), r"^/a\.lmdb, item other: not there, but in the database's list of ids \(keys\)")
     put(path, b"keys", pickle.dumps({"a": 1}))
@@ -222,7 +222,7 @@ def test_a_database_that_is_cut(tmp_path: Path, fails: Fails) -> None:
     data = path / "data.mdb"
     size = data.stat().st_size
     os.truncate(data, size // 2)
-    matches(fails(path), rf"^/a\.lmdb has {size // 2} bytes, {size} expected: it is cut")
+    matches(fails(path), rf"^/a\.lmdb has {size // 2} bytes, {size} expected: it is truncated")
     os.truncate(data, 50)
     matches(fails(path), r"^/a\.lmdb is not readable as LMDB: ")
 
@@ -236,7 +236,10 @@ def test_a_database_that_is_cut(tmp_path: Path, fails: Fails) -> None:
         ({"bbox": THIRD.boxes[:-1]}, r"boxes are float32 of shape \(4, 4\); 5 regions have features"),
         ({"bbox": np.ones((5, 6))}, r"boxes are float64 of shape \(5, 6\); 5 regions have features, so numbers of"),
         ({"bbox": [[0, 0, 1, 1]]}, r"bbox is list, not an array; found: bbox, num_boxes, objects"),
-        ({"objects": THIRD.classes[:2]}, r"objects are int64 of shape \(2,\); 5 class numbers expected, one a region"),
+        (
+            {"objects": THIRD.classes[:2]},
+            r"objects are int64 of shape \(2,\); 5 class numbers expected, one per region",
+        ),
         ({"cls_prob": np.ones(4)}, r"cls_prob has the shape \(4,\); 5 regions have features"),
         ({"image_height": "tall"}, r"image_width 640, image_height 'tall'; two whole numbers expected"),
     ],
@@ -268,11 +271,11 @@ def test_files_of_mmf(tmp_path: Path, fails: Fails) -> None:
     info.write_bytes(kept[1][:200])
     matches(fails(folder), rf"{THIRD.name}_info\.npy: its pickle is not readable")
     info.unlink()
-    matches(fails(folder), rf"^/mmf/val2014/{THIRD.name}_info\.npy is missing: an image has a file of features and")
+    matches(fails(folder), rf"^/mmf/val2014/{THIRD.name}_info\.npy is missing: each image needs a file of features and")
     info.write_bytes(kept[1])
     features.unlink()
     matches(
-        fails(folder), rf"^/mmf/val2014/{THIRD.name}\.npy is missing: an image has a file of features and a file of"
+        fails(folder), rf"^/mmf/val2014/{THIRD.name}\.npy is missing: each image needs a file of features and a file of"
     )
 
 

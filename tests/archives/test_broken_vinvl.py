@@ -20,8 +20,8 @@ from xgpt_fairseq.cli import import_regions
     ("change", "message"),
     [
         (lambda line: line[:200] + "\n", r"features has \d+ bytes, 440 expected for float32 \(5, 22\): is the"),
-        (lambda line: line[:201] + "\n", r"column features is not base64 .*: is the line cut\?"),
-        (lambda line: line[:20] + "\n", r"1 columns, 3 expected: is the line cut\?"),
+        (lambda line: line[:201] + "\n", r"column features is not base64 .*: is the line truncated\?"),
+        (lambda line: line[:20] + "\n", r"1 columns, 3 expected: is the line truncated\?"),
         (lambda line: line.replace("\t5\t", "\t6\t"), r"has 440 bytes, 528 expected for float32 \(6, 22\)"),
         (lambda line: line.replace("\t5\t", "\tfive\t"), r"column num_boxes is b'five', a whole number expected"),
         (lambda _: layouts.vinvl_line(made_up(4, width=17)), r"has 460 bytes, 440 expected for float32 \(5, 22\)"),
@@ -43,7 +43,7 @@ def test_features_that_end_in_something_else(tmp_path: Path, fails: Fails) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda line: line[:150] + "\n", r"column 2 is not JSON \(Unterminated string .*\): is the line cut\?"),
+        (lambda line: line[:150] + "\n", r"column 2 is not JSON \(Unterminated string .*\): is the line truncated\?"),
         (lambda line: line.replace('"num_boxes"', '"number"'), r"the JSON has no num_boxes"),
         (lambda line: line.replace('"num_boxes": 5', '"num_boxes": 5.5'), r"column num_boxes is 5\.5, a whole number"),
         (lambda line: line.replace('"num_boxes": 5', '"num_boxes": 4'), r"column features has 440 bytes, 352 expected"),
@@ -64,7 +64,7 @@ def changed(line: str, **values: Any) -> str:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda line: changed(line, objects=json.loads(line.split("\t")[1])["objects"][1:]), r"4 objects; there are f"),
+        (lambda line: changed(line, objects=json.loads(line.split("\t")[1])["objects"][1:]), r"4 objects for 5 f"),
         (lambda line: changed(line, objects=json.loads(line.split("\t")[1])["objects"][::-1]), r"another order\?"),
         (lambda line: changed(line, image_w=320), r"object \d is at \[.*\] in an image of 320 x 480 pixels; the"),
         (lambda line: line.replace('"conf"', '"confidence"'), r"an object without class, conf and rect .*\('conf'\)"),

@@ -189,11 +189,11 @@ def test_a_folder_of_tsv_files_is_one_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cut", "message"),
     [
-        (4, r"3 columns, 6 expected: is the line cut\?"),
-        (-32, r"column features has 48 bytes, 72 expected for float32 \(3, 6\): is the line cut\?"),
-        (-31, r"column features is not base64 \(.*\): is the line cut\?"),
+        (4, r"3 columns, 6 expected: is the line truncated\?"),
+        (-32, r"column features has 48 bytes, 72 expected for float32 \(3, 6\): is the line truncated\?"),
+        (-31, r"column features is not base64 \(.*\): is the line truncated\?"),
         (-96, r"column features has 0 bytes, 72 expected"),
-        (-100, r"5 columns, 6 expected: is the line cut\?"),
+        (-100, r"5 columns, 6 expected: is the line truncated\?"),
     ],
 )
 @pytest.mark.parametrize("last", [False, True])

@@ -194,8 +194,8 @@ REFUSED = {
     "another encoding": (name("_codecs", "encode") + text("a") + text("rot13") + b"\x86R", "_codecs.encode to 'rot13'"),
     "a new meaning of a name": (F4[: len(DTYPE)] + b"}" + text("dtype") + text("x") + b"sb", "a change of what a name"),
     "an attribute of a name": (DTYPE + b"}}" + text("__call__") + text("x") + b"s\x86b", "a change of what a name"),
-    "a dictionary by an array": (b"}" + ARRAY + b"K\x01s", "a dictionary or set by something else"),
-    "a set by a tuple of an array": (b"\x80\x04\x8f(" + ARRAY + b"\x85\x90", "a dictionary or set by something else"),
+    "a dictionary by an array": (b"}" + ARRAY + b"K\x01s", "a dictionary key or set element"),
+    "a set by a tuple of an array": (b"\x80\x04\x8f(" + ARRAY + b"\x85\x90", "a dictionary key or set element"),
 }  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def test_other_containers_are_refused() -> None:
 def test_containers_that_hold_themselves() -> None:
     value: list[Any] = []
     value.append(value)
-    with pytest.raises(DataError, match="containers in one another more than 30 deep"):
+    with pytest.raises(DataError, match="containers nested more than 30 deep"):
         safe_pickle.loads(pickle.dumps(value), "x")
 
 

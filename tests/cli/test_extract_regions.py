@@ -213,7 +213,7 @@ def test_help_has_an_example(call_program: Callable[..., Outcome]) -> None:
         (["--grid", 10], "a grid of 10 x 10: with the whole photo, 2 to 100 regions are possible"),
         (["--grid", -9], "a grid of -9 x -9"),
         (["--max-regions", 20], "--grid 6 makes 37 regions, the whole photo included; --max-regions is 20"),
-        (["--max-regions", 101], "--max-regions is 101; 1 to 100 are possible"),
+        (["--max-regions", 101], "--max-regions is 101; 1 to 100 are allowed"),
         (["--batch-size", 0], "the batch size is 0"),
     ],
 )

@@ -280,13 +280,16 @@ def wide_line() -> str:
     [
         (bad_line(features_1_4=np.nan), "image 77, region 1: feature 4 is nan; features must be finite"),
         (bad_line(features_2_0=np.inf), "image 77, region 2: feature 0 is inf; features must be finite"),
-        (bad_line(features_0_1=1e5), "image 77, region 0: feature 1 is 100000; float16, the store's type, holds 65504"),
+        (
+            bad_line(features_0_1=1e5),
+            "image 77, region 0: feature 1 is 100000; the maximum of float16, the store's type, is 65504",
+        ),
         (bad_line(boxes_1_2=700), r"image 77, region 1: box \[.*700.*\] lies outside the image of 640 x 480 .* by 60 "),
         (bad_line(boxes_2_0=639.5), r"image 77, region 2: box \[639\.5, .*\] has x1 > x2 or y1 > y2"),
         (wide_line(), r"column features has 384 bytes, 192 expected for float32 \(3, 16\)"),
-        (tsv_line(3, *image(5, 3)), "image 3 is there more than once; an image id must be unique"),
+        (tsv_line(3, *image(5, 3)), "image 3 occurs more than once; an image id must be unique"),
         (tsv_line(77, *image(5, 0)), "image 77 has no regions; at least one is needed"),
-        (bad_line()[:250] + "\n", r"column features .*is the line cut\?"),
+        (bad_line()[:250] + "\n", r"column features .*is the line truncated\?"),
     ],
 )
 def test_bad_records(tsv: Path, tmp_path: Path, call: Call, line: str, message: str) -> None:

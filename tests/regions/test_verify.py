@@ -56,7 +56,7 @@ def test_verify_finds_contents_that_break_the_rules(tmp_path: Path) -> None:
         verify(broken("offsets.npy", np.array([0, 3, 4, 9, 12])))
     with pytest.raises(DataError, match=r"features-00001\.npy begins in the middle of an image"):
         verify(broken("offsets.npy", np.array([0, 3, 5, 9, 11])))
-    with pytest.raises(DataError, match=r"ids\.npy: image 11 is there more than once"):
+    with pytest.raises(DataError, match=r"ids\.npy: image 11 occurs more than once"):
         verify(broken("ids.npy", np.array([b"10", b"11", b"12", b"11"])))
     features = np.ones((5, WIDTH), dtype=np.float16)
     features[3, 2] = np.inf

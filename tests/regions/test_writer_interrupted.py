@@ -158,7 +158,7 @@ def test_position_and_counts_are_those_of_the_journal(tmp_path: Path) -> None:
     with RegionWriter(tmp_path / "store", WIDTH, source=SOURCE) as writer:
         assert writer.resumed
         assert (writer.position, writer.images, writer.num_regions) == (70, 7, 14)
-        with pytest.raises(DataError, match="image image-3 is there more than once"):
+        with pytest.raises(DataError, match="image image-3 occurs more than once"):
             writer.add("image-3", *regions(2), position=80)
 
 

@@ -1,7 +1,7 @@
-"""What every reader of a region archive has in common.
+"""Interface of the readers of region archives.
 
-A reader knows one layout. It walks the archive in a fixed order and hands out *pending* records: small, picklable
-objects that say where a record lies, so that worker processes can do the decoding.
+A reader reads one layout. It walks the archive in a fixed order and yields *pending* records: small, picklable objects
+that locate a record, so that worker processes can decode it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BoxKind = Literal["pixel", "normalised", "unknown"]
 
 @dataclass(frozen=True)
 class Record:
-    """The regions of one image, as the archive has them; checks beyond the layout are the writer's.
+    """The regions of one image as in the archive. The store's writer checks more than the layout.
 
     features (n, D) float; boxes (n, 4) x1 y1 x2 y2; scores (n,) float; labels n names; size width and height in pixels.
     """
@@ -38,14 +38,14 @@ class Record:
 
 
 class Pending(Protocol):
-    """A record that has been found but not decoded."""
+    """A record that was found but not yet decoded."""
 
     def decode(self) -> Record:
-        """Read and decode the record. Raises DataError naming the file and the place in it."""
+        """Read and decode the record. Raises DataError that names the file and the position."""
         ...
 
     def where(self) -> str:
-        """The file and the place in it, for error messages."""
+        """The file and the position, for error messages."""
         ...
 
 
@@ -53,13 +53,13 @@ class RegionReader(ABC):
     """Reads one layout of region archives.
 
     Class attributes:
-        name: of the format, as `--format` takes it.
-        layout: what the archive looks like, in a few words.
-        unit: what positions count; "B" for bytes.
+        name: the format's name for `--format`.
+        layout: a short description of the layout.
+        unit: unit of positions; "B" for bytes.
 
     Attributes:
-        box_kind: what the archive's boxes are measured in, as far as the layout tells.
-        end: the position behind the last record.
+        box_kind: the boxes' unit, if the layout determines it.
+        end: the position after the last record.
     """
 
     name: ClassVar[str]
@@ -71,34 +71,34 @@ class RegionReader(ABC):
     @classmethod
     @abstractmethod
     def detect(cls, path: Path) -> str | None:
-        """What of this layout lies at *path*, in words, or None. Looks at a few names and bytes, not at everything."""
+        """Describe the archive at *path* if it has this layout, else None. Reads only a few names and bytes."""
 
     @abstractmethod
     def __init__(self, path: Path) -> None:
-        """Open the archive. Raises DataError when it is not of this layout."""
+        """Open the archive. Raises DataError if it does not have this layout."""
 
     @abstractmethod
     def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
-        """The records from *position* on (0 is the start), each with the position behind it."""
+        """The records from *position* on (0 is the start), each with the position after it."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What identifies the archive: goes into `store.json`, and a resumed import must find it unchanged."""
+        """What identifies the archive: it is kept in `store.json`, and must be the same when an import is resumed."""
 
     def iterate(self, position: int = 0) -> Iterator[tuple[Record, int]]:
-        """The decoded records from *position* on, each with the position behind it."""
+        """The decoded records from *position* on, each with the position after it."""
         for pending, next_position in self.pending(position):
             yield pending.decode(), next_position
 
     def close(self) -> None:  # noqa: B027 (most readers leave nothing open)
-        """Close the files that reading has left open in this process."""
+        """Close the files that are still open in this process."""
 
 
 class IndexedRegionReader(RegionReader):
-    """A reader of an archive that lists its images: positions count images, in the order of `names`.
+    """A reader of an archive with a list of its images: positions count images, in the order of `names`.
 
     Attributes:
-        names: of the images, set when the archive is opened; what they are is the reader's.
+        names: the images' names, set when the archive is opened; their type depends on the reader.
     """
 
     unit: ClassVar[str] = "image"
@@ -109,7 +109,7 @@ class IndexedRegionReader(RegionReader):
         """The record of one of `names`."""
 
     def about(self) -> dict[str, Any]:
-        """What else than its names identifies the archive."""
+        """What identifies the archive besides its names."""
         return {}
 
     def written(self, name: Any) -> str:
@@ -129,7 +129,7 @@ class IndexedRegionReader(RegionReader):
 
 
 def folders_in(path: Path) -> list[Path]:
-    """*path* and the folders in it, sorted; none if it is no folder. Its files, which can be many, are not touched."""
+    """*path* and the folders in it, sorted; none if it is not a folder. Does not touch its files, which can be many."""
     if not path.is_dir():
         return []
     with os.scandir(path) as entries:
@@ -137,7 +137,7 @@ def folders_in(path: Path) -> list[Path]:
 
 
 def check_boxes(boxes: npt.NDArray[Any], count: int, where: str) -> None:
-    """Check that *boxes* are numbers (*count*, 4). Raises DataError."""
+    """Raise DataError unless *boxes* are numbers (*count*, 4)."""
     if boxes.shape != (count, 4) or boxes.dtype.kind not in "fiu":
         raise DataError(
             f"{where}: boxes are {boxes.dtype} of shape {boxes.shape}; {count} regions have features, so numbers of "
@@ -146,7 +146,7 @@ def check_boxes(boxes: npt.NDArray[Any], count: int, where: str) -> None:
 
 
 def names_digest(names: Iterable[str]) -> str:
-    """What identifies a list of names, where positions count them: another list makes positions mean something else."""
+    """A digest of a list of names. Positions that count names are valid only for the same list."""
     digest = hashlib.sha256()
     for number, name in enumerate(names):
         digest.update(b"\n" * (number > 0) + name.encode("utf-8", "surrogateescape"))

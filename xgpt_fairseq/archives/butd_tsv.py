@@ -1,7 +1,7 @@
 """butd-tsv: bottom-up-attention features in TSV files, in the layouts of both extractors.
 
-The arrays in a line are base64 of little-endian numbers. The extractors differ in their columns, and in which of
-width and height comes first.
+The arrays in a line are base64 of little-endian numbers. The extractors differ in their columns, and in the order of
+width and height.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PendingLine:
     def _parse(self, line: bytes) -> Record:
         fields = line.split(b"\t")
         if len(fields) != len(self.columns):
-            raise ValueError(f"{len(fields)} columns, {len(self.columns)} expected: is the line cut?")
+            raise ValueError(f"{len(fields)} columns, {len(self.columns)} expected: is the line truncated?")
         values = dict(zip(self.columns, fields, strict=True))
         count = tsv_files.integer(values["num_boxes"], "num_boxes")
         names = ("img_w", "img_h") if self.columns == LXMERT else ("image_w", "image_h")
@@ -112,7 +112,7 @@ class ButdTsvReader(RegionReader):
             self.class_names = tuple(vocabulary.read_text(encoding="utf-8").splitlines())
 
     def _look_at_first_line(self) -> tuple[tuple[str, ...], int]:
-        """The columns of all lines and the width of all features, which the first line tells."""
+        """The columns of all lines and the feature width, from the first line."""
         with open(self.files[0], "rb") as file:
             fields = file.readline().rstrip(b"\r\n").split(b"\t")
         columns = LAYOUTS.get(len(fields))
@@ -145,7 +145,7 @@ def _tsv_files(path: Path) -> list[Path]:
 
 
 def _check_order(boxes: npt.NDArray[np.float32], width: int, height: int, columns: tuple[str, ...]) -> None:
-    """Refuse an image whose boxes fit it only when width and height change places."""
+    """Refuse an image whose boxes fit it only with width and height exchanged."""
     if len(boxes) == 0:
         return
     right, bottom = boxes[:, 2].max() - 1, boxes[:, 3].max() - 1

@@ -1,7 +1,7 @@
-"""Archives that stay open from record to record, and never go from one process to another.
+"""Archives that stay open between records, but are never inherited by a forked process.
 
-HDF5 and LMDB keep a state per open file that a forked process must not use; LMDB even refuses to open what the parent
-has open. So what is open is closed before every fork, and whoever needs it next opens it.
+HDF5 and LMDB keep a state per open file that a forked process must not use; LMDB even refuses to open a file that the
+parent has open. So all files are closed before every fork, and reopened when they are needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar, cast
 
-# A record is in one or two files, and the next one mostly in the same.
+# A record is in one or two files, and the next one is mostly in the same files.
 _LIMIT: Final = 4
 
 
@@ -21,11 +21,11 @@ class Closable(Protocol):
 
 Handle = TypeVar("Handle", bound=Closable)
 
-_open: dict[Path, Closable] = {}  # the last one that was used is the last
+_open: dict[Path, Closable] = {}  # least recently used first
 
 
 def open_cached(path: Path, open_file: Callable[[Path], Handle]) -> Handle:
-    """open_file(path), or what it returned the last time in this process."""
+    """open_file(path), or its previous result if the file is still open in this process."""
     handle = cast("Handle | None", _open.pop(path, None))
     if handle is None:
         while len(_open) >= _LIMIT:
@@ -36,7 +36,7 @@ def open_cached(path: Path, open_file: Callable[[Path], Handle]) -> Handle:
 
 
 def close_cached() -> None:
-    """Close all that is kept open in this process."""
+    """Close all cached files of this process."""
     while _open:
         _open.popitem()[1].close()
 

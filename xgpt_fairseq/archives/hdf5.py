@@ -1,4 +1,4 @@
-"""HDF5 files of many named arrays. h5py is imported when a file is opened: it comes with the extra `archives`."""
+"""HDF5 files of many named arrays. h5py, of the extra `archives`, is imported when a file is opened."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xgpt_fairseq.errors import DataError
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 
-# What h5py raises for damaged files.
+# The exceptions of h5py for damaged files.
 _DAMAGED = (OSError, RuntimeError, ValueError)
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether *path* is a file that begins as HDF5 files do."""
+    """Whether *path* is a file with the HDF5 signature."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -28,7 +28,7 @@ def open_hdf5(path: Path) -> Any:
     """The h5py.File, for reading.
 
     Raises:
-        DataError: h5py is not installed, or *path* is not a whole HDF5 file.
+        DataError: h5py is not installed, or *path* is not a complete HDF5 file.
     """
     try:
         import h5py
@@ -75,7 +75,7 @@ def find_array(path: Path, name: str) -> npt.NDArray[Any] | None:
 
 
 def read_array(path: Path, name: str) -> npt.NDArray[Any]:
-    """As `find_array`, but an array that is not there is a DataError."""
+    """Like `find_array`, but raise DataError if the array is missing."""
     found = find_array(path, name)
     if found is None:
         raise DataError(f"{path}: no array {name!r} in it")

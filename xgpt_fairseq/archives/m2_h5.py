@@ -58,7 +58,7 @@ class PendingArrays:
         )
 
     def _size(self, size: npt.NDArray[Any]) -> tuple[int, int]:
-        """Width and height of height and width."""
+        """Width and height, from the archive's height and width."""
         if size.size != 2 or size.dtype.kind not in "iuf":
             raise DataError(f"{self.where()}: size is {size.dtype} of shape {size.shape}; height and width expected")
         height, width = size.reshape(-1)
@@ -99,7 +99,7 @@ class M2H5Reader(IndexedRegionReader):
 
 
 def _find_file(path: Path) -> Path | None:
-    """The HDF5 file at *path*, or the only one in it; none of those that Unified VLP's archives are made of."""
+    """The HDF5 file at *path*, or the only one in it; files of Unified VLP's archives do not count."""
     if path.is_dir():
         if VlpH5Reader.detect(path) is not None:
             return None

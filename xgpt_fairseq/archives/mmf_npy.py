@@ -84,9 +84,9 @@ def _info_of(features: Path) -> Path:
 
 
 def _names(folder: Path, root: Path) -> list[str]:
-    """The files of features in *folder*, sorted. Raises DataError where one of an image's two files is missing.
+    """The feature files in *folder*, sorted. Raises DataError if one of an image's two files is missing.
 
-    A folder without any `_info.npy` is none of the archive.
+    A folder without any `_info.npy` does not belong to the archive.
     """
     with os.scandir(folder) as entries:
         names = {entry.name for entry in entries if entry.name.endswith(SUFFIX)}
@@ -98,15 +98,15 @@ def _names(folder: Path, root: Path) -> list[str]:
     if alone:
         first = min(alone)
         missing = folder / first if first not in features else _info_of(folder / first)
-        raise DataError(f"{missing} is missing: an image has a file of features and a file of boxes")
+        raise DataError(f"{missing} is missing: each image needs a file of features and a file of boxes")
     return [(folder / name).relative_to(root).as_posix() for name in sorted(features)]
 
 
 def load_dictionary(file: Path) -> dict[str, Any]:
-    """The dictionary that `numpy.save` has put into *file*, read by `safe_pickle`.
+    """The dictionary that `numpy.save` wrote to *file*, read with `safe_pickle`.
 
     Raises:
-        DataError: there is no such file, or nothing like it in it, or something else than plain values.
+        DataError: the file is missing, or holds anything but a dictionary of plain values.
     """
     try:
         with open(file, "rb") as stream:
@@ -134,12 +134,12 @@ def load_dictionary(file: Path) -> dict[str, Any]:
 
 
 def record_of(image_id: str, features: npt.NDArray[Any], info: dict[str, Any], where: str) -> Record:
-    """The regions of an image from MMF's dictionary of them.
+    """The regions of an image, from its features and MMF's dictionary *info*.
 
-    `num_boxes` is not looked at, as in MMF's loader: it counts the regions above a threshold, or is a constant.
+    `num_boxes` is ignored, as in MMF's loader: it counts the regions above a threshold, or is a constant.
 
     Raises:
-        DataError: names *where* and what is wrong there.
+        DataError: names *where*, and says what is wrong.
     """
     boxes = array_in(info, "bbox", where)
     check_boxes(boxes, len(features), where)
@@ -149,8 +149,8 @@ def record_of(image_id: str, features: npt.NDArray[Any], info: dict[str, Any], w
         if len(scores) != len(features):
             raise DataError(f"{where}: cls_prob has the shape {scores.shape}; {len(features)} regions have features")
         if scores.ndim != 1:
-            # Probabilities of all classes. Their largest is not what the extractor has sorted by (it leaves out the
-            # classes for which another region suppresses this one), so that it would bring duplicates to the front.
+            # Probabilities of all classes. The extractor does not sort by the largest (it excludes the classes for
+            # which another region suppresses this one), so sorting by it would bring duplicates to the front.
             scores = None
     return Record(
         image_id,
@@ -166,12 +166,12 @@ def _labels(info: dict[str, Any], count: int, where: str) -> list[str] | None:
     if info.get("objects") is None:
         return None
     objects = array_in(info, "objects", where)
-    # Pythia's extractor left out the first region where it meant the class 0: whose class is whose is lost.
+    # Pythia's extractor dropped the first region instead of class 0, so classes and regions cannot be matched.
     if objects.shape == (count - 1,):
         return None
     if objects.shape != (count,) or objects.dtype.kind not in "iu":
         raise DataError(
-            f"{where}: objects are {objects.dtype} of shape {objects.shape}; {count} class numbers expected, one a "
+            f"{where}: objects are {objects.dtype} of shape {objects.shape}; {count} class numbers expected, one per "
             "region"
         )
     return [str(number) for number in objects.tolist()]
@@ -187,7 +187,7 @@ def array_in(info: dict[str, Any], key: str, where: str) -> npt.NDArray[Any]:
 
 
 def size_in(info: dict[str, Any], width: str, height: str, where: str) -> tuple[int, int]:
-    """Width and height in pixels at these keys. Raises DataError if they are not there or no numbers."""
+    """Width and height in pixels at these keys. Raises DataError if they are missing or not numbers."""
     try:
         return int(info[width]), int(info[height])
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""npz-dir: a file of features and a file of boxes per image, as self-critical.pytorch and AoANet have them."""
+"""npz-dir: a file of features and a file of boxes per image, as in self-critical.pytorch and AoANet."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class NpzDirReader(IndexedRegionReader):
 
 
 def _find_folders(path: Path) -> tuple[Path, Path] | None:
-    """The folders of features and of boxes that *path* means; None when there is no pair, or more than one.
+    """The folders of features and boxes at *path*; None if there is no pair, or more than one.
 
-    *path* is the folder that holds both, or the features folder `NAME_att` itself, or what comes before `_att`.
+    *path* is the folder that contains both, or the feature folder `NAME_att`, or its path without `_att`.
     """
     candidates = [
         (path / "att", path / "box"),

@@ -1,6 +1,6 @@
-"""The region archives that can be imported, and how to tell which one lies at a path.
+"""The region archive formats, and the detection of a path's format.
 
-A new format is a module beside this one with a `RegionReader`, and a line in `READERS`.
+To add a format, write a module with a `RegionReader`, and add it to `READERS`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ READERS: dict[str, type[RegionReader]] = {
 
 
 def open_archive(path: Path, format_name: str = "auto") -> tuple[RegionReader, str]:
-    """The reader for the archive at *path*, and in words what was found there.
+    """Open the archive at *path*. Returns its reader, and a description of what was found.
 
     Raises:
-        DataError: nothing is at *path*, or not one of the known formats, or more than one.
+        DataError: *path* does not exist, or its format is unknown or ambiguous.
     """
     if format_name != "auto":
         reader = READERS[format_name](path)

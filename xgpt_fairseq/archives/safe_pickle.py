@@ -1,9 +1,9 @@
-"""Reading the pickles of published archives without running anything that they ask for.
+"""Reads pickles of published archives without running any code that they name.
 
-A pickle is a program that calls functions by name. The few names that arrays, numbers, strings and plain containers
-need are known here, and each stands for a function of this module: nothing of numpy's own reconstruction runs on what a
-stranger wrote, since a made-up dtype alone can make numpy take bytes for pointers. Every other name is refused.
-Protocols 0 to 5, of Python 2 (whose strings are read as Latin-1) and 3, of numpy 1 and 2.
+A pickle is a program that calls functions by name. This module allows the few names that arrays, numbers, strings and
+plain containers need, and maps each to a function of its own. numpy's reconstruction never runs on untrusted data,
+since a forged dtype alone can make numpy interpret bytes as pointers. Every other name is refused. Protocols 0 to 5 of
+Python 2 (whose strings are read as Latin-1) and 3, of numpy 1 and 2, are supported.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
 
-# Booleans, integers, floats, complex numbers, bytes and text of fixed width, objects. Structures and dates are refused.
+# Booleans, integers, floats, complex numbers, fixed-width bytes and text, objects. Structures and dates are refused.
 _DTYPE: Final = re.compile(r"[biufc]\d{1,2}|[SU]\d{1,9}|O8?")
 _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 _MAX_DEPTH: Final = 30
 
 
 class _Refused(Exception):
-    """The pickle holds something that is not read here; the message says what."""
+    """The pickle contains something that is not allowed; the message says what."""
 
 
 class _Dtype:
-    """What `numpy.dtype` stands for: the name of a simple type, and its byte order."""
+    """Replaces `numpy.dtype`: the name of a simple type, and its byte order."""
 
     __slots__ = ("dtype",)
 
@@ -50,7 +50,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array, as `_reconstruct` begins one: what it holds comes later."""
+    """An array as created by `_reconstruct`; its contents follow later."""
 
     __slots__ = ("value",)
 
@@ -60,7 +60,7 @@ class _Array:
         self.value: npt.NDArray[Any] | None = None
 
     def __setstate__(self, state: Any) -> None:
-        # ([version,] shape, dtype, whether the columns come first, contents)
+        # ([version,] shape, dtype, whether in Fortran order, contents)
         if not (isinstance(state, tuple) and len(state) in (4, 5)):
             raise _Refused("an array with an unknown state")
         shape, dtype, fortran, data = state[-4:]
@@ -68,7 +68,7 @@ class _Array:
 
 
 class _Global:
-    """What an admitted name gives the pickle: it can be called, and that is all (a pickle can set attributes)."""
+    """The object behind an allowed name: it can only be called (a pickle could also set attributes)."""
 
     __slots__ = ("_function",)
 
@@ -95,7 +95,7 @@ def _fill(data: Any, dtype: Any, shape: Any, order: str) -> npt.NDArray[Any]:
     count = math.prod(shape)
     if dtype.dtype.hasobject:
         if not (type(data) is list and len(data) == count):
-            raise _Refused(f"an array of {count} objects that holds others")
+            raise _Refused(f"an array of {count} objects that holds a different number")
         objects = np.empty(count, dtype=object)
         for index, value in enumerate(data):
             objects[index] = value
@@ -113,7 +113,7 @@ def _numbers(data: Any, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None) -> _Array:
-    """`_frombuffer`, of protocol 5. With *axis_order* (numpy 2.3 on) the axes are stored in another order."""
+    """`_frombuffer` of protocol 5. With *axis_order* (from numpy 2.3) the axes are stored in another order."""
     array = _Array(_NDARRAY, None, None)
     array.value = _fill(data, dtype, shape, order)
     if axis_order is not None:
@@ -130,7 +130,7 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """`_codecs.encode`, by which Python 3 writes bytes in protocols 0 to 2."""
+    """`_codecs.encode`, with which Python 3 writes bytes in protocols 0 to 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise _Refused(f"_codecs.encode to {encoding!r}")
     return text.encode("latin1")
@@ -145,7 +145,7 @@ def _bytearray(data: Any = b"", encoding: Any = "latin1") -> bytearray:
 
 
 def _copied(data: Any, name: str) -> bytes:
-    if not isinstance(data, bytes):  # of a number it would be so many zeros
+    if not isinstance(data, bytes):  # a number n would give n zeros
         raise _Refused(f"{name} of {type(data).__name__}")
     return data
 
@@ -218,14 +218,16 @@ class _Unpickler(pickle._Unpickler):
 
 
 def loads(data: bytes, where: str) -> Any:
-    """What the pickle *data* holds, made of None, bool, int, float, complex, str, bytes, bytearray, list, tuple, dict,
-    set, frozenset, numpy arrays and numpy scalars alone. Arrays of objects hold nothing else either.
+    """Load the pickle *data*.
+
+    It may contain None, bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, numpy
+    scalars and numpy arrays, also of objects.
 
     Args:
         where: the file and the record, for messages.
 
     Raises:
-        DataError: the pickle asks for anything else, by name, or is damaged. Nothing that it asks for has been run.
+        DataError: the pickle needs anything else, or is damaged. No code of it has been run.
     """
     try:
         return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load(), 0, {})
@@ -239,10 +241,10 @@ def loads(data: bytes, where: str) -> Any:
 
 
 def _plain(value: Any, depth: int, known: dict[int, Any]) -> Any:
-    """*value* with real arrays in place of what stands for them, and nothing in it that is not plain.
+    """*value* with its placeholders replaced by real arrays. Refuses everything that is not plain data.
 
     Args:
-        known: results by identity, so that what is in many places is walked through once.
+        known: results by identity, so that shared objects are converted once.
     """
     kind = type(value)
     if kind in _PLAIN or isinstance(value, np.generic):
@@ -250,7 +252,7 @@ def _plain(value: Any, depth: int, known: dict[int, Any]) -> Any:
     if id(value) in known:
         return known[id(value)]
     if depth > _MAX_DEPTH:
-        raise _Refused(f"containers in one another more than {_MAX_DEPTH} deep")
+        raise _Refused(f"containers nested more than {_MAX_DEPTH} deep")
     result: Any
     if kind is _Array:
         result = value.value
@@ -277,4 +279,4 @@ def _plain_key(key: Any) -> Any:
         return tuple(_plain_key(part) for part in key)
     if type(key) in _PLAIN or isinstance(key, np.generic):
         return key
-    raise _Refused("a dictionary or set by something else than numbers and strings")
+    raise _Refused("a dictionary key or set element other than a number or string")

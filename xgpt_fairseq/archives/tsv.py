@@ -1,4 +1,4 @@
-"""TSV files whose columns are base64 of little-endian numbers: their lines, and what is in a line."""
+"""Lines and columns of TSV files with base64 of little-endian numbers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# All tabs of a line are in front of the features, in its first few thousand bytes.
+# All tabs of a line come before the features, in its first few thousand bytes.
 FIRST_LINE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a line lies, so that a worker process reads it itself."""
+    """The location of a line, so that a worker process can read it."""
 
     file: Path
     offset: int
     length: int
 
     def read(self) -> bytes:
-        """The line without its end."""
+        """The line without its line ending."""
         with open(self.file, "rb") as file:
             file.seek(self.offset)
             return file.read(self.length).rstrip(b"\r\n")
 
     def where(self) -> str:
-        """The file and the number of the line. Only errors ask, so that the file is read again for it."""
+        """The file and the line number. It is needed for errors only, so the lines are counted then."""
         number, left = 1, self.offset
         with open(self.file, "rb") as file:
             while left > 0 and (chunk := file.read(min(left, 1 << 24))):
@@ -40,10 +40,10 @@ class Place:
 
 
 def lines(files: Sequence[Path], position: int = 0) -> Iterator[tuple[Place, bytes, int]]:
-    """The lines of *files* that are not empty, from *position* on, which counts bytes over all files.
+    """The non-empty lines of *files* from *position* on, which counts bytes over all files.
 
     Yields:
-        (place, line, position behind it)
+        (place, line, position after it)
     """
     start = 0
     for path in files:
@@ -60,14 +60,14 @@ def lines(files: Sequence[Path], position: int = 0) -> Iterator[tuple[Place, byt
 
 
 def first_columns(path: Path) -> list[bytes]:
-    """The columns of the first line, the last one cut after some thousand bytes; none of a file that is not text."""
+    """The columns of the first line, the last truncated to some thousand bytes; none if the file is not text."""
     with open(path, "rb") as file:
         beginning = file.readline(FIRST_LINE_BYTES)
     return [] if b"\0" in beginning or not beginning else beginning.rstrip(b"\r\n").split(b"\t")
 
 
 def integer(value: Any, column: str) -> int:
-    """A whole number. Raises ValueError that names the column."""
+    """Parse a whole number. Raises ValueError that names the column."""
     try:
         if isinstance(value, float | bool):
             raise ValueError
@@ -78,31 +78,31 @@ def integer(value: Any, column: str) -> int:
 
 
 def decoded(value: Any, column: str) -> bytes:
-    """The bytes that base64 stands for. Raises ValueError that names the column."""
+    """Decode base64. Raises ValueError that names the column."""
     try:
         return binascii.a2b_base64(value, strict_mode=True)
     except (binascii.Error, TypeError, ValueError) as error:
-        raise ValueError(f"column {column} is not base64 ({error}): is the line cut?") from None
+        raise ValueError(f"column {column} is not base64 ({error}): is the line truncated?") from None
 
 
 def array(value: Any, column: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """The numbers that base64 stands for. Raises ValueError that names the column, if they are not *shape*."""
+    """Decode base64 to an array. Raises ValueError that names the column, also if the array is not *shape*."""
     data = decoded(value, column)
     expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if len(data) != expected:
         raise ValueError(
             f"column {column} has {len(data)} bytes, {expected} expected for {np.dtype(dtype).name} {shape}: "
-            "is the line cut?"
+            "is the line truncated?"
         )
     return np.frombuffer(data, dtype=dtype).reshape(shape)
 
 
 def feature_width(data: bytes, count: int) -> int:
-    """How wide the float32 features of *count* boxes are. Raises ValueError if *data* is not a whole number of them."""
+    """The width of *count* float32 features. Raises ValueError if *data* is not a whole number of values for each."""
     width, rest = divmod(len(data), 4 * max(count, 1))
     if rest or not width:
         raise ValueError(
             f"column features has {len(data)} bytes, not a whole number of float32 for each of {count} boxes: is the "
-            "line cut?"
+            "line truncated?"
         )
     return width

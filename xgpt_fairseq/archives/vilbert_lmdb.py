@@ -29,7 +29,7 @@ MAGIC: Final = (0xBEEFC0DE).to_bytes(4, "little")
 PAGE_HEADER_BYTES: Final = (16, 24)  # in front of the first page's contents, in LMDB 0.9 and 1.0
 IDS: Final = b"keys"
 
-# Pages that have been read stay in the process's memory while the database is open, so it is opened anew now and then.
+# Pages that were read stay in memory while the database is open, so it is reopened now and then.
 MAPPED_LIMIT: Final = 1 << 26
 _mapped = 0
 
@@ -61,7 +61,7 @@ class PendingItem:
     def _record(self, item: dict[str, Any], where: str) -> Record:
         image_id = str(item.get("image_id", _name(self.key)))
         if image_id != _name(self.key):
-            raise DataError(f"{where}: its image_id is {image_id!r}; the same as its key expected")
+            raise DataError(f"{where}: its image_id is {image_id!r}; its key expected")
         missing = [key for key in ("boxes", "features") if key not in item]
         if missing:
             raise DataError(f"{where}: no {' and no '.join(missing)}; found: {', '.join(map(str, item))}")
@@ -99,7 +99,8 @@ class VilbertLmdbReader(IndexedRegionReader):
         self.names = _keys(safe_pickle.loads(value, f"{path}, item {IDS.decode()}"), path)
         if len(self.names) != entries - 1:
             raise DataError(
-                f"{path}: {entries - 1} items, {len(self.names)} ids in the list {IDS.decode()!r}; as many expected"
+                f"{path}: {entries - 1} items, {len(self.names)} ids in the list {IDS.decode()!r}; equal numbers "
+                "expected"
             )
         self.bytes = file.stat().st_size
 
@@ -117,10 +118,10 @@ class VilbertLmdbReader(IndexedRegionReader):
 
 
 def open_lmdb(path: Path) -> lmdb.Environment:
-    """The database, for reading; no lock file is made.
+    """Open the database for reading, without a lock file.
 
     Raises:
-        DataError: lmdb is not installed, or *path* is not a whole LMDB database.
+        DataError: lmdb is not installed, or *path* is not a complete LMDB database.
     """
     try:
         import lmdb
@@ -130,12 +131,12 @@ def open_lmdb(path: Path) -> lmdb.Environment:
         database = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False)
     except lmdb.Error as error:
         raise DataError(f"{path} is not readable as LMDB: {error}") from None
-    # Reading pages that are not in the file would kill the process.
+    # Reading pages beyond the end of the file would kill the process.
     needed = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
     size = (path / DATA if path.is_dir() else path).stat().st_size
     if size < needed:
         database.close()
-        raise DataError(f"{path} has {size} bytes, {needed} expected: it is cut")
+        raise DataError(f"{path} has {size} bytes, {needed} expected: it is truncated")
     return database
 
 
@@ -170,7 +171,7 @@ def _data_file(path: Path) -> Path | None:
 
 
 def _keys(ids: Any, path: Path) -> list[bytes]:
-    """The keys of all images, sorted: strings from Python 2 are bytes."""
+    """The keys of all images as sorted bytes, as which Python 2 writes strings."""
     if not isinstance(ids, list) or not all(isinstance(key, bytes | str) for key in ids):
         raise DataError(f"{path}, item {IDS.decode()}: a list of ids expected")
     return sorted(key.encode("latin1") if isinstance(key, str) else key for key in ids)
@@ -181,7 +182,7 @@ def _name(key: bytes) -> str:
 
 
 def _from_base64(item: dict[str, Any], where: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Features and boxes, float32 in base64, as the first version of ViLBERT has them."""
+    """Features and boxes, float32 in base64, as in the first version of ViLBERT."""
     try:
         count = tsv_files.integer(item.get("num_boxes"), "num_boxes")
         boxes = tsv_files.array(item["boxes"], "boxes", "<f4", (count, 4))

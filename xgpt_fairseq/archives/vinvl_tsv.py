@@ -1,4 +1,4 @@
-"""vinvl-tsv: region features of Oscar and VinVL in TSV files, boxes in the last six values of each feature.
+"""vinvl-tsv: region features of Oscar and VinVL in TSV files, with boxes in the last six values of each feature.
 
 Layouts and order of the six values: microsoft/Oscar, `oscar/datasets/oscar_tsv.py` and `oscar/run_captioning.py`, and
 its authors in issue 10.
@@ -26,8 +26,8 @@ PREDICTIONS: Final = "predictions.tsv"
 
 # x1/W y1/H x2/W y2/H w/W h/H
 BOX_VALUES: Final = 6
-# How far the last two may be from x2 - x1 and y2 - y1, and a box from the one in predictions.tsv. Real ones agree to
-# float32; some programs count pixels so that a box is one larger.
+# Tolerance of the last two against x2 - x1 and y2 - y1, and of a box against the one in predictions.tsv. Real files
+# agree to float32; some programs count pixels so that a box is one pixel larger.
 TOLERANCE: Final = 0.01
 
 COLUMNS: Final = ("image_id", "num_boxes", "features")
@@ -38,7 +38,7 @@ _BASE64: Final = re.compile(rb"[A-Za-z0-9+/]+=*")
 
 @dataclass(frozen=True)
 class PendingLine:
-    """One image: a line of features, and the line of predictions.tsv on the same image where there is one."""
+    """One image: a line of features, and the image's line of predictions.tsv if there is one."""
 
     place: tsv_files.Place
     columns: tuple[str, ...]
@@ -114,7 +114,7 @@ class VinvlTsvReader(RegionReader):
                 predictions = iter(()) if beside is None else _by_image(beside)
             prediction = None
             if beside is not None:
-                # Where an import is resumed, the first one is far in the file.
+                # When an import is resumed, the first one is far into the file.
                 image_id = _image_id(line)
                 prediction = next((found for name, found in predictions if name == image_id), None)
             not_in = beside if prediction is None else None
@@ -135,7 +135,7 @@ class VinvlTsvReader(RegionReader):
 
 
 def _find_files(path: Path) -> list[Path]:
-    """The feature files in a folder; where it has none, those in its folders, as large sets are in numbered ones."""
+    """The feature files in a folder; if it has none, those in its subfolders, as in large sets."""
     if path.is_file():
         return [path]
     here = sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
@@ -154,7 +154,7 @@ def _layout(file: Path) -> tuple[str, ...] | None:
 def _predictions(file: Path) -> Path | None:
     """The file of objects that belongs to *file*, if there is one.
 
-    `*.label.tsv` beside `*.feature.tsv` is none: it comes from another run of the detector (Oscar's issue 103).
+    `*.label.tsv` does not belong to `*.feature.tsv`: it comes from another run of the detector (Oscar's issue 103).
     """
     beside = file.with_name(PREDICTIONS)
     return beside if file.name == FEATURES and beside.is_file() else None
@@ -170,7 +170,7 @@ def _image_id(line: bytes) -> bytes:
 
 
 def _look_at_first_line(file: Path) -> tuple[tuple[str, ...], int]:
-    """The columns of all lines and the width of all features with their box values, which the first line tells."""
+    """The columns of all lines and the feature width including box values, from the first line."""
     columns = _layout(file)
     if columns is None:
         raise DataError(
@@ -193,7 +193,7 @@ def _fields(line: bytes, columns: tuple[str, ...]) -> tuple[str, int, bytes | st
     """Image id, number of boxes, and the features in base64. Raises ValueError."""
     fields = line.split(b"\t")
     if len(fields) != len(columns):
-        raise ValueError(f"{len(fields)} columns, {len(columns)} expected: is the line cut?")
+        raise ValueError(f"{len(fields)} columns, {len(columns)} expected: is the line truncated?")
     image_id = fields[0].strip().decode()
     if columns == COLUMNS:
         return image_id, tsv_files.integer(fields[1], "num_boxes"), fields[2].strip()
@@ -208,11 +208,11 @@ def _json(text: bytes) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ValueError(f"column 2 is not JSON ({error}): is the line cut?") from None
+        raise ValueError(f"column 2 is not JSON ({error}): is the line truncated?") from None
 
 
 def _check_extent(values: npt.NDArray[np.float32]) -> None:
-    """Refuse features whose last six values are something else than a box with its width and height."""
+    """Refuse features whose last six values are not a box with its width and height."""
     box, extent = values[:, :4].astype(np.float64), values[:, 4:].astype(np.float64)
     allowed = TOLERANCE * max(1.0, float(np.abs(box).max(initial=0)))
     wrong = ~(np.abs(box[:, 2:] - box[:, :2] - extent) <= allowed).all(axis=1)
@@ -225,14 +225,14 @@ def _check_extent(values: npt.NDArray[np.float32]) -> None:
 
 
 def _with_objects(record: Record, line: bytes) -> Record:
-    """*record* with size, labels and scores, which predictions.tsv has. Raises ValueError."""
+    """*record* with size, labels and scores of a line of predictions.tsv. Raises ValueError."""
     fields = line.split(b"\t")
     value = _json(fields[1]) if len(fields) == 2 else None
     if not (isinstance(value, dict) and isinstance(value.get("objects"), list)):
-        raise ValueError("an image id and JSON with a list of objects expected: is the line cut?")
+        raise ValueError("an image id and JSON with a list of objects expected: is the line truncated?")
     objects = value["objects"]
     if len(objects) != len(record.boxes):
-        raise ValueError(f"{len(objects)} objects; there are features of {len(record.boxes)}")
+        raise ValueError(f"{len(objects)} objects for {len(record.boxes)} features")
     try:
         labels = [str(item["class"]) for item in objects]
         scores = np.array([item["conf"] for item in objects], dtype=np.float32)
@@ -253,9 +253,9 @@ def _with_objects(record: Record, line: bytes) -> Record:
 
 
 def _check_whole(file: Path, size: int) -> None:
-    """Check *file* against its .lineidx, if that lies beside: the last line must begin where it says, and end the file.
+    """Check *file* against its .lineidx, if there is one: the last line must begin there, and end the file.
 
-    So a download that was cut between two lines is seen.
+    This detects a download that was truncated between two lines.
     """
     index = file.with_suffix(".lineidx")
     if not index.is_file():
@@ -272,5 +272,5 @@ def _check_whole(file: Path, size: int) -> None:
     if not (0 <= offset < size and begins and ends):
         raise DataError(
             f"{file} has {size} bytes; by {index.name} its last line begins at byte {offset}, which does not fit: is "
-            "one of them cut, or of another file?"
+            "one of them truncated, or of another file?"
         )

@@ -1,4 +1,4 @@
-"""vlp-h5: region features of Unified VLP in HDF5 files, an array per image, split by the last three digits of its name.
+"""vlp-h5: region features of Unified VLP in HDF5 files, one array per image, split by the name's last three digits.
 
 Layout: LuoweiZhou/VLP, `vlp/seq2seq_loader.py`, and LuoweiZhou/detectron-vlp, `tools/extract_features.py` and
 `tools/merge_bbox.py`.
@@ -26,7 +26,7 @@ from xgpt_fairseq.archives.hdf5 import array_count, array_names, is_hdf5, read_a
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.validation import check_feature_shape
 
-# The files of a run of the extractor: features, class probabilities, boxes.
+# The extractor's files: features, class probabilities, boxes.
 PART: Final = re.compile(r".+_(feat|cls|bbox)(\d{3})\.h5")
 # x1 y1 x2 y2, class, confidence
 BOX_COLUMNS: Final = 6
@@ -46,7 +46,7 @@ class PendingArrays:
     def decode(self) -> Record:
         features = read_array(self.features, self.image_id)
         boxes = read_array(self.boxes, self.image_id)
-        if features.ndim == 1:  # the extractor squeezes, also where there is one region only
+        if features.ndim == 1:  # the extractor squeezes the array, even if there is only one region
             features = features[None]
         check_feature_shape(features, self.where())
         if boxes.ndim != 2 or boxes.shape[1] != BOX_COLUMNS:
@@ -100,7 +100,7 @@ class VlpH5Reader(RegionReader):
 
 
 def _parts(path: Path) -> dict[str, list[Path]]:
-    """The extractor's files in *path* and its folders, by what they hold."""
+    """The extractor's files in *path* and its subfolders, by their contents."""
     parts: dict[str, list[Path]] = {}
     for folder in folders_in(path):
         for file in sorted(folder.glob("*.h5")):
@@ -110,7 +110,7 @@ def _parts(path: Path) -> dict[str, list[Path]]:
 
 
 def _boxes_of(path: Path, features: list[Path], parts: list[Path]) -> list[Path]:
-    """The file of boxes for each file of features: one for all, into which VLP merges them, or those not merged yet."""
+    """The box file of each feature file: a single file, into which VLP merges them, or one for each."""
     others = [file for folder in folders_in(path) for file in sorted(folder.glob("*.h5")) if is_hdf5(file)]
     merged = [file for file in others if not PART.fullmatch(file.name)]
     if len(merged) == 1:

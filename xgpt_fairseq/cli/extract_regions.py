@@ -258,7 +258,7 @@ def _load(path: Path, image_size: int) -> Loaded:
 
 def _check_options(args: argparse.Namespace) -> None:
     if not 1 <= args.max_regions <= MAX_REGIONS:
-        raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are possible")
+        raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are allowed")
     count = grid_regions(args.grid)
     if args.detections is None and args.max_regions < count <= MAX_REGIONS:
         raise DataError(

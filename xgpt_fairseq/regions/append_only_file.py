@@ -1,6 +1,6 @@
-"""Files that are only appended to, and can be cut back to where they were: arrays, lines of text, arrays in shards.
+"""Append-only files that can be truncated to an earlier length: arrays, lines of text, arrays in shards.
 
-Each has a `state`, which is kept in a journal after `sync`. A file that is opened with a state is cut back to it.
+Each has a `state`, which is kept in a journal after `sync`. A file that is opened with a state is truncated to it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 class Column(Protocol):
-    """What the writer needs of a file, or of files."""
+    """The interface of a file, or a set of files, to the writer."""
 
     @property
     def state(self) -> State: ...
@@ -49,21 +49,21 @@ class Column(Protocol):
     def append(self, rows: Any) -> None: ...
 
     def sync(self) -> None:
-        """Make sure that what was appended is on disk."""
+        """Flush to disk."""
 
     def close(self) -> None: ...
 
     def finish(self) -> Any:
-        """Complete the files, and say what they hold."""
+        """Complete the files, and return their description."""
 
 
 class AppendOnlyFile:
-    """A file of bytes, with the crc32 of what came after its header.
+    """A file of bytes, with the crc32 of everything after its header.
 
     Args:
         path: the file.
-        header: what a new file begins with.
-        state: what `state` was at some moment: the file is cut back to it. None: a new file.
+        header: the beginning of a new file.
+        state: a previous value of `state`, to which the file is truncated. None: a new file.
 
     Raises:
         DataError: the file is shorter than its state says.
@@ -89,7 +89,7 @@ class AppendOnlyFile:
         return [self.path.name]
 
     def write(self, data: bytes | Array) -> None:
-        """Add bytes, or an array's in C order."""
+        """Append bytes, or the bytes of an array in C order."""
         view = memoryview(data) if isinstance(data, bytes) else data.data
         self._file.write(view)
         self.crc = zlib.crc32(view, self.crc)
@@ -116,11 +116,11 @@ class AppendOnlyArray(AppendOnlyFile):
         return (self.bytes - HEADER_BYTES) // (math.prod(self.row_shape) * np.dtype(self.dtype).itemsize)
 
     def append(self, rows: Array) -> None:
-        """Add rows, (n, *row_shape) of the file's dtype."""
+        """Append rows, (n, *row_shape) of the file's dtype."""
         self.write(rows)
 
     def finish(self) -> ArrayFile:
-        """Write the header of the finished array, make sure that it is on disk, and say what the file holds."""
+        """Write the header of the finished array, flush it to disk, and return the file's description."""
         self.close()
         shape = (len(self), *self.row_shape)
         with open(self.path, "r+b") as file:
@@ -131,11 +131,11 @@ class AppendOnlyArray(AppendOnlyFile):
 
 
 class AppendOnlyLines(AppendOnlyFile):
-    """Strings for an array of fixed-width bytes: a file of lines until the longest is known.
+    """Strings for an array of fixed-width bytes, kept as a file of lines until the longest is known.
 
     Args:
         path: the file of lines.
-        array_path: the `.npy` file that `finish` makes of it.
+        array_path: the `.npy` file that `finish` writes.
     """
 
     def __init__(self, path: Path, array_path: Path, *, state: State | None = None) -> None:
@@ -148,12 +148,12 @@ class AppendOnlyLines(AppendOnlyFile):
         return {**super().state, "widest": self.widest}
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Add strings without line breaks."""
+        """Append strings without line breaks."""
         self.write(b"".join(line + b"\n" for line in lines))
         self.widest = max(self.widest, *map(len, lines))
 
     def finish(self) -> ArrayFile:
-        """Write the array, piece by piece, and say what it holds. The file of lines stays."""
+        """Write the array in chunks, and return its description. The file of lines stays."""
         self.close()
         array = AppendOnlyArray(self.array_path, f"|S{max(self.widest, 1)}")
         with open(self.path, "rb") as lines:
@@ -165,7 +165,7 @@ class AppendOnlyLines(AppendOnlyFile):
 class AppendOnlyShards:
     """Region features, (regions, *width*) float16, in files `features-00000.npy` … of at most *shard_regions* each.
 
-    What is appended at once goes into one file, whose limit it may exceed only if it is alone there.
+    Regions that are appended together go into the same file. They may exceed its limit only if they are alone in it.
     """
 
     def __init__(self, folder: Path, width: int, shard_regions: int, *, state: State | None = None) -> None:
@@ -180,7 +180,7 @@ class AppendOnlyShards:
 
     @property
     def _path(self) -> Path:
-        """The shard after the finished ones."""
+        """The path of the current shard."""
         return self._folder / f"features-{len(self._finished):05d}.npy"
 
     def _open_shard(self, state: State | None = None) -> AppendOnlyArray:
@@ -196,7 +196,7 @@ class AppendOnlyShards:
         return [*(shard.file for shard in self._finished), self._open.path.name]
 
     def append(self, rows: Array) -> None:
-        """Add the features of an image."""
+        """Append the features of an image."""
         if len(self._open) and len(self._open) + len(rows) > self._shard_regions:
             self._finished.append(self._open.finish())
             self._open = self._open_shard()
@@ -213,7 +213,7 @@ class AppendOnlyShards:
 
 
 def check_length(path: Path, expected: int) -> None:
-    """Raises DataError where a file has fewer bytes than expected."""
+    """Raise DataError if a file has fewer bytes than expected."""
     found = path.stat().st_size if path.exists() else 0
     if found < expected:
         raise DataError(f"{path.name} has {found} bytes, at least {expected} expected")

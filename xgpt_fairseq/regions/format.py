@@ -11,7 +11,7 @@ A store is a folder of plain `.npy` files and one `store.json`:
     labels.npy           optional (regions,) fixed-width bytes: class names, UTF-8
     sizes.npy            optional (images, 2) int32, width and height of the photo in pixels
 
-Checksums are the crc32 of an array's bytes, its `.npy` header left out.
+Checksums are the crc32 of an array's bytes without the `.npy` header.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """One `.npy` file of a store and what it must hold. `bytes` is the whole file's size."""
+    """Description of a store's `.npy` file. `bytes` is the size of the whole file."""
 
     file: str
     dtype: str
@@ -56,7 +56,7 @@ class ArrayFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `store.json` says: of the regions as `rows`, of truncated images as `images_cut`."""
+    """The contents of `store.json`, which calls regions `rows`, and truncated images `images_cut`."""
 
     feature_dim: int
     images: int
@@ -72,7 +72,7 @@ class Manifest:
 
     @property
     def first_regions(self) -> list[int]:
-        """The region that each shard begins with."""
+        """The first region of each shard."""
         return list(accumulate((shard.shape[0] for shard in self.shards), initial=0))[:-1]
 
     def to_json(self) -> dict[str, Any]:
@@ -130,10 +130,10 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What `store.json` of the store at *path* says.
+    """Read `store.json` of the store at *path*.
 
     Raises:
-        DataError: there is no store, it is of a newer format, or `store.json` is damaged.
+        DataError: there is no store, it has a newer format version, or `store.json` is damaged.
     """
     file = path / MANIFEST
     try:
@@ -148,8 +148,7 @@ def read_manifest(path: Path) -> Manifest:
     version = value.get("version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise DataError(
-            f"{file}: format version {version} is newer than the version {FORMAT_VERSION} that is known here: "
-            "upgrade xgpt_fairseq"
+            f"{file} has format version {version}, this xgpt_fairseq reads versions up to {FORMAT_VERSION}: upgrade it"
         )
     try:
         return Manifest.from_json(value)
@@ -158,7 +157,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def check_sizes(path: Path, manifest: Manifest) -> None:
-    """Raises DataError where a file of the store is missing or of another size than `store.json` says."""
+    """Raise DataError if a file of the store is missing or its size is not that of `store.json`."""
     for array in manifest.files:
         file = path / array.file
         try:
@@ -170,7 +169,7 @@ def check_sizes(path: Path, manifest: Manifest) -> None:
 
 
 def map_array(path: Path, array: ArrayFile) -> npt.NDArray[Any]:
-    """One array of the store at *path*, in the memory map. Raises DataError where its header is not as it should be."""
+    """Memory-map an array of the store at *path*. Raises DataError if its header does not match `store.json`."""
     file = path / array.file
     try:
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -181,11 +180,11 @@ def map_array(path: Path, array: ArrayFile) -> npt.NDArray[Any]:
             f"{file} holds {mapped.dtype} of shape {mapped.shape}; {path / MANIFEST} says {array.dtype} of shape "
             f"{array.shape}"
         )
-    # The same mapping as a plain ndarray, whose indexing is several times as fast as np.memmap's.
+    # The mapping as a plain ndarray, whose indexing is several times as fast as np.memmap's.
     plain: npt.NDArray[Any] = mapped.view(np.ndarray)
     return plain
 
 
 def half_not_finite(values: HalfArray) -> npt.NDArray[np.bool_]:
-    """Where float16 *values* are NaN or infinite. On the bits: five times as fast as numpy's isfinite."""
+    """Where float16 *values* are NaN or infinite. Tests the bits, five times as fast as numpy's isfinite."""
     return (values.view(np.uint16) & np.uint16(0x7C00)) == np.uint16(0x7C00)

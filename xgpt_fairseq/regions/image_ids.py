@@ -44,17 +44,17 @@ def _last_part(text: str) -> str:
 
 
 def is_number(image_id: str) -> bool:
-    """Whether an image's id is a number, as those of COCO and Flickr30k are."""
+    """Whether an image id is a number, as in COCO and Flickr30k."""
     return image_id.isascii() and image_id.isdigit()
 
 
 def json_image_id(image_id: str) -> int | str:
-    """The image id as COCO's tools expect it in JSON: a number where it is one."""
+    """The image id as COCO's tools expect it in JSON: an integer if it is a number."""
     return int(image_id) if is_number(image_id) else image_id
 
 
 def is_photo_name(name: str) -> bool:
-    """Whether a file of this name is a photo, by an extension that `canonical_image_id` takes away."""
+    """Whether a file name has a photo's extension, one that `canonical_image_id` removes."""
     return _PHOTO.search(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""What the features of a region store look like on the whole: by which two stores can be told apart."""
+"""Statistics of a region store's features, to tell stores of different detectors apart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from xgpt_fairseq.regions.format import FloatArray
 from xgpt_fairseq.regions.store import RegionStore
 
-# A sample of this size says enough, and takes seconds from a store of any size.
+# A sample of this size is precise enough, and takes seconds from a store of any size.
 IMAGES: Final = 1000
 REGIONS: Final = 50_000
 
@@ -21,8 +21,8 @@ def feature_statistics(
 
     Args:
         store: the region store.
-        images: the most images to read, which lie evenly over the store; all regions of each.
-        regions: the most regions to read: fewer images, at least one, where these have more.
+        images: most images to read, evenly spaced over the store; all regions of each are read.
+        regions: most regions to read: if the images have more, fewer images are read, but at least one.
     """
     count = min(len(store), images, max(1, regions * len(store) // store.num_regions))
     total = 0
@@ -31,7 +31,7 @@ def feature_statistics(
     for image_index in np.linspace(0, len(store) - 1, count).round().astype(np.int64).tolist():
         features = store.features(image_index).astype(np.float32)  # (n, D)
         if origin is None:
-            origin = features.mean(axis=0)  # near the mean, so that little is lost where that is far from 0
+            origin = features.mean(axis=0)  # near the mean, to keep precision if the mean is far from 0
         features -= origin
         sums[0] += features.sum(axis=0)
         sums[1] += np.einsum("nd,nd->d", features, features)

@@ -22,21 +22,19 @@ from xgpt_fairseq.regions.format import (
 )
 from xgpt_fairseq.regions.image_ids import NameIndex
 
-# A mapped file holds a file descriptor, and a process usually may have 1024 of them.
+# A mapped file takes a file descriptor, and the usual limit per process is 1024.
 MAX_MAPPED_SHARDS: Final = 512
 
 
 class RegionStore:
-    """Reads a region store. An *image index* is the place of an image in the store, 0 to
-    `len(store) - 1`.
+    """Reads a region store. An *image index* is the position of an image in the store, 0 to `len(store) - 1`.
 
-    Opening reads `store.json` and looks at the sizes of the files, whatever the size of the features. Files are
-    memory-mapped lazily, separately in each process. What the methods return lies in the memory map: read-only, nothing
-    copied or decoded but labels.
+    Opening only reads `store.json` and checks the sizes of the files. Files are memory-mapped lazily, separately in
+    each process. The methods return read-only views of the memory map; only labels are copied and decoded.
 
     Raises:
-        DataError: there is no store at *path*, it is of a newer format, or one of its files is missing or cut.
-        IndexError: (the methods that take an image index) it is not in the store.
+        DataError: there is no store at *path*, it has a newer format version, or a file is missing or truncated.
+        IndexError: (methods that take an image index) the index is not in the store.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -70,7 +68,7 @@ class RegionStore:
 
     @property
     def num_regions(self) -> int:
-        """The number of regions of all images together."""
+        """The total number of regions."""
         return self.manifest.num_regions
 
     @property
@@ -80,7 +78,7 @@ class RegionStore:
 
     @property
     def ids_crc32(self) -> str:
-        """Checksum of the image ids in their order: equal in stores whose image indices mean the same images."""
+        """Checksum of the image ids in order: equal for stores with the same images at the same indices."""
         return self.manifest.arrays["ids"].crc32
 
     @property
@@ -94,7 +92,7 @@ class RegionStore:
         return bytes(self.array("ids")[image_index]).decode()
 
     def image_ids(self) -> list[str]:
-        """The ids of all images, in their order."""
+        """The ids of all images, in order."""
         return [image_id.decode() for image_id in self.array("ids").tolist()]
 
     def has(self, image_id: str | int) -> bool:
@@ -128,7 +126,7 @@ class RegionStore:
         return found[0]
 
     def image_indices(self, image_ids: Sequence[str | int]) -> IntArray:
-        """The places of several images, (len(image_ids),) int64. Raises DataError at the first that is not there."""
+        """The indices of several images, (len(image_ids),) int64. Raises DataError for the first that is missing."""
         return np.fromiter((self.image_index(image_id) for image_id in image_ids), dtype=np.int64, count=len(image_ids))
 
     def region_count(self, image_index: int) -> int:
@@ -137,7 +135,7 @@ class RegionStore:
         return last - first
 
     def region_counts(self, image_indices: npt.NDArray[np.integer[Any]] | None = None) -> IntArray:
-        """The numbers of regions of the images *image_indices* (any shape; all images when None), int64, same shape."""
+        """The numbers of regions of the images *image_indices* (any shape; None: all images), int64, same shape."""
         offsets = self.array("offsets")
         if image_indices is None:
             return np.diff(offsets)
@@ -160,19 +158,19 @@ class RegionStore:
         return self.array("boxes")[first:last]
 
     def scores(self, image_index: int) -> FloatArray | None:
-        """The detector's confidences for image *image_index*, (n,) float32, descending; None when not stored."""
+        """The detector's confidences for image *image_index*, (n,) float32, descending; None if not stored."""
         first, last = self._span(image_index)
         return self.array("scores")[first:last] if "scores" in self.manifest.arrays else None
 
     def labels(self, image_index: int) -> list[str] | None:
-        """The class names of the regions of image *image_index*; None when not stored."""
+        """The class names of the regions of image *image_index*; None if not stored."""
         first, last = self._span(image_index)
         if "labels" not in self.manifest.arrays:
             return None
         return [label.decode() for label in self.array("labels")[first:last].tolist()]
 
     def size(self, image_index: int) -> tuple[int, int] | None:
-        """Width and height in pixels of photo *image_index*; None when not stored."""
+        """Width and height in pixels of photo *image_index*; None if not stored."""
         self._check_index(image_index)
         if "sizes" not in self.manifest.arrays:
             return None
@@ -180,7 +178,7 @@ class RegionStore:
         return width, height
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """The whole of one of the store's arrays but the features: boxes, offsets, ids … (`format`)."""
+        """One of the store's arrays other than the features: boxes, offsets, ids … (see `format`)."""
         self._drop_inherited_handles()
         if name not in self._arrays:
             self._arrays[name] = map_array(self.path, self.manifest.arrays[name])
@@ -205,7 +203,7 @@ class RegionStore:
         return shard
 
     def _drop_inherited_handles(self) -> None:
-        """A forked child opens the files anew: parent and child share no file position and no descriptor."""
+        """Let a forked child reopen the files, so that parent and child share no file position and no descriptor."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._arrays = {}

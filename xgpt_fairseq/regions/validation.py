@@ -1,4 +1,4 @@
-"""What a region store takes of an image: boxes, features, scores and labels, checked and brought to its types."""
+"""Checks boxes, features, scores and labels of an image, and converts them to a region store's types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import HalfArray, half_not_finite
 
-# A box may stick out of its image by this much, and is then clipped: detectors round, and count pixels from 0 or 1.
+# A box may extend beyond its image by this much, and is clipped: detectors round, and count pixels from 0 or 1.
 PIXEL_TOLERANCE: Final = 1.0
 NORMALISED_TOLERANCE: Final = 0.005
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 def normalise_boxes(
     boxes: Array, size: tuple[int, int] | None, *, pixel: bool, image: str = "image"
 ) -> npt.NDArray[np.float32]:
-    """Check the boxes of one image and bring them to 0..1.
+    """Check the boxes of one image and scale them to 0..1.
 
     Args:
         boxes: (n, 4) x1 y1 x2 y2, in pixels of the image if *pixel*, else in 0..1 of its width and height.
@@ -31,7 +31,7 @@ def normalise_boxes(
         image: how errors name the image.
 
     Returns:
-        (n, 4) float32 in 0..1. Boxes that stick out by at most `PIXEL_TOLERANCE` or `NORMALISED_TOLERANCE` are clipped.
+        (n, 4) float32 in 0..1. Boxes outside by at most `PIXEL_TOLERANCE` or `NORMALISED_TOLERANCE` are clipped.
 
     Raises:
         DataError: a box is not finite, has x1 > x2 or y1 > y2, or lies outside the image.
@@ -76,10 +76,10 @@ def check_feature_shape(features: Array, where: str) -> None:
 
 
 def check_features(features: Array, width: int, image: str) -> HalfArray:
-    """The features of one image as they are stored, float16 (regions, *width*).
+    """Check the features of one image, and convert them to float16 (regions, *width*).
 
     Raises:
-        DataError: another shape or type, no regions, or a value that float16 does not hold.
+        DataError: another shape or type, no regions, or a value beyond float16.
     """
     check_feature_shape(features, image)
     if len(features) == 0:
@@ -93,7 +93,7 @@ def check_features(features: Array, width: int, image: str) -> HalfArray:
         region, index = divmod(int(bad.argmax()), width)
         value = float(features[region, index])
         rule = (
-            f"float16, the store's type, holds {FLOAT16_MAX:g} at most"
+            f"the maximum of float16, the store's type, is {FLOAT16_MAX:g}"
             if np.isfinite(value)
             else "features must be finite"
         )
@@ -102,9 +102,9 @@ def check_features(features: Array, width: int, image: str) -> HalfArray:
 
 
 def check_scores(scores: Array, count: int, image: str) -> npt.NDArray[np.float32]:
-    """Scores of one image's *count* regions as they are stored; raises DataError where one is missing or not finite."""
+    """Check and convert the scores of *count* regions. Raises DataError if one is missing or not finite."""
     if scores.shape != (count,):
-        raise DataError(f"{image}: scores have the shape {scores.shape}, ({count},) expected: one a region")
+        raise DataError(f"{image}: scores have the shape {scores.shape}, ({count},) expected: one per region")
     values = scores.astype("<f4")
     if not np.isfinite(values).all():
         region = int((~np.isfinite(values)).argmax())
@@ -113,11 +113,11 @@ def check_scores(scores: Array, count: int, image: str) -> npt.NDArray[np.float3
 
 
 def check_labels(labels: Sequence[str], count: int, image: str) -> list[bytes]:
-    """Class names of one image's *count* regions in UTF-8; raises DataError where one is missing or no line of text."""
+    """Encode the class names of *count* regions. Raises DataError if one is missing or not a line of text."""
     if len(labels) != count:
-        raise DataError(f"{image} has {len(labels)} labels for {count} regions; one label a region")
+        raise DataError(f"{image} has {len(labels)} labels for {count} regions; one label per region")
     if not all(map(one_line, labels)):
-        raise DataError(f"{image}: a label is not Unicode or has a line break or NUL character in it: {list(labels)}")
+        raise DataError(f"{image}: a label is not Unicode or contains a line break or NUL character: {list(labels)}")
     return [label.encode() for label in labels]
 
 

@@ -1,4 +1,4 @@
-"""Checking a region store: every byte, and all that the format promises."""
+"""Verifies a region store: every checksum, and all rules of the format."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CHUNK_BYTES: Final = 1 << 24
 
 
 def verify(path: str | Path, progress: Callable[[int], object] | None = None) -> RegionStore:
-    """Read every byte of the store at *path* and check all that the format promises.
+    """Read every byte of the store at *path* and check all rules of the format.
 
-    *progress* is called with the number of bytes checked since its last call, `RegionStore.num_bytes` in all.
+    *progress* is called with the number of bytes checked since its last call, `RegionStore.num_bytes` in total.
 
     Raises:
-        DataError: names the first bad file and, where there is one, the image.
+        DataError: names the first bad file and, if possible, the image.
     """
     store = RegionStore(path)
     report = progress or (lambda _: None)
@@ -47,7 +47,7 @@ def verify(path: str | Path, progress: Callable[[int], object] | None = None) ->
 
 
 def _chunks(path: Path, array: ArrayFile) -> Iterator[npt.NDArray[np.uint8]]:
-    """The array's bytes in pieces of whole rows. Read, not mapped: a bad disk is then an error and not a crash."""
+    """The array's bytes in chunks of whole rows. Read, not mapped, so that a bad disk is an error and not a crash."""
     row_bytes = np.dtype(array.dtype).itemsize * math.prod(array.shape[1:])
     chunk_bytes = max(CHUNK_BYTES // row_bytes, 1) * row_bytes
     with open(path / array.file, "rb") as file:
@@ -98,7 +98,7 @@ def _verify_boxes(store: RegionStore) -> None:
     step = CHUNK_BYTES // 16
     for start in range(0, len(boxes), step):
         x1, y1, x2, y2 = boxes[start : start + step].T
-        # Written so that a NaN is bad too.
+        # Written so that NaN is bad, too.
         bad = ~((x1 >= 0) & (y1 >= 0) & (x1 <= x2) & (y1 <= y2) & (x2 <= 1) & (y2 <= 1))
         if bad.any():
             index = start + int(bad.argmax())
@@ -112,7 +112,7 @@ def _verify_ids(store: RegionStore) -> None:
     same = ids[1:] == ids[:-1]
     if same.any():
         name = bytes(ids[int(same.argmax())]).decode()
-        raise DataError(f"{store.path / store.manifest.arrays['ids'].file}: image {name} is there more than once")
+        raise DataError(f"{store.path / store.manifest.arrays['ids'].file}: image {name} occurs more than once")
 
 
 def _verify_shard(store: RegionStore, shard: ArrayFile, first_region: int, report: Callable[[int], object]) -> None:

@@ -1,13 +1,13 @@
-"""Writing a region store: image by image, checked, resumable after any interruption.
+"""Writes a region store image by image, with checks; can be resumed after any interruption.
 
-The store is built beside its place (see `io.resumable`), so a store is never visible half-written:
+The store is built in a folder next to it (see `io.resumable`), so a store is never visible half-written:
 
-    .STORE.partial/data/         the coming store; its files only grow
-    .STORE.partial/ids.txt       image ids, one per line (their array needs the longest one, known at the end)
+    .STORE.partial/data/         the future store; its files only grow
+    .STORE.partial/ids.txt       image ids, one per line (the width of their array is known only at the end)
     .STORE.partial/labels.txt    class names, one per line, likewise
-    .STORE.partial/journal.json  what was asked for, and how long each file was at a moment when all agreed
+    .STORE.partial/journal.json  the options, and the length of each file at a moment when all were consistent
 
-A writer that finds such a folder, started with the same options, cuts the files back to the journal and resumes.
+If such a folder exists and has the same options, a writer truncates the files to the journal's lengths and resumes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SHARD_BYTES: Final = 1 << 30
 JOURNAL_IMAGES: Final = 1000
 JOURNAL_SECONDS: Final = 5.0
 
-# The arrays of a store but the features, in the order of `store.json`; and those that not every store has.
+# The arrays of a store except the features, in the order of `store.json`; and the optional ones.
 ARRAYS: Final = ("boxes", "offsets", "ids", "scores", "labels", "sizes")
 OPTIONAL: Final = ("scores", "labels", "sizes")
 
@@ -57,24 +57,24 @@ class RegionWriter:
             writer.finish()
 
     Args:
-        path: the store's folder. It appears when `finish` has done its work.
+        path: the store's folder, which `finish` creates.
         feature_dim: D, the width of all features.
         max_regions: of images with more, the most confident are kept (without scores: the first).
-        shard_bytes: limit of a features file; an image is never split.
-        overwrite: replace a store of this name (at the end, by `finish`), and drop an unfinished one of other options.
-        source: how the store is made; kept in `store.json`. What is JSON can be here, times and dates should not:
-            a resumed import is recognised by it.
-        journal_images: at least once in N images (and every few seconds) the journal is brought up to date.
+        shard_bytes: size limit of a features file; an image is never split.
+        overwrite: replace an existing store (at the end, by `finish`); discard an unfinished one with other options.
+        source: how the store is made (JSON); kept in `store.json`. It should not contain times or dates, since only an
+            import with the same source is resumed.
+        journal_images: the journal is updated at least every N images (and every few seconds).
 
     Attributes:
-        position: where the source is to be read on: the `position` given with the last image that is safe.
+        position: where to continue reading the source: the `position` given with the last image that is safe.
         images, num_regions: the numbers of images and of regions written.
-        truncated_images: of images that had too many regions.
+        truncated_images: the number of images that had too many regions.
         resumed: whether an unfinished store was found and is resumed.
 
     Raises:
-        DataError: there is such a store already, or an unfinished one of other options or of an earlier version, or
-            another writer is at it.
+        DataError: the store exists, or an unfinished one with other options or of an earlier version, or another
+            process is writing it.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class RegionWriter:
         if feature_dim < 1:
             raise DataError(f"feature width {feature_dim}: at least 1 is needed")
         if not 1 <= max_regions <= MAX_REGIONS:
-            raise DataError(f"max_regions is {max_regions}; 1 to {MAX_REGIONS} are possible")
+            raise DataError(f"max_regions is {max_regions}; 1 to {MAX_REGIONS} are allowed")
         self.path = Path(path).resolve()
         self.feature_dim = feature_dim
         self.max_regions = max_regions
@@ -122,7 +122,7 @@ class RegionWriter:
         self.close()
 
     def close(self) -> None:
-        """Close all files. What was added since the last journal is read from the source again on resuming."""
+        """Close all files. A resumed run reads images added since the last journal from the source again."""
         self._close_columns()
         self._run.close()
 
@@ -157,25 +157,27 @@ class RegionWriter:
         """Append one image.
 
         Args:
-            image_id: any name of the image; stored as `canonical_image_id` gives it.
+            image_id: any spelling; stored in that of `canonical_image_id`.
             features: (n, D), any float type.
             boxes: (n, 4) x1 y1 x2 y2, in pixels if *pixel* (*size* is then needed), else in 0..1.
-            position: where the source is to be read on when this image is safe.
-            scores: (n,) confidences; the regions are stored in descending order of them (equal ones as they came).
+            position: where to continue reading the source when this image is safe.
+            scores: (n,) confidences; regions are stored by descending score, with ties in their original order.
             labels: n class names.
             size: width and height of the image in pixels.
-            truncated: the source has more regions of the image than are given here: counted in `truncated_images`.
+            truncated: the source has more regions of the image than are given here; counted in `truncated_images`.
 
         Scores, labels and sizes are each stored for all images or for none.
 
         Raises:
-            DataError: names the image, the region, the value and the rule that is broken. Nothing is written then.
+            DataError: names the image, the region, the value and the violated rule. Nothing is written then.
         """
         name = self._check_id(image_id)
         image = f"image {name}"
         half = check_features(features, self.feature_dim, image)
         if len(boxes) != len(half):
-            raise DataError(f"{image} has features of {len(half)} regions and boxes of {len(boxes)}; one box a region")
+            raise DataError(
+                f"{image} has features of {len(half)} regions and boxes of {len(boxes)}; one box per region"
+            )
         corners = normalise_boxes(boxes, size, pixel=pixel, image=image)
         confidence = None if scores is None else check_scores(scores, len(half), image)
         names = None if labels is None else check_labels(labels, len(half), image)
@@ -210,10 +212,10 @@ class RegionWriter:
     def _check_id(self, image_id: str | int) -> str:
         name = canonical_image_id(image_id)
         if not name or not one_line(name):
-            raise DataError(f"image id {image_id!r} is empty, not Unicode, or has a line break or NUL character in it")
+            raise DataError(f"image id {image_id!r} is empty, not Unicode, or contains a line break or NUL character")
         if name in self._ids:
             alias = "" if str(image_id) == name else f" (here as {image_id!r})"
-            raise DataError(f"image {name} is there more than once{alias}; an image id must be unique")
+            raise DataError(f"image {name} occurs more than once{alias}; an image id must be unique")
         return name
 
     def _check_columns(self, image: str, given: dict[str, object | None]) -> None:
@@ -223,10 +225,10 @@ class RegionWriter:
                 self._open_column(name)
             if is_given != (name in self._columns):
                 this, others = ("with", "without") if is_given else ("without", "with")
-                raise DataError(f"{image} comes {this} {name}, the images before it {others}; all of a store or none")
+                raise DataError(f"{image} comes {this} {name}, the images before it {others}; all images must agree")
 
     def _order(self, scores: npt.NDArray[np.float32] | None, count: int) -> Array | None:
-        """Which regions are stored, in which order; None when it is all of them as they are."""
+        """Indices of the regions to store, in order; None for all regions in their given order."""
         if scores is not None and (scores[1:] > scores[:-1]).any():
             return np.argsort(-scores, kind="stable")[: self.max_regions]
         return np.arange(self.max_regions) if count > self.max_regions else None
@@ -282,7 +284,7 @@ class RegionWriter:
 
     def _close_columns(self) -> None:
         for column in self._columns.values():
-            # A full disk fails here once more; what is lost lies behind the journal.
+            # A full disk fails here again; only data after the last journal is lost.
             with contextlib.suppress(OSError):
                 column.close()
         self._columns = {}
@@ -304,7 +306,7 @@ class RegionWriter:
     # The end
 
     def finish(self) -> None:
-        """Complete the store and give it its name. The writer is closed then.
+        """Complete the store, move it to *path*, and close the writer.
 
         Raises:
             DataError: no image was added.
