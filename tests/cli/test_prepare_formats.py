@@ -174,7 +174,7 @@ def test_the_same_vocabulary_from_every_format(
     arguments = ["--input", *words, "--symbols", 60, "--output", tmp_path / "vocabulary"]
     done = call_program(learn_bpe.main, *arguments)
     assert done.status == 0, done.stderr
-    assert ": captions, of which the training split is taken\n" in done.stderr
+    assert ": caption file; the training split is used\n" in done.stderr
     assert contents(tmp_path / "vocabulary") == contents(tiny_vocabulary)
 
 

@@ -154,7 +154,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(text_readers, "LONGEST_LINE", 50)
     monkeypatch.setattr(text_readers, "BLOCK_BYTES", 10)
     good.write_text("good\n" * 7 + "x" * 100)
-    with pytest.raises(DataError, match=r"good\.txt: line 8 is longer than .* one sentence or paragraph a line"):
+    with pytest.raises(DataError, match=r"good\.txt: line 8 is longer than .* one sentence or paragraph per line"):
         lines([good])
 
 

@@ -1,4 +1,4 @@
-"""What the formats of caption files have in common."""
+"""Interface of the caption file formats, and helpers that they share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = ("image", "caption", "split")
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption, raw, with the number that its source gives it."""
+    """One raw caption, with its number in the source."""
 
     caption_id: int
     text: str
@@ -97,7 +97,7 @@ class ReadingLog:
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """What the command line says about caption files.
+    """Command-line options for caption files.
 
     Attributes:
         named_splits: the split of each file that was named SPLIT=FILE.
@@ -158,24 +158,24 @@ class SplitLists:
 
 
 class CaptionFile:
-    """A caption file, for the formats that look at it and the one that reads it: it is parsed once for all of them."""
+    """A caption file, parsed once for both format detection and reading."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def first_lines(self) -> list[str]:
-        """Its first lines that are not blank."""
+        """The first non-blank lines."""
         return first_lines(self.path)
 
     @cached_property
     def json(self) -> Any:
-        """Its JSON value. Raises DataError where it has none."""
+        """The file's JSON value. Raises DataError if it has none."""
         return load_json(self.path)
 
     @property
     def json_object(self) -> dict[str, Any]:
-        """The JSON object in a file that is named so; empty if there is none, or JSON in lines."""
+        """The JSON object in a file named `*.json`; empty for other names, JSON lines and other values."""
         if self.path.suffix != ".json" or (len(self.first_lines) > 1 and _is_json(self.first_lines[0])):
             return {}
         return self.json if isinstance(self.json, dict) else {}
@@ -229,7 +229,7 @@ _SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|training|restval|val|valid|valida
 
 
 def split_in_name(name: str) -> str:
-    """The split that a file's name speaks of, by fairseq's name; empty if there is none, or more than one.
+    """The split in a file name, by fairseq's name; empty if there is none, or more than one.
 
     `captions_val2017.json` is `valid`, `Train_GCC-training.tsv` is `train`, `trainval.json` is neither.
     """
@@ -259,7 +259,7 @@ def record_image_id(where: str, record: Any, key: str) -> str:
     """The image id under *key* in a record of JSON.
 
     Raises:
-        DataError: the record is no object or lacks the key, or its value is no id.
+        DataError: the record is not an object or lacks the key, or its value is not an id.
     """
     if not isinstance(record, dict) or key not in record:
         raise DataError(f"{where} lacks {key!r}")
@@ -267,10 +267,8 @@ def record_image_id(where: str, record: Any, key: str) -> str:
 
 
 def image_listed_twice(path: Path, image_id: str) -> DataError:
-    """The error for it."""
-    return DataError(
-        f"{path}: image {image_id} is listed twice; each image may stand there once, with all its captions together"
-    )
+    """The error for an image that is listed twice."""
+    return DataError(f"{path}: image {image_id} is listed twice; list each image once, with all its captions")
 
 
 def image_id_of(where: str, key: str, value: object) -> str:
@@ -302,7 +300,7 @@ def file_name_of(value: object) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """False for half a character, which JSON can spell."""
+    """Whether *text* is valid Unicode; JSON can contain lone surrogates."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -1,4 +1,4 @@
-"""coco: COCO's JSON of captions, in which the references of a split are, too."""
+"""coco: COCO's caption JSON, which is also the format of a split's references."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def _caption(path: Path, annotation: Annotation) -> Caption:
 def parse_coco(path: Path, value: Any) -> dict[str, list[Annotation]]:
     """The captions of each image in COCO's format: `images[].id`, `annotations[]` with `image_id`, `caption`, `id`.
 
-    The images come in the order of `images`, captions in that of `annotations`.
+    Images keep the order of `images`, captions that of `annotations`.
 
     Args:
         path: the file, for messages.
-        value: what it holds.
+        value: its JSON value.
 
     Raises:
-        DataError: another structure, an image listed twice, a caption that is no text or of an unlisted image.
+        DataError: another structure, an image listed twice, a caption that is not text or of an unlisted image.
     """
     images, annotations = (value.get(key) if isinstance(value, dict) else None for key in ("images", "annotations"))
     if not isinstance(images, list) or not isinstance(annotations, list):

@@ -1,9 +1,9 @@
-"""cc-tsv, Conceptual Captions: a caption and its image's URL per line, and the names of images that were downloaded.
+"""cc-tsv, Conceptual Captions: one caption and image URL per line, and the names of downloaded images.
 
-`Train_GCC-training.tsv` and `Validation_GCC-1.1.0-Validation.tsv` have neither a header nor image ids. Who downloads
-the images names them: by the number of the line, from 0 (VL-BERT: `00000000.jpg`), by the crc32 of the URL
-(DownloadConceptualCaptions, ViLBERT, VOLTA: `training/1903725124`), or as a file says. Files of millions of lines are
-read line by line, and what must be known of all lines is kept in arrays.
+`Train_GCC-training.tsv` and `Validation_GCC-1.1.0-Validation.tsv` have neither a header nor image ids. The download
+program names the images: by line number, from 0 (VL-BERT: `00000000.jpg`), by the crc32 of the URL
+(DownloadConceptualCaptions, ViLBERT, VOLTA: `training/1903725124`), or as given in a file. Files of millions of lines
+are read line by line, and data on all lines is kept in arrays.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 _HEADER = {"caption", "url"}
-_BLANK = "a line that is to be left out can be made blank; lines are counted"
+_BLANK = "to leave out a line, make it blank, since lines are counted"
 
-# Reports of DownloadConceptualCaptions have no header, and their columns changed over time. (number of columns, where
-# the URL is) → where the file is. Two columns are a plain map.
+# Reports of DownloadConceptualCaptions have no header, and their columns changed over time. (number of columns, URL
+# column) → file column. Two columns are a plain map.
 _MAP_LAYOUTS = {(2, 0): 1, (2, 1): 0, (5, 1): 4, (6, 5): 0, (7, 0): 5, (7, 6): 0}
 _MAP_ID_COLUMNS = ("id", "image_id", "image", "file", "filename", "file_name", "key", "path")
 
@@ -50,12 +50,12 @@ def recognise(file: CaptionFile) -> bool:
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """`caption, tab, URL` per line; CC12M has the two the other way round. A header `caption url` is passed over.
+    """Read lines of caption, tab, URL; CC12M has the reverse order. A header `caption url` is skipped.
 
-    An image is named by the number of its line, from 0, the header not counted; or as `options.image_id_of_url` says.
-    Then several lines may have the same image: one URL twice is an image with two captions. But an image id that
-    different URLs share (of 3.3 million crc32 some 1300 are equal by chance) is not to be trusted. Such a caption, and
-    one whose URL has no name, goes under its URL: an image that no region store has.
+    The image id is the line number, from 0 after the header, or given by `options.image_id_of_url`. In the latter case
+    several lines may have the same image: a URL that occurs twice is an image with two captions. But an image id of
+    several URLs is ambiguous (of 3.3 million crc32 some 1300 are equal by chance). Such captions, and those whose URL
+    has no id, get their URL as image id, which no region store has.
     """
     path = file.path
     if options.image_id_of_url is None:
@@ -76,14 +76,14 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
 
 
 def _hashes_of_several(path: Path, image_id_of_url: Callable[[str], str | None]) -> set[int]:
-    """`hash` of the image ids that more than one line has. A chance equal hash among them does no harm."""
+    """`hash` of the image ids of more than one line. A chance collision does no harm."""
     hashes = array("q", (hash(image_id_of_url(url) or url) for _, _, url in _rows(path)))
     values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
     return set(values[counts > 1].tolist())
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line, caption, URL); lines count from 0 behind the header. Blank lines count, and are passed over."""
+    """(line, caption, URL); lines are numbered from 0 after the header. Blank lines are counted and skipped."""
     headers = 0
     url_first: bool | None = None
     for number, text in numbered_lines(path):
@@ -127,24 +127,23 @@ CC_TSV = CaptionFormat(
 
 
 def image_id_by_crc32(url: str) -> str:
-    """The crc32 of a URL, in decimal: the file names that DownloadConceptualCaptions gives."""
+    """The crc32 of a URL in decimal: the file name in DownloadConceptualCaptions."""
     return str(zlib.crc32(url.encode("utf-8")))
 
 
 class UrlMap:
-    """URL → image id, from files. Called with a URL, it gives the image id, or None.
+    """A map from URL to image id, read from files. Call it with a URL to get the image id, or None.
 
-    Takes 24 bytes per URL and the ids. A URL is known by its 64-bit `hash`: that any two of 10 million are equal by
-    chance has a probability of 3 in a million. Of a URL with several ids the first counts.
+    Takes 24 bytes per URL plus the ids. URLs are stored by their 64-bit `hash`: the probability that any two of 10
+    million collide is 3 in a million. If a URL has several ids, the first is used.
 
     Args:
         paths: each a JSON object {url: id}, or tab-separated (compressed or not): lines of a URL and an id in either
-            order; with a header that names the column `url` and one of `_MAP_ID_COLUMNS`; or a report of
-            DownloadConceptualCaptions. Of an id with folders before it the last part counts; a URL whose id is empty
-            was not downloaded.
+            order; columns with a header that has `url` and one of `_MAP_ID_COLUMNS`; or a report of
+            DownloadConceptualCaptions. Folders in an id are dropped; a URL with an empty id was not downloaded.
 
     Raises:
-        DataError: a file is unreadable or none of these, or names no image.
+        DataError: a file is unreadable, has another format, or names no image.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -161,7 +160,7 @@ class UrlMap:
         ends_array = np.frombuffer(ends, dtype=np.int64)
         starts = np.concatenate([[0], ends_array[:-1]])
         self._names = bytes(names)
-        # arrays of the standard library: bisect reads their items several times as fast as numpy's
+        # arrays of the standard library, whose items bisect reads several times as fast as numpy's
         self._hashes = array("q", np.frombuffer(hashes, dtype=np.int64)[order].tobytes())
         self._starts = array("q", starts[order].astype(np.int64).tobytes())
         self._ends = array("q", ends_array[order].tobytes())
@@ -212,7 +211,7 @@ def _tsv_map(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _map_columns(where: str, row: list[str]) -> tuple[int, int, bool]:
-    """Where the URL and the image id are, by the first line, and whether that is a header."""
+    """Columns of the URL and the image id, from the first line, and whether that is a header."""
     urls = [column for column, text in enumerate(row) if _is_url(text)]
     if not urls:
         names = [text.strip().lower() for text in row]

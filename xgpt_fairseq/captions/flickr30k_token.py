@@ -26,9 +26,9 @@ def recognise(file: CaptionFile) -> bool:
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """Flickr30k's `results_20130124.token` and Flickr8k's `Flickr8k.token.txt`: `1000092795.jpg#0`, tab, caption.
+    """Read Flickr30k's `results_20130124.token` or Flickr8k's `Flickr8k.token.txt`: `1000092795.jpg#0`, tab, caption.
 
-    What is in front of the last `#` is the image, `2258277193_586949ec62.jpg.1` too. The file says no split.
+    The text before the last `#` is the image, also `2258277193_586949ec62.jpg.1`. The file does not give splits.
     """
     path = file.path
     images: dict[str, CaptionedImage] = {}

@@ -1,4 +1,4 @@
-"""jsonl: JSON lines, the format for captions of one's own."""
+"""jsonl: JSON lines, the format for your own captions."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def recognise(file: CaptionFile) -> bool:
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """A JSON object per line: `image`, `caption` or `captions` (a list), and `split` or not; other keys are free.
+    """Read one JSON object per line: `image`, `caption` or `captions` (a list), optional `split`; others are ignored.
 
-    Captions of one image may stand on lines that follow each other.
+    Captions of one image may be on consecutive lines.
     """
     path = file.path
     image: CaptionedImage | None = None

@@ -24,10 +24,10 @@ def recognise(file: CaptionFile) -> bool:
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """Karpathy's `dataset_coco.json`, `dataset_flickr30k.json`, `dataset_flickr8k.json`.
+    """Read Karpathy's `dataset_coco.json`, `dataset_flickr30k.json` or `dataset_flickr8k.json`.
 
-    `images[]` with `split`, `sentences[].raw` and `sentences[].sentid`; the image is `cocoid` where there is one,
-    else `filename`.
+    `images[]` have `split`, `sentences[].raw` and `sentences[].sentid`; the image id is `cocoid` if there is one, else
+    `filename`.
     """
     path, value = file.path, file.json
     images = value.get("images") if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""How the programs that read captions are told of files, splits and image ids."""
+"""Command-line options of the programs that read captions: files, splits and image ids."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_split_files(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="SPLIT=LIST",
-        help="the images of each split, an image name or id per line, where captions come without splits: "
+        help="the images of each split, one image name or id per line, if the captions have no splits: "
         "train=train.txt val=val.txt test=test.txt",
     )
 
@@ -99,12 +99,12 @@ def format_list() -> str:
 
 
 def parse_files(words: Sequence[str]) -> tuple[list[Path], dict[Path, str]]:
-    """FILE or SPLIT=FILE each → the files, and the splits of those that were named by one (in fairseq's names).
+    """Parse words FILE or SPLIT=FILE. Returns the files, and the splits of those with one (in fairseq's names).
 
-    A file whose whole name is there is that file, whatever equals signs it has.
+    If a file of the whole name exists, that is meant, even with equal signs in its name.
 
     Raises:
-        DataError: a file named with two splits.
+        DataError: a file is named with two splits.
     """
     paths: list[Path] = []
     splits: dict[Path, str] = {}
@@ -123,7 +123,7 @@ def read_split_files(words: Sequence[str]) -> SplitLists | None:
     """Lists of --split-files, SPLIT=LIST each; None without lists.
 
     Raises:
-        DataError: a word that is no SPLIT=LIST, a list that is unreadable or empty, an image in two splits.
+        DataError: a word is not SPLIT=LIST, a list is unreadable or empty, or an image is in two splits.
     """
     if not words:
         return None
@@ -144,12 +144,12 @@ def read_split_files(words: Sequence[str]) -> SplitLists | None:
                     f"of {split!r} by this one"
                 )
         if not ids:
-            raise DataError(f"{path} names no image; --split-files are lists of image names or ids, one a line")
+            raise DataError(f"{path} names no image; --split-files are lists of image names or ids, one per line")
     return SplitLists(split_of.items())
 
 
 def image_id_resolver(words: Sequence[str]) -> Callable[[str], str | None] | None:
-    """--image-ids `line`, `crc32` or map files → how the image of a URL is named; None for `line`."""
+    """The function from URL to image id for --image-ids `line`, `crc32` or map files; None for `line`."""
     if list(words) == ["line"]:
         return None
     return image_id_by_crc32 if list(words) == ["crc32"] else UrlMap([Path(word) for word in words])

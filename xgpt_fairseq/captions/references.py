@@ -1,4 +1,4 @@
-"""Reading what is scored: the references of a split, and the captions that a model gave its images."""
+"""Reads the references of a split and the generated captions to score against them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMED = 5  # how many images an error message names
 # fairseq-generate: sample, base-2 log-probability, detokenized text.
 _GENERATED = re.compile(r"D-(\d+)\t([^\t]*)\t(.*)", re.DOTALL)
 
-# fairseq-generate: sample, the first human caption of its image; of that the first letters are compared
+# fairseq-generate: sample, the first human caption of its image, whose first letters are compared
 _TRUTH = re.compile(r"^T-(\d+)\t(.*)$", re.MULTILINE)
 _COMPARED = 20
 
@@ -30,7 +30,7 @@ class References:
     """The human captions of a split.
 
     Attributes:
-        path: the file they come from, for messages.
+        path: their file, for messages.
         captions: image id → its captions, in the order of the split (sample `i` of fairseq-generate is image `i`).
     """
 
@@ -46,7 +46,7 @@ def read_references(path: Path) -> References:
     """Read *path* in COCO's caption format: `{"images": [{"id"}], "annotations": [{"image_id", "caption"}]}`.
 
     Raises:
-        DataError: not such a file, an image listed twice or without a caption, a caption of an unlisted image.
+        DataError: another format, an image listed twice or without a caption, or a caption of an unlisted image.
     """
     parsed = parse_coco(path, _parsed(path, _text(path)))
     captions = {image_id: [annotation.text for annotation in of_image] for image_id, of_image in parsed.items()}
@@ -61,11 +61,11 @@ def read_references(path: Path) -> References:
 def read_captions(path: Path, references: References) -> dict[str, str]:
     """Read one caption for each image of *references*: image id → caption, in the order of *references*.
 
-    *path* is what fairseq-generate writes (its `D-` lines; of several hypotheses of an image the first, which is the
-    best) or COCO's results, `[{"image_id", "caption"}]`. Its content tells which.
+    *path* is the output of fairseq-generate (its `D-` lines; the first hypothesis of an image is the best) or COCO
+    results, `[{"image_id", "caption"}]`; the content tells which.
 
     Raises:
-        DataError: neither of the two, an image unknown, missing or captioned twice.
+        DataError: another format, or an image that is unknown, missing or captioned twice.
     """
     text = _text(path)
     if re.search(r"^D-\d+\t", text, re.MULTILINE):
@@ -91,7 +91,7 @@ def read_captions(path: Path, references: References) -> dict[str, str]:
 
 
 def write_coco_results(path: Path, captions: Mapping[str, str]) -> None:
-    """Write *captions* as the COCO server takes them: `[{"image_id", "caption"}]`, ids as integers where they are."""
+    """Write *captions* for the COCO server: `[{"image_id", "caption"}]`, with numeric ids as integers."""
     write_json(
         path,
         [{"image_id": json_image_id(image_id), "caption": caption} for image_id, caption in captions.items()],
@@ -99,9 +99,10 @@ def write_coco_results(path: Path, captions: Mapping[str, str]) -> None:
 
 
 def _check_split(path: Path, text: str, references: References) -> None:
-    """Refuse the output of another split: samples are counted, so that only their `T-` lines tell the splits apart.
+    """Refuse the output of another split. Samples are numbered, so only their `T-` lines tell splits apart.
 
-    fairseq-generate repeats the first caption of each image, lower case, tokenized and cut; letters and digits stay.
+    fairseq-generate prints the first caption of each image there, in lower case, tokenized and truncated; letters and
+    digits stay.
     """
     first = [_letters(captions[0]) for captions in references.captions.values()]
     repeated = [(int(number), _letters(truth)) for number, truth in _TRUTH.findall(text)]
@@ -120,7 +121,7 @@ def _letters(caption: str) -> str:
 def _generated(path: Path, text: str, image_ids: list[str]) -> dict[str, str]:
     captions: dict[str, str] = {}
     previous = None
-    # Not splitlines(): a caption may hold U+2028.
+    # Not splitlines(): a caption may contain U+2028.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.startswith("D-"):
             continue
@@ -134,7 +135,7 @@ def _generated(path: Path, text: str, image_ids: list[str]) -> dict[str, str]:
                 f"(0 to {len(image_ids) - 1}); are these the references of this split?"
             )
         image_id = image_ids[index]
-        # --nbest writes an image's hypotheses one after the other, the best first.
+        # --nbest writes the hypotheses of an image consecutively, the best first.
         if index == previous:
             continue
         if image_id in captions:
@@ -156,7 +157,7 @@ def _coco_results(path: Path, text: str) -> dict[str, str]:
         record = f"record {position}"
         image_id = record_image_id(f"{path}: {record}", result, "image_id")
         if image_id in captions:
-            raise DataError(f"{path}: {record}: image {image_id} has a caption already; one for each image")
+            raise DataError(f"{path}: {record}: image {image_id} has a caption already; one per image expected")
         captions[image_id] = _caption(path, record, result)
     return captions
 
@@ -189,7 +190,7 @@ def _shown(value: Any) -> str:
 
 
 def _named(image_ids: Iterable[str]) -> str:
-    """'3 images (1, 2, 3)', and of many the first few."""
+    """'3 images (1, 2, 3)', with at most the first few ids."""
     ids = list(image_ids)
     names = ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
     return f"{len(ids)} image{'s' if len(ids) > 1 else ''} ({names})"

@@ -1,6 +1,6 @@
-"""The formats of caption files, which one a file has, and what is checked of captions in any of them.
+"""The caption file formats, the detection of a file's format, and the checks that all formats share.
 
-A new format is a module beside this one with a `CaptionFormat`, and a line in `FORMATS`.
+To add a format, write a module with a `CaptionFormat`, and add it to `FORMATS`.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def find_format(file: CaptionFile) -> CaptionFormat | None:
 
 
 def open_source(path: Path, name: str = "auto") -> CaptionSource:
-    """The caption file *path* in the format *name*; `auto`: in the one that it has.
+    """The caption file *path* with its format: *name*, or the detected one for `auto`.
 
     Raises:
-        DataError: there is no such file, or it is of no known format.
+        DataError: the file does not exist, or its format is unknown.
     """
     file = CaptionFile(path)
     if name != "auto":
@@ -99,10 +99,10 @@ def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None
 
 
 def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """Read several files as `read_captions` reads one.
+    """Read several files like `read_captions`.
 
     Raises:
-        DataError: as `read_captions`, or an image is in more than one file.
+        DataError: as for `read_captions`, or an image is in more than one file.
     """
     before: dict[Path, set[str]] = {}
     for source in sources:

@@ -1,4 +1,4 @@
-"""What a caption source and a region store have in common: counted and checked before anything is encoded."""
+"""Counts and checks a caption source against a region store, before anything is encoded."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NAMED = 5
 
 @dataclass
 class Count:
-    """What the source has of one split.
+    """Counts for one split of the source.
 
     Attributes:
-        images: with captions.
+        images: images with captions.
         kept, captions: images with captions and regions, and their captions.
         missing, first_missing: images with captions but without regions, and the first of them.
         bare, first_bare: images without captions, and the first of them.
@@ -43,7 +43,7 @@ class Count:
 
 @dataclass
 class Survey:
-    """What a source and a region store have.
+    """Comparison of a source with a region store.
 
     Attributes:
         counts: of every split that the source has.
@@ -115,8 +115,8 @@ def survey(
     absent = [] if split_lists is None else split_lists.unused
     if split_lists is not None and len(absent) == len(split_lists):
         raise DataError(
-            "no image of the lists of --split-files is in the source: are they of these images, an image name or id a "
-            f"line? The first: {', '.join(absent[:NAMED])}"
+            "no image of the lists of --split-files is in the source: are they of these images, one image name or id "
+            f"per line? The first: {', '.join(absent[:NAMED])}"
         )
     by = [f"{n} by {what}" for n, what in ((pairing.by_file, "file name"), (pairing.by_id, "id")) if n]
     return Survey(counts, uncaptioned, absent, ", ".join(by))
@@ -151,15 +151,15 @@ def usual_splits(counts: dict[str, Count], source: str) -> list[str]:
 def check(
     counts: dict[str, Count], splits: Sequence[str], store: RegionStore, source: str, missing: str, max_missing: float
 ) -> None:
-    """Refuse a source that lacks a split, or of whose images too many have no regions.
+    """Refuse a source that lacks a split, or has too many images without regions.
 
     Args:
         counts: of all splits of the source.
-        splits: which are wanted.
+        splits: the requested splits.
         store: the region store.
-        source: its name, for messages.
-        missing: `error` or `skip`: what to do about images without regions.
-        max_missing: up to which share of a split's images they are skipped, 0 to 1.
+        source: the source's name, for messages.
+        missing: `error` or `skip`: what to do with images without regions.
+        max_missing: the largest share of a split's images that may be skipped, 0 to 1.
     """
     for split in splits:
         if split not in counts or not counts[split].images:

@@ -1,8 +1,8 @@
-"""Moses tokens of normalised text, the same as sacremoses gives them, several times as fast.
+"""A Moses tokenizer for normalised text with the results of sacremoses, several times as fast.
 
-Most words of a corpus are plain, letters a to z and nothing else, and Moses leaves these unchanged. So only the spans
-between plain words are tokenized, and the results are cached. This is safe because the Moses rules look at most one
-character past a space, and only ask whether it is a small letter or a digit: any plain word can stand for a neighbour.
+Most words of a corpus are plain, only letters a to z, and Moses leaves these unchanged. So only the spans between plain
+words are tokenized, and the results are cached. This is safe because the Moses rules look at most one character past a
+space, and only check whether it is a lower-case letter or a digit: any plain word can stand for a neighbour.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from collections.abc import Callable, Sequence
 
 from sacremoses import MosesTokenizer
 
-# Words, and likewise stretches of text, that are remembered at most: some 35 MB each. When they are too many all are
-# forgotten, and the frequent ones are soon back.
+# Size limit of the caches of words and of spans: some 35 MB each. A full cache is cleared, and the frequent entries are
+# soon back.
 CACHE_SIZE = 1 << 17
-# Longer stretches seldom come again.
+# Longer spans seldom recur.
 _LONGEST_REMEMBERED = 40
 # Stands for a plain word.
 _PLAIN = "a"
 
 
 class CachedMosesTokenizer:
-    """Normalised text → strings, made of its Moses tokens one by one.
+    """Splits normalised text into Moses tokens, and each token into strings.
 
     Args:
-        split: token → strings, such as its subwords; None for the tokens themselves. It is called once for tokens
-            that come often.
+        split: token → strings, such as its subwords; None for the tokens themselves. Called once for frequent tokens.
     """
 
     def __init__(self, split: Callable[[str], Sequence[str]] | None = None) -> None:
@@ -37,9 +36,9 @@ class CachedMosesTokenizer:
         self._stretches: dict[str, tuple[str, ...]] = {}
 
     def __call__(self, text: str) -> list[str]:
-        """*text* must be as `normalize` leaves it: single spaces, none around it, lower case."""
+        """Tokenize *text*, the output of `normalize`: single spaces, none around it, lower case."""
         out: list[str] = []
-        stretch = ""  # words that are not plain; a space at an end of it stands for a plain word there
+        stretch = ""  # a span of words that are not plain; a space at its end stands for a plain neighbour
         after_plain = False
         words = self._words
         for word in text.split(" "):
@@ -78,7 +77,7 @@ class CachedMosesTokenizer:
 
 
 class _Tokenizer(MosesTokenizer):
-    """sacremoses' tokenizer for English without its costliest detours; its rules stay its own."""
+    """sacremoses' English tokenizer and rules, without its slowest parts."""
 
     _LOWER = frozenset(MosesTokenizer.IsLower)
     _ALPHA = frozenset(MosesTokenizer.IsAlpha)
@@ -97,7 +96,7 @@ class _Tokenizer(MosesTokenizer):
             (_Needing("'", pattern), replacement) for pattern, replacement in MosesTokenizer.ENGLISH_SPECIFIC_APOSTROPHE
         ]
 
-    # the base class makes sets of all letters, over a hundred thousand, at each call of these two
+    # the base class builds sets of all letters, over a hundred thousand, at each call of these two
 
     def islower(self, text: str) -> bool:
         return self._LOWER.issuperset(text)
@@ -107,7 +106,7 @@ class _Tokenizer(MosesTokenizer):
 
 
 class _Needing:
-    """A pattern that can match only where *needed* is: most texts need not be searched."""
+    """A pattern that can only match a text with *needed* in it, so that most texts need not be searched."""
 
     def __init__(self, needed: str, pattern: re.Pattern[str]) -> None:
         self._needed = needed

@@ -1,4 +1,4 @@
-"""How the programs that read text are told of it: files of plain text, and caption files with their splits."""
+"""Command-line options of the programs that read text: files of plain text, and caption files with their splits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Readers of plain text, one sentence or paragraph per line, for programs that learn from it or encode it.
 
-A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file (any format of
-`captions.registry`) the training captions are the lines. Files are streamed, but for captions in JSON.
+A text file is UTF-8, plain or compressed; `-` is the standard input. The lines of a caption file (any format of
+`captions.registry`) are its training captions. Files are streamed, except captions in JSON.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ BLOCK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Block:
-    """Whole lines of one file, not decoded yet.
+    """Complete lines of one file, not yet decoded.
 
     Attributes:
         path: the file.
-        first_line: the number in the file of the first of them, from 1.
+        first_line: the line number of the first, from 1.
         data: the lines.
-        position: how many bytes of all inputs, as they lie on disk, are read when this block is.
+        position: bytes of all inputs, as on disk, up to the end of this block.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Block:
 
 
 def check_inputs(paths: Sequence[Path]) -> None:
-    """Refuse inputs that cannot be read, before hours are spent on those in front of them.
+    """Refuse inputs that cannot be read, before hours are spent on those before them.
 
     Raises:
         DataError: an input does not exist or is a folder, or the standard input is named twice.
@@ -68,21 +68,21 @@ def check_inputs(paths: Sequence[Path]) -> None:
 
 
 def total_bytes(paths: Sequence[Path]) -> int | None:
-    """The bytes of all inputs as they lie on disk; None if a pipe is among them."""
+    """The size of all inputs on disk, in bytes; None if one of them is a pipe."""
     if not all(path.is_file() for path in paths):
         return None
     return sum(path.stat().st_size for path in paths)
 
 
 def is_caption_file(path: Path) -> bool:
-    """Whether *path* holds captions: every `.json` is taken for that, other files if they are in a known format."""
+    """Whether *path* holds captions: every `.json` does, other files if they have a known format."""
     return path.suffix == ".json" or (path != STDIN and find_format(CaptionFile(path)) is not None)
 
 
 def report_caption_inputs(paths: Sequence[Path]) -> None:
-    """Tell the user, on the standard error, which inputs are not taken as text."""
+    """Print which inputs are caption files, not plain text, to the standard error."""
     for path in filter(is_caption_file, paths):
-        print(f"{path}: captions, of which the training split is taken", file=sys.stderr)
+        print(f"{path}: caption file; the training split is used", file=sys.stderr)
 
 
 def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -> Iterator[Block]:
@@ -90,11 +90,11 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
 
     Args:
         paths: the inputs.
-        captions: where the splits of caption files are said, if not in them.
+        captions: the splits of caption files that do not contain them.
 
     Raises:
         DataError: an input is missing or damaged, a line is longer than `LONGEST_LINE`, the split of captions is
-            unknown, or a split is said of a file that has no captions.
+            unknown, or a split is given for a file without captions.
     """
     check_inputs(paths)
     captions = captions or CaptionOptions()
@@ -106,7 +106,7 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
             continue
         if path in captions.named_splits:
             raise DataError(
-                f"--input {captions.named_splits[path]}={path}: only caption files have splits, and it is none of a "
+                f"--input {captions.named_splits[path]}={path}: only caption files have splits, and it is not one of a "
                 "known format"
             )
         with _raw(path) as raw:
@@ -146,7 +146,7 @@ def _whole_lines(path: Path, file: IO[bytes], line: int) -> bytes:
                 line += data.count(b"\n")
                 raise DataError(
                     f"{path}: line {line} is longer than {LONGEST_LINE >> 20} MiB; text has one sentence or paragraph "
-                    "a line"
+                    "per line"
                 )
         return data
     except READ_ERRORS as error:

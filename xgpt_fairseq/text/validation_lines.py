@@ -1,7 +1,7 @@
-"""Lines that are held out for validation, drawn while a corpus passes by once.
+"""Holds out lines for validation in one pass over a corpus.
 
 The N distinct lines with the smallest token hash form the validation set (a min-hash sample): a uniform sample of the
-distinct lines, spread over the whole corpus, that depends only on which lines there are.
+distinct lines, spread over the whole corpus, that depends only on the set of lines.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# What is given on to training: the tokens of some sentences, and how many of them belong to each.
+# What is passed on to training: the tokens of some sentences, and the number of tokens of each.
 Sentences = tuple[npt.NDArray[Any], npt.NDArray[np.int32]]
 
 
 @dataclass
 class _Line:
-    """A line that is held out, how it was cut into sentences, and how often it came."""
+    """A held-out line, its split into sentences, and its number of copies."""
 
     sizes: npt.NDArray[np.int32]
     copies: int
 
 
 class HeldOut:
-    """The lines with the *limit* lowest hashes among those that have passed by.
+    """The *limit* lines with the lowest hashes among those processed so far.
 
-    All copies of such a line are kept from training. When a line with a lower hash comes, the one with the highest
-    goes to training, as often as it came.
+    All copies of such a line are kept from training. When a line with a lower hash arrives, the held-out line with the
+    highest hash goes to training, with all its copies.
 
     Args:
-        limit: how many lines are held out.
-        dtype: the type of the tokens.
-        state: what `to_json` gave, to resume from there.
+        limit: number of held-out lines.
+        dtype: type of the tokens.
+        state: a result of `to_json`, to resume from there.
     """
 
     def __init__(self, limit: int, dtype: npt.DTypeLike, state: list[Any] | None = None) -> None:
@@ -54,7 +54,7 @@ class HeldOut:
 
     @property
     def copies(self) -> int:
-        """How many lines are held out, each as often as it came."""
+        """The number of held-out lines, copies included."""
         return sum(line.copies for line in self._lines.values())
 
     def process(
@@ -64,7 +64,7 @@ class HeldOut:
         pieces: npt.NDArray[np.int32],
         hashes: npt.NDArray[np.uint64],
     ) -> Iterator[Sentences]:
-        """Take note of some lines and yield what goes to training, in order.
+        """Process some lines, and yield what goes to training, in order.
 
         Args:
             tokens: (sum of *sizes*,) of all lines.
@@ -84,7 +84,7 @@ class HeldOut:
         begin = 0
         for line in np.flatnonzero(hashes <= np.uint64(self._highest)).tolist():
             number = int(hashes[line])
-            if number > self._highest:  # which may have come down meanwhile
+            if number > self._highest:  # which may have decreased meanwhile
                 continue
             yield lines(begin, line)
             begin = line + 1
@@ -92,13 +92,13 @@ class HeldOut:
         yield lines(begin, len(pieces))
 
     def sentences(self) -> Sentences:
-        """The lines that are held out, each once, by ascending hash."""
+        """The held-out lines without copies, by ascending hash."""
         tokens = np.frombuffer(b"".join(tokens for _, tokens in self._keys), dtype=self._dtype)
         sizes = [self._lines[key].sizes for key in self._keys]
         return tokens, np.concatenate(sizes) if sizes else np.empty(0, np.int32)
 
     def to_json(self) -> list[Any]:
-        """What a run that resumes from here needs."""
+        """The state from which a run can resume."""
         return [
             [number, base64.b64encode(tokens).decode("ascii"), line.sizes.tolist(), line.copies]
             for (number, tokens), line in zip(self._keys, map(self._lines.__getitem__, self._keys), strict=True)

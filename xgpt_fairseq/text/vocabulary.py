@@ -1,11 +1,11 @@
-"""A vocabulary folder: how text becomes token ids, and generated tokens become text again.
+"""Vocabulary folders: encode text as token ids, and decode generated tokens.
 
     dict.txt          fairseq dictionary, `<mask>` included, padded to a multiple of 8
-    vocabulary.json   format version; how text is normalised, tokenized and split
+    vocabulary.json   format version; how text is normalised, tokenized and segmented
     bpe.codes         subword-nmt merges, or
     bpe.model         a sentencepiece model
 
-Every stage of training shares one such folder, so that embeddings mean the same from stage to stage.
+All stages of training share one folder, so that embeddings keep their meaning.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _SubwordNMT:
         self.split = moses.CachedMosesTokenizer(self._split_token)
 
     def _split_token(self, token: str) -> list[str]:
-        if len(self._bpe.cache) > moses.CACHE_SIZE:  # which would grow with the text
+        if len(self._bpe.cache) > moses.CACHE_SIZE:  # it would grow with the text
             self._bpe.cache.clear()
         return self._bpe.segment_tokens([token])
 
@@ -66,7 +66,7 @@ class _SubwordNMT:
 
 
 class _SentencePiece:
-    """Raw text split by a sentencepiece model, which needs no tokenizer before it."""
+    """Raw text split by a sentencepiece model, without a tokenizer."""
 
     file_name = "bpe.model"
 
@@ -89,15 +89,15 @@ _SPLITTERS: dict[str, type[_SubwordNMT] | type[_SentencePiece]] = {
 
 
 def normalize(text: str) -> str:
-    """Unicode NFKC, white space collapsed to single spaces, lower case (the captions' metrics ignore case)."""
+    """Normalise to Unicode NFKC, single spaces and lower case (the caption metrics ignore case)."""
     return " ".join(unicodedata.normalize("NFKC", text).split()).lower()
 
 
 class Vocabulary:
-    """A vocabulary folder, opened.
+    """A vocabulary folder.
 
     Raises:
-        DataError: the folder is not one, was written by a newer version, or lacks a file.
+        DataError: the folder is not a vocabulary, was written by a newer version, or lacks a file.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -112,7 +112,7 @@ class Vocabulary:
         splitter = _SPLITTERS[self.bpe]
         for name in ("dict.txt", splitter.file_name):
             if not (self.path / name).is_file():
-                raise DataError(f"{self.path / name} is missing; the vocabulary folder is not whole, make it again")
+                raise DataError(f"{self.path / name} is missing; the vocabulary folder is incomplete, create it again")
         self._splitter: _Splitter = splitter(self.path / splitter.file_name)
 
     @cached_property
@@ -124,36 +124,36 @@ class Vocabulary:
         return dictionary
 
     def encode(self, text: str) -> str:
-        """Text → subwords separated by spaces."""
+        """Split text into subwords separated by spaces."""
         return " ".join(self._splitter.split(normalize(text)))
 
     def decode(self, pieces: str) -> str:
-        """Subwords separated by spaces → text, as a person would write it (but lower case)."""
+        """Join subwords separated by spaces to detokenized text (in lower case)."""
         return self._splitter.join(pieces)
 
     def encode_ids(self, text: str) -> np.ndarray:
-        """Text → token ids int64 (T,), without an end-of-sentence symbol."""
+        """Encode text as token ids int64 (T,), without an end-of-sentence symbol."""
         return np.array(self.encode_list(text), dtype=np.int64)
 
     def encode_list(self, text: str) -> list[int]:
-        """Text → the token ids of `encode_ids`, for callers that put many short texts together."""
+        """Like `encode_ids`, but a list, for callers that concatenate many short texts."""
         ids, unknown = self._ids, self.dictionary.unk()
         return [ids.get(piece, unknown) for piece in self._splitter.split(normalize(text))]
 
     @cached_property
     def suppressed_symbols(self) -> list[str]:
-        """Symbols that no text has and no search may emit: `<mask>`, `<s>`, and what pads the dictionary."""
+        """Symbols that no text has and no search may emit: `<mask>`, `<s>`, and the dictionary's padding."""
         padding = [symbol for symbol in self.dictionary.symbols if symbol.startswith("madeupword")]
         return [MASK, self.dictionary.bos_word, *padding]
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        """The ids that a text can have: a text may spell a special symbol, which is unknown then."""
+        """The ids that text can have. Text that spells a special symbol is unknown."""
         special = {*self.dictionary.symbols[: self.dictionary.nspecial], MASK}
         return {symbol: index for symbol, index in self.dictionary.indices.items() if symbol not in special}
 
     def copy_to(self, folder: Path) -> None:
-        """Copy the vocabulary's files into *folder* (a data directory), so that the folder decodes its own captions."""
+        """Copy the vocabulary's files into *folder* (a data directory), so that it can decode its captions."""
         for name in ("dict.txt", _SPLITTERS[self.bpe].file_name, "vocabulary.json"):
             if (self.path / name).resolve() != (folder / name).resolve():
                 shutil.copyfile(self.path / name, folder / name)
@@ -162,15 +162,15 @@ class Vocabulary:
 def learn_vocabulary(
     sentences: Iterable[str], output: Path, *, bpe: str, symbols: int, workers: int = 1, threshold: int = 0
 ) -> Vocabulary:
-    """Learn BPE from *sentences*, read once as they come, and write a vocabulary folder.
+    """Learn BPE from *sentences*, in one pass, and write a vocabulary folder.
 
     Args:
-        sentences: raw text, one sentence an item.
-        output: the folder; a vocabulary that it holds is replaced when the new one is whole.
+        sentences: raw text, one sentence per item.
+        output: the folder; an existing vocabulary is replaced when the new one is complete.
         bpe: `subword_nmt` (on Moses tokens) or `sentencepiece` (on raw text).
         symbols: merges for subword-nmt; size of the vocabulary for sentencepiece.
         workers: processes that tokenize (subword-nmt only).
-        threshold: subwords seen less often become `<unk>` (subword-nmt only); 0 keeps all that the merges can leave.
+        threshold: subwords seen less often become `<unk>` (subword-nmt only); 0 keeps all that the merges can produce.
 
     Raises:
         DataError: there is no text, or too little for this number of symbols.
@@ -192,7 +192,7 @@ def _write_vocabulary(
         if count >= threshold:
             dictionary.add_symbol(symbol, n=count)
     dictionary.add_symbol(MASK, n=1)
-    dictionary.pad_to_multiple_(8)  # tensor cores like it
+    dictionary.pad_to_multiple_(8)  # faster on tensor cores
     dictionary.save(str(output / "dict.txt"))
     write_json(
         output / "vocabulary.json",
@@ -229,7 +229,7 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
     with open(file, "w", encoding="utf-8") as codes, contextlib.redirect_stderr(io.StringIO()) as log:
         try:
             learn_bpe([f"{word} {count}" for word, count in sorted(words.items())], codes, symbols, is_dict=True)
-        except (SystemExit, ValueError) as stop:  # the library's ways to report bad input, and words of one letter only
+        except (SystemExit, ValueError) as stop:  # how the library reports bad input, or words of one letter only
             reason = log.getvalue().strip() or stop
             raise DataError(f"subword-nmt cannot learn {symbols} merges from this text: {reason}") from stop
     with open(file, encoding="utf-8") as codes:
@@ -240,14 +240,14 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
     for first, second in splitter.bpe_codes:
         whole = first + second
         counts[whole.removesuffix("</w>") if whole.endswith("</w>") else f"{whole}@@"] += 0
-    for word, count in words.items():  # words by kind, not by occurrence: a corpus has few kinds
+    for word, count in words.items():  # each distinct word once: they are few
         for piece in splitter.process_line(word).split():
             counts[piece] += count
     return counts
 
 
 class _Lines:
-    """Normalised sentences, and what cannot come back through sentencepiece: an error, and whether there were any."""
+    """Normalised sentences. Keeps what sentencepiece does not report: an error, and whether there was any sentence."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
         self._sentences = sentences
@@ -276,21 +276,21 @@ def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, w
             model_type="bpe",
             vocab_size=symbols,
             character_coverage=1.0,
-            num_threads=1,  # the model file names their number: *workers* would change its bytes and nothing else
+            num_threads=1,  # the model file records it: *workers* would change its bytes and nothing else
             bos_id=-1,  # fairseq's dictionary has its own special symbols
             eos_id=-1,
             minloglevel=2,
         )
     except RuntimeError as error:
-        if lines.error is not None:  # said of the input, not by sentencepiece
+        if lines.error is not None:  # an error of the input, not of sentencepiece
             raise lines.error from None
         if lines.count == 0:
             raise DataError("there is no text to learn a vocabulary from") from None
-        reason = str(error).rsplit("] ", 1)[-1].strip()  # behind its source line and condition
+        reason = str(error).rsplit("] ", 1)[-1].strip()  # after its source line and condition
         raise DataError(f"sentencepiece cannot learn {symbols} symbols from this text: {reason}") from error
     (output / "bpe.model").write_bytes(model.getvalue())
     learned = SentencePieceProcessor(model_proto=model.getvalue())
-    # the model lists its pieces by rank and keeps no counts: rank stands for frequency
+    # the model lists its pieces by rank without counts, so the rank serves as frequency
     size = learned.get_piece_size()
     return {learned.id_to_piece(rank): size - rank for rank in range(size) if not learned.is_unknown(rank)}
 
