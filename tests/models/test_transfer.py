@@ -147,7 +147,7 @@ def test_options_that_no_shape_shows_must_be_the_checkpoint_s(mode: LoadMode) ->
 
 def test_a_structure_that_was_averaged_elsewhere_is_refused() -> None:
     model = build()
-    with pytest.raises(DataError, match="`structure` is unreadable: average checkpoints by xgpt-average-checkpoints"):
+    with pytest.raises(DataError, match="`structure` is unreadable: average checkpoints only with xgpt-average"):
         model.load_state_dict({**model.state_dict(), "structure": model.structure // 2})
 
 
@@ -263,7 +263,7 @@ def test_a_stage_on_other_features_is_warned_about(
         r"^the features of the region store data/coco\.regions are far from those that checkpoints/cc/averaged\.pt was "
     )
     assert re.search(names, warning) and re.search(numbers, warning)
-    assert "must come from one detector with one preprocessing" in warning
+    assert "must use features of one detector with the same preprocessing" in warning
     assert all(torch.equal(a, b) for a, b in zip(statistics(model), own, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The criterion `xgpt`: runs the objective that a batch was made for, and logs it."""
+"""The criterion `xgpt`: computes and logs the loss of a batch's objective."""
 
 import math
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from omegaconf import II
 
 from xgpt_fairseq.objectives import ALL_OBJECTIVES
 
-# What is logged of each objective: its loss without label smoothing, how many predictions that sums, how many of them
-# are right, image-caption pairs, and whether this was training.
+# Logged for each objective: the sum of its loss without label smoothing, the numbers of predictions, of correct
+# predictions and of image-caption pairs, and whether this was training.
 LOGGED = ("sum", "predictions", "correct", "pairs", "training")
 
 
@@ -28,9 +28,9 @@ class XGPTCriterionConfig(FairseqDataclass):
 
 @register_criterion("xgpt", dataclass=XGPTCriterionConfig)
 class XGPTCriterion(FairseqCriterion):
-    """Sum of an objective's loss over a batch; fairseq divides by the number of predictions (or of sentences).
+    """Sums an objective's loss over a batch; fairseq divides by the number of predictions (or of sentences).
 
-    A batch of several objectives ("joint") gives the weighted sum of their means, and counts as one.
+    For a batch of several objectives ("joint") the loss is the weighted sum of their means, and the sample size is 1.
     """
 
     def __init__(self, task: Any, label_smoothing: float, sentence_avg: bool) -> None:
@@ -43,7 +43,7 @@ class XGPTCriterion(FairseqCriterion):
     def forward(
         self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[torch.Tensor, int, dict[str, Any]]:
-        """Loss (scalar, summed), sample size, and what to log: sums, so that batches and workers add up."""
+        """Loss (scalar, summed), sample size, and the log, whose values are sums over batches and workers."""
         if sample["objective"] != "joint":
             return self._run(model, sample)
         results = [self._run(model, part) for part in sample["parts"]]
@@ -62,8 +62,8 @@ class XGPTCriterion(FairseqCriterion):
         result = objective.loss(model, sample, label_smoothing=self.label_smoothing)
         loss = result.loss * self.task.objective_weights[objective.name]
         sample_size = sample["nsentences"] if self.sentence_avg else result.num_targets
-        # fairseq adds logs up by key over workers, one of which may hold a dummy batch of another objective: every log
-        # has the same keys
+        # fairseq sums logs by key over workers, one of which may have a dummy batch of another objective: every log has
+        # the same keys
         log = {f"{name}_{key}": 0 for name in self.task.objectives for key in LOGGED}
         log |= {
             "loss": loss.detach(),
@@ -80,12 +80,15 @@ class XGPTCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log the loss as it is optimised and, of each objective, its own.
+        """Log the optimised loss, and the metrics of each objective.
 
-        The loss is in bits where all that it sums is of words, and as it is where a squared error is among it. Words:
-        nll_loss in bits a word, perplexity, accuracy in percent; matching: the same, of its choices. Regions: the mean
-        squared error. In training also updates and pairs a second. The names begin with the objective's; image
-        captioning's stand without it too, as fairseq's users know them (`nll_loss`, `ppl`, `accuracy`).
+            loss                        in bits, unless a squared error is part of it
+            OBJECTIVE_nll_loss          bits per token (matching: per question)
+            OBJECTIVE_ppl, _accuracy    perplexity; percent correct
+            OBJECTIVE_mse               mean squared error (TIFG, instead of the three above)
+            OBJECTIVE_updates, _pairs_per_s    in training
+
+        Image captioning is also logged under fairseq's names, without a prefix (`nll_loss`, `ppl`, `accuracy`).
         """
 
         def total(name: str) -> float:
@@ -115,7 +118,7 @@ class XGPTCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """All values are sums, and all workers run the same objective at a time."""
+        """True: all values are sums, and all workers run the same objective in the same update."""
         return True
 
 

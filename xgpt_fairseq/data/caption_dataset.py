@@ -1,4 +1,4 @@
-"""(image, captions) items and their collater: an image of a batch is read once however many captions share it."""
+"""Dataset of images with captions. A batch reads each of its images once, however many captions share it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xgpt_fairseq.regions.store import RegionStore
 
 
 def group_captions(image_rows: np.ndarray, captions_per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut the captions into pieces of one image with at most *captions_per_image* captions (0: all of the image's).
+    """Split the captions into pieces of one image with at most *captions_per_image* captions (0: no limit).
 
     Args:
         image_rows: (captions,) the image of each caption, in any order.
@@ -37,23 +37,23 @@ def group_captions(image_rows: np.ndarray, captions_per_image: int) -> tuple[np.
 
 
 def count_within(sizes: np.ndarray) -> np.ndarray:
-    """0, 1, …, sizes[i] - 1 for each i, one after the other: (sizes.sum(),)."""
+    """The concatenation of 0, 1, …, sizes[i] - 1 for each i: (sizes.sum(),)."""
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 class CaptionDataset(ObjectiveDataset):
-    """Items of one image and one or all of its captions, made into batches of an objective.
+    """Items of one image and one or all of its captions, collated to batches of an objective.
 
     Args:
-        captions: token ids, item i int64 (T,) ending in end of sentence; with `.sizes` (captions,).
-        image_rows: (captions,) row of each caption's image in *store*.
+        captions: token ids, item i int64 (T,) with end of sentence; with `.sizes` (captions,).
+        image_rows: (captions,) index of each caption's image in *store*.
         store: the regions.
         objectives, split, pad, seed, joint, shuffle: see `ObjectiveDataset`.
-        captions_per_image: 0: an item is an image with all its captions. K: an item is one caption, and an epoch's
-            order has up to K captions of an image side by side, to train on one encoding of it. A batch ends where it
-            is full; an image whose captions it divides is in the next one, too.
-        first_caption_only: one item an image with its first caption alone: what generation reads.
-        locality: see `windows`; 0: an epoch's order has nothing to do with the store's.
+        captions_per_image: 0: an item is an image with all its captions. K: an item is one caption, and the order of an
+            epoch keeps up to K captions of an image together, to share one encoding of it. Batches are filled
+            completely; an image whose captions are split between two batches is in both.
+        first_caption_only: one item per image, with only its first caption, for generation.
+        locality: see `windows`; 0: the order of an epoch is independent of the store's.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class CaptionDataset(ObjectiveDataset):
         image_rows = np.asarray(image_rows)
         self.order, first, count = group_captions(image_rows, 0 if first_caption_only else captions_per_image)
         if captions_per_image and not first_caption_only:
-            self._pieces = first, count  # of items, which lie side by side
+            self._pieces = first, count  # of items, which are consecutive
             self.first = np.arange(len(self.order))
             self.count = np.ones_like(self.first)
         else:
             self._pieces = np.arange(len(first)), np.ones_like(first)
             self.first, self.count = first, np.ones_like(count) if first_caption_only else count
         lengths = np.asarray(captions.sizes)[self.order]  # (captions,) in item order
-        # the longest caption of each item decides how far the batch is padded
+        # the longest caption of each item determines the padding
         ends = self.first + self.count
         bounds = np.stack([self.first, ends], axis=1).ravel()
         sizes = np.maximum.reduceat(np.append(lengths, 0), bounds)[::2].astype(np.int64)
@@ -94,7 +94,7 @@ class CaptionDataset(ObjectiveDataset):
         self.locality = locality
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """An item: its captions and the image's row; the regions are read by the collater, once per image."""
+        """An item: its captions and the image's index. The collater reads the regions, once per image."""
         epoch, objective, item = self.index_codec.unpack(index)
         first = self.first[item]
         numbers = self.order[first : first + self.count[item]].tolist()
@@ -111,15 +111,15 @@ class CaptionDataset(ObjectiveDataset):
         """Merge items of one epoch and objective to a batch.
 
         Returns:
-            dict: as `ObjectiveDataset.collate_texts` says, and `image_ids`, a list of str; `net_input` also has
+            dict: as from `ObjectiveDataset.collate_texts`, with `image_ids`, a list of str; `net_input` also has
             `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at padding, and
-            `image_index` (C,) the image of each caption, or None where each image has equally many captions. I images,
-            C captions, N regions.
+            `image_index` (C,) the image of each caption, or None if all images have the same number of captions.
+            I images, C captions, N regions.
         """
         if not samples:
             return {}
         rows, image = np.unique([sample["image_row"] for sample in samples], return_inverse=True)
-        # an image's captions side by side; stable, so that items keep their order otherwise
+        # group captions by image; stable, so that items keep their order otherwise
         samples = [samples[i] for i in np.argsort(image, kind="stable")]
         captions = [pair for sample in samples for pair in zip(sample["numbers"], sample["captions"], strict=True)]
         image_index = np.repeat(np.sort(image), [len(sample["captions"]) for sample in samples])
@@ -133,11 +133,11 @@ class CaptionDataset(ObjectiveDataset):
         return self.collate_texts(samples, captions, images, image_ids=image_ids)
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        """Positions that items (items,) take, for --max-tokens: their regions and their captions' tokens."""
+        """Number of positions of items (items,), for --max-tokens: regions and tokens of the captions."""
         return self.store.region_counts(self.item_rows[indices]) + self.sizes[indices] * self.count[indices]
 
     def ordered_indices(self) -> np.ndarray:
-        """Pieces of like length and like number of captions side by side, in random order within, by numpy's seed."""
+        """Pieces sorted by number of captions, then length, in random order among equals, by numpy's seed."""
         if not self.shuffle:
             return np.arange(len(self), dtype=np.int64)
         first, items = self._pieces
@@ -169,21 +169,21 @@ class CaptionDataset(ObjectiveDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[Any]:
-        """fairseq's batches, none left out. --batch-size counts captions in training, images elsewhere.
+        """fairseq's batches, none dropped. --batch-size counts captions in training, images elsewhere.
 
         Raises:
-            DataError: a caption and its image are more than *max_tokens*.
+            DataError: a caption and its image have more than *max_tokens* positions.
         """
         if self.captions_per_image <= 1 or not max_tokens:
             return super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
-        # fairseq's measure, the largest item times their number, would count an image once for each of its captions
+        # fairseq counts the largest item times the number of items, that is, an image once for each of its captions
         rows, lengths = self.item_rows[indices], self.sizes[indices]
         regions = self.store.region_counts(rows)
         if (too_many := regions + lengths > max_tokens).any():
             i = int(too_many.argmax())
             raise DataError(
                 f"--max-tokens {max_tokens}: image {self.store.image_id(int(rows[i]))} has {regions[i]} regions and a "
-                f"caption of {lengths[i]} tokens, which is more"
+                f"caption of {lengths[i]} tokens, which is more than fits"
             )
         bounds = full_batches(rows, regions, lengths, max_tokens=max_tokens, max_captions=max_sentences)
         return np.split(indices, bounds)
@@ -192,19 +192,19 @@ class CaptionDataset(ObjectiveDataset):
 def full_batches(
     rows: np.ndarray, regions: np.ndarray, lengths: np.ndarray, *, max_tokens: int, max_captions: int | None
 ) -> list[int]:
-    """Where batches of captions, taken in order, end as they are full.
+    """Boundaries of batches that take captions in order until they are full.
 
-    A batch takes images × most regions + captions × longest caption positions, as it is padded.
+    With padding, a batch has images × most regions + captions × longest caption positions.
 
     Args:
-        rows: (captions,) the image of each caption; captions of an image that lie side by side share it.
-        regions: (captions,) how many that image has.
-        lengths: (captions,) tokens of each caption.
+        rows: (captions,) the image of each caption; consecutive captions of an image share it.
+        regions: (captions,) number of regions of that image.
+        lengths: (captions,) number of tokens of each caption.
         max_tokens: most positions of a batch; each caption fits with its image.
         max_captions: most captions of a batch; None: any number.
 
     Returns:
-        list[int]: the first caption of every batch but the first.
+        list[int]: the first caption of every batch except the first.
     """
     bounds: list[int] = []
     start = images = most = longest = 0
@@ -232,14 +232,14 @@ def load_regions(store: RegionStore, rows: np.ndarray) -> dict[str, Tensor]:
 
 
 def pad_regions(features: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> dict[str, Tensor]:
-    """Put the regions of I images, features (n, D) float16 and boxes (n, 4), into padded tensors.
+    """Pad the regions of I images, features (n, D) float16 and boxes (n, 4), to tensors.
 
     Returns:
-        dict: as `load_regions`.
+        dict: as from `load_regions`.
     """
     counts = np.array([len(each) for each in features])  # (I,)
     longest = int(counts.max())
-    # `empty`, and zeros only where there is padding: each byte is written once
+    # `empty`, with zeros written only to the padding: each byte is written once
     padded = np.empty((len(features), longest, features[0].shape[1]), dtype=np.float16)
     corners = np.zeros((len(features), longest, 4), dtype=np.float32)
     for i, count in enumerate(counts.tolist()):

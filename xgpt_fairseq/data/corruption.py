@@ -1,7 +1,6 @@
-"""How captions are corrupted for the objectives: pure numpy, (tokens, rng, …) → arrays.
+"""Masks and spans for the objectives: pure numpy, (tokens, rng, …) → arrays.
 
-Everywhere, *tokens* (T,) are a caption's ids without its end of sentence: special symbols are never masked, because
-they are never there.
+In all functions *tokens* (T,) are a caption's ids without the end of sentence, so special symbols are never masked.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import numpy as np
 def replace_masked(
     tokens: np.ndarray, chosen: np.ndarray, rng: np.random.Generator, *, mask: int, words: tuple[int, int]
 ) -> np.ndarray:
-    """*tokens* with the *chosen* ones (T,) bool replaced: by *mask* 80 %, a random word 10 %, unchanged 10 %.
+    """Replace the *chosen* (T,) bool of *tokens*: 80 % by *mask*, 10 % by a random word, 10 % not at all.
 
-    BERT's rule (appendix A.2). *words* is the range of ids, first and one past the last, that random words come from.
+    BERT's rule (appendix A.2). *words* is the range of ids for random words, first and one past the last.
     """
     draw = rng.random(len(tokens))
     corrupted = np.where(chosen & (draw < 0.8), mask, tokens)
@@ -25,8 +24,8 @@ def replace_masked(
 def choose_fragment(length: int, rng: np.random.Generator, *, ratio: float) -> tuple[int, int]:
     """One contiguous fragment (start, end) of round(*ratio* · length) of *length* tokens (IMLM, MASS).
 
-    At least 1 token and never all of them (but for a caption of one token). It lies at the start with probability
-    20 %, at the end 20 %, anywhere 60 %.
+    At least 1 token and never all of them (except for a caption of one token). It is at the start with probability
+    20 %, at the end with 20 %, anywhere with 60 %.
     """
     size = max(1, min(round(ratio * length), length - 1))
     last_start = length - size
@@ -50,12 +49,12 @@ def choose_tokens(length: int, rng: np.random.Generator, *, ratio: float) -> np.
 def choose_spans(
     length: int, rng: np.random.Generator, *, ratio: float, mean_span: float = 3.0, one_span: bool = False
 ) -> np.ndarray:
-    """Spans (spans, 2) of start and end, in order and apart, that cover round(*ratio* · length) tokens (IDA).
+    """Disjoint spans (spans, 2) of start and end, in order, that cover round(*ratio* · length) tokens (IDA).
 
-    At least 1 token is covered, and never all of them (but in a caption of one). Lengths are drawn from
-    Poisson(*mean_span*) until the budget is used up; the last is cut to what is left of it, and a draw of 0, which
-    would cover nothing, is drawn again. *one_span* takes the budget as one span, as M3P does. Spans are at least one
-    token apart where the caption has room for that.
+    They cover at least 1 token and never all of them (except in a caption of one). Lengths are drawn from
+    Poisson(*mean_span*) until the budget is used up; the last is cut to the remaining budget, and draws of 0 are
+    repeated. *one_span* makes the budget one span, as M3P does. Spans are at least one token apart if the caption has
+    room for that.
     """
     budget = max(1, min(round(ratio * length), length - 1))
     sizes = [budget] if one_span else []
@@ -65,11 +64,11 @@ def choose_spans(
         if size > 0:
             sizes.append(size)
             left -= size
-    # The uncovered tokens leave length - budget + 1 gaps to put spans into; two spans in one gap would touch.
+    # The uncovered tokens leave length - budget + 1 gaps for spans; two spans in the same gap would touch.
     gaps = length - budget + 1
     apart = len(sizes) <= gaps
     places = np.sort(rng.choice(gaps, size=len(sizes), replace=not apart))
-    sizes_array = rng.permutation(sizes)  # or the one that was cut would always be the last
+    sizes_array = rng.permutation(sizes)  # otherwise the one that was cut would always be last
     starts = places + np.cumsum(sizes_array) - sizes_array
     return np.stack([starts, starts + sizes_array], axis=1)
 

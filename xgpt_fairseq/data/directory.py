@@ -1,15 +1,15 @@
-"""Data directories: what the programs in preprocess/ write and the tasks read.
+"""Data directories, which the programs of data preparation write and the tasks read.
 
 Captions with regions, from `xgpt-prepare-captions`:
 
     dict.txt, vocabulary.json, bpe.*      the vocabulary, see `Vocabulary`
     {split}.captions.bin / .idx           token ids of every caption, end of sentence included (fairseq's mmap format)
-    {split}.pairs.npy                     int32 or int64 (captions,): for each caption, its row in the region store
-    {split}.references.json               COCO caption format, raw text: what the metrics read
-    regions/                              the region store, or dataset.json says where it is
+    {split}.pairs.npy                     int32 or int64 (captions,): index of each caption's image in the region store
+    {split}.references.json               raw captions in COCO's format, for the metrics
+    regions/                              the region store; otherwise dataset.json has its path
     dataset.json                          format version, counts, feature width, how it was made
 
-Captions lie image by image, in the order of `references.json`'s `images`.
+Captions are stored image by image, in the order of `references.json`'s `images`.
 
 Plain text, from `xgpt-prepare-text`:
 
@@ -42,10 +42,10 @@ def file_crc32(path: Path) -> str:
 
 
 def check_replaceable(output: Path, kind: str, *, overwrite: bool) -> None:
-    """Refuse to write a directory of *kind* where something lies that must not be replaced.
+    """Refuse to replace anything but a data directory of *kind*.
 
     Raises:
-        DataError: *output* exists and not *overwrite*, or is no data directory, or one of another kind.
+        DataError: *output* exists and *overwrite* is false, or it is not a data directory of this kind.
     """
     if not output.exists():
         return
@@ -59,7 +59,7 @@ def check_replaceable(output: Path, kind: str, *, overwrite: bool) -> None:
 
 
 def check_regions_inside(output: Path, regions: Path) -> None:
-    """Refuse to write captions of the store *regions* where another one lies, which would be taken for theirs.
+    """Refuse to write captions of the store *regions* to a folder with another one, which would be mistaken for theirs.
 
     Raises:
         DataError: *output* holds a region store that is not *regions*.
@@ -97,7 +97,7 @@ class _Directory:
         return split in self.manifest.splits
 
     def _tokens(self, split: str, name: str) -> MMapIndexedDataset:
-        """The token ids in {split}.{name}.bin and .idx, which must be as long as they were written."""
+        """The token ids in {split}.{name}.bin and .idx, whose sizes are checked."""
         prefix = self._file(split, name)
         sizes = self.manifest.splits[split]
         for file, expected in ((f"{prefix}.bin", sizes.bin_bytes), (f"{prefix}.idx", sizes.idx_bytes)):
@@ -116,13 +116,13 @@ class _Directory:
 
 
 class TextDirectory(_Directory):
-    """A directory of plain text, opened and checked.
+    """A directory of plain text, checked when it is opened.
 
     Args:
         path: the directory.
 
     Raises:
-        DataError: not a data directory, one of captions or a newer format.
+        DataError: *path* is not a data directory of text, or has a newer format version.
     """
 
     manifest: TextManifest
@@ -138,14 +138,14 @@ class TextDirectory(_Directory):
 
 
 class DataDirectory(_Directory):
-    """A directory of captions and their regions, opened and checked; nothing large is read.
+    """A directory of captions and their regions, checked when it is opened; nothing large is read.
 
     Args:
         path: the directory.
-        regions: a region store to use instead of the one that the directory names; it must hold the same images.
+        regions: a region store to use instead of the directory's; it must hold the same images.
 
     Raises:
-        DataError: not a data directory, one of text or a newer format.
+        DataError: *path* is not a data directory of captions, or has a newer format version.
     """
 
     manifest: CaptionManifest
@@ -158,7 +158,7 @@ class DataDirectory(_Directory):
 
     @property
     def regions_path(self) -> Path:
-        """Where the region store is: given, `regions/` in the directory, or as dataset.json says."""
+        """Path of the region store: the given one, `regions/` in the directory, or the one in dataset.json."""
         if self._regions is not None:
             return self._regions
         inside = self.path / "regions"
@@ -166,7 +166,7 @@ class DataDirectory(_Directory):
 
     @cached_property
     def regions(self) -> RegionStore:
-        """The region store, checked against what the captions were prepared for."""
+        """The region store. Raises DataError if it is not the one that the captions were prepared for."""
         path = self.regions_path
         if not path.exists():
             raise DataError(
@@ -186,7 +186,7 @@ class DataDirectory(_Directory):
         return self._tokens(split, "captions")
 
     def pairs(self, split: str) -> np.ndarray:
-        """(captions,) row in the region store of each caption of *split*, memory-mapped."""
+        """(captions,) index of each caption's image in the region store, memory-mapped."""
         file = self._file(split, "pairs.npy")
         if not file.is_file():
             raise DataError(f"{file} is missing; prepare {self.path} again")

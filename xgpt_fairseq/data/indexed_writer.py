@@ -1,10 +1,10 @@
-"""Writing fairseq's memory-mapped token files for any number of sentences.
+"""Writes fairseq's memory-mapped token files for any number of sentences.
 
 fairseq's own `MMapIndexedDatasetBuilder` keeps the length of every sentence, and at the end its address, in Python
-lists: 58 bytes per sentence in all. Here lengths wait in a file, and the index is written piece by piece. The two files
-are the same, byte for byte:
+lists: 58 bytes per sentence in all. Here lengths are kept in a file, and the index is written in chunks. The resulting
+files are the same, byte for byte:
 
-    PREFIX.bin    the token ids of all sentences, one after the other
+    PREFIX.bin    the concatenated token ids of all sentences
     PREFIX.idx    "MMIDIDX\\0\\0", uint64 version 1, uint8 code of the ids' type, uint64 number of sentences,
                   int32 length of each, int64 address of each in PREFIX.bin, in bytes
 """
@@ -25,30 +25,30 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset, _dtype_header_code,
 from xgpt_fairseq.errors import DataError
 
 _SIZE: Final = np.dtype(np.int32)
-# Lengths that are turned into addresses at once.
+# Lengths that are converted to addresses at once.
 _PIECE: Final = 1 << 20
 
 
 def ids_dtype(vocabulary_size: int) -> np.dtype:
-    """The type that ids below *vocabulary_size* are stored in, as fairseq's `make_builder` chooses it."""
+    """The type in which ids below *vocabulary_size* are stored, as in fairseq's `make_builder`."""
     return np.dtype(best_fitting_int_dtype(vocabulary_size))
 
 
 class IndexedWriter:
-    """PREFIX.bin and PREFIX.idx, which `MMapIndexedDataset(PREFIX)` reads.
+    """Writes PREFIX.bin and PREFIX.idx, which `MMapIndexedDataset(PREFIX)` reads.
 
         with IndexedWriter(folder / "train.text", vocabulary_size=len(dictionary)) as writer:
             writer.add(ids, [len(ids)])
             writer.finish()
 
     Args:
-        prefix: the two files without their suffixes. A third, PREFIX.sizes, is there while they are written.
-        vocabulary_size: decides the type of the ids, as in fairseq's `make_builder`.
-        state: what `sync` gave, to resume from there; what was added behind it is cut off.
+        prefix: path of the two files without suffix. A third file, PREFIX.sizes, exists while they are written.
+        vocabulary_size: determines the type of the ids, as in fairseq's `make_builder`.
+        state: a result of `sync`, to resume from there; the files are truncated to it.
 
     Attributes:
         dtype: the type of the ids.
-        sentences, tokens: how many were added.
+        sentences, tokens: the numbers added.
 
     Raises:
         DataError: the files to resume are shorter than *state* says.
@@ -85,8 +85,8 @@ class IndexedWriter:
         """Append sentences.
 
         Args:
-            tokens: (sum of *sizes*,) their ids, one sentence after the other.
-            sizes: (sentences,) how many of them belong to each.
+            tokens: (sum of *sizes*,) the concatenated ids of the sentences.
+            sizes: (sentences,) number of ids of each.
         """
         ids, lengths = np.asarray(tokens), np.asarray(sizes)
         if ids.shape != (lengths.sum(),) or lengths.ndim != 1:
@@ -97,14 +97,14 @@ class IndexedWriter:
         self.tokens += len(ids)
 
     def sync(self) -> dict[str, int]:
-        """Make sure that all is on disk; return what a writer needs to resume from here."""
+        """Flush to disk, and return the state from which a writer can resume."""
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
         return {"sentences": self.sentences, "tokens": self.tokens}
 
     def finish(self) -> dict[str, int]:
-        """Write the index, close all, and return the bytes of the two files: `bin_bytes`, `idx_bytes`."""
+        """Write the index, close the files, and return their sizes in bytes: `bin_bytes`, `idx_bytes`."""
         self.close()
         with open(self._sizes_path, "rb") as sizes, open(f"{self.prefix}.idx", "wb") as index:
             index.write(MMapIndexedDataset.Index._HDR_MAGIC)

@@ -1,4 +1,4 @@
-"""dataset.json: what a data directory says of itself. Directories of captions and of text have a type each."""
+"""dataset.json, the manifest of a data directory, with one class for captions and one for text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MANIFEST = "dataset.json"
 
 
 class Kind(NamedTuple):
-    """What a directory holds, for messages."""
+    """Contents of a directory, for messages."""
 
     items: str
     tasks: str
     made_by: str
 
 
-# by `kind` in dataset.json, which directories of captions do not name
+# by `kind` in dataset.json; directories of captions do not have that key
 KINDS = {
     "captions": Kind("captions", "tasks xgpt_caption and xgpt_pretrain", "xgpt-prepare-captions"),
     "text": Kind("sentences", "task xgpt_text_pretrain", "xgpt-prepare-text"),
@@ -33,9 +33,9 @@ class CaptionSplit:
     """A split of captions.
 
     Attributes:
-        images, captions: how many there are.
-        cut_to_max_tokens: captions that were longer.
-        bin_bytes, idx_bytes: the sizes of the files of token ids.
+        images, captions: their numbers.
+        cut_to_max_tokens: number of truncated captions.
+        bin_bytes, idx_bytes: sizes of the files of token ids.
     """
 
     images: int
@@ -50,8 +50,8 @@ class TextSplit:
     """A split of text.
 
     Attributes:
-        sentences, tokens: how many there are, ends of sentences among the tokens.
-        bin_bytes, idx_bytes: the sizes of the files of token ids.
+        sentences, tokens: their numbers; tokens include ends of sentences.
+        bin_bytes, idx_bytes: sizes of the files of token ids.
     """
 
     sentences: int
@@ -62,15 +62,15 @@ class TextSplit:
 
 @dataclass(frozen=True)
 class CaptionManifest:
-    """What a directory of captions says, in the order of the file.
+    """The manifest of a directory of captions, in the order of the file.
 
     Attributes:
-        splits: by name.
-        max_tokens: of a caption, with end of sentence.
-        feature_dim: the width of the region features.
-        regions: the region store, relative to the directory.
+        splits: the splits by name.
+        max_tokens: longest caption in tokens, end of sentence included.
+        feature_dim: width of the region features.
+        regions: path of the region store, relative to the directory.
         regions_ids_crc32: `RegionStore.ids_crc32` of that store.
-        dictionary_crc32: of dict.txt.
+        dictionary_crc32: checksum of dict.txt.
         made_by: the program that wrote the directory, and its source.
     """
 
@@ -84,10 +84,10 @@ class CaptionManifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """What dataset.json of the data directory *folder* says.
+        """Read dataset.json of the data directory *folder*.
 
         Raises:
-            DataError: no data directory, one of text or of a newer format, or a value is missing or wrong.
+            DataError: not a data directory of captions, a newer format version, or a value is missing or wrong.
         """
         return cls(**_read_fields(folder, "captions", cls, CaptionSplit))
 
@@ -98,7 +98,7 @@ class CaptionManifest:
 
 @dataclass(frozen=True)
 class TextManifest:
-    """What a directory of text says; the attributes are those of `CaptionManifest`."""
+    """The manifest of a directory of text; see `CaptionManifest` for the attributes."""
 
     splits: dict[str, TextSplit]
     max_tokens: int
@@ -107,10 +107,10 @@ class TextManifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """What dataset.json of the data directory *folder* says.
+        """Read dataset.json of the data directory *folder*.
 
         Raises:
-            DataError: no data directory, one of captions or of a newer format, or a value is missing or wrong.
+            DataError: not a data directory of text, a newer format version, or a value is missing or wrong.
         """
         return cls(**_read_fields(folder, "text", cls, TextSplit))
 
@@ -123,7 +123,7 @@ def read_kind(folder: Path, wanted: str) -> str:
     """The kind of the data directory *folder*.
 
     Raises:
-        DataError: no data directory, for which the message names the program that makes *wanted* ones, or a newer one.
+        DataError: a newer format version, or not a data directory; the message names the program for *wanted* ones.
     """
     return _read_json(folder, wanted).get("kind", "captions")
 
@@ -155,7 +155,7 @@ def _read_fields(folder: Path, wanted: str, manifest_type: type, split_type: typ
 
 
 def _checked(fields_of: type, value: Any, where: str) -> dict[str, Any]:
-    """The values of a dataclass's fields in the JSON object *value*; what that has besides is left out.
+    """The values of a dataclass's fields in the JSON object *value*; its other keys are ignored.
 
     Raises:
         DataError: a key is missing, or its value is of another type; *where* names the file.

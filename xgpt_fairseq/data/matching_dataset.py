@@ -16,7 +16,7 @@ from xgpt_fairseq.regions.store import RegionStore
 
 logger = logging.getLogger(__name__)
 
-DRAWS = 20  # of a negative, until it is one; where all captions say the same there is none
+DRAWS = 20  # attempts to find a negative; if all captions are equal there is none
 BLOCK = 1024  # images whose similarities to all others are in memory at once
 
 Pair = tuple[int, int]  # row of the image, number of the caption
@@ -25,10 +25,10 @@ Pair = tuple[int, int]  # row of the image, number of the caption
 class MatchingDataset(CaptionDataset):
     """Items of an image and one of its captions; the collater adds negatives.
 
-    `four-way`, as ViLBERT trains (`RetreivalDataset` of vilbert-multi-task): one question per item, among the pair; its
-    image with a random other image's caption; its caption with a random other image; and its image with a caption of
-    a hard image, one of the *hard_pool* whose mean region features are nearest to its own by cosine. ViLBERT
-    draws the last at random where it validates; here it is a hard one there, too.
+    `four-way`, as in ViLBERT's training (`RetreivalDataset` of vilbert-multi-task): one question per item, with four
+    choices: the pair; its image with a random other image's caption; its caption with a random other image; and its
+    image with a caption of a hard image, one of the *hard_pool* images whose mean region features are nearest to its
+    own by cosine. ViLBERT draws the last one at random in validation; here it is a hard one there, too.
 
     `in-batch`: the items of a batch are each other's negatives. Item i's caption is scored with its own image and with
     those of items i + 1 … i + n, cyclically; n is *max_negatives*, or less where the batch is small. Of three items
@@ -41,20 +41,20 @@ class MatchingDataset(CaptionDataset):
 
     Each row is a question text-to-image (which image has this caption?), each column one image-to-text.
 
-    No negative has the item's image. A caption that says what a caption of the image says, word by word, is no
-    negative of it either: it is drawn again (`four-way`; up to `DRAWS` times) or left out (`in-batch`). Negatives of
-    `four-way` depend on (seed, epoch, pair) alone; those of `in-batch` on the batch, which (seed, epoch) decide.
+    No negative has the item's image. A caption that equals a caption of the image, word by word, is not a negative
+    either: it is drawn again (`four-way`; up to `DRAWS` times) or left out (`in-batch`). Negatives of `four-way` depend
+    only on (seed, epoch, pair); those of `in-batch` on the batch, which depends on (seed, epoch).
 
     Args:
         captions, image_rows, store, split, pad, seed, shuffle: see `CaptionDataset`.
-        objectives: `matching` alone.
+        objectives: only `matching`.
         negatives: `four-way` or `in-batch`.
-        hard_pool: how many images are near an image.
-        max_negatives: most negatives of a question of `in-batch`.
-        longest: no negative is a caption of more tokens (end of sentence included), the model's limit; None: any.
+        hard_pool: number of nearest images to draw the hard image from.
+        max_negatives: most negatives per question of `in-batch`.
+        longest: most tokens of a negative (end of sentence included), the model's limit; None: any.
 
     Raises:
-        DataError: the split has not two images with captions.
+        DataError: the split has fewer than two images with captions.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class MatchingDataset(CaptionDataset):
         self._place = {row: place for place, row in enumerate(self.images.tolist())}
         self.hard = None
         if negatives == "four-way":
-            logger.info(f"{self.split}: looking for {hard_pool} near images of each of {len(self.images):,}")
+            logger.info(f"{self.split}: searching the {hard_pool} nearest images of each of {len(self.images):,}")
             self.hard = nearest_images(mean_features(store, self.images), hard_pool)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """An item: its pair and, of `four-way`, its negatives."""
+        """An item: its pair and, for `four-way`, its negatives."""
         item = super().__getitem__(index)
         pair = (item["image_row"], item["numbers"][0])
         item["pairs"] = [pair, *self._draw(pair, item["epoch"])] if self.negatives == "four-way" else [pair]
@@ -101,8 +101,8 @@ class MatchingDataset(CaptionDataset):
         """Merge items of one epoch to a batch.
 
         Returns:
-            dict: as `CaptionDataset.collater` says, with a caption in `net_input` for each of P pairs, `image_index`
-            (P,) always, `nsentences` = P, and `choices` (Q, K), see `ImageTextMatching`.
+            dict: as from `CaptionDataset.collater`, with a caption in `net_input` for each of P pairs, always
+            `image_index` (P,), `nsentences` = P, and `choices` (Q, K), see `ImageTextMatching`.
         """
         if not samples:
             return {}
@@ -120,7 +120,7 @@ class MatchingDataset(CaptionDataset):
         return self.collate_texts(samples, texts, images, image_ids=image_ids, choices=torch.from_numpy(choices))
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        """Positions that items (items,) take, for --max-tokens: regions and tokens of each pair that is scored."""
+        """Number of positions of items (items,), for --max-tokens: regions and tokens of each scored pair."""
         per_item = 4 if self.negatives == "four-way" else 1 + self.max_negatives
         return per_item * super().num_tokens_vec(indices)
 
@@ -137,7 +137,7 @@ class MatchingDataset(CaptionDataset):
         return [(row, wrong), (int(self.images[image]), number), (row, hard)]
 
     def _wrong_caption(self, rng: np.random.Generator, images: Iterator[int], own: int) -> int:
-        """A caption of one of *images*, which says nothing that a caption of *own* says."""
+        """A caption of one of *images* that equals no caption of image *own*."""
         for _ in range(DRAWS):
             numbers = self._captions_of(next(images))
             number = int(numbers[rng.integers(len(numbers))])
@@ -146,7 +146,7 @@ class MatchingDataset(CaptionDataset):
         return number
 
     def _wrong_image(self, images: Iterator[int], number: int) -> int:
-        """One of *images* of which caption *number* is not said."""
+        """One of *images* that does not have caption *number*."""
         for _ in range(DRAWS):
             image = next(images)
             if not self._describes(number, image):
@@ -154,7 +154,7 @@ class MatchingDataset(CaptionDataset):
         return image
 
     def _describes(self, number: int, image: int) -> bool:
-        """Whether caption *number* says, token by token, what a caption of *image* says."""
+        """Whether caption *number* equals, token by token, a caption of *image*."""
         tokens, sizes = self.captions[number], self.captions.sizes
         return any(
             sizes[other] == sizes[number] and torch.equal(tokens, self.captions[other])
@@ -166,9 +166,9 @@ class MatchingDataset(CaptionDataset):
         return self._numbers[first : first + self._count[image]]
 
     def _cross(self, items: list[Pair]) -> tuple[list[Pair], np.ndarray]:
-        """The pairs that are scored of a batch's *items*, and the questions among them (Q, K)."""
+        """The scored pairs of a batch's *items*, and the questions about them (Q, K)."""
         n = min(self.max_negatives, len(items) - 1)
-        places: dict[Pair, int] = {}  # an image that several items have is scored with a caption once
+        places: dict[Pair, int] = {}  # each pair is scored once, even if several items have the image
         of_caption: list[list[int]] = [[] for _ in items]
         of_image: list[list[int]] = [[] for _ in items]
         for i, (row, number) in enumerate(items):
@@ -181,12 +181,12 @@ class MatchingDataset(CaptionDataset):
                     places[other, number] = len(places)
                     of_caption[i].append(places[other, number])
                 of_image[j].append(places[other, number])
-        # an image's own pair may not have come first
+        # an image's own pair may not be the first
         own = [places[pair] for pair in items]
         questions = of_caption + [
             [first, *(place for place in asked if place != first)] for first, asked in zip(own, of_image, strict=True)
         ]
-        questions = [asked for asked in questions if len(asked) > 1]  # one that has no negative asks nothing
+        questions = [asked for asked in questions if len(asked) > 1]  # a question needs a negative
         width = max([len(asked) for asked in questions], default=1)
         choices = np.full((len(questions), width), -1, dtype=np.int64)
         for line, asked in zip(choices, questions, strict=True):
@@ -195,20 +195,20 @@ class MatchingDataset(CaptionDataset):
 
 
 def _others(rng: np.random.Generator, images: int, own: int) -> Iterator[int]:
-    """Random images but *own*, for ever."""
+    """Endless random images other than *own*."""
     while True:
         image = int(rng.integers(images - 1))
         yield image + (image >= own)
 
 
 def _some(rng: np.random.Generator, images: np.ndarray) -> Iterator[int]:
-    """Random ones of *images*, for ever."""
+    """Endless random draws from *images*."""
     while True:
         yield int(images[rng.integers(len(images))])
 
 
 def mean_features(store: RegionStore, rows: np.ndarray) -> np.ndarray:
-    """(I, D) float32: the mean of each image's region features. Reads them once, an image at a time."""
+    """(I, D) float32: the mean of each image's region features. Reads them once, image by image."""
     means = np.empty((len(rows), store.feature_dim), dtype=np.float32)
     for mean, row in zip(means, rows.tolist(), strict=True):
         mean[:] = store.features(row).mean(axis=0, dtype=np.float32)
@@ -216,10 +216,10 @@ def mean_features(store: RegionStore, rows: np.ndarray) -> np.ndarray:
 
 
 def nearest_images(features: np.ndarray, count: int) -> np.ndarray:
-    """(I, count) the nearest other images of each by cosine, nearest first; of equally near ones the first.
+    """(I, count) the nearest other images of each by cosine, nearest first; ties by index.
 
-    *count* is cut to the I - 1 others that there are. Similarities are computed for `BLOCK` images at a time, so that
-    memory grows with I, not its square.
+    *count* is limited to the I - 1 other images. Similarities are computed for `BLOCK` images at a time, so that memory
+    grows with I, not with its square.
     """
     length = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features / np.where(length > 0, length, 1)

@@ -1,4 +1,4 @@
-"""What all training data has in common: items of text, made into batches of one objective, or of all at once."""
+"""Base class of all datasets: items of text, collated to batches of one objective, or of all at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xgpt_fairseq.workarounds import with_last_batch
 
 
 class ExampleMaker(Protocol):
-    """What the data set needs of an objective: see `xgpt_fairseq.objectives.base.Objective`."""
+    """The dataset's view of an objective: see `xgpt_fairseq.objectives.base.Objective`."""
 
     name: str
     uses_regions: bool
@@ -32,12 +32,12 @@ class ObjectiveDataset(FairseqDataset):
 
     Args:
         sizes: (items,) length in tokens of each item's longest text, end of sentence included.
-        objectives: what batches are made for, by name, in the order of the turns.
-        split: its name; batches carry it.
+        objectives: the objectives of the batches, by name, in the order of their updates.
+        split: name of the split, which batches contain.
         pad: id of the padding symbol.
         seed: masks depend on (seed, epoch, objective, text).
-        joint: an item is collated for all objectives at once, to a batch of `parts`.
-        shuffle: batches of random items of like length, new in every epoch; else the given order.
+        joint: collate an item for all objectives at once, to a batch of `parts`.
+        shuffle: batches of random items of similar length, new in every epoch; else in the given order.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ObjectiveDataset(FairseqDataset):
         return len(self.sizes)
 
     def chosen_objectives(self, samples: Sequence[dict[str, Any]]) -> list[ExampleMaker]:
-        """The objectives that a batch of *samples* is made for: one, or all with `joint`."""
+        """The objectives of a batch of *samples*: one, or all with `joint`."""
         return self.objectives if self.joint else [self.objectives[samples[0]["objective"]]]
 
     def collate_texts(
@@ -75,13 +75,13 @@ class ObjectiveDataset(FairseqDataset):
         images: Mapping[str, Any],
         **common: Any,
     ) -> dict[str, Any]:
-        """The batch of numbered *texts* (T,), with *images* in the `net_input` of objectives that use regions.
+        """Collate numbered *texts* (T,), with *images* in the `net_input` of objectives that use regions.
 
         Returns:
             dict: `id` (items,); `nsentences`, `ntokens`; `objective`; `split`; `target` (C, T) padded on the right, or
-            None; `target_index` (ntokens,), the flat positions of its tokens; and `net_input`, what the model is
-            called with: *images* and the objective's `src_tokens` (C, S), `prev_output_tokens` (C, T) and
-            `positions` (C, T), for C texts. And what *common* holds.
+            None; `target_index` (ntokens,), the flat positions of its tokens; and `net_input`, the arguments of the
+            model: *images* and the objective's `src_tokens` (C, S), `prev_output_tokens` (C, T) and `positions`
+            (C, T), for C texts. Also everything in *common*.
 
             With `joint`, `objective` is "joint" and `parts` are such batches of the same items, one per objective.
         """
@@ -101,12 +101,12 @@ class ObjectiveDataset(FairseqDataset):
     def _collate_objective(
         self, objective: ExampleMaker, texts: list[tuple[int, Tensor]], epoch: int, images: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The batch of *objective* but for what all objectives have in common."""
+        """The batch of *objective*, without the entries that all objectives have in common."""
         name = zlib.crc32(objective.name.encode())
         examples = []
         for number, tokens in texts:
             rng = np.random.default_rng([self.seed, epoch, name, number]) if objective.random else None
-            # without the end of sentence: corruption adds it where it belongs
+            # without the end of sentence, which the objective adds
             examples.append(objective.make_example(tokens.numpy()[:-1], rng))
         padding = {"positions": 0}
         arrays = {key: pad_right([e[key] for e in examples], padding.get(key, self.pad)) for key in examples[0]}
@@ -126,7 +126,7 @@ class ObjectiveDataset(FairseqDataset):
         return int(self.sizes[index])
 
     def num_tokens(self, index: int) -> int:
-        """Positions that an item takes, for --max-tokens."""
+        """Number of positions of an item, for --max-tokens."""
         return int(self.num_tokens_vec(np.array([index]))[0])
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ class ObjectiveDataset(FairseqDataset):
         return indices[fits], indices[~fits].tolist()
 
     def windows(self, indices: np.ndarray, rng: np.random.Generator | None) -> list[np.ndarray]:
-        """Ordered items (items,) in the pieces that are batched and shuffled by themselves: one, of all."""
+        """Partition ordered items (items,) into windows that are batched and shuffled separately: here one."""
         return [indices]
 
     def batch_by_size(
@@ -150,7 +150,7 @@ class ObjectiveDataset(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[Any]:
-        """fairseq's batches, none left out, of the size that was asked for: fairseq would take 56 where 60 is said."""
+        """fairseq's batches, none dropped, of exactly the requested size: fairseq makes batches of 56 for 60."""
         if max_sentences:
             required_batch_size_multiple = 1
         batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
@@ -158,7 +158,7 @@ class ObjectiveDataset(FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Yes: the iterator of `XGPTTask` draws batches anew, and the epoch travels in the indices."""
+        """True: the iterator of `XGPTTask` makes new batches, and the indices contain the epoch."""
         return True
 
 

@@ -1,10 +1,9 @@
 """The order of batches: which objective sees which pairs, in which update, on which rank.
 
 fairseq assigns batches to ranks round-robin, and accumulates `--update-freq` of them per rank. So one update consumes
-world size × update-freq consecutive batches. In turns ("we
-calculate task-specific loss in turns and update the model for each task in every pre-training iteration", section
-4.3), an iteration is the same block once for each objective: every objective sees the same pairs, each update is of
-one objective, on all ranks alike.
+world size × update-freq consecutive batches, a block. In an iteration every objective gets the same block in turn ("we
+calculate task-specific loss in turns and update the model for each task in every pre-training iteration", section 4.3):
+all objectives see the same pairs, and each update is of one objective on all ranks.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ Batch = np.ndarray
 
 @dataclass(frozen=True)
 class IndexCodec:
-    """Packs (epoch, objective, item) into the one integer that a data loader hands to its workers.
+    """Packs (epoch, objective, item) into the integer index that a data loader sends to its workers.
 
-    The epoch travels with the index because worker processes outlive it: masks must change from epoch to epoch.
+    The index contains the epoch because worker processes outlive it, and masks must change every epoch.
     """
 
     items: int
@@ -39,11 +38,11 @@ class IndexCodec:
 
 
 def group_into_updates(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
-    """Cut *batches* into blocks of exactly *size*, no item dropped or doubled, and no batch empty if it can be helped.
+    """Group *batches* into blocks of exactly *size*, with every item once, and without empty batches if possible.
 
-    The items of an incomplete last block are divided anew into *size* smaller batches; if there are not enough of
-    them, they join the batches of the block before. (fairseq replaces an empty batch by a dummy, whose
-    gradient is zeroed but whose sample size still counts.)
+    The items of an incomplete last block are divided into *size* smaller batches; if there are too few items, they join
+    the batches of the previous block. (fairseq replaces an empty batch by a dummy, whose gradient is zeroed but whose
+    sample size still counts.)
     """
     whole = len(batches) - len(batches) % size
     blocks = [list(batches[i : i + size]) for i in range(0, whole, size)]
@@ -69,11 +68,11 @@ def interleave_objectives(
     """The batches of an epoch in the order of training, each (items,) int64 of packed indices.
 
     Args:
-        windows: the epoch's batches of items, each pair in one of them; the windows follow one another as they are.
-        objectives: how many objectives take turns.
+        windows: the epoch's batches of items, by window; windows keep their order.
+        objectives: the number of objectives.
         block: batches per update, over all ranks: world size × update-freq.
-        rng: shuffles the batches of each window; seeded by (seed, epoch) alone, so that all ranks and every resumed
-            run agree. None leaves them in order.
+        rng: shuffles the batches of each window; seeded only by (seed, epoch), so that all ranks and resumed runs
+            agree. None keeps their order.
     """
     batches: list[Batch] = []
     for window in windows:

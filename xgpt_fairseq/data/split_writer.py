@@ -1,4 +1,4 @@
-"""The files of a split of captions, written caption by caption, so that memory does not grow with their number."""
+"""Writes the files of a split caption by caption, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from xgpt_fairseq.data.indexed_writer import IndexedWriter
 from xgpt_fairseq.data.manifest import CaptionSplit
 from xgpt_fairseq.regions.image_ids import json_image_id
 
-# What a split's files may be called.
+# Allowed names of splits.
 SPLIT_FILES = ("*.captions.bin", "*.captions.idx", "*.pairs.npy", "*.references.json")
 
 
 class SplitWriter:
-    """Token ids, rows in the region store, and references of one split; `finish` completes and `close` closes them.
+    """Writes token ids, indices in the region store, and references of one split.
 
     Args:
-        folder: where the files go.
-        split: the split, in fairseq's name.
-        vocabulary_size: decides the type of the token ids.
+        folder: folder of the files.
+        split: fairseq's name of the split.
+        vocabulary_size: determines the type of the token ids.
     """
 
     def __init__(self, folder: Path, split: str, *, vocabulary_size: int) -> None:
@@ -38,7 +38,7 @@ class SplitWriter:
         self._files.callback(self._references.close)
 
     def add(self, row: int, image_id: str, text: str, ids: np.ndarray, truncated: bool) -> None:
-        """Write a caption of the image in *row* of the region store; those of one image come one after the other."""
+        """Write a caption of image *row* of the region store; captions of one image must be consecutive."""
         self.images += not self._rows or self._rows[-1] != row
         self.captions += 1
         self.truncated_captions += truncated
@@ -47,7 +47,7 @@ class SplitWriter:
         self._references.add(image_id, text)
 
     def finish(self, *, store_images: int) -> CaptionSplit:
-        """Complete the files; return the counts and sizes that describe the split."""
+        """Complete the files, and return the split's counts and sizes."""
         rows = np.frombuffer(self._rows, dtype=np.int64)
         np.save(self._pairs, rows.astype(np.int32 if store_images < 2**31 else np.int64))
         self._references.finish()
@@ -60,9 +60,9 @@ class SplitWriter:
 
 
 class ReferencesWriter:
-    """COCO's caption format, `{"images": [{"id"}], "annotations": [{"id", "image_id", "caption"}]}`, as it comes.
+    """Streams COCO's caption format, `{"images": [{"id"}], "annotations": [{"id", "image_id", "caption"}]}`.
 
-    Image ids are numbers where they are numeric, as COCO's tools expect. The two lists grow in a file each.
+    Numeric image ids are written as numbers, as COCO's tools expect. Each of the two lists grows in its own file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class ReferencesWriter:
         self._count = 0
 
     def add(self, image_id: str, text: str) -> None:
-        """Write a caption; those of one image come one after the other."""
+        """Write a caption; captions of one image must be consecutive."""
         json_id = json_image_id(image_id)
         if image_id != self._last:
             self._images.write(("" if self._last is None else ", ") + json.dumps({"id": json_id}, ensure_ascii=False))
@@ -84,7 +84,7 @@ class ReferencesWriter:
         self._count += 1
 
     def finish(self) -> None:
-        """Put the two lists together."""
+        """Join the two lists."""
         self._images.write('], "annotations": [')
         self._annotations.close()
         with open(self._rest, encoding="utf-8") as annotations:

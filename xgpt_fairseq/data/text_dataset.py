@@ -1,4 +1,4 @@
-"""Sentences of a corpus of any size, an epoch at a time, for text pre-training (section 5.4)."""
+"""Dataset of sentences for text pre-training (section 5.4), for a corpus of any size."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from xgpt_fairseq.data.objective_dataset import ExampleMaker, ObjectiveDataset
 
 
 class TextDataset(ObjectiveDataset):
-    """Sentences, made into batches of an objective.
+    """Sentences, collated to batches of an objective.
 
     Args:
-        sentences: token ids, item i int64 (T,) ending in end of sentence; with `.sizes` (sentences,).
+        sentences: token ids, item i int64 (T,) with end of sentence; with `.sizes` (sentences,).
         objectives, split, pad, seed, joint, shuffle: see `ObjectiveDataset`.
-        sentences_per_epoch: each epoch uses the next N consecutive sentences, wrapping around, so that what a process
-            holds in memory does not grow with the corpus; 0: all of them.
+        sentences_per_epoch: each epoch uses the next N consecutive sentences, wrapping around, so that the memory of a
+            process does not grow with the corpus; 0: all of them.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TextDataset(ObjectiveDataset):
         return self.collate_texts(samples, [(sample["id"], sample["tokens"]) for sample in samples], {})
 
     def ordered_indices(self) -> np.ndarray:
-        """The epoch's sentences, those of like length side by side, in random order within, by numpy's seed."""
+        """The epoch's sentences sorted by length, in random order among equals, by numpy's seed."""
         if not self.shuffle:
             return np.arange(len(self), dtype=np.int64)
         first = (self.epoch - 1) * self.per_epoch

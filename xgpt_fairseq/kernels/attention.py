@@ -1,7 +1,7 @@
-"""softmax(q k^T / sqrt(d)) v by the kernel that is fastest where it runs, alone, in groups, and behind a prefix.
+"""softmax(q k^T / sqrt(d)) v with the fastest kernel for the device; also for groups, and with a prefix.
 
-Shapes here: q (B, heads, T, d); k, v (B, heads, S, d); masks are True where a query may look, at one key at least;
-outputs (B, T, heads · d).
+Shapes: q (B, heads, T, d); k, v (B, heads, S, d); outputs (B, T, heads · d). Masks are True where a query may attend,
+at least at one key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xgpt_fairseq.kernels.dropout import dropout
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.kernels.switch import fast
 
-FEW_QUERIES = 8  # up to so many, as in a step of a search, plain products take two thirds of the fused kernel's time
+FEW_QUERIES = 8  # up to this many, as in a decoding step, plain products take two thirds of the fused kernel's time
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -30,7 +30,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def causal_mask(length: int, device: torch.device) -> Tensor:
-    """(T, T): True where a position may look, at itself and before."""
+    """(T, T): True where a position may attend: to itself and before."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
@@ -40,7 +40,7 @@ def attention(
     """Attention with dropout *p* of its weights.
 
     On CPUs torch has no fused kernel with dropout and falls back to a slow one, in float32 even under bfloat16
-    autocast; and the fused kernel is slow where there are few queries. There, plain products are taken.
+    autocast; and the fused kernel is slow for few queries. In both cases, plain products are used.
 
     Args:
         mask: (B, 1, 1 or T, S). Either a mask or *causal*, not both.
@@ -55,7 +55,7 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: 
     """`attention` as plain products."""
     shape = q.shape
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (B · heads, T or S, d)
-    unused = q.new_empty(1, 1, 1)  # what baddbmm would add
+    unused = q.new_empty(1, 1, 1)  # baddbmm's addend
     scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=q.size(2) ** -0.5)
     scores = scores.view(*shape[:3], k.size(1))  # (B, heads, T, S)
     if mask is not None:
@@ -65,13 +65,13 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: 
 
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, groups: Groups, p: float = 0.0) -> Tensor:
-    """Attention of captions (or beams) to their images' keys, which are there once per image.
+    """Attention of captions (or beams) to their images' keys, with one copy of the keys per image.
 
     Args:
         q: (C, heads, T, d) of captions.
-        k, v: (groups, heads, N, d), for a group of captions each.
+        k, v: (groups, heads, N, d), each for a group of captions.
         mask: (groups, 1, 1, N).
-        groups: which captions each group holds.
+        groups: the captions of each group.
     """
     if not fast():
         k, v, mask = (x.repeat_interleave(q.size(0) // k.size(0), dim=0) for x in (k, v, mask))
@@ -92,17 +92,17 @@ def prefix_attention(
     groups: Groups,
     p: float = 0.0,
 ) -> Tensor:
-    """Attention to a prefix and to a text in one softmax, the prefix there once per group of texts.
+    """Attention to a prefix and a text in one softmax, with one copy of the prefix per group of texts.
 
-    A fused kernel would need the prefix's keys and values copied for each text.
+    A fused kernel would need copies of the prefix's keys and values for each text.
 
     Args:
         q: (C, heads, T, d) of texts.
-        prefix_k, prefix_v: (groups, heads, N, d), for a group of texts each.
+        prefix_k, prefix_v: (groups, heads, N, d), each for a group of texts.
         k, v: (C, heads, t, d) of the texts.
         prefix_mask: (groups, 1, 1, N).
-        mask: (T, t) or (C, 1, T, t), for the text; None: a query may look everywhere.
-        groups: which texts each group holds.
+        mask: (T, t) or (C, 1, T, t), for the text; None: a query may attend everywhere.
+        groups: the texts of each group.
     """
     length, width = q.size(2), q.size(3)
     if not fast():
@@ -127,6 +127,6 @@ def prefix_attention(
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    """Softmax over the last dimension, in float32 at least; in the precision of *scores*."""
+    """Softmax over the last dimension, computed at least in float32; the result has the precision of *scores*."""
     exact = torch.promote_types(scores.dtype, torch.float32)  # under half precision
     return torch.softmax(scores, dim=-1, dtype=exact).to(scores.dtype)

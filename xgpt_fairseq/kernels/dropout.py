@@ -1,4 +1,4 @@
-"""Dropout whose random numbers cost little on CPUs."""
+"""Dropout with cheap random numbers on CPUs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Zero each element of *x* (any shape) with probability *p*, and scale the others by 1 / (1 - p), in training.
 
     On CPUs torch draws one random number per element, which can cost more than the surrounding layer; here four
-    elements share 64 random bits of the same generator, and the mask is kept in bytes. There *p* counts to the nearest
-    1 / 65536, in the scale as well. On GPUs it is torch's own, which is fused.
+    elements share 64 random bits of the same generator, and the mask is kept in bytes. *p* is then rounded to a
+    multiple of 1 / 65536, also in the scale. On GPUs, torch's fused dropout is used.
 
     Raises:
         ValueError: *p* is not in 0..1.

@@ -1,6 +1,6 @@
-"""What a search keeps from step to step: keys and values, written once and never moved.
+"""Key-value cache of a search: keys and values are written once and never moved.
 
-A search has rows: the beams, or samples, of each image, side by side. R rows = I images · B rows each.
+The rows of a search are the beams, or samples, of each image, in order: R rows = I images · B rows each.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from xgpt_fairseq.kernels.switch import fast
 
 KeysValues = tuple[Tensor, Tensor]
 
-ROOM = 16  # positions that there is room for at first; then twice as many
+ROOM = 16  # initial capacity in positions; it is doubled when needed
 
 
 class SearchCache:
     """Keys and values of the text so far, and of the images, in incremental decoding.
 
     Reordering beams copies nothing. All rows of an image keep their keys and values in one buffer; a mask records which
-    entries are in a row's own history. Images are kept once however many rows they have. With `kernels.switch.plain`,
-    each row counts as an image of its own: I is R, B is 1, and reordering copies.
+    entries are in a row's own history. An image's own keys and values are kept once for all its rows. With
+    `kernels.switch.plain`, each row counts as an image of its own: I is R, B is 1, and reordering copies.
 
     Args:
         images: I.
@@ -31,7 +31,7 @@ class SearchCache:
         device: where the search runs.
 
     Attributes:
-        mask: (I, 1, B, t · B), True where a row may look in what `append` returns; None: everywhere.
+        mask: (I, 1, B, t · B), True where a row may attend to the result of `append`; None: everywhere.
     """
 
     def __init__(self, *, images: int, rows: int, device: torch.device) -> None:
@@ -42,11 +42,11 @@ class SearchCache:
         self._memory: dict[int, KeysValues] = {}  # by layer, each (I, heads, N, d)
         self._text: dict[int, Tensor] = {}  # by layer: (2, I, heads, room, B, d)
         self._rows = torch.arange(self.group, device=device)
-        # (I, B, t): which of its image's rows holds the position that a row descends from
+        # (I, B, t): at each position, the row of the same image from which a row descends
         self._ancestors = self._rows.new_empty(images, self.group, 0)
 
     def next_position(self) -> None:
-        """Begin a step: each layer will `append` one position."""
+        """Begin a step, in which each layer calls `append` once."""
         self.length += 1
         if self.group == 1:
             return
@@ -58,8 +58,7 @@ class SearchCache:
         """Add the newest position, k and v (I, heads, B, d).
 
         Returns:
-            tuple: keys and values of all positions of an image's rows, (I, heads, t · B, d) each, to be read with
-            `mask`.
+            tuple: keys and values of all positions of an image's rows, (I, heads, t · B, d) each, for use with `mask`.
         """
         images, heads, group, width = k.shape
         text = self._text.get(layer)
@@ -73,17 +72,17 @@ class SearchCache:
         return so_far[0], so_far[1]
 
     def of_memory(self, layer: int, project: Callable[[], KeysValues]) -> KeysValues:
-        """Keys and values (I, heads, N, d) of what was encoded, which *project* makes in the first step."""
+        """Keys and values (I, heads, N, d) of the encoder's states, which *project* computes in the first step."""
         if layer not in self._memory:
             k, v = project()
             self._memory[layer] = k.contiguous(), v.contiguous()  # they are read in every step
         return self._memory[layer]
 
     def reorder(self, new_order: Tensor) -> None:
-        """Let each row continue row new_order[row]; *new_order* (new rows,) keeps the rows of an image side by side.
+        """Let each row continue row new_order[row]; *new_order* (new rows,) must keep an image's rows adjacent.
 
         Raises:
-            ValueError: it does not: see `kept_images`.
+            ValueError: it does not; see `kept_images`.
         """
         kept = kept_images(new_order, rows=self.images * self.group, images=self.images)
         if kept is not None:
@@ -98,9 +97,9 @@ class SearchCache:
 
 
 def kept_images(new_order: Tensor, *, rows: int, images: int) -> Tensor | None:
-    """Which images a reordering keeps: their indices, or None when it keeps all of them.
+    """The indices of the images that a reordering keeps, or None if it keeps all of them.
 
-    With `kernels.switch.plain` what was encoded is copied for each row, and these are the rows to copy.
+    With `kernels.switch.plain` the encoder's states are copied for each row, and these are the rows to copy.
 
     Args:
         new_order: (new rows,), the old row that each new row continues; rows of an image are adjacent.
@@ -108,8 +107,8 @@ def kept_images(new_order: Tensor, *, rows: int, images: int) -> Tensor | None:
         images: the number of images before the reordering. At a search's first call, rows equals images.
 
     Raises:
-        ValueError: where *new_order* moves rows between images (checked on CPU only; on a GPU the check would
-            force a synchronisation).
+        ValueError: *new_order* moves rows between images (checked on CPU only; on a GPU the check would force a
+            synchronisation).
     """
     if not fast():
         return new_order

@@ -1,4 +1,4 @@
-"""Linear maps that keep their weights in the layout of the CPU's matrix kernels while no gradient is asked for."""
+"""Linear layers with weights packed for the CPU's matrix kernels while no gradient is needed."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def _version(weight: Tensor) -> tuple[int, int]:
 
 
 class PackedWeights(nn.Module):
-    """x W^T + b, and GELU where it is asked for, W packed once instead of in every product.
+    """x W^T + b, optionally with GELU, where W is packed once instead of in every product.
 
-    A matrix product brings its operands into blocks that suit the CPU. For a weight that meets few rows at a time, as
-    in each step of a search, that takes longer than the product itself. Without gradient, on a CPU, this module keeps
-    the packed weights (as much memory again, half as much in bfloat16) from the first call on, until the model is
-    trained again or the weights change. In training, on GPUs, in other precisions, and under
-    `torch.backends.mkldnn.flags(enabled=False)`, the product is the plain one.
+    A matrix product rearranges its operands into blocks for the CPU. With few rows, as in a decoding step, this takes
+    longer than the product itself. Without gradient, on a CPU, this module keeps the packed weights (as much memory
+    again, half as much in bfloat16) from the first call on, until the model is trained again or the weights change. In
+    training, on GPUs, in other precisions, and under `torch.backends.mkldnn.flags(enabled=False)`, the product is
+    torch's plain one.
 
     Weights are passed in, so that slices of one matrix, or a tied embedding, can be packed.
 
-    Works around: torch packs weights for inference in compiled models alone, by the two operators used here
-    (`mkldnn::_reorder_linear_weight`, `mkldnn::_linear_pointwise`), which are not documented. Where they are missing,
-    products are plain. tests/kernels/test_linear.py says when they change, and
-    `make bench NAMES=generation` when eager torch keeps up by itself.
+    Works around: torch packs weights for inference only in compiled models, with the two undocumented operators used
+    here (`mkldnn::_reorder_linear_weight`, `mkldnn::_linear_pointwise`). If they are missing, products are plain.
+    tests/kernels/test_linear.py fails when they change, and `make bench NAMES=generation` shows when eager torch is
+    fast enough without them.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class PackedWeights(nn.Module):
         """(…, K) → (…, N), for weight (N, K) and bias (N,).
 
         Args:
-            name: tells this weight from the others that the module is called with.
+            name: identifies this weight among those that the module is called with.
             gelu: apply GELU (the erf form) to the result.
         """
         precision = None if self.training else self._precision(x, weight)
@@ -69,13 +69,13 @@ class PackedWeights(nn.Module):
         return y
 
     def train(self, mode: bool = True) -> PackedWeights:
-        """Forget what is packed when training begins: optimizers change weights unseen (through `.data`)."""
+        """Discard packed weights when training begins, since optimizers change weights unnoticed (through `.data`)."""
         if mode:
             self._packed.clear()
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles pack their weights themselves."""
+        """Leave out packed weights: copies and unpickled modules pack their own."""
         return {**self.__dict__, "_packed": {}}
 
     def _pack(self, weight: Tensor, bias: Tensor, name: str, precision: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ class PackedWeights(nn.Module):
 
     @staticmethod
     def _precision(x: Tensor, weight: Tensor) -> torch.dtype | None:
-        """What to multiply in, or None where the plain product is to be taken."""
+        """The precision of the packed product, or None for the plain product."""
         if torch.is_grad_enabled() or weight.device.type != "cpu" or not x.numel() or not can_pack():
             return None
         if torch.is_autocast_enabled("cpu"):
@@ -98,7 +98,7 @@ class PackedWeights(nn.Module):
         elif x.dtype == weight.dtype:
             precision = weight.dtype
         else:
-            return None  # the plain product says what is wrong
+            return None  # the plain product raises the error
         if precision == torch.bfloat16:
             return precision if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
         return precision if precision == torch.float32 else None
@@ -116,13 +116,13 @@ _OPERATORS = all(
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer with bias, and perhaps GELU, whose weights are packed outside training (`PackedWeights`).
+    """A linear layer with bias, and optionally GELU, whose weights are packed outside training (`PackedWeights`).
 
     Shape:
-        x (…, in_features); output (…, out_features), or as many as are asked for.
+        x (…, in_features); output (…, out_features), or the requested slice.
 
     Args:
-        gelu: apply GELU to the result; for the CPU's kernels that is one operation.
+        gelu: apply GELU to the result; the CPU's kernels fuse it.
     """
 
     def __init__(self, in_features: int, out_features: int, *, gelu: bool = False) -> None:
@@ -134,7 +134,7 @@ class PackedLinear(nn.Linear):
         return self.packed(x, self.weight, self.bias, gelu=self.gelu)
 
     def forward_slice(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Outputs *start* up to *stop* alone."""
+        """Compute only the outputs from *start* to *stop*."""
         part = slice(start, stop)
         return self.packed(x, self.weight[part], self.bias[part], name=f"{start}:{stop}", gelu=self.gelu)
 

@@ -1,8 +1,8 @@
-"""One switch for this folder: with it, everything is computed by torch's plain operators.
+"""A switch to compute everything in this folder with torch's plain operators.
 
     XGPT_KERNELS=plain fairseq-train …        in Python:  with plain(): …
 
-For comparison, for debugging, and for readers: what a kernel computes is what stands in its plain branch.
+For comparison, debugging, and reading: the plain branch of a kernel defines its result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def fast() -> bool:
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Compute plainly within; a model is built, run and searched within one such block or none."""
+    """Compute plainly within the block. Build, run and search a model within the same block, or outside any."""
     global _chosen
     before, _chosen = _chosen, "plain"
     try:

@@ -10,16 +10,16 @@ from xgpt_fairseq.kernels.linear import PackedLinear
 
 
 class Attention(nn.Module):
-    """Attention whose projections serve both its uses in a shared layer (section 4.2).
+    """Multi-head attention whose projections serve as self- and cross-attention in a shared layer (section 4.2).
 
     As self-attention, queries, keys and values come from one fused projection of the same states; as cross-attention
     with the *same* weights, the queries come from the decoder and keys and values from the encoder's final states.
     The caller chooses ("the signal" of section 4.2) by passing encoder states or not, so that the encoder's keys and
-    values are projected once and are cached apart from the decoder's own.
+    values are projected once, and cached separately from the decoder's own.
 
     Shape:
         states (B, T, H); queries, keys, values (B, heads, T, H / heads); output (B, T, H). Masks are True where a query
-        may look.
+        may attend.
     """
 
     def __init__(self, *, hidden_size: int, heads: int, dropout: float) -> None:
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.out = PackedLinear(hidden_size, hidden_size)
 
     def queries_keys_values(self, x: Tensor, states: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Project x (B, T, H) to queries, and *states* (I, N, H), without them x itself, to keys and values."""
+        """Project x (B, T, H) to queries, and *states* (I, N, H), or x if there are none, to keys and values."""
         if states is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
@@ -42,11 +42,11 @@ class Attention(nn.Module):
         return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
 
     def queries(self, x: Tensor) -> Tensor:
-        """Project (B, T, H) to queries alone: the first third of the fused weights."""
+        """Project (B, T, H) to queries only, with the first third of the fused weights."""
         return split_heads(self.qkv.forward_slice(x, 0, self.hidden_size), self.heads)
 
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Project (B, N, H) to keys and values alone: the other two thirds."""
+        """Project (B, N, H) to keys and values only, with the other two thirds."""
         k, v = self.qkv.forward_slice(states, self.hidden_size, 3 * self.hidden_size).chunk(2, dim=-1)
         return split_heads(k, self.heads), split_heads(v, self.heads)
 
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         mask: Tensor | None,
         groups: Groups,
     ) -> Tensor:
-        """Attend to an image (a prefix) and to a text in one softmax: see `prefix_attention` for the shapes."""
+        """Attend to an image (a prefix) and a text in one softmax; see `prefix_attention` for the shapes."""
         return self.out(
             prefix_attention(q, prefix_k, prefix_v, k, v, prefix_mask=prefix_mask, mask=mask, groups=groups, p=self._p)
         )

@@ -1,4 +1,4 @@
-"""The decoder: the encoder's own layers, or a stack of its own, run causally over words or regions."""
+"""The decoder: the encoder's layers, or separate ones, run causally over words or regions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CACHE = "search"  # its key in fairseq's incremental state
 
 
 class XGPTDecoder(FairseqIncrementalDecoder):
-    """Layers run causally over the text, with attention to what the encoder made of the image.
+    """Layers run causally over the text, with attention to the encoder's output.
 
     Args:
-        encoder: its embeddings, and its layers unless there is a *stack*.
-        stack: layers and final norm of the decoder's own (EncDec); None: the encoder's (EncDecShare, Enc).
+        encoder: its embeddings are shared, and its layers unless there is a *stack*.
+        stack: separate layers and final norm (EncDec); None: the encoder's (EncDecShare, Enc).
     """
 
     layers: nn.ModuleList
@@ -62,14 +62,14 @@ class XGPTDecoder(FairseqIncrementalDecoder):
 
         Args:
             prev_output_tokens: (C, T) the text so far, end-of-sentence first, padded on the right.
-            encoder_out: what the encoder returned.
+            encoder_out: the encoder's output.
             incremental_state: cache of a search; only the last position is computed then.
-            positions: (C, T) positions of the tokens where they are not 0, 1, …
+            positions: (C, T) positions of the tokens unless they are 0, 1, …
             output_index: (M,) flat positions (row · T + column) to predict at; None: everywhere.
 
         Returns:
-            tuple: logits (C, T, V), or (M, V) with *output_index*, and what fairseq expects beside them (no
-            attention weights are kept).
+            tuple: logits (C, T, V), or (M, V) with *output_index*, and the second value that fairseq expects (without
+            attention weights).
         """
         x = self.extract_features(prev_output_tokens, encoder_out, incremental_state, positions)  # (C, T, H)
         return self.predict_words(x, output_index), {"attn": [None]}
@@ -106,7 +106,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         return self.run_layers(x, memory, cache).view(rows, 1, -1)
 
     def run_layers(self, x: Tensor, memory: EncoderStates, cache: SearchCache | None = None) -> Tensor:
-        """Final states of inputs (C, T, H), words or regions; each position sees those before it, and *memory*.
+        """Final states of inputs (C, T, H), words or regions; positions attend causally, and to *memory*.
 
         With a *cache*, inputs are the newest positions (I, B, H) of a search.
         """
@@ -119,7 +119,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
     def reorder_incremental_state(
         self, incremental_state: dict[str, SearchCache], new_order: Tensor, **unused: Any
     ) -> None:
-        """Make each row continue row new_order[row]; drop the images whose search has ended."""
+        """Make each row continue row new_order[row]; drop the images whose search has finished."""
         if CACHE in incremental_state:
             incremental_state[CACHE].reorder(new_order)
 

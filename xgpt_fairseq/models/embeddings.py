@@ -1,4 +1,4 @@
-"""From tokens to input representations, and from decoder states back to words."""
+"""Embedding of tokens, and projection of decoder states to the vocabulary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TextEmbedding(nn.Module):
         return self.sum_up(self.tokens(tokens), self.positions(positions), segment)
 
     def sum_up(self, words: Tensor, positions: Tensor, segment: Tensor | None) -> Tensor:
-        """Input (B, T, H) of the layers, from words (B, T, H), positions (T, H) or (B, T, H), and segment (H,)."""
+        """Sum words (B, T, H), positions (T, H) or (B, T, H), and segment (H,) to the layers' input (B, T, H)."""
         x = words + positions
         if segment is not None:
             x = x + segment
@@ -37,7 +37,7 @@ class TextEmbedding(nn.Module):
 
 
 class TiedOutputProjection(nn.Module):
-    """Logits over the vocabulary: the token embedding, transposed (tied), and a bias of its own.
+    """Logits over the vocabulary: the transposed token embedding (tied), with its own bias.
 
     Shape:
         states (…, H), embedding (V, H); output (…, V).

@@ -60,7 +60,7 @@ class XGPTEncoder(FairseqEncoder):
         self.keeps_keys_values = isinstance(self.layers[0], JointLayer)  # its decoder reads them
 
     def segment(self, index: int) -> Tensor | None:
-        """The embedding (H,) of modality *index* (0 text, 1 regions), or None where the model has none."""
+        """The embedding (H,) of modality *index* (0 text, 1 regions), or None if the model has none."""
         return None if self.segments is None else self.segments.weight[index]
 
     def forward(
@@ -75,31 +75,31 @@ class XGPTEncoder(FairseqEncoder):
         """Encode images, captions, or both together.
 
         Args:
-            features: (I, N, D) region features, as stored (float16); None: captions alone.
+            features: (I, N, D) region features, as stored (float16); None: only captions.
             boxes: (I, N, 4) x1 y1 x2 y2 in 0..1.
             padding_mask: (I, N), True at padding.
-            image_index: (C,) image of each caption; None where captions come in equal groups, image by image.
-            src_tokens: (C, S) captions, padded on the right; None: images alone.
-            text_mode: with both, `joint`: [regions ; text] (IMLM); `aligned`: the text alone, each word replaced by a
+            image_index: (C,) image of each caption; None if captions are in equal groups, image by image.
+            src_tokens: (C, S) captions, padded on the right; None: only images.
+            text_mode: with both, `joint`: [regions ; text] (IMLM); `aligned`: only the text, each word replaced by a
                 weighted sum of regions (IDA); `aligned+regions`: [regions ; aligned words].
 
         Returns:
-            dict: `memory` (`EncoderStates`; one row per caption where there is text), and `decoder_rows`: how many rows
-            of the decoder the states stand for.
+            dict: `memory` (`EncoderStates`; one row per caption if there is text), and `decoder_rows`, the number of
+            decoder rows that the states serve.
         """
         if features is None:
             assert src_tokens is not None, "there is nothing to encode"
             x, mask = self.embed_text(src_tokens)
             return self._encode(x, mask)
         assert boxes is not None and padding_mask is not None
-        assert self.regions is not None and self.alignment is not None, "a model of text alone cannot encode images"
+        assert self.regions is not None and self.alignment is not None, "a text-only model cannot encode images"
         region_mask = ~padding_mask[:, None, None, :]  # (I, 1, 1, N)
         regions = self.regions(features, boxes, region_mask)  # (I, N, H)
         if src_tokens is None:
             return self._encode(self.with_segment(regions, 1), region_mask, image_index)
         x, mask = self.embed_text(src_tokens)  # (C, S, H), (C, 1, 1, S)
         if text_mode != "joint":
-            # in place of their tokens' embeddings: with positions and segment, and normalised as those are
+            # in place of token embeddings: with positions and segment, and normalised like those
             x = self.alignment(x, regions, region_mask, image_index)
             x = self.text.sum_up(x, self.text.positions.weight[: x.size(1)], self.segment(0))
         if text_mode == "aligned":
@@ -110,23 +110,25 @@ class XGPTEncoder(FairseqEncoder):
     def encode_pairs(
         self, regions: Tensor, region_mask: Tensor, text: Tensor, text_mask: Tensor, image_of_text: Tensor
     ) -> dict[str, Any]:
-        """Encode [regions ; text] of pairs, from what is embedded already.
+        """Encode pairs [regions ; text] that are already embedded.
 
         Args:
-            regions: (I, N, H) refined and with their segment (`embed_images`); region_mask: (I, 1, 1, N).
-            text: (C, S, H) (`embed_text`); text_mask: (C, 1, 1, S).
+            regions: (I, N, H) refined regions with their segment (`embed_images`).
+            region_mask: (I, 1, 1, N).
+            text: (C, S, H) (`embed_text`).
+            text_mask: (C, 1, 1, S).
             image_of_text: (C,) the image of each text.
 
         Returns:
-            dict: as `forward`; its states are (C, N + S, H).
+            dict: as from `forward`; its states are (C, N + S, H).
         """
         x = torch.cat([regions.index_select(0, image_of_text), text], dim=1)  # (C, N + S, H)
         mask = torch.cat([region_mask.index_select(0, image_of_text), text_mask], dim=-1)
         return self._encode(x, mask)
 
     def embed_images(self, features: Tensor, boxes: Tensor, padding_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Refined regions (I, N, H) with their segment, as the layers take them, and their mask (I, 1, 1, N)."""
-        assert self.regions is not None, "a model of text alone cannot encode images"
+        """Refined regions (I, N, H) with their segment, the input of the layers, and their mask (I, 1, 1, N)."""
+        assert self.regions is not None, "a text-only model cannot encode images"
         mask = ~padding_mask[:, None, None, :]
         return self.with_segment(self.regions(features, boxes, mask), 1), mask
 
@@ -180,7 +182,7 @@ def build_layers(
 
 
 def image_of_each(captions: int, images: int, image_index: Tensor | None, device: torch.device) -> Tensor:
-    """(C,) the image of each caption, where None stands for equal groups."""
+    """(C,) the image of each caption; *image_index* None means equal groups."""
     if image_index is not None:
         return image_index
     return torch.arange(images, device=device).repeat_interleave(captions // images)

@@ -1,15 +1,15 @@
-"""Whether two stages train on features of one detector, by the mean and spread that their features have.
+"""Detects whether two stages train on features of the same detector, by mean and standard deviation (spread).
 
-A model keeps both, for each dimension, of the store that it was trained on: two buffers (D,) of `RegionEncoder`, which
-travel in its checkpoint. Three numbers compare two stores, and each is there for what the others do not see:
+A model keeps both per dimension for the store that it was trained on: two buffers (D,) of `RegionEncoder`, which are
+part of its checkpoint. Three numbers compare two stores, each sensitive to something else:
 
 - the shift of the means, in units of the spread: root mean square over the dimensions;
-- the ratio of the spreads: another scale, or features that were normalised;
-- the correlation, over the dimensions, of the means and of the spreads. Another network has other dimensions, and the
-  two are unrelated, though their values may be much alike.
+- the ratio of the spreads: another scale, or normalised features;
+- the correlation, over the dimensions, of the means and of the spreads. The dimensions of another network mean
+  something else, so they do not correlate even if the values are similar.
 
-Measured, EfficientNet-lite0 but where another network is named, D = 1280: cells of grids in photos of Flickr8k and
-COCO (7 000, 5 252 and 156), boxes in 517 of COCO, and photos that were scaled to twice the size (388):
+Measured with EfficientNet-lite0 unless another network is named, D = 1280: grid cells in photos of Flickr8k and COCO
+(7 000, 5 252 and 156), boxes in 517 photos of COCO, and photos scaled to twice the size (388):
 
                              shift           ratio           correlation
     grids                    0.10 to 0.17    1.04 to 1.17    0.29 to 0.75
@@ -19,7 +19,7 @@ COCO (7 000, 5 252 and 156), boxes in 517 of COCO, and photos that were scaled t
     dimensions shuffled      0.14 to 0.25    1.00 to 1.42    -0.04 to 0.02
     values doubled, grids    0.21 to 0.26    1.93 to 2.07    0.75
 
-Shuffled dimensions of features that were brought to mean 0 and spread 1 in each cannot be told from the others.
+Shuffled dimensions cannot be detected if each was normalised to mean 0 and spread 1.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ STATISTICS = ("encoder.regions.feature_mean", "encoder.regions.feature_std")
 
 FAR_SHIFT = 0.5
 FAR_RATIO = 1.75
-# Three standard deviations, 3/√D, of the correlation that dimensions in random order have.
+# Three standard deviations, 3/√D, of the correlation of dimensions in random order.
 CHANCE = 3.0
-# Where there are few dimensions, chance does too much; and where the means are that near, nothing is amiss.
+# With few dimensions the correlation depends too much on chance; and if the means are this near, nothing is wrong.
 FEWEST_DIMENSIONS = 100
 NEAR_SHIFT = 0.1
-# Of the spread over all dimensions: the least that counts as a dimension's own. A feature that hardly ever fires has a
-# spread that depends on the photos.
+# Lower bound of a dimension's spread, as a share of the spread over all dimensions. The spread of a feature that hardly
+# ever fires depends on the photos.
 LEAST_SPREAD = 0.05
 
 
 class Distance(NamedTuple):
-    """How far two stores' features are from each other.
+    """The distance between the features of two stores.
 
     Attributes:
         dimensions: D.
         shift: root mean square over the dimensions of the difference of means, in units of the spread of both.
-        ratio: of the spreads over all dimensions, the larger by the smaller one.
-        correlation: over the dimensions; the mean of that of the means and that of the spreads.
+        ratio: the larger spread over all dimensions divided by the smaller one.
+        correlation: over the dimensions; the average of the means' correlation and the spreads' correlation.
     """
 
     dimensions: int
@@ -63,13 +63,13 @@ class Distance(NamedTuple):
 
     @property
     def far(self) -> bool:
-        """Whether the features can hardly be of one detector with one preprocessing."""
+        """Whether the features are probably of different detectors or preprocessing."""
         unrelated = self.dimensions >= FEWEST_DIMENSIONS and self.correlation < self.by_chance
         return self.shift > FAR_SHIFT or self.ratio > FAR_RATIO or (unrelated and self.shift > NEAR_SHIFT)
 
     @property
     def by_chance(self) -> float:
-        """The correlation that chance may give."""
+        """The largest correlation to expect by chance."""
         return CHANCE / math.sqrt(self.dimensions)
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def distance(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Distan
 
 
 def statistics_of(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-    """The mean and standard deviation in a state dict; None where it has none."""
+    """The mean and standard deviation in a state dict; None if it has none."""
     mean, spread = (state.get(name) for name in STATISTICS)
     return None if mean is None or spread is None else (mean, spread)
 
@@ -107,7 +107,7 @@ def _rms(values: Tensor) -> float:
 
 
 def _correlation(x: Tensor, y: Tensor) -> float:
-    """0 where one of them is the same in all dimensions."""
+    """The correlation of *x* and *y*; 0 if one of them is constant."""
     x, y = x - x.mean(), y - y.mean()
     norm = float(x.norm() * y.norm())
     return float(x @ y) / norm if norm > 0 else 0.0

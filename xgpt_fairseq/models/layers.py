@@ -1,4 +1,4 @@
-"""Transformer layers: what all have in common, and how each structure of section 6 (`--sharing`) attends to images."""
+"""Transformer layers for the structures of section 6 (`--sharing`), which differ in their attention to images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class EncoderStates:
     Attributes:
         states: final encoder states (I, N, H), one row per image.
         mask: True at real positions, (I, 1, 1, N): ready for attention.
-        image_index: (C,), the image of each caption, or None where the captions are in groups of one size, image by
-            image (one caption per image, or equally many, or the beams of a search).
-        keys_values: what each layer attended to, (I, heads, N, d); empty unless the decoder's layers read it (Enc).
+        image_index: (C,) the image of each caption, or None if the captions are in groups of equal size, image by image
+            (a fixed number of captions per image, or the beams of a search).
+        keys_values: keys and values of each layer, (I, heads, N, d); empty unless the decoder's layers read them (Enc).
     """
 
     states: Tensor
@@ -35,7 +35,7 @@ class EncoderStates:
     keys_values: tuple[KeysValues, ...] = ()
 
     def kept(self, images: Tensor) -> EncoderStates:
-        """The images of these indices alone; captions are in groups of one size."""
+        """Only the images of these indices; captions are in groups of equal size."""
         keys_values = tuple((k.index_select(0, images), v.index_select(0, images)) for k, v in self.keys_values)
         return EncoderStates(
             self.states.index_select(0, images), self.mask.index_select(0, images), keys_values=keys_values
@@ -43,11 +43,11 @@ class EncoderStates:
 
     @cached_property
     def groups(self) -> Groups:
-        """Which captions an image's keys and values serve; looked up once, for all layers."""
+        """Which captions share an image's keys and values; computed once for all layers."""
         return Groups() if self.image_index is None else Groups.of(self.image_index, self.states.size(0))
 
     def of_groups(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, values and mask, (groups, …) each, from those of the images (I, …)."""
+        """Keys, values and mask of the groups, (groups, …) each, from those of the images, (I, …)."""
         image = self.groups.image
         if image is None:
             return k, v, self.mask
@@ -55,7 +55,7 @@ class EncoderStates:
 
 
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward with residuals; post-layer-norm as BERT, or pre-layer-norm. Encodes.
+    """Self-attention and feed-forward network with residuals; post-layer-norm as in BERT, or pre-layer-norm.
 
     Subclasses implement `decode`.
     """
@@ -80,10 +80,10 @@ class TransformerLayer(nn.Module):
         self.normalize_before = normalize_before
 
     def encode(self, x: Tensor, mask: Tensor) -> tuple[Tensor, KeysValues]:
-        """(B, N, H) → (B, N, H); every position sees all that *mask* (B, 1, 1, N) admits.
+        """(B, N, H) → (B, N, H); every position attends to all positions where *mask* (B, 1, 1, N) is True.
 
         Returns:
-            tuple: the states, and the keys and values that were attended to.
+            tuple: the states, and the layer's keys and values.
         """
         y = self.attention_norm(x) if self.normalize_before else x
         q, k, v = self.attention.queries_keys_values(y)
@@ -91,10 +91,10 @@ class TransformerLayer(nn.Module):
         return self._residual(self.ffn_norm, x, self._feed_forward), (k, v)
 
     def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
-        """(C, T, H) → (C, T, H), each position seeing the text up to itself and its image.
+        """(C, T, H) → (C, T, H); each position attends to the text up to itself and to its image.
 
-        With a *cache*, x is (I, B, H), the newest position of each of an image's B rows, and the cache is extended by
-        it. *layer_index* is the layer's place in its stack.
+        With a *cache*, x is (I, B, H), the newest position of each of an image's B rows, and is added to the cache.
+        *layer_index* is the layer's index in its stack.
         """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
@@ -112,7 +112,7 @@ class TransformerLayer(nn.Module):
 class CrossAttentionLayer(TransformerLayer):
     """Causal self-attention, then cross-attention to the encoder's final states, then the feed-forward network.
 
-    Its cross-attention has weights and a LayerNorm of its own: the decoder of EncDec.
+    Its cross-attention has its own weights and LayerNorm: the decoder of EncDec.
     """
 
     cross_attention: Attention
@@ -152,16 +152,16 @@ class CrossAttentionLayer(TransformerLayer):
 
 
 class SharedLayer(CrossAttentionLayer):
-    """EncDecShare (section 4.2): encoder and decoder layer in one, and self- and cross-attention the same weights."""
+    """EncDecShare (section 4.2): both encoder and decoder layer; self- and cross-attention have the same weights."""
 
     def _add_cross_attention(self) -> None:
-        # Outside the module registry, so that each parameter has one name.
+        # Not registered as a submodule, so that each parameter has one name.
         object.__setattr__(self, "cross_attention", self.attention)
         object.__setattr__(self, "cross_norm", self.attention_norm)
 
 
 class JointLayer(TransformerLayer):
-    """Enc (section 6): a text position attends to its image and to the text so far in one softmax.
+    """Enc (section 6): a text position attends to its image and to the preceding text in one softmax.
 
     Equivalent to UniLM's sequence-to-sequence mask over [regions ; text]: regions attend to regions only; each text
     position attends to all regions and to the text up to itself, with this layer's keys and values.

@@ -1,4 +1,4 @@
-"""From detected regions to encoder input: embedding (section 3) and the AoA refiner (appendix A.1)."""
+"""The encoder's input from regions: embedding (section 3) and AoA refiner (appendix A.1)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from xgpt_fairseq.kernels.linear import PackedLinear
 class RegionEmbedding(nn.Module):
     """concat(feature, 5-d box vector) → Linear → LayerNorm → dropout (section 3, "Image Representation").
 
-    The box vector is x1/W, y1/H, x2/W, y2/H and the fraction of the image area. Regions are a set: nothing here
-    depends on their order.
+    The box vector is x1/W, y1/H, x2/W, y2/H and the fraction of the image area. The order of regions has no effect.
 
     Shape:
         features (I, N, D), any float type; boxes (I, N, 4) in 0..1; output (I, N, H).
@@ -45,7 +44,7 @@ class AoALayer(nn.Module):
         f = f_att(W_Q x, W_K x, W_V x)                                  multi-head
         x' = LayerNorm(x + σ(W1 Q + W2 f + b1) ⊙ (W3 Q + W4 f + b2))    Q = W_Q x
 
-    W1…W4 are one matrix here: (gate, information) from concat(Q, f).
+    W1…W4 are one matrix here, from concat(Q, f) to (gate, information).
 
     Shape:
         x (I, N, H), mask (I, 1, 1, N) True at real regions; output (I, N, H).
@@ -81,7 +80,7 @@ class RegionEncoder(nn.Module):
         features (I, N, D), boxes (I, N, 4), mask (I, 1, 1, N) True at real regions; output (I, N, H).
 
     Attributes:
-        feature_mean, feature_std: (D,) of the features that it was trained on (`feature_statistics`); None: not known.
+        feature_mean, feature_std: (D,) statistics of the training features (`feature_statistics`); None: not known.
     """
 
     feature_mean: Tensor | None
@@ -110,7 +109,7 @@ class RegionEncoder(nn.Module):
         self.register_buffer("feature_std", None)
 
     def keep_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Keep the mean (D,) and the standard deviation (D,) of the features that this trains, or was trained, on."""
+        """Keep the mean (D,) and the standard deviation (D,) of the training features."""
         like = self.embedding.project.weight
         self.feature_mean, self.feature_std = (each.to(like.device, torch.float32) for each in (mean, std))
 
@@ -118,7 +117,7 @@ class RegionEncoder(nn.Module):
         return self.refine(self.embedding(features, boxes), mask)
 
     def refine(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        """(I, N, H) → (I, N, H): each region in view of the others."""
+        """(I, N, H) → (I, N, H): refine each region by attention to the others."""
         for layer in self.refiner:
             embedded = layer(embedded, mask)
         return embedded

@@ -1,7 +1,7 @@
-"""From a checkpoint to a model: what is reused, new or dropped, by name, and what must be the same.
+"""Loads checkpoints into models: which parameters are reused, new or dropped, and what must be equal.
 
-State dicts have the same names in every stage. The model of text pre-training has no image parts, all others have; and
-a model has the heads of the objectives that it trains.
+State dicts have the same names in every stage. All models but that of text pre-training have image parts, and each
+model has the heads of the objectives that it trains.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 class LoadMode(enum.Enum):
-    """What a checkpoint is loaded for.
+    """The purpose of loading a checkpoint.
 
     Attributes:
-        START: a training starts from another stage's checkpoint (--finetune-from-model): image parts and heads may be
+        START: to start training from another stage's checkpoint (--finetune-from-model): image parts and heads may be
             new or dropped, and enc and enc-dec-share may start from each other.
-        RESUME: a training is resumed: all must be the same.
-        INFERENCE: a trained model is used: the model must find all its parts.
+        RESUME: to resume training: everything must be equal.
+        INFERENCE: to use a trained model: the checkpoint must have all its parts.
     """
 
     START = "start"
@@ -51,7 +51,7 @@ _OLD_NAMES = {
 
 
 def upgrade_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under today's names, whatever version wrote it."""
+    """Rename the parameters of checkpoints of earlier versions."""
     upgraded = {}
     for name, tensor in state.items():
         old = next((old for old in _OLD_NAMES if name.startswith(old)), None)
@@ -60,41 +60,41 @@ def upgrade_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def refuse_old_optimizer(state: Mapping[str, Tensor]) -> None:
-    """Raises DataError where a training would be resumed whose optimizer knows parameters in another order."""
+    """Raise DataError for a checkpoint whose optimizer state has the parameters in another order."""
     if upgrade_names(state).keys() != state.keys():
         raise DataError(
             "the checkpoint is of an earlier version, whose optimizer has its parameters in another order: finish the "
-            "training with that version, or start a new one by --finetune-from-model, in another --save-dir"
+            "training with that version, or start a new one with --finetune-from-model, in another --save-dir"
         )
 
 
 def encode_structure(options: Mapping[str, Any]) -> Tensor:
-    """Options that decide what a model computes and that no shape shows, as uint8 (bytes of JSON), for a checkpoint."""
+    """Encode options that affect the model's function but no parameter's shape, as uint8 (bytes of JSON)."""
     return torch.tensor(list(json.dumps(options, sort_keys=True).encode()), dtype=torch.uint8)
 
 
 def decode_structure(buffer: Tensor | None) -> dict[str, Any]:
-    """The options in a checkpoint, those that it knows.
+    """The options recorded in a checkpoint.
 
     Raises:
-        DataError: the bytes are none of `encode_structure`.
+        DataError: the bytes are not from `encode_structure`.
     """
-    if buffer is None or buffer.dim() == 0:  # earlier versions: a place in this list, or nothing
+    if buffer is None or buffer.dim() == 0:  # earlier versions: an index into this list, or nothing
         return {"sharing": ("enc-dec-share", "enc-dec", "enc")[0 if buffer is None else int(buffer)]}
     try:
         options: dict[str, Any] = json.loads(bytes(buffer.tolist()))
     except ValueError:
         raise DataError(
-            "the checkpoint's `structure` is unreadable: average checkpoints by xgpt-average-checkpoints alone"
+            "the checkpoint's `structure` is unreadable: average checkpoints only with xgpt-average-checkpoints"
         ) from None
     return options
 
 
 def check_structure(own: Mapping[str, Any], given: Mapping[str, Any], mode: LoadMode) -> None:
-    """Check that a model with the options *own* (see `encode_structure`) can load a checkpoint of those *given*.
+    """Check that a model with the options *own* (see `encode_structure`) can load a checkpoint with those *given*.
 
-    Enc and EncDecShare have the same parameters and use them differently: a training may start one from the other.
-    EncDec has a stack more, so that neither can stand for it.
+    Enc and EncDecShare have the same parameters and use them differently, so one can start from the other. EncDec has
+    an additional stack, so it cannot be exchanged with them.
 
     Raises:
         DataError: they differ otherwise.
@@ -122,17 +122,17 @@ def check_structure(own: Mapping[str, Any], given: Mapping[str, Any], mode: Load
 def warn_of_other_features(
     own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, checkpoint: str | None
 ) -> None:
-    """Warn where a training starts on features of another detector than its checkpoint was trained on.
+    """Warn if the features of a training are not of the detector that its initial checkpoint was trained on.
 
     Args:
-        own: mean (D,) and standard deviation (D,) of the features of *store*, on which it trains.
-        given: those that *checkpoint* was trained on.
+        own: mean (D,) and standard deviation (D,) of the features of *store*, the training data.
+        given: those of the training data of *checkpoint*.
     """
     found = distance(own, given)
     if found.far and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):  # one process says it
         logger.warning(
             f"the features of the region store {store} are far from those that {checkpoint} was trained on: {found}. "
-            "Features of all stages must come from one detector with one preprocessing (or are these images of another "
+            "All stages must use features of one detector with the same preprocessing (or are these images of another "
             "kind, such as drawings?)"
         )
 
@@ -140,12 +140,12 @@ def warn_of_other_features(
 def transfer(
     own: Mapping[str, Tensor], given: Mapping[str, Tensor], mode: LoadMode, *, spare_heads: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """The state that the model loads: the checkpoint's where it has the parameter, the model's own where it may be new.
+    """The state to load: the checkpoint's parameters, and the model's own where they may be new.
 
     Args:
         own: the model's state dict, freshly initialised.
-        given: the checkpoint's, under today's names.
-        spare_heads: objectives whose heads a checkpoint may have, and a model that is used may do without.
+        given: the checkpoint's, with current names.
+        spare_heads: objectives whose heads may be dropped for inference.
 
     Raises:
         DataError: the two differ otherwise, in names or shapes.
@@ -175,29 +175,29 @@ def transfer(
 
 
 def _check_image_parts(new: Iterable[str], dropped: Iterable[str]) -> None:
-    """Raises DataError where only one of checkpoint and model has them."""
+    """Raise DataError if only one of checkpoint and model has image parts."""
     new, dropped = ([name for name in names if not name.startswith(HEADS)] for names in (new, dropped))
     if new:
         raise DataError(
-            "the checkpoint has no image parts, or not all: a model of text pre-training is started from, by "
-            f"--finetune-from-model, and trained with images before it captions (missing: {_listed(new)})"
+            "the checkpoint has no image parts, or not all: train a model of text pre-training with images first, with "
+            f"--finetune-from-model (missing: {_listed(new)})"
         )
     if dropped:
         raise DataError(f"the checkpoint has image parts, the model has none ({_listed(dropped)})")
 
 
 def _check_heads(new: Iterable[str], dropped: Iterable[str], *, spare: Collection[str]) -> None:
-    """Raises DataError where the checkpoint lacks a head of the model's, or has one that is not *spare*."""
+    """Raise DataError if the checkpoint lacks a head of the model, or has one that is not *spare*."""
     if missing := _heads(new):
         raise DataError(
-            f"the checkpoint has no {missing[0]} head, since it was not trained for that: train one from it, with an "
-            "objective or a task of that name, by --finetune-from-model"
+            f"the checkpoint has no {missing[0]} head, since it was not trained for that: train one from it with an "
+            "objective or task of that name (--finetune-from-model)"
         )
     if others := [head for head in _heads(dropped) if head not in spare]:
         raise DataError(
             f"the checkpoint has a {others[0]} head, this model has none: it was trained with other objectives or "
             "another task (xgpt_retrieval trains a matching head, and does not caption); a training may start from "
-            "it, by --finetune-from-model"
+            "it, with --finetune-from-model"
         )
 
 
@@ -207,7 +207,7 @@ def _heads(names: Iterable[str]) -> list[str]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names in order, those that differ in one number together: `encoder.layers.0…11.norm.weight`."""
+    """Names in order, with those that differ in one number merged: `encoder.layers.0…11.norm.weight`."""
     groups: dict[str, list[int]] = defaultdict(list)
     for name in names:
         number = re.search(r"\.(\d+)\.", name)

@@ -1,4 +1,4 @@
-"""Pre-training objectives, by the paper's names. A new objective: one module, one line here."""
+"""Pre-training objectives, by the paper's names. To add one, write a module and add a line here."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ PRETRAINING_OBJECTIVES: dict[str, type[Objective]] = {
     )
 }
 
-# With matching, whose batches only xgpt_retrieval makes.
+# Including matching, whose batches only xgpt_retrieval makes.
 ALL_OBJECTIVES: dict[str, type[Objective]] = {**PRETRAINING_OBJECTIVES, ImageTextMatching.name: ImageTextMatching}
 
 
 def build_objectives(
     names: Iterable[str], dictionary: Dictionary, options: Mapping[str, Any] | None = None
 ) -> dict[str, Objective]:
-    """The objectives *names*, in their order, for captions over *dictionary*.
+    """Build the objectives *names*, in order, for captions over *dictionary*.
 
     Args:
-        options: values by name of the tasks' options (`ida_mask_ratio`); those of other objectives, and what is no
-            objective's, are left alone. Without a value, an option has its default.
+        options: values by the names of the tasks' options (`ida_mask_ratio`); all others are ignored. An option without
+            a value has its default.
 
     Raises:
-        DataError: an option of one of *names* has an impossible value.
+        DataError: an option of one of *names* has an invalid value.
     """
     symbols = Symbols.of(dictionary)
     return {name: ALL_OBJECTIVES[name](symbols, **_options_of(name, options or {})) for name in names}
 
 
 def check_options(names: Iterable[str], options: Mapping[str, Any]) -> None:
-    """Check the options of all objectives *names*, those that do not train included.
+    """Check the options of all objectives *names*, including those that are not trained.
 
     Raises:
-        DataError: one has an impossible value.
+        DataError: one has an invalid value.
     """
     for name in names:
         ALL_OBJECTIVES[name].Options(**_options_of(name, options)).check(name)
 
 
 def _options_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of *options* that objective *name* has, by name of its field; choices as strings."""
+    """The *options* of objective *name*, by field name; choices as strings."""
     found = {}
     for each in fields(ALL_OBJECTIVES[name].Options):
         if (key := f"{name}_{each.name}") in options:
@@ -75,7 +75,7 @@ def option_fields(objectives: Iterable[type[Objective]]) -> list[tuple[str, Any,
     for objective in objectives:
         for each in fields(objective.Options):
             choices = each.metadata["choices"]
-            # fairseq reads types as objects, and choices from an enumeration
+            # fairseq needs types as objects, and choices as an enumeration
             kind = ChoiceEnum(list(choices)) if choices else type(each.default)
             metadata = {"help": each.metadata["help"]}
             made.append((f"{objective.name}_{each.name}", kind, field(default=each.default, metadata=metadata)))

@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Symbols:
-    """The ids that corruption needs: padding, end of sentence, mask, and the range of words (first, one past last)."""
+    """Ids for making examples: padding, end of sentence, mask, and the range of words (first, one past the last)."""
 
     pad: int
     eos: int
@@ -31,7 +31,7 @@ class Symbols:
 
     @classmethod
     def of(cls, dictionary: Dictionary) -> Symbols:
-        """Those of *dictionary*, where `<mask>` follows the words (see `learn_vocabulary`)."""
+        """The symbols of *dictionary*, where `<mask>` follows the words (see `learn_vocabulary`)."""
         mask = dictionary.index(MASK)
         return cls(pad=dictionary.pad(), eos=dictionary.eos(), mask=mask, words=(dictionary.nspecial, mask))
 
@@ -44,24 +44,24 @@ def option(
     between: tuple[float, float] | None = None,
     least: int | None = None,
 ) -> Any:
-    """A field of an objective's `Options`, and all that the tasks say and check of it.
+    """A field of an objective's `Options`, with the help text and the checks of the tasks' option.
 
     Args:
         default: the paper's value.
         help: for `--help`.
-        choices: the values that it may have.
-        between: it must lie between these two, and be neither.
-        least: its least value.
+        choices: the allowed values.
+        between: exclusive bounds.
+        least: the minimum.
     """
     return field(default=default, metadata={"help": help, "choices": choices, "between": between, "least": least})
 
 
 @dataclass(frozen=True)
 class Options:
-    """An objective's options. Field `mask_ratio` of IDA's is the tasks' `--ida-mask-ratio`."""
+    """An objective's options. Field `mask_ratio` of IDA is the tasks' `--ida-mask-ratio`."""
 
     def check(self, objective: str) -> None:
-        """Raises DataError where the value of an option of *objective* is not possible."""
+        """Raise DataError if an option of *objective* has an invalid value."""
         for each in fields(self):
             value, name = getattr(self, each.name), f"--{objective}-{each.name.replace('_', '-')}"
             choices, between, least = (each.metadata[key] for key in ("choices", "between", "least"))
@@ -75,14 +75,13 @@ class Options:
 
 @dataclass(frozen=True)
 class ObjectiveLoss:
-    """The loss of one batch, summed over what it predicts.
+    """The loss of one batch, summed over its predictions.
 
     Attributes:
-        loss: scalar, sum over predictions (nats, or squared error): what is optimised.
-        unsmoothed: scalar, what is logged: the same without label smoothing, or TIFG's mean over dimensions in any
-            case.
-        num_targets: how many predictions the sums run over.
-        correct: how many of them are right; None where that has no meaning.
+        loss: scalar, the optimised sum over predictions (nats, or squared error).
+        unsmoothed: scalar, the logged sum: without label smoothing, and for TIFG always the mean over dimensions.
+        num_targets: number of predictions in the sums.
+        correct: number of correct ones; None if this has no meaning.
     """
 
     loss: Tensor
@@ -92,22 +91,22 @@ class ObjectiveLoss:
 
 
 class Objective(ABC):
-    """How captions are corrupted, and how a batch of them becomes a loss; parameters of its own are its head.
+    """A training objective: makes examples of captions, and computes the loss of a batch. Its head has its parameters.
 
     Args:
-        symbols: of the dictionary.
-        options: values of `Options` by name of the field; the others keep their defaults.
+        symbols: ids of the dictionary.
+        options: values by field of `Options`; the others keep their defaults.
 
     Attributes:
         name: its name in the paper, lower case.
-        uses_regions: whether its batches carry the images.
-        predicts_regions: whether these are its target, and no source.
+        uses_regions: whether its batches contain the images.
+        predicts_regions: whether the images are its target instead of a source.
         random: whether `make_example` draws random numbers.
-        metric_name: what its loss is called in the log: `nll` (bits) or `mse`.
+        metric_name: name of its loss in the log: `nll` (bits) or `mse`.
         Options: its options.
 
     Raises:
-        DataError: an option has an impossible value.
+        DataError: an option has an invalid value.
     """
 
     name: str
@@ -123,22 +122,23 @@ class Objective(ABC):
         self.options.check(self.name)
 
     def build_head(self, *, hidden_size: int, feature_dim: int | None, dropout: float) -> torch.nn.Module | None:
-        """Parameters of the objective's own, which the model keeps as `heads[name]`; None: it has none.
+        """The module with the objective's own parameters, which the model keeps as `heads[name]`; None: it has none.
 
-        `model(name, **inputs)` calls the head as `head(model, **inputs)`, with the model's encoder and decoder.
+        `model(name, **inputs)` calls the head as `head(model, **inputs)`; it uses the model's encoder and decoder.
 
         Args:
-            hidden_size: H. feature_dim: D of the region features; None: a model of text alone.
-            dropout: the model's rate.
+            hidden_size: H.
+            feature_dim: D of the region features; None: a text-only model.
+            dropout: the model's dropout probability.
         """
         return None
 
     @abstractmethod
     def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
-        """What a caption *tokens* (T,), without end of sentence, becomes: arrays that the collater pads.
+        """Make an example of a caption *tokens* (T,) without end of sentence: arrays that the collater pads.
 
-        `src_tokens` encoder text; `prev_output_tokens` decoder text; `positions` of the decoder text where they are
-        not 0, 1, …; `target` the words to predict (padding where none is).
+        `src_tokens`: encoder text; `prev_output_tokens`: decoder text; `positions`: positions of the decoder text
+        unless they are 0, 1, …; `target`: the words to predict (padding where there is none).
         """
 
     @abstractmethod
@@ -147,7 +147,7 @@ class Objective(ABC):
 
 
 class WordObjective(Objective):
-    """What the objectives share that predict words."""
+    """Base class of objectives that predict words."""
 
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
         """Cross entropy of the target words; padding is never projected to the vocabulary."""
@@ -161,7 +161,7 @@ class WordObjective(Objective):
         return {"prev_output_tokens": np.append(eos, tokens), "target": np.append(tokens, eos)}
 
     def masked_fragment(self, tokens: np.ndarray, rng: np.random.Generator | None, *, ratio: float) -> Arrays:
-        """The encoder sees the text with one fragment masked, the decoder predicts it at its own positions."""
+        """The encoder sees the text with one fragment masked; the decoder predicts the fragment at its positions."""
         assert rng is not None
         start, end = choose_fragment(len(tokens), rng, ratio=ratio)
         chosen = np.zeros(len(tokens), dtype=bool)
@@ -177,10 +177,10 @@ class WordObjective(Objective):
 
 
 def word_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> ObjectiveLoss:
-    """Cross entropy of word predictions, in float32 whatever the model's precision.
+    """Cross entropy of word predictions, always in float32.
 
     Args:
-        logits: (M, V), one row a predicted token.
+        logits: (M, V), one row per predicted token.
         target: (M,) the right tokens.
         label_smoothing: weight of the uniform distribution over all V words in the target.
     """

@@ -1,4 +1,4 @@
-"""Image captioning (IC, section 4.3, equation 2): the caption from the regions alone, word by word."""
+"""Image captioning (IC, section 4.3, equation 2): predict the caption from the regions, word by word."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class ImageCaptioning(WordObjective):
     random = False
 
     def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
-        """Nothing is corrupted: the encoder sees no text."""
+        """The encoder sees no text; the decoder predicts the caption."""
         return self.whole_sentence(tokens)

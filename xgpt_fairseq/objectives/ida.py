@@ -1,4 +1,4 @@
-"""Image-conditioned denoising autoencoding (IDA, section 4.3, equation 4): the whole caption from its remains."""
+"""Image-conditioned denoising autoencoding (IDA, section 4.3, equation 4): restore the caption from a masked one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from xgpt_fairseq.objectives.base import Arrays, ObjectiveLoss, Options, WordObj
 @dataclass(frozen=True)
 class IDAOptions(Options):
     mask_ratio: float = option(0.3, "part of a caption that IDA masks", between=(0, 1))
-    spans: str = option("poisson", "spans of Poisson(3) tokens, or one span a caption", choices=("poisson", "one"))
-    placeholder: str = option("single", "one [MASK] a span, or one a token (Table 6)", choices=("single", "multi"))
-    keep_regions: bool = option(False, "IDA's encoder also sees the regions beside the aligned words")
+    spans: str = option("poisson", "spans of Poisson(3) tokens, or one span per caption", choices=("poisson", "one"))
+    placeholder: str = option("single", "one [MASK] per span, or one per token (Table 6)", choices=("single", "multi"))
+    keep_regions: bool = option(False, "IDA's encoder sees the regions in addition to the aligned words")
 
 
 class ImageConditionedDenoising(WordObjective):
-    """Encoder: the caption's remains, each word as the regions that it aligns with. Decoder: the whole caption."""
+    """Encoder: the masked caption, each word replaced by its aligned regions. Decoder: the whole caption."""
 
     name = "ida"
     uses_regions = True
@@ -29,7 +29,7 @@ class ImageConditionedDenoising(WordObjective):
     Options = IDAOptions
 
     def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
-        """Replace spans by one [MASK] each, so that the decoder must find out how long they were."""
+        """Replace each span by one [MASK], so that the decoder must infer its length; `multi`: by one per token."""
         assert rng is not None
         options = self.options
         spans = choose_spans(len(tokens), rng, ratio=options.mask_ratio, one_span=options.spans == "one")
@@ -37,7 +37,7 @@ class ImageConditionedDenoising(WordObjective):
         return {"src_tokens": np.append(corrupted, self.symbols.eos), **self.whole_sentence(tokens)}
 
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
-        """Cross entropy of the whole caption, its words encoded through the alignment."""
+        """Cross entropy of the whole caption; the encoder sees aligned words."""
         mode = "aligned+regions" if self.options.keep_regions else "aligned"
         sample = {**sample, "net_input": {**sample["net_input"], "text_mode": mode}}
         return super().loss(model, sample, label_smoothing=label_smoothing)

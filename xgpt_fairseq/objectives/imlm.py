@@ -1,4 +1,4 @@
-"""Image-conditioned masked language modelling (IMLM, section 4.3, equation 3): a masked fragment of the caption."""
+"""Image-conditioned masked language modelling (IMLM, section 4.3, equation 3): predict a masked fragment."""
 
 from __future__ import annotations
 

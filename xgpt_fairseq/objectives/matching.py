@@ -1,4 +1,4 @@
-"""Image-text matching, for retrieval (section 6.1): the right one among a pair and its negatives."""
+"""Image-text matching for retrieval (section 6.1): choose the right pair among its negatives."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from xgpt_fairseq.objectives.base import Arrays, Objective, ObjectiveLoss
 
 
 class MatchingHead(nn.Module):
-    """A score from the encoder's joint states of [regions ; text], as ViLBERT's (Lu et al. 2019, section 3.2):
+    """Scores the encoder's joint states of [regions ; text], like ViLBERT's head (Lu et al. 2019, section 3.2):
 
         pooled_v = ReLU(W_v mean_j v_j + b_v)    pooled_t = ReLU(W_t mean_i x_i + b_t)
         score = w · (pooled_v ⊙ pooled_t) + b
 
-    ViLBERT pools the state of a token of each modality, <IMG> and [CLS]. XGPT has neither, and no stage before this one
-    trains a state to stand for a whole modality, so that the mean of its states does. The product lets the score be
-    high only where both modalities agree; regions and text have seen each other in every layer already.
+    ViLBERT pools the state of one token per modality, <IMG> and [CLS]. XGPT has neither, and no earlier stage trains a
+    state to represent a whole modality, so the head takes the mean of its states. Due to the product, the score is high
+    only if both modalities agree; regions and text have attended to each other in every layer already.
     """
 
     def __init__(self, *, hidden_size: int, dropout: float) -> None:
@@ -49,7 +49,7 @@ class MatchingHead(nn.Module):
         pooled_v = torch.relu(self.regions(_mean(states[:, :regions], real[:, :regions])))  # (P, H)
         pooled_t = torch.relu(self.text(_mean(states[:, regions:], real[:, regions:])))
         product = self.dropout(pooled_v * pooled_t)
-        # in float32 under half precision too: bfloat16 has so few digits that many pairs would have equal scores
+        # in float32 also under half precision: with bfloat16's few digits many pairs would have equal scores
         with torch.autocast(states.device.type, enabled=False):
             return F.linear(product.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)
 
@@ -60,10 +60,10 @@ def _mean(states: Tensor, real: Tensor) -> Tensor:
 
 
 class ImageTextMatching(Objective):
-    """Encoder: [regions ; caption], nothing masked. Each question is a choice between pairs, by their scores.
+    """Encoder: [regions ; caption], without masks. Each question is a choice between pairs, by their scores.
 
-    Its batches are `MatchingDataset`'s, which draws the negatives: `net_input` holds pairs, and `choices` (Q, K) the
-    pairs among which each question asks for the first; -1 where a question has fewer.
+    Batches come from `MatchingDataset`, which draws the negatives: `net_input` has the pairs, and `choices` (Q, K) the
+    indices of each question's pairs, the right one first, padded with -1.
     """
 
     name = "matching"
@@ -75,13 +75,13 @@ class ImageTextMatching(Objective):
         return MatchingHead(hidden_size=hidden_size, dropout=dropout)
 
     def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
-        """Nothing is corrupted, and there is nothing to decode."""
+        """The encoder sees the whole caption; nothing is decoded."""
         return {"src_tokens": np.append(tokens, self.symbols.eos)}
 
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
-        """Cross entropy of the right pair, in float32; label smoothing is for words, and plays no part.
+        """Cross entropy of the right pair, in float32. Label smoothing is for words, and is ignored.
 
-        A question counts as answered right where the first pair's score is above all others': ties are no answer.
+        An answer is correct if the first pair's score is above all others; a tie is not.
         """
         scores = model(self.name, **sample["net_input"])  # (P,)
         choices = sample["choices"]

@@ -16,7 +16,7 @@ class MLMOptions(Options):
 
 
 class MaskedLanguageModelling(WordObjective):
-    """Encoder: the text with masked tokens, which are predicted from its own states. There is no decoder."""
+    """Encoder: the text with masked tokens, which are predicted from the encoder's states. There is no decoder."""
 
     name = "mlm"
     uses_regions = False
@@ -24,7 +24,7 @@ class MaskedLanguageModelling(WordObjective):
     Options = MLMOptions
 
     def make_example(self, tokens: np.ndarray, rng: np.random.Generator | None) -> Arrays:
-        """Mask 15 % of the tokens; the target is those tokens at their positions, padding elsewhere."""
+        """Mask 15 % of the tokens; the target has these tokens at their positions, and padding elsewhere."""
         assert rng is not None
         chosen = choose_tokens(len(tokens), rng, ratio=self.options.mask_ratio)
         symbols = self.symbols

@@ -1,4 +1,4 @@
-"""Text-conditioned image feature generation (TIFG, section 4.3, equation 5): the regions from the caption."""
+"""Text-conditioned image feature generation (TIFG, section 4.3, equation 5): predict the regions from the caption."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from xgpt_fairseq.objectives.base import Arrays, Objective, ObjectiveLoss, Optio
 
 @dataclass(frozen=True)
 class TIFGOptions(Options):
-    regions: int = option(100, "TIFG generates at most so many regions of an image", least=1)
+    regions: int = option(100, "TIFG generates at most N regions per image", least=1)
     reduction: str = option(
         "mean",
-        "squared difference of a region: the mean over its dimensions, or their sum as equation 5 is printed, whose "
-        "gradient is always clipped",
+        "squared difference of a region: mean over its dimensions, or sum as equation 5 is printed, whose gradient is "
+        "always clipped",
         choices=("mean", "sum"),
     )
     target: str = option(
@@ -30,10 +30,10 @@ class TIFGOptions(Options):
 
 
 class RegionHead(nn.Module):
-    """Each region from the caption and the regions before it: the decoder runs over regions instead of words.
+    """Predicts each region from the caption and the preceding regions: the decoder runs over regions, not words.
 
     Args:
-        output_dim: width of what is predicted.
+        output_dim: width of the prediction.
         features: predict stored features (D,) instead of embedded and refined regions (H,).
     """
 
@@ -54,9 +54,9 @@ class RegionHead(nn.Module):
         src_tokens: Tensor,
         image_index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The first *limit* regions of each caption's image, in the store's order (confidence).
+        """Predict the first *limit* regions of each caption's image, in the store's order (confidence).
 
-        The decoder is fed their embeddings before the refiner, which would show each region the others. See
+        The decoder's inputs are embeddings from before the refiner, which would show each region the others. See
         `XGPTEncoder.forward` for the inputs.
 
         Returns:
@@ -91,8 +91,8 @@ class TextConditionedImageFeatures(Objective):
     Options = TIFGOptions
 
     def build_head(self, *, hidden_size: int, feature_dim: int | None, dropout: float) -> RegionHead:
-        """The decoder's start and output for regions."""
-        assert feature_dim is not None, "a model of text alone has no regions"
+        """The start vector and output projection for regions."""
+        assert feature_dim is not None, "a text-only model has no regions"
         features = self.options.target == "feature"
         output_dim = feature_dim if features else hidden_size
         return RegionHead(hidden_size=hidden_size, output_dim=output_dim, features=features)
@@ -104,8 +104,8 @@ class TextConditionedImageFeatures(Objective):
     def loss(self, model: torch.nn.Module, sample: dict[str, Any], *, label_smoothing: float) -> ObjectiveLoss:
         """Σ over captions of the mean squared difference over regions and dimensions, in float32.
 
-        With `reduction` "sum" the dimensions are summed, as equation 5 is printed: h times as much, so that each
-        update is clipped and the objective's weight has no effect. The target gets no gradient.
+        With `reduction` "sum" the dimensions are summed, as equation 5 is printed: the loss is then h times as large,
+        so that every update is clipped and the objective's weight has no effect. The target gets no gradient.
         """
         predicted, target, real = model(self.name, limit=self.options.regions, **sample["net_input"])
         squared = (predicted.float() - target.float()).square().mean(dim=-1)  # (C, N)

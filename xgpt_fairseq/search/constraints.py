@@ -1,4 +1,4 @@
-"""Phrases that generated captions must hold, for fairseq-generate's `--constraints`."""
+"""Phrases that generated captions must contain, for fairseq-generate's `--constraints`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from xgpt_fairseq.text.vocabulary import Vocabulary
 
 
 class ConstrainedDataset(BaseWrapperDataset):
-    """A caption dataset whose batches carry constraints, packed as fairseq's constrained search reads them.
+    """A caption dataset whose batches have constraints, packed for fairseq's constrained search.
 
     Args:
-        dataset: one item an image.
-        constraints: by image row, the phrases as token ids (T,).
+        dataset: one item per image.
+        constraints: by image index, the phrases as token ids (T,).
     """
 
     def __init__(self, dataset: CaptionDataset, constraints: dict[int, list[torch.Tensor]]) -> None:
@@ -39,7 +39,7 @@ def read_constraints(path: Path, dataset: CaptionDataset, vocabulary: Vocabulary
     """Read lines `image id<TAB>phrase[<TAB>phrase…]` and attach them to *dataset*.
 
     Raises:
-        DataError: no such file; a line without a phrase, of an image outside the split, or with an unknown word.
+        DataError: the file is missing, or a line has no phrase, an image outside the split, or an unknown word.
     """
     if not path.is_file():
         raise DataError(f"--constraints-file {path} does not exist")

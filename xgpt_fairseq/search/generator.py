@@ -1,4 +1,4 @@
-"""How captions are searched: fairseq's generator, with what captions need."""
+"""Search for captions: fairseq's generator, configured for captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xgpt_fairseq.workarounds import RepeatBlock, never_unknown
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How captions are searched: fairseq's options of the same names. Beam 2 is the paper's (section 5.3)."""
+    """Options of the search, with fairseq's names. Beam 2 is the paper's (section 5.3)."""
 
     beam: int = 2
     lenpen: float = 1.0
@@ -32,10 +32,10 @@ class SearchOptions:
 
 
 def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: SearchOptions) -> SequenceGenerator:
-    """The search of *models* that *options* describe.
+    """Build the generator for *models* with *options*.
 
     Raises:
-        DataError: bfloat16 is asked for on a CPU that has no arithmetic for it.
+        DataError: bfloat16 is requested on a CPU without bfloat16 arithmetic.
     """
     if options.cpu_bf16:
         check_cpu_bfloat16()
@@ -61,12 +61,12 @@ def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: Sear
 
 
 def vocabulary_arguments(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Arguments of fairseq's generators: what is no word (`<mask>`, `<s>`, dictionary padding) is never generated."""
+    """Arguments of fairseq's generators, which suppress non-words (`<mask>`, `<s>`, dictionary padding)."""
     return {"tokens_to_suppress": vocabulary.suppressed_symbols}
 
 
 def adapt(generator: SequenceGenerator) -> None:
-    """Let *generator* emit no `<unk>`, and block repeats where it is to: see `workarounds`."""
+    """Keep *generator* from emitting `<unk>`, and fix its blocking of repeats: see `workarounds`."""
     never_unknown(generator)
     if generator.repeat_ngram_blocker is not None:
         generator.repeat_ngram_blocker = RepeatBlock(generator.repeat_ngram_blocker.no_repeat_ngram_size)
