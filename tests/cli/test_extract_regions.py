@@ -147,7 +147,7 @@ def test_names_in_the_list_are_one_line(tmp_path: Path, extract: Extract) -> Non
     [line] = (tmp_path / "store.unreadable.txt").read_text().splitlines()
     path, reason = line.split("\t")
     assert path.endswith("/b\\t\\nc.jpg")
-    assert reason == "its name gives no image id: empty, not Unicode, or with a line break in it"
+    assert reason == "its name is not a valid image id: empty, not Unicode, or with a line break"
 
 
 def test_nothing_can_be_read(tmp_path: Path, extract: Extract) -> None:
@@ -210,7 +210,7 @@ def test_help_has_an_example(call_program: Callable[..., Outcome]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--grid", 10], "a grid of 10 x 10: with the whole photo, 2 to 100 regions are possible"),
+        (["--grid", 10], "a grid of 10 x 10: with the whole photo, 2 to 100 regions are allowed"),
         (["--grid", -9], "a grid of -9 x -9"),
         (["--max-regions", 20], "--grid 6 makes 37 regions, the whole photo included; --max-regions is 20"),
         (["--max-regions", 101], "--max-regions is 101; 1 to 100 are allowed"),

@@ -65,5 +65,5 @@ def test_a_worse_average_is_named(runs: dict[str, Path], tmp_path: Path, call_pr
 
 def test_what_is_no_training_cannot_be_validated(tmp_path: Path) -> None:
     torch.save({"model": {}, "cfg": {"checkpoint": {}}}, tmp_path / "x.pt")
-    with pytest.raises(DataError, match=r"x\.pt does not know the training that it is of"):
+    with pytest.raises(DataError, match=r"x\.pt has no configuration of its training"):
         validation_metric(tmp_path / "x.pt")

@@ -84,7 +84,7 @@ def test_a_box_outside_of_its_photo(path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"results\.json, record \[1\], image 42, region 0: box \[10.0, 20.0, 80.0, 30.0\] lies outside the image "
-        r"of 60 x 100 pixels by 20 pixels; 1 is allowed \(.*turned by its EXIF orientation\)",
+        r"of 60 x 100 pixels by 20 pixels; 1 is allowed \(.*rotated by its EXIF orientation\)",
     ):
         found.normalised("42", (60, 100))
 
@@ -95,16 +95,16 @@ GOOD = record(42, 0.5)
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ({"annotations": []}, r": no list; COCO's results are \[{image_id, bbox, category_id, score}, …\]"),
-        ("", ": no list"),
+        ({"annotations": []}, r": not a list; COCO's results are \[{image_id, bbox, category_id, score}, …\]"),
+        ("", ": not a list"),
         ([], " has no detection of any of the photos: it is empty"),
         ([record("b", 1), record("a", 1)], r" has no detection .*: such as a, while the photos are such as 42"),
         ("[1]", r", record \[0\]: 1; an object with image_id, bbox, … expected"),
-        ('[{"image_id": 42', r" is not readable as JSON, record \[0\]: .*; is the file cut\?"),
-        (json.dumps([GOOD])[:-1], r" is not readable as JSON: no end of the list behind record \[0\]"),
+        ('[{"image_id": 42', r" is not readable as JSON, record \[0\]: .*; is the file truncated\?"),
+        (json.dumps([GOOD])[:-1], r" is not readable as JSON: no end of the list after record \[0\]"),
         (json.dumps([GOOD])[:-1] + ",", r" is not readable as JSON, record \[1\]: "),
         (json.dumps([GOOD])[:-1] + ",]", r" is not readable as JSON, record \[1\]: "),
-        (json.dumps([GOOD]) + "[]", r" is not readable as JSON: no end of the list behind record \[0\]"),
+        (json.dumps([GOOD]) + "[]", r" is not readable as JSON: no end of the list after record \[0\]"),
         ([GOOD, {"bbox": [1, 2, 3, 4]}], r", record \[1\]: image_id is None; a number or a name expected"),
         ([{**GOOD, "image_id": 4.5}], r", record \[0\]: image_id is 4.5; a number or a name expected"),
         ([{**GOOD, "bbox": [1, 2, 3]}], r", record \[0\], image 42: bbox is \[1, 2, 3\]; \[x, y, width, height\] in"),

@@ -135,13 +135,16 @@ def without_image_size(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda settings: settings.update(version=2), "have version 2; versions up to 1 are known here"),
+        (
+            lambda settings: settings.update(version=2),
+            "have version 2, this xgpt_fairseq reads versions up to 1: upgrade",
+        ),
         (dict.clear, "have version None"),
         (without_image_size, "are damaged: KeyError 'image_size'"),
         (lambda settings: settings.update(grid="six"), "are damaged: TypeError"),
         (lambda settings: settings.update(backbone="resnet"), "made with backbone 'resnet'; here it is 'efficientnet-"),
         (lambda settings: settings.update(weights_sha256="0"), "made with weights_sha256 '0'; here it is '5793"),
-        (lambda settings: settings.update(samples=7), "made with samples 7; here it is 14, which gives other features"),
+        (lambda settings: settings.update(samples=7), "made with samples 7; here it is 14, with other features"),
     ],
 )
 def test_settings_of_another_extractor(
@@ -160,7 +163,7 @@ def test_settings_of_another_extractor(
     ("options", "message"),
     [
         ({"grid": 0}, "a grid of 0 x 0: .* a grid of 1 to 9"),
-        ({"grid": 10}, "a grid of 10 x 10: .*2 to 100 regions are possible"),
+        ({"grid": 10}, "a grid of 10 x 10: .*2 to 100 regions are allowed"),
         ({"image_size": 100}, f"the image size is 100; a positive multiple of {STRIDE} is needed"),
         ({"batch_size": 0}, "the batch size is 0; at least 1"),
         ({"threads": 0}, "0 threads; at least 1"),

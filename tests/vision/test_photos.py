@@ -241,7 +241,7 @@ def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (Image.new("F", (8, 8), 0.5), "floating-point values, of which nothing says what is white"),
+        (Image.new("F", (8, 8), 0.5), "floating-point values without a defined white level"),
         (Image.new("I", (8, 8), 70000), "values from 70000 to 70000; at most 16 bits are read"),
     ],
 )
@@ -363,5 +363,5 @@ def test_photo_ids() -> None:
     assert photo_id(Path("x/COCO_val2014_000000000042.jpg")) == "42"
     assert photo_id(Path("x/holiday \u202f7.JPEG")) == "holiday \u202f7"
     for name in (".jpg", "a\nb.jpg", os.fsdecode(b"caf\xe9.jpg")):
-        with pytest.raises(PhotoError, match="its name gives no image id"):
+        with pytest.raises(PhotoError, match="its name is not a valid image id"):
             photo_id(Path(name))

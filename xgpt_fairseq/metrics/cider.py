@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ORDERS = (1, 2, 3, 4)
-SIGMA = 6.0  # of the penalty for another length
+SIGMA = 6.0  # of the length penalty
 
 Ngram = tuple[str, ...]
 
 
 class _Weighted(NamedTuple):
-    """A caption: for each order the TF-IDF weights of its n-grams and their norm; and its length."""
+    """A caption's TF-IDF weights of n-grams and their norm, for each order, and its length."""
 
     weights: list[dict[Ngram, float]]
     norms: list[float]
@@ -22,7 +22,7 @@ class _Weighted(NamedTuple):
 
 
 class Cider:
-    """Scores captions against the references of their image; n-grams weigh by how many images' references have them.
+    """Scores captions against the references of their image; document frequencies are over images.
 
     Args:
         references: the tokenized captions of each image of the split, words separated by spaces.
@@ -61,7 +61,7 @@ def _ngrams(words: Sequence[str], n: int) -> list[Ngram]:
 
 
 def _similarity(candidate: _Weighted, reference: _Weighted) -> float:
-    """The mean over orders of the cosine, with weights clipped to the reference's, and penalised for the length."""
+    """The mean over orders of the cosine, with weights clipped to the reference's, times the length penalty."""
     total = 0.0
     for order in range(len(ORDERS)):
         weights = candidate.weights[order]

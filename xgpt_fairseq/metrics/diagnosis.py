@@ -1,7 +1,7 @@
-"""What each objective uses of its source: its validation loss with the right source, and with others.
+"""Whether each objective uses its source: its validation loss with the right source, and with wrong ones.
 
-An objective that is to learn from a text and an image must predict worse when one of them is another pair's. If it does
-not, it has not learned what it is for, however low its loss.
+An objective that learns from a text and an image must predict worse if one of them is another pair's. Otherwise it does
+not use its source, however low its loss is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Losses:
 
     Attributes:
         sums: (B,) sum of the loss over the predictions of each batch: nats, or squared error.
-        predictions: (B,) how many predictions each sums.
+        predictions: (B,) number of predictions in each sum.
     """
 
     sums: np.ndarray
@@ -40,15 +40,15 @@ class Losses:
 
     @property
     def mean(self) -> float:
-        """Of all predictions."""
+        """The mean over all predictions."""
         return float(self.sums.sum() / self.predictions.sum())
 
 
 def difference(a: Losses, b: Losses, *, resamples: int = 2000, seed: int = 1) -> tuple[float, float, float]:
-    """The mean loss of *a* less that of *b*, of the same batches, and its 95 % interval (low, high).
+    """The mean loss of *a* minus that of *b* on the same batches, and its 95 % interval (low, high).
 
-    A paired bootstrap: batches are drawn with replacement, the same ones for both. Batches hold other images, so that
-    what varies is which images there are.
+    A paired bootstrap: batches are drawn with replacement, the same ones for both. Batches have different images, so
+    the interval is over the choice of images.
     """
     if not np.array_equal(a.predictions, b.predictions):
         raise ValueError("the losses are of different batches")
@@ -70,25 +70,25 @@ def diagnose(
     cpu_bf16: bool = False,
     progress: Callable[[Sequence[Any]], Iterator[Any]] = iter,
 ) -> dict[str, dict[str, Losses]]:
-    """The losses of *objectives* on *dataset*, with each source that they have.
+    """Compute the losses of *objectives* on *dataset*, with the right and with wrong sources.
 
     Args:
-        model: in the precision and on the device that it is to compute with.
-        dataset: of those objectives; an item an image, with its captions.
-        symbols: of the dictionary.
-        mean_features: (D,) the one region that is left of an image where there is none.
-        batch_size: images a batch.
-        seed: which images share a batch, and so whose captions and regions are the other ones.
-        progress: wraps the batches, for a bar.
+        model: the model, in its final precision and on its device.
+        dataset: dataset of the objectives; an item is an image with its captions.
+        symbols: ids of the dictionary.
+        mean_features: (D,) features of the single region that replaces an image.
+        batch_size: images per batch.
+        seed: determines which images share a batch, and so the wrong captions and regions.
+        progress: wraps the batches, for a progress bar.
 
     Returns:
-        dict: objective → source (`SOURCES`; those that the objective has) → losses.
+        dict: objective → source (of `SOURCES`, if the objective has it) → losses.
 
     Raises:
-        DataError: the data has one image, so that there is no other.
+        DataError: the data has only one image.
     """
     if len(dataset) < 2:
-        raise DataError(f"split {dataset.split!r} has one image: there is no other to take captions or regions of")
+        raise DataError(f"split {dataset.split!r} has one image: there is no other one for wrong captions or regions")
     device = next(model.parameters()).device
     order = np.random.default_rng(seed).permutation(len(dataset))
     batches = np.array_split(order, -(-len(order) // batch_size)) if len(order) >= 2 * batch_size else [order]
@@ -113,15 +113,14 @@ def diagnose(
 def sources(
     sample: Sample, *, symbols: Symbols, mean_features: Tensor, predicts_regions: bool = False
 ) -> dict[str, Sample]:
-    """*sample* with its own source, and with those that it could have instead; targets are left alone.
+    """*sample* with its own source and with the possible wrong ones; targets do not change.
 
-    What can be another's: the encoder's text (IMLM, IDA, TIFG) and the regions that it sees (IC, IMLM, IDA). TIFG's
-    regions are its target. The other captions are those of another image, their words masked as for their own
-    prediction. `neither` leaves nothing of the source: of its text one [MASK] and the end of sentence, of its regions
-    one with the mean of all features.
+    The encoder's text (IMLM, IDA, TIFG) and regions (IC, IMLM, IDA) can be exchanged; TIFG's regions are its target.
+    Other captions are those of another image, masked as for their own prediction. `neither` removes the source: the
+    text becomes one [MASK] and the end of sentence, the regions one region with the mean of all features.
 
     Args:
-        predicts_regions: the regions are the target (`Objective.predicts_regions`).
+        predicts_regions: whether the regions are the target (`Objective.predicts_regions`).
     """
     net_input = sample["net_input"]
     has_text, has_regions = "src_tokens" in net_input, "features" in net_input and not predicts_regions
@@ -147,7 +146,7 @@ def sources(
 
 
 def _other_captions(sample: Sample) -> Tensor:
-    """(C, S) the source texts of other images' captions, one for each caption."""
+    """(C, S) source texts of other images' captions, one for each caption."""
     text = sample["net_input"]["src_tokens"]  # (C, S)
     images = len(sample["image_ids"])
     image = image_of_each(text.size(0), images, sample["net_input"].get("image_index"), text.device)  # (C,), in order

@@ -1,4 +1,4 @@
-"""The Java runtime that the PTB tokenizer, METEOR and SPICE need: which one, which version, what it said."""
+"""The Java runtime for the PTB tokenizer, METEOR and SPICE: its path, version and error messages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def java_version(java: Path) -> int:
     """The major version of *java*: 8, 17, …
 
     Raises:
-        DataError: *java* does not run, or does not say a version.
+        DataError: *java* does not run, or prints no version.
     """
     try:
         said = subprocess.run([java, "-version"], capture_output=True, text=True, errors="replace", check=False).stderr
@@ -68,6 +68,6 @@ def java_version(java: Path) -> int:
 
 
 def last_stderr_lines(stderr: str) -> str:
-    """The last three messages in what a Java program wrote to stderr, as one line: a stack trace without its frames."""
+    """The last three messages in a Java program's stderr, as one line without stack frames."""
     messages = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
     return " / ".join(messages[-3:]) or "it left no message"

@@ -1,4 +1,4 @@
-"""Penn Treebank tokenization of captions, as COCO's evaluation does it before every metric."""
+"""Penn Treebank tokenization of captions, which precedes every metric in COCO's evaluation."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _PUNCTUATION = frozenset(ptbtokenizer.PUNCTUATIONS)
 def ptb_tokenize(captions: Sequence[str]) -> list[str]:
     """Each caption as its lower-case PTB tokens without punctuation, separated by spaces.
 
-    The same text as pycocoevalcap's `PTBTokenizer` gives. That one writes a temporary file into its own folder, which
-    may be read-only; here the captions go through stdin, all in one run of Java. A line break in a caption is a space.
+    The result is that of pycocoevalcap's `PTBTokenizer`, which writes a temporary file to its own, possibly read-only
+    folder; here all captions go through stdin in one run of Java. A line break in a caption becomes a space.
 
     Raises:
-        DataError: no Java, or the tokenizer failed.
+        DataError: there is no Java, or the tokenizer failed.
     """
     if not captions:
         return []
     java = find_java()
     command = [str(java), "-cp", str(_JAR), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    # splitlines() knows every line break that the tokenizer knows (U+2028 too): one line in must be one line out.
+    # splitlines() knows all line breaks of the tokenizer (also U+2028), since one line in must be one line out.
     text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
     try:
-        # "replace": half a surrogate pair, which JSON can hold, has no UTF-8.
+        # "replace": a lone surrogate, which JSON can contain, has no UTF-8.
         run = subprocess.run(command, input=text.encode("utf-8", "replace"), capture_output=True, check=False)
     except OSError as error:
         raise DataError(f"{java} does not run: {error}") from None
@@ -41,5 +41,5 @@ def ptb_tokenize(captions: Sequence[str]) -> list[str]:
     lines = run.stdout.decode("utf-8").removesuffix("\n").split("\n")
     if len(lines) != len(captions):
         raise DataError(f"the PTB tokenizer made {len(lines)} lines of {len(captions)} captions: {said}")
-    # Spaces only: a token may hold a no-break space (telephone numbers), as in pycocoevalcap.
+    # Only spaces: a token may contain a no-break space (telephone numbers), as in pycocoevalcap.
     return [" ".join(token for token in line.rstrip().split(" ") if token not in _PUNCTUATION) for line in lines]

@@ -24,23 +24,23 @@ from xgpt_fairseq.metrics.java import find_java, java_first_in_path, java_versio
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
 
 METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
-"""What can be asked for, in the order of the results."""
+"""The available metrics, in the order of the results."""
 
 SPICE_FOLDER = Path(spice.__file__).parent
 SPICE_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
-# Image id → tokenized captions, the form that pycocoevalcap's scorers take.
+# Image id → tokenized captions, the input of pycocoevalcap's scorers.
 Tokenized = Mapping[str, list[str]]
-# Name → the value of the corpus, and one for each image in the order of the references.
+# Name → the corpus's value, and one per image in the order of the references.
 Values = dict[str, tuple[float, Sequence[float]]]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score_captions` found.
+    """The result of `score_captions`.
 
     Attributes:
-        corpus: metric (`BLEU@1` … `BLEU@4`, `METEOR`, `ROUGE-L`, `CIDEr`, `SPICE`) → value as pycocoevalcap gives it:
+        corpus: metric (`BLEU@1` … `BLEU@4`, `METEOR`, `ROUGE-L`, `CIDEr`, `SPICE`) → value on pycocoevalcap's scale:
             0 to 1, CIDEr 0 to 10. Papers print 100 times that.
         per_image: image id → metric → value.
         left_out: metric → why it could not be computed, in one line.
@@ -52,7 +52,7 @@ class Scores:
 
 
 class SpiceUnavailable(Exception):
-    """SPICE cannot run here; the message says why and what would help, in one line."""
+    """SPICE cannot run here; the message says in one line why, and what would help."""
 
 
 def score_captions(
@@ -62,11 +62,11 @@ def score_captions(
     *,
     spice_jars: Path | None = None,
 ) -> Scores:
-    """Score *captions*, one for each image of *references*, after PTB tokenization, through pycocoevalcap.
+    """Score *captions*, one per image of *references*, with pycocoevalcap after PTB tokenization.
 
     Args:
-        captions: image id → caption, as `read_captions` gives them.
-        metrics: some of `METRICS`. SPICE is left out, with the reason, where it cannot run.
+        captions: image id → caption, from `read_captions`.
+        metrics: some of `METRICS`. If SPICE cannot run, it is left out, with the reason.
         spice_jars: the folder of `SPICE_JARS`, if not pycocoevalcap's own.
 
     Raises:
@@ -106,10 +106,10 @@ def score_captions(
 
 
 def check_spice_jars(folder: Path) -> None:
-    """Check that *folder* holds both of `SPICE_JARS`, whole.
+    """Check that *folder* has both of `SPICE_JARS`, complete.
 
     Raises:
-        DataError: one is missing or cut short, as a broken download leaves it.
+        DataError: one is missing or truncated by an interrupted download.
     """
     for name in SPICE_JARS:
         if not (folder / name).is_file():
@@ -119,10 +119,10 @@ def check_spice_jars(folder: Path) -> None:
 
 
 def spice_command(java: Path, spice_jars: Path, read: Path, write: Path) -> list[str]:
-    """The command that scores the captions in *read* and puts the scores into *write*, both JSON.
+    """The command that scores the captions in *read* and writes the scores to *write*, both JSON.
 
-    SPICE's `-cache` stays off: its serializer needs JVM internals that are closed since Java 16, and it only saves time
-    when the same references are scored again.
+    SPICE's `-cache` is off: its serializer needs JVM internals that are closed since Java 16, and it only saves time if
+    the same references are scored again.
     """
     command = [str(java), "-Xmx8G", "-cp", os.pathsep.join(map(str, _classpath(spice_jars)))]
     return [*command, "edu.anu.spice.SpiceScorer", str(read), "-out", str(write), "-silent"]
@@ -152,7 +152,7 @@ def _meteor(truth: Tokenized, generated: Tokenized) -> Values:
     try:
         return {"METEOR": scorer.compute_score(truth, generated)}
     except (OSError, ValueError) as error:
-        # compute_score fails with its lock held, and pycocoevalcap's destructor would wait for it for ever.
+        # compute_score fails with its lock held, and pycocoevalcap's destructor would wait for it forever.
         scorer.lock.release()
         scorer.meteor_p.kill()
         said = scorer.meteor_p.communicate()[1].decode("utf-8", "replace")
@@ -205,15 +205,15 @@ def _spice(truth: Tokenized, generated: Tokenized, spice_jars: Path | None) -> V
 def _classpath(spice_jars: Path) -> list[Path]:
     jars = [SPICE_FOLDER / "spice-1.0.jar", *sorted((SPICE_FOLDER / "lib").glob("*.jar"))]
     jars += [spice_jars / name for name in SPICE_JARS]
-    # Not all that is there: CoreNLP's zip has more jars, of versions that SPICE was not built with.
+    # Not all jars in the folder: CoreNLP's zip has more, of versions that SPICE was not built with.
     jars += sorted(spice_jars.glob("rhino*.jar"))
     return list(dict.fromkeys(jars))
 
 
 def _check_script_engine(java: Path, spice_jars: Path) -> None:
-    """SPICE lays out its results with a JavaScript engine, which Java had until version 14.
+    """Check that there is a JavaScript engine, with which SPICE formats its results; Java had one until version 14.
 
-    Without one it fails after all the parsing, so this looks beforehand.
+    Without one SPICE fails after all the parsing, so this is checked beforehand.
     """
     version = java_version(java)
     if version < 15:

@@ -1,4 +1,4 @@
-"""A checkpoint's value of its run's validation metric, found as fairseq-train finds it."""
+"""Computes a checkpoint's value of its run's validation metric in the way of fairseq-train."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from xgpt_fairseq.errors import DataError
 
 
 def validation_metric(path: Path) -> float:
-    """The value of --best-checkpoint-metric of the checkpoint at *path*, by the validation of the run that it is of.
+    """The value of --best-checkpoint-metric of the checkpoint *path*, by the validation of its run.
 
-    Data, batches, precision and seeds are those of the run's configuration in the checkpoint, paths as they were given
-    to it; the device is this machine's. Nothing is written.
+    Data, batches, precision and seeds are those of the run's configuration in the checkpoint, with unchanged paths; the
+    device is this machine's. Nothing is written.
 
     Raises:
-        DataError: the data is not there, or the checkpoint is not one of this plugin's trainings.
+        DataError: the data is missing, or the checkpoint is not from a training with this plugin.
     """
     state = load_checkpoint(path)
     cfg = _configuration(path, state)
@@ -42,12 +42,12 @@ def validation_metric(path: Path) -> float:
 def _configuration(path: Path, state: Mapping[str, Any]) -> DictConfig:
     cfg = OmegaConf.create(state.get("cfg") or {})
     if not isinstance(cfg, DictConfig) or not {"task", "model", "criterion"} <= cfg.keys():
-        raise DataError(f"{path} does not know the training that it is of, and cannot be validated")
+        raise DataError(f"{path} has no configuration of its training, and cannot be validated")
     with open_dict(cfg):
         cfg.checkpoint.no_save = True
         cfg.distributed_training.distributed_world_size = 1
         cfg.common.tensorboard_logdir = cfg.common.wandb_project = cfg.common.aim_repo = None
-        cfg.common.log_format = "none"  # a line of this in a stage's log would look like one of its run, at update 0
+        cfg.common.log_format = "none"  # its lines in a stage's log would look like the run's, at update 0
         if not torch.cuda.is_available():
             cfg.common.cpu, cfg.common.fp16, cfg.common.bf16 = True, False, False
     return cfg

@@ -1,4 +1,4 @@
-"""CIDEr and BLEU@4 during validation: every batch, on every worker, gives numbers that only need to be summed."""
+"""CIDEr and BLEU@4 during validation, from statistics that are summed over batches and workers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STATISTICS = (
     "_bleu_test_length",
     "_bleu_reference_length",
 )
-"""The keys of what `ValidationScorer.add` returns."""
+"""The keys of the result of `ValidationScorer.add`."""
 
 
 class ValidationScorer:
     """Scores the captions of a split batch by batch.
 
-    The sums over all batches and workers give what pycocoevalcap gives for the whole split at once: CIDEr weighs words
-    by the document frequencies of the whole split in every batch, and BLEU is a ratio of sums already.
+    The sums over all batches and workers give pycocoevalcap's results for the whole split: CIDEr uses the document
+    frequencies of the whole split in every batch, and BLEU is a ratio of sums.
 
     Args:
         references: the raw captions of each image of the split; the position of an image is its index.
@@ -42,15 +42,15 @@ class ValidationScorer:
         of_images = [[next(tokenized) for _ in of_image] for of_image in references]
         self._cider = Cider(of_images)
         self._bleu_references = [cook_refs(captions) for captions in of_images]
-        # Raw caption → tokens. Models repeat themselves, within an epoch and from one epoch to the next.
+        # Raw caption → tokens. Models repeat captions, within an epoch and between epochs.
         self._tokenized: dict[str, str] = {}
 
     def add(self, image_indices: Sequence[int], captions: Sequence[str]) -> dict[str, float]:
         """Score *captions* (raw text) of the images *image_indices*, each against its image's references.
 
         Returns:
-            The terms of the sums, by the names in `STATISTICS`: add them over batches and workers, then call `cider`
-            and `bleu4` on the result.
+            The summands, by the names in `STATISTICS`: sum them over batches and workers, then call `cider` and `bleu4`
+            on the result.
         """
         if len(image_indices) != len(captions):
             raise ValueError(f"{len(image_indices)} images but {len(captions)} captions")
@@ -69,12 +69,12 @@ class ValidationScorer:
 
     @staticmethod
     def cider(sums: Mapping[str, float]) -> float:
-        """CIDEr of the captions that *sums* covers, at least one; on pycocoevalcap's scale (papers print 100 times)."""
+        """CIDEr of the captions in *sums*, at least one, on pycocoevalcap's scale (papers print 100 times that)."""
         return float(sums["_cider_sum"]) / float(sums["_caption_images"])
 
     @staticmethod
     def bleu4(sums: Mapping[str, float]) -> float:
-        """Corpus BLEU@4 (0 to 1) of the captions that *sums* covers."""
+        """Corpus BLEU@4 (0 to 1) of the captions in *sums*."""
         # The corpus's counts are those of one long sentence, so pycocoevalcap's own formula applies.
         scorer = BleuScorer(n=len(_ORDERS))
         scorer.ctest = [

@@ -1,4 +1,4 @@
-"""What the log says of each objective's gradient: its norm, and how many of its updates were clipped."""
+"""Logs the gradient norm of each objective, and the share of its updates that were clipped."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Gradients are large at the start of every training. So the first window says nothing, and a warning is due where
-# nearly all updates of a later one are clipped: the length of each step is then the clip norm's, not the loss's.
+# Gradients are large at the start of every training, so the first window is ignored. If nearly all updates of a later
+# one are clipped, the clip norm and not the loss determines the size of each step, so there is a warning.
 WINDOW, NEARLY_ALL = 200, 0.95
 
 
 class GradientLog:
-    """Divides what fairseq logs of an update's gradient (`gnorm`, `clip`) by the objective that the update was of."""
+    """Attributes fairseq's log of an update's gradient (`gnorm`, `clip`) to the update's objective."""
 
     def __init__(self) -> None:
         self._clipped: dict[str, Tensor | float] = {}  # of the window
@@ -25,7 +25,7 @@ class GradientLog:
     def log(self, objective: str) -> None:
         """Log `OBJECTIVE_gnorm` and `OBJECTIVE_clip` (percent) of the update that fairseq has just logged, if it has.
 
-        An objective that is clipped in nearly all of its updates is named in a warning, once.
+        Warns once about each objective with nearly all updates clipped.
         """
         norm, clip = metrics.get_meter("train_inner", "gnorm"), metrics.get_meter("train_inner", "clip")
         if norm is None or norm.val is None:
@@ -38,10 +38,10 @@ class GradientLog:
         self._updates[objective] = updates = self._updates.get(objective, 0) + 1
         if updates % WINDOW:
             return
-        share = float(self._clipped.pop(objective)) / WINDOW  # waits for a GPU, once in so many updates
+        share = float(self._clipped.pop(objective)) / WINDOW  # synchronises a GPU, once per WINDOW updates
         if updates > WINDOW and share >= NEARLY_ALL and objective not in self._named:
             self._named.add(objective)
             logger.warning(
                 f"{objective}: {100 * share:.0f} % of its last {WINDOW} updates were clipped (--clip-norm), so that "
-                f"its --objective-weights hardly acts; the log's {objective}_gnorm says how large its gradient is"
+                f"its --objective-weights has hardly any effect; see {objective}_gnorm in the log for its gradient norm"
             )

@@ -28,22 +28,22 @@ from xgpt_fairseq.workarounds import sample_for_search
 class XGPTCaptionConfig(RegionsConfig):
     captions_per_image: int = field(
         default=1,
-        metadata={"help": "captions of an image that train side by side, on one encoding of it (5 for COCO and "
-                  "Flickr30k); --batch-size counts captions"},
+        metadata={"help": "captions of an image that share one encoding of it in training (5 for COCO and Flickr30k); "
+                  "--batch-size counts captions"},
     )  # fmt: skip
     shuffle_window_images: int = field(
         default=0,
-        metadata={"help": "for a region store larger than memory: an epoch reads it in windows of so many images that "
-                  "lie side by side, in random order, random within (for example 20000) [0: any order]"},
+        metadata={"help": "for a region store larger than memory: an epoch reads it in windows of N consecutive "
+                  "images, in random order, shuffled internally (for example 20000) [0: any order]"},
     )  # fmt: skip
     locality: int = field(default=0, metadata={"help": "old name of --shuffle-window-images"})
     eval_captions: bool = field(
         default=False,
-        metadata={"help": "validate by greedy decoding too: logs cider and bleu4, for --best-checkpoint-metric"},
+        metadata={"help": "also validate by greedy decoding: logs cider and bleu4, for --best-checkpoint-metric"},
     )
     constraints_file: Optional[str] = field(
         default=None,
-        metadata={"help": "for --constraints: lines of an image id and, tab-separated, phrases its caption must hold"},
+        metadata={"help": "for --constraints: lines of an image id and, tab-separated, phrases to be in its caption"},
     )
 
 
@@ -54,7 +54,7 @@ class XGPTCaptionTask(RegionsTask):
     Args:
         cfg: the task's configuration.
         directory: the opened data directory.
-        objectives: see `XGPTTask`; image captioning alone unless named.
+        objectives: see `XGPTTask`; by default only image captioning.
     """
 
     def __init__(self, cfg: XGPTCaptionConfig, directory: DataDirectory, **objectives: Any) -> None:
@@ -77,8 +77,8 @@ class XGPTCaptionTask(RegionsTask):
     ) -> None:
         """Load *split*: for training, items are captions; for validation, images with all their captions.
 
-        For generation, an image is an item once, with its first caption: fairseq-generate is the one program that
-        loads a split without saying an epoch.
+        For generation, an item is an image with its first caption. Only fairseq-generate loads a split without naming
+        an epoch.
         """
         generating = epoch is None
         training = not generating and split == self.cfg.train_subset
@@ -104,7 +104,7 @@ class XGPTCaptionTask(RegionsTask):
             self._scorers[split] = ValidationScorer(list(self.directory.references(split).captions.values()))
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
-        """Build the model, and the greedy search that validates it (section 5.3)."""
+        """Build the model, and the greedy search for validation (section 5.3)."""
         model = super().build_model(cfg, from_checkpoint)
         if self.cfg.eval_captions:
             self._greedy = self.build_generator([model], Namespace(beam=1))
@@ -118,11 +118,11 @@ class XGPTCaptionTask(RegionsTask):
         extra_gen_cls_kwargs: dict[str, Any] | None = None,
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
-        """fairseq's generator; it never emits `<unk>` or what is no word (`<mask>`, `<s>`, dictionary padding)."""
+        """Build fairseq's generator; it never emits `<unk>` or non-words (`<mask>`, `<s>`, dictionary padding)."""
         if getattr(args, "constraints", False) and not self.cfg.constraints_file:
             raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
         if getattr(args, "print_alignment", None):
-            raise DataError("--print-alignment: captions have no source words that they could be aligned with")
+            raise DataError("--print-alignment: captions have no source words to be aligned with")
         extra = {**(extra_gen_cls_kwargs or {}), **vocabulary_arguments(self.vocabulary)}
         generator = super().build_generator(
             models,
@@ -143,7 +143,7 @@ class XGPTCaptionTask(RegionsTask):
         prefix_tokens: Any = None,
         constraints: Any = None,
     ) -> Any:
-        """Search captions for a batch of images: for each image its hypotheses, best first."""
+        """Search captions for a batch of images. Returns the hypotheses of each image, best first."""
         sample = sample_for_search(sample, generator)
         with autocast(self.cfg.cpu_bf16):
             return super().inference_step(
@@ -151,15 +151,15 @@ class XGPTCaptionTask(RegionsTask):
             )
 
     def build_tokenizer(self, args: Any) -> Any:
-        """None unless one is named: the vocabulary undoes tokenization together with BPE."""
+        """None unless one is named, since the vocabulary also detokenizes."""
         return super().build_tokenizer(args)
 
     def build_bpe(self, args: Any) -> Any:
-        """The data directory's vocabulary, which decodes to text as a person writes it; or the BPE that is named."""
+        """The data directory's vocabulary, which detokenizes, or the BPE that is named."""
         return super().build_bpe(args) or self.vocabulary
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """The loss of the criterion and, with --eval-captions, what the metrics of greedy captions sum."""
+        """The criterion's loss and, with --eval-captions, the summands of the metrics of greedy captions."""
         loss, sample_size, log = super().valid_step(sample, model, criterion)
         if self.cfg.eval_captions:
             scored = sample["objective"] in ("ic", "joint")
@@ -169,7 +169,7 @@ class XGPTCaptionTask(RegionsTask):
     def _score_greedy_captions(self, sample: dict[str, Any]) -> dict[str, float]:
         scorer = self._scorers.get(sample["split"])
         if scorer is None:
-            raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the subset that trains")
+            raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the training subset")
         parts = {part["objective"]: part for part in sample.get("parts", [sample])}
         net_input = parts["ic"]["net_input"]
         images = {name: net_input[name] for name in ("features", "boxes", "padding_mask")}
@@ -179,15 +179,15 @@ class XGPTCaptionTask(RegionsTask):
         return scorer.add(sample["id"].tolist(), captions)
 
     def to_text(self, tokens: torch.Tensor) -> str:
-        """Generated token ids (T,) → text."""
+        """Decode generated token ids (T,) to text."""
         return self.vocabulary.decode(self.target_dictionary.string(tokens.int().cpu()))
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """The criterion's metrics and, where captions were generated, cider and bleu4 (1 is 100 % in both)."""
+        """Log the criterion's metrics and, if captions were generated, cider and bleu4 (1 is 100 % in both)."""
         super().reduce_metrics(logging_outputs, criterion)
         names = [name for name in logging_outputs[0] if name.startswith("_")] if logging_outputs else []
         if not sum(float(log.get("_caption_images", 0)) for log in logging_outputs):
-            return  # fairseq reduces every batch by itself too, and one of another objective has no captions
+            return  # fairseq also reduces each batch separately, and one of another objective has no captions
         for name in names:
             metrics.log_scalar_sum(name, sum(float(log[name]) for log in logging_outputs))
 

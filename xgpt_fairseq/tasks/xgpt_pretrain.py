@@ -1,4 +1,4 @@
-"""The task `xgpt_pretrain`: IC, IMLM, IDA and TIFG in turns, out of domain and in domain (sections 4.3, 5.1)."""
+"""The task `xgpt_pretrain`: IC, IMLM, IDA and TIFG, out of domain and in domain (sections 4.3, 5.1)."""
 
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any
@@ -15,11 +15,11 @@ from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
 @dataclass
 class _PretrainConfig(PretrainingConfig, XGPTCaptionConfig):
     objectives: str = field(
-        default="ic,imlm,ida,tifg", metadata={"help": "objectives that train, in the order of their turns"}
+        default="ic,imlm,ida,tifg", metadata={"help": "training objectives, in the order of their updates"}
     )
 
 
-# with the options of all objectives, as those declare them
+# with the options that all objectives declare
 XGPTPretrainConfig = make_dataclass(
     "XGPTPretrainConfig",
     option_fields(PRETRAINING_OBJECTIVES.values()),

@@ -1,4 +1,4 @@
-"""The task `xgpt_retrieval`: images for captions and captions for images, by a matching head (section 6.1)."""
+"""The task `xgpt_retrieval`: image retrieval and caption retrieval with a matching head (section 6.1)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,27 +19,27 @@ NEGATIVES = ChoiceEnum(["four-way", "in-batch"])
 class XGPTRetrievalConfig(RegionsConfig):
     negatives: NEGATIVES = field(  # type: ignore[valid-type]
         default="four-way",
-        metadata={"help": "four-way: the pair among a wrong caption, a wrong image and a hard negative, as ViLBERT; "
+        metadata={"help": "four-way: the pair against a wrong caption, a wrong image and a hard negative, as ViLBERT; "
                   "in-batch: each pair against others of its batch"},
     )  # fmt: skip
     hard_negative_pool: int = field(
         default=100,
-        metadata={"help": "four-way: the hard negative is a caption of one of so many images with the nearest mean "
+        metadata={"help": "four-way: the hard negative is a caption of one of the N images with the nearest mean "
                   "features"},
     )  # fmt: skip
     hard_pool: int = field(default=0, metadata={"help": "old name of --hard-negative-pool"})
     max_negatives: int = field(
         default=3,
-        metadata={"help": "in-batch: each pair against so many others at most; each is a pass through the encoder"},
+        metadata={"help": "in-batch: most negatives per pair; each takes a pass through the encoder"},
     )  # fmt: skip
 
 
 @register_task("xgpt_retrieval", dataclass=XGPTRetrievalConfig)
 class XGPTRetrievalTask(RegionsTask):
-    """Trains a matching head on the encoder's joint states; xgpt-evaluate --retrieval searches with it.
+    """Trains a matching head on the encoder's joint states, for xgpt-evaluate --retrieval.
 
-    Validation is four-way whatever trains, so that its loss and accuracy (`matching_nll_loss`, `matching_accuracy`)
-    can be compared; its negatives are the same in every epoch.
+    Validation is always four-way, so that its loss and accuracy (`matching_nll_loss`, `matching_accuracy`) can be
+    compared; its negatives are the same in every epoch.
 
     Args:
         cfg: the task's configuration.
@@ -54,7 +54,7 @@ class XGPTRetrievalTask(RegionsTask):
         self._longest: int | None = None
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
-        """Build the model; its longest text limits the negatives, too."""
+        """Build the model, whose longest text also limits the negatives."""
         model = super().build_model(cfg, from_checkpoint)
         self._longest = model.max_decoder_positions()
         return model

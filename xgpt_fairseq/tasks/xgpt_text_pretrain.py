@@ -1,4 +1,4 @@
-"""The task `xgpt_text_pretrain`: MLM and MASS in turns on plain text, before any image (section 5.4)."""
+"""The task `xgpt_text_pretrain`: MLM and MASS on plain text, before any image (section 5.4)."""
 
 import logging
 from dataclasses import dataclass, field, make_dataclass
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _TextPretrainConfig(PretrainingConfig, XGPTTaskConfig):
-    objectives: str = field(default="mlm,mass", metadata={"help": "objectives that train, in the order of their turns"})
+    objectives: str = field(default="mlm,mass", metadata={"help": "training objectives, in the order of their updates"})
     sentences_per_epoch: int = field(
         default=5_000_000,
-        metadata={"help": "an epoch is at most so many sentences, and the next goes on behind them, so that memory "
-                  "does not grow with the corpus; 0: all of them"},
+        metadata={"help": "an epoch is at most N sentences, and the next continues after them, so that memory does not "
+                  "grow with the corpus; 0: all sentences"},
     )  # fmt: skip
 
 
 TEXT_OBJECTIVES = {name: each for name, each in PRETRAINING_OBJECTIVES.items() if not each.uses_regions}
 
-# with the options of those objectives, as they declare them
+# with the options that those objectives declare
 XGPTTextPretrainConfig = make_dataclass(
     "XGPTTextPretrainConfig",
     option_fields(TEXT_OBJECTIVES.values()),

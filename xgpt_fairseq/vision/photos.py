@@ -1,4 +1,4 @@
-"""Photos from files: found, named, read upright and in the size that the backbone takes."""
+"""Finds photos, derives their image ids, and reads them upright and in the backbone's size."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from xgpt_fairseq.vision.backbone import STRIDE
 if TYPE_CHECKING:
     from PIL import Image
 
-# The longer side of a photo in pixels, as the backbone sees it.
+# Longer side of a photo in pixels, in the backbone's input.
 IMAGE_SIZE: Final = 768
 
-# What is read as a photo. Pillow knows more formats; some of them start other programs (EPS).
+# Supported photo formats. Pillow knows more; some of them start other programs (EPS).
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
-# A JPEG of more than twice the size that is asked for is decoded at 1/2, 1/4 or 1/8, for a fraction of memory and time.
+# A JPEG of more than twice the requested size is decoded at 1/2, 1/4 or 1/8, in a fraction of the memory and time.
 DRAFT: Final = 2
 # An image of more than three times the size is averaged over whole pixels before it is resampled.
 REDUCING_GAP: Final = 3.0
@@ -52,8 +52,8 @@ class PhotoError(DataError):
 class Photo:
     """A photo, decoded.
 
-    pixels (H, W, 3) uint8 RGB, upright, in the size that the backbone takes; size width and height of the photo as it
-    is on disk, in pixels, upright.
+    pixels (H, W, 3) uint8 RGB, upright, in the backbone's size; size: width and height of the upright original in
+    pixels.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -61,16 +61,16 @@ class Photo:
 
 
 def check_image_size(image_size: int) -> None:
-    """Raises DataError unless *image_size* is a positive multiple of the backbone's stride."""
+    """Raise DataError unless *image_size* is a positive multiple of the backbone's stride."""
     if image_size < STRIDE or image_size % STRIDE:
         raise DataError(f"the image size is {image_size}; a positive multiple of {STRIDE} is needed")
 
 
 def model_size(width: int, height: int, image_size: int) -> tuple[int, int]:
-    """Width and height for the backbone: the longer side *image_size*, the other nearly in proportion.
+    """Width and height for the backbone: the longer side is *image_size*, the other nearly in proportion.
 
-    Both are multiples of the backbone's stride, so that each cell of the last map sees the same number of pixels. The
-    shorter side is off by half a stride at most, but never below one stride.
+    Both are multiples of the backbone's stride, so that each cell of the last map covers the same number of pixels. The
+    shorter side is rounded by at most half a stride, but is never below one stride.
     """
     scale = image_size / max(width, height)
     columns, rows = (max(round(side * scale / STRIDE), 1) * STRIDE for side in (width, height))
@@ -80,12 +80,12 @@ def model_size(width: int, height: int, image_size: int) -> tuple[int, int]:
 def load_photo(path: Path, image_size: int = IMAGE_SIZE) -> Photo:
     """Read a photo.
 
-    It is turned upright as its EXIF orientation says. Of an animation the first frame is read. Transparency is laid on
-    white. 16-bit values are scaled to 8 bits; colour profiles are ignored.
+    It is rotated by its EXIF orientation. Of an animation the first frame is read. Transparency is composited on white.
+    16-bit values are scaled to 8 bits; colour profiles are ignored.
 
     Raises:
-        PhotoError: there is no such file, or it is not a photo that can be read.
-        DataError: *image_size* is not possible, or Pillow is not installed.
+        PhotoError: there is no such file, or it is not a readable photo.
+        DataError: *image_size* is invalid, or Pillow is not installed.
     """
     check_image_size(image_size)
     formats = _formats()
@@ -93,7 +93,7 @@ def load_photo(path: Path, image_size: int = IMAGE_SIZE) -> Photo:
 
     try:
         if not path.is_file():
-            # A pipe would be waited for, a folder is one that could not be listed.
+            # Opening a pipe would block; a folder here is one that could not be listed.
             raise PhotoError(path, "not a file" if path.exists() else "no such file")
         # Pillow warns about metadata that it then ignores, and about sizes below its limit.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats) as image:
@@ -105,7 +105,7 @@ def load_photo(path: Path, image_size: int = IMAGE_SIZE) -> Photo:
 
 
 def is_photo(path: Path) -> bool:
-    """Whether *path* begins like a photo. What comes behind its header is not looked at."""
+    """Whether *path* begins like a photo. Only the header is read."""
     formats = _formats()
     from PIL import Image
 
@@ -120,19 +120,19 @@ def is_photo(path: Path) -> bool:
 
 
 def photo_id(path: Path) -> str:
-    """The image id of a photo: its file name, as `canonical_image_id` gives it.
+    """The image id of a photo: its file name in the spelling of `canonical_image_id`.
 
     Raises:
-        PhotoError: the name is none that a store can hold.
+        PhotoError: the name cannot be an image id.
     """
     name = canonical_image_id(path.name)
     if not name or not one_line(name):
-        raise PhotoError(path, "its name gives no image id: empty, not Unicode, or with a line break in it")
+        raise PhotoError(path, "its name is not a valid image id: empty, not Unicode, or with a line break")
     return name
 
 
 def pillow_version() -> str:
-    """The version of Pillow. Raises DataError where there is none."""
+    """The version of Pillow. Raises DataError if it is not installed."""
     _formats()
     import PIL
 
@@ -140,11 +140,11 @@ def pillow_version() -> str:
 
 
 def find_photos(paths: Iterable[Path], *, exclude: Sequence[Path] = ()) -> list[Path]:
-    """The files that *paths* name, in that order; of folders all files in them and below, sorted.
+    """The files that *paths* name, in order; folders are searched recursively, and their files sorted.
 
-    What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *exclude*.
-    A file that is named more than once is there once. A path that does not exist, and a folder that cannot be listed,
-    is in the result, too: reading it will say so.
+    Files are not opened. Names that begin with a dot, and paths in *exclude*, are skipped. A file that is named more
+    than once is listed once. Paths that do not exist, and folders that cannot be listed, are kept: reading them will
+    fail.
     """
     excluded = {_absolute(path) for path in exclude}
     found: dict[str, Path] = {}
@@ -155,7 +155,7 @@ def find_photos(paths: Iterable[Path], *, exclude: Sequence[Path] = ()) -> list[
 
 
 def check_ids(paths: Iterable[Path]) -> None:
-    """Raises DataError where two of *paths* are photos of one image id. Files that are no photos may share it."""
+    """Raise DataError if two photos of *paths* have the same image id. Files that are not photos may share it."""
     by_id: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         by_id[canonical_image_id(path.name)].append(path)
@@ -164,13 +164,13 @@ def check_ids(paths: Iterable[Path]) -> None:
         if len(photos) > 1:
             raise DataError(
                 f"{photos[0]} and {photos[1]} are both image {name}: an image id must be unique. It is the file's "
-                "name without folder and extension; COCO's long names and the bare number are one id"
+                "name without folder and extension; COCO's long names and the bare number are the same id"
             )
 
 
 def _files_below(folder: Path, excluded: set[str]) -> list[Path]:
     files: list[Path] = []
-    seen: set[tuple[int, int]] = set()  # folders, since links may lead round in a circle
+    seen: set[tuple[int, int]] = set()  # folders, since links may form a cycle
 
     def cannot_list(error: OSError) -> None:
         files.append(Path(error.filename))
@@ -199,13 +199,13 @@ def _is_folder(path: Path) -> bool:
 
 
 def _absolute(path: Path) -> str:
-    """*path* from the root on, so that each file has one name; links are not followed, since theirs is another."""
+    """The absolute path, so that each file has one name; links are not resolved, since their names differ."""
     return os.path.normpath(path.absolute())
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow knows. Raises DataError where there is no Pillow."""
+    """The `FORMATS` that the installed Pillow supports. Raises DataError if there is no Pillow."""
     try:
         from PIL import Image
     except ImportError:
@@ -219,10 +219,10 @@ def _read(image: Image.Image, image_size: int) -> Photo:
 
     width, height = image.size
     target = model_size(width, height, image_size)
-    draft = image.draft(None, (DRAFT * target[0], DRAFT * target[1]))  # what is no JPEG is not changed by it
-    box = draft[1] if draft else None  # the last pixels of a draft may lie half outside of the photo
+    draft = image.draft(None, (DRAFT * target[0], DRAFT * target[1]))  # has no effect on other formats
+    box = draft[1] if draft else None  # the last pixels of a draft may extend beyond the photo
     image.load()
-    # After loading: TIFF files are then upright already, and have lost the tag.
+    # After loading, since TIFF files are then already upright, and have lost the tag.
     turned = image.getexif().get(ExifTags.Base.Orientation)
     resized = _eight_bits(image).resize(target, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
     if resized.mode in ("LA", "RGBA"):
@@ -255,7 +255,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             raise ValueError(f"values from {values.min()} to {values.max()}; at most 16 bits are read")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
     if mode == "F":
-        raise ValueError("floating-point values, of which nothing says what is white")
+        raise ValueError("floating-point values without a defined white level")
     if image.has_transparency_data:
         return image if mode in ("LA", "RGBA") else image.convert("RGBA")
     if mode in ("L", "RGB"):

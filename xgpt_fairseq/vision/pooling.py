@@ -1,4 +1,4 @@
-"""Features of boxes out of a photo's feature map."""
+"""Pools features of boxes from a photo's feature map."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Points at which a box is sampled, in each direction.
+# Samples per box in each direction.
 SAMPLES: Final = 14
 
-# Region 0 of a photo is the whole photo. It counts, as the cells of a grid or the boxes of a detector do.
+# Region 0 of a photo is the whole photo. It counts like the cells of a grid or the boxes of a detector.
 FULL_IMAGE_BOX: Final = (0.0, 0.0, 1.0, 1.0)
 
 
 def with_full_image(boxes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """(n, 4) boxes → (n + 1, 4) regions."""
+    """Prepend the whole photo: (n, 4) boxes → (n + 1, 4) regions."""
     return np.concatenate([np.array([FULL_IMAGE_BOX]), boxes]).astype(np.float32)
 
 
@@ -27,7 +27,7 @@ def grid_regions(cells: int) -> int:
 
 
 def max_boxes(max_regions: int) -> int:
-    """How many boxes a photo can have, if it may have *max_regions*."""
+    """The most boxes of a photo with at most *max_regions* regions."""
     return max_regions - 1
 
 
@@ -39,12 +39,12 @@ def grid_boxes(cells: int) -> npt.NDArray[np.float32]:
 
 
 def pool_regions(maps: Tensor, boxes: Tensor) -> Tensor:
-    """The mean over `SAMPLES` x `SAMPLES` bilinear samples of each box, taken at the centres of its equal parts.
+    """The mean over `SAMPLES` x `SAMPLES` bilinear samples of each box, at the centres of its equal parts.
 
-    Sample (x, y) in 0..1 lies at (x * W - 0.5, y * H - 0.5) between the centres of the map's cells, and border values
-    are extended (torch's `grid_sample` with align_corners=False and
-    padding_mode="border"; aligned RoIAlign but for the border). The samples of a box are a grid, so that their mean is
-    a weighted sum of the map with weights that are a product of one for the rows and one for the columns.
+    Sample (x, y) in 0..1 is at (x * W - 0.5, y * H - 0.5) relative to the centres of the map's cells, and border values
+    are extended (torch's `grid_sample` with align_corners=False and padding_mode="border"; aligned RoIAlign except at
+    the border). The samples of a box form a grid, so their mean is a weighted sum of the map whose weights are products
+    of row weights and column weights.
 
     Args:
         maps: (B, C, H, W) float.
@@ -61,7 +61,7 @@ def pool_regions(maps: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _mean_weights(low: Tensor, high: Tensor, cells: int) -> Tensor:
-    """How much each of *cells* counts in the mean of samples between *low* and *high* (B, N): (B, N, cells)."""
+    """The weight of each of *cells* in the mean of samples between *low* and *high* (B, N): (B, N, cells)."""
     parts = (torch.arange(SAMPLES, device=low.device) + 0.5) / SAMPLES
     places = (low[..., None] + (high - low)[..., None] * parts) * cells - 0.5
     distances = places.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=low.device)

@@ -1,4 +1,4 @@
-"""The list of the files that were no photos or could not be read, kept beside a region store while it is made."""
+"""The list of files that are not photos or could not be read, kept next to a region store while it is made."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class UnreadablePhotos:
-    """Files that could not be read, with reasons. Add those before an image before the image is written.
+    """Files that could not be read, with reasons. Add the files before an image before writing the image.
 
     Args:
-        journal: where they are kept until the end.
-        position: of the files before it, what an interrupted run has found is kept; the others are read again.
+        journal: file that keeps them until the end.
+        position: entries of an interrupted run before this position are kept; later files are read again.
 
     Attributes:
         found: (position, file, reason)
@@ -28,7 +28,7 @@ class UnreadablePhotos:
         self._journal = journal
         self.found: list[tuple[int, str, str]] = []
         if position and journal.exists():
-            lines = journal.read_text(encoding="ascii").split("\n")[:-1]  # what is behind the last line end was cut off
+            lines = journal.read_text(encoding="ascii").split("\n")[:-1]  # the last line may be incomplete
             self.found = [(at, file, reason) for at, file, reason in map(json.loads, lines) if at < position]
         with atomic_write(journal) as aside:
             aside.write_text("".join(map(_line, self.found)), encoding="ascii")
@@ -37,7 +37,7 @@ class UnreadablePhotos:
         return len(self.found)
 
     def add(self, entries: Iterable[tuple[int, Path, str]]) -> None:
-        """Note files with their positions in the order of the work, and the reasons. They are on disk then."""
+        """Add files with their positions, in processing order, and the reasons, and flush them to disk."""
         new = [(position, str(path), reason) for position, path, reason in entries]
         if not new:
             return
@@ -48,7 +48,7 @@ class UnreadablePhotos:
             os.fsync(file.fileno())
 
     def write_list(self, path: Path) -> None:
-        """Write the list for the user, a line `file, tab, reason` each; without any, take away an old one."""
+        """Write the user's list, one line `file, tab, reason` per file; if it is empty, delete an old one."""
         if not self.found:
             path.unlink(missing_ok=True)
             return
