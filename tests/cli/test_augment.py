@@ -215,7 +215,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     interrupted(3)
     done = call()
     partial = tmp_path / ".new.partial"
-    assert done.status == 130 and f"the same command goes on from {partial}" in done.stderr
+    assert done.status == 130 and f"the same command resumes from {partial}" in done.stderr
     assert not (tmp_path / "new").exists()
     journal = partial / "generated.jsonl"
     first = journal.read_bytes()
@@ -238,7 +238,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert contents(tmp_path / "new") == whole
     journal.write_bytes(b"")
     monkeypatch.undo()
-    assert call("--overwrite", "--seed", 2).error == f"{journal} has lost its end; delete {partial} to start over"
+    assert call("--overwrite", "--seed", 2).error == f"{journal} is truncated; delete {partial} to start over"
     assert call("--overwrite", "--seed", 3).status == 0
     assert (tmp_path / "new" / "train.references.json").read_bytes() != whole["train.references.json"]
 

@@ -212,7 +212,7 @@ def test_scores_of_another_model(call_program: Call, tmp_path: Path) -> None:
     [
         (np.zeros((2, 2)), {"captions": [1, 2]}, "ids.json is not {"),
         (np.zeros((2, 2)), {"captions": [1, 3], "images": [1, 2]}, 'image 3 of a caption is not among "images"'),
-        (np.zeros((2, 2)), {"captions": [1, 2], "images": [1, 1]}, 'an image stands twice in "images"'),
+        (np.zeros((2, 2)), {"captions": [1, 2], "images": [1, 1]}, 'an image occurs twice in "images"'),
         (np.zeros((2, 3)), {"captions": [1, 2], "images": [1, 2]}, "has shape (2, 3) and type float64"),
         (np.array(["a", "b"]), {"captions": [1, 2], "images": [1, 2]}, "and type <U1"),
         (np.array([[1, np.nan]]), {"captions": [1], "images": [1, 2]}, "caption 0 and image 1 is not a finite number"),

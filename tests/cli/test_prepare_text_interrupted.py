@@ -74,7 +74,7 @@ def test_an_interrupted_run_goes_on(
     options = ["--overwrite", "--workers", workers]
     for after in (1, 3, 2):  # three times in one run
         done = interrupt(after, *options)
-        assert f"the same command goes on from {tmp_path / '.data.partial'}" in done.stderr
+        assert f"the same command resumes from {tmp_path / '.data.partial'}" in done.stderr
         assert done.stderr.splitlines()[-1] == "interrupted"
         assert contents(tmp_path / "data") == other
     journal = json.loads((tmp_path / ".data.partial" / "journal.json").read_text())
@@ -175,7 +175,7 @@ def test_a_full_disk(
         patch.setattr(IndexedWriter, "add", full)
         done = prepare()
     assert done.status == 1
-    assert done.error.endswith("No space left on device; when this is put right, the same command resumes")
+    assert done.error.endswith("No space left on device; correct this, and the same command resumes")
     assert prepare().status == 0
     assert contents(tmp_path / "data") == contents(tmp_path / "expected")
 

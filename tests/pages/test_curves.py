@@ -134,7 +134,7 @@ def test_an_overlay_tells_logs_by_colour_and_objectives_by_dashes() -> None:
     assert [line.get_color() for line in lines] == [colours["pre"]] * 3 + [colours["cap"]]
     assert lines[0].get_linestyle() == lines[3].get_linestyle()
     assert len({str(line._dash_pattern) for line in lines[:3]}) == 3
-    with pytest.raises(DataError, match="8 logs in one another: an overlay has colours for 7 at most"):
+    with pytest.raises(DataError, match="8 logs: an overlay has colours for at most 7"):
         draw_curves({str(number): CAPTIONING for number in range(8)}, "overlay")
 
 

@@ -116,7 +116,7 @@ def test_a_damaged_photo(tmp_path: Path, damage: bytes | None, linked: bool) -> 
     if linked and damage is None:  # only its beginning is looked at
         assert draw(ids=["7"], photos=photos).all("img")
         return
-    with pytest.raises(DataError, match=r"7\.jpg: not a photo that can be read: "):
+    with pytest.raises(DataError, match=r"7\.jpg: not a readable photo: "):
         draw(ids=["7"], photos=photos)
 
 

@@ -161,7 +161,7 @@ def test_what_a_terminal_adds(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_without_records_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(DataError, match=r"train\.log: no line of training or validation .*--log-format simple or json"):
+    with pytest.raises(DataError, match=r"train\.log: no training or validation lines .*--log-format simple or json"):
         read(tmp_path, text)
 
 

@@ -1,4 +1,4 @@
-"""From a data directory and a model to a data directory with generated captions."""
+"""Adds generated captions to a data directory."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ FILES = (
 
 @dataclasses.dataclass(frozen=True)
 class AugmentOptions:
-    """What decides the captions, beside data and model.
+    """Options that determine the captions, together with data and model.
 
     Attributes:
         splits: the splits to augment.
         per_image: captions to add per image, on average.
         search: `beam` captions are generated per image and round; the length limit is set here.
-        rounds: how often an image that is short of captions is generated for, at most.
-        repeat_ngram: captions in which a run of N words comes twice are dropped; 0: they are not.
-        seed: of all that is random.
-        batch_size: images that are decoded together; part of what the captions depend on.
+        rounds: most rounds of generation for an image that lacks captions.
+        repeat_ngram: drop captions that repeat N words in the same order; 0: keep them.
+        seed: seed of all random numbers.
+        batch_size: images per batch; the captions depend on it.
     """
 
     splits: Sequence[str]
@@ -60,11 +60,11 @@ class AugmentOptions:
 def augment(
     directory: DataDirectory, captioner: XGPTHubInterface, output: Path, options: AugmentOptions, *, overwrite: bool
 ) -> str:
-    """Generate, and write *output*; return the report to read.
+    """Generate captions, write *output*, and return the report as Markdown.
 
     Raises:
-        DataError: a split that is not there, a store that the model cannot read, a directory that holds generated
-            captions already, or see `ResumableOutput`.
+        DataError: a split is missing, the model cannot read the store, or the directory has generated captions already;
+            also see `ResumableOutput`.
     """
     check_source(directory, options.splits)
     store = directory.regions
@@ -103,10 +103,10 @@ def augment(
             report = _write(run.data, output, directory, images, generated, options, model)
             run.finish(last=MANIFEST, files=FILES)
         except OSError as error:  # a full disk, most likely
-            raise DataError(f"{error}; when this is put right, the same command resumes") from error
+            raise DataError(f"{error}; correct this, and the same command resumes") from error
         except KeyboardInterrupt:
             if run.is_resumable:
-                print(f"the same command goes on from {run.folder}", file=sys.stderr)
+                print(f"the same command resumes from {run.folder}", file=sys.stderr)
             raise
     return report
 
@@ -115,11 +115,11 @@ def check_source(directory: DataDirectory, splits: Sequence[str]) -> None:
     """Refuse a directory that cannot be augmented.
 
     Raises:
-        DataError: a split is not there or named twice, or it holds generated captions, which would pass for people's.
+        DataError: a split is missing or named twice, or has generated captions, which would count as original ones.
     """
     if directory.manifest.made_by.get("program") == PROGRAM:
         raise DataError(
-            f"{directory.path} was made by {PROGRAM} and holds generated captions, which would pass for original ones: "
+            f"{directory.path} was made by {PROGRAM} and has generated captions, which would count as original ones: "
             "augment the directory that it was made from, with a larger --per-image"
         )
     for split in splits:
@@ -137,7 +137,7 @@ def _write(
     options: AugmentOptions,
     model: str,
 ) -> str:
-    """Write all files of the coming directory *output* to *folder*; return the report to read."""
+    """Write all files of the future directory *output* to *folder*, and return the report as Markdown."""
     added: dict[str, dict[str, list[str]]] = {split: {} for split in options.splits}
     for image, each in zip(images, generated, strict=True):
         added[image.split][image.image_id] = each.captions
@@ -172,7 +172,7 @@ def _write(
 
 
 def _options(options: AugmentOptions) -> dict[str, Any]:
-    """The options as they are reported: of the search, those that matter."""
+    """The options for the report, with the relevant ones of the search."""
     search = options.search
     how: dict[str, Any] = (
         {"sampling_topp": search.sampling_topp, "temperature": search.temperature}

@@ -1,7 +1,7 @@
-"""How varied a set of captions is: distinct n-grams, self-BLEU, vocabulary, and what is new against another set.
+"""Diversity of a set of captions: distinct n-grams, self-BLEU, vocabulary, and new n-grams compared with another set.
 
-All of these but the mean length depend on the size of the set: larger sets repeat themselves more, and know more words.
-Compare sets of one size.
+All of these except the mean length depend on the size of the set: larger sets repeat themselves more, and have more
+words. Compare sets of equal size.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ _BLEU_ORDERS = (1, 2, 3, 4)
 
 
 def diversity(captions: Sequence[str]) -> dict[str, float]:
-    """What does not compare captions with each other.
+    """The measures that do not compare captions with each other.
 
     Returns:
-        dict: `captions`; `mean_length` in words; `vocabulary`, different words; and `distinct_1`, `distinct_2`,
-        `distinct_3`: different n-grams by all n-grams, 0 to 1 (Li et al. 2016; 0 where there are none).
+        dict: `captions`, their number; `mean_length` in words; `vocabulary`, the number of distinct words; and
+        `distinct_1`, `distinct_2`, `distinct_3`: distinct n-grams divided by all n-grams, 0 to 1 (Li et al. 2016; 0 if
+        there are none).
     """
     tokens = [words(text) for text in captions]
     result: dict[str, float] = {"captions": len(tokens)}
@@ -40,12 +41,12 @@ def diversity(captions: Sequence[str]) -> dict[str, float]:
 def self_bleu(captions: Sequence[str]) -> float:
     """BLEU@4 of every caption against all others as its references (Zhu et al. 2018): 0 (varied) to 1.
 
-    As in the captions' metric, counts are summed over the corpus before the ratio, and the reference nearest in length
-    (of two, the shorter) decides the brevity penalty. Linear in the number of captions: how often the others have an
-    n-gram at most is known from the two captions that have it most often.
+    As in the caption metric, counts are summed over the corpus before the ratio, and the brevity penalty uses the
+    reference nearest in length (of two, the shorter). Linear in the number of captions: the maximal count of an n-gram
+    in the other captions follows from the two captions that have it most often.
 
     Returns:
-        float: 0 with fewer than two captions, too.
+        float: also 0 with fewer than two captions.
     """
     counts = [{n: Counter(ngrams(tokens, n)) for n in _BLEU_ORDERS} for tokens in map(words, captions)]
     most: dict[tuple[str, ...], tuple[int, int, int]] = {}  # n-gram → most often, by which caption, next most often
@@ -71,7 +72,7 @@ def _all(of_caption: Mapping[int, Counter[tuple[str, ...]]]) -> Iterable[tuple[t
 
 
 def _nearest_lengths(lengths: np.ndarray) -> np.ndarray:
-    """(captions,) → for each the length among the others that is nearest to it, the shorter one of two."""
+    """(captions,) → for each, the nearest length among the others, the shorter one of two."""
     order = np.argsort(lengths, kind="stable")
     ascending = lengths[order].astype(np.float64)
     before = np.concatenate([[-np.inf], ascending[:-1]])
@@ -82,7 +83,7 @@ def _nearest_lengths(lengths: np.ndarray) -> np.ndarray:
 
 
 def new_ngrams(captions: Iterable[str], known: Iterable[str]) -> dict[str, float]:
-    """Which part of the n-grams in *captions*, each as often as it occurs, is nowhere in *known*.
+    """The share of n-grams in *captions*, counted with repetitions, that are nowhere in *known*.
 
     Returns:
         dict: n as a string, "1" to "3" → 0 to 1.
@@ -97,7 +98,7 @@ def new_ngrams(captions: Iterable[str], known: Iterable[str]) -> dict[str, float
 
 
 def sample(captions: Sequence[str], size: int, seed: int) -> list[str]:
-    """*size* of the captions at random, in their order; all, if there are no more."""
+    """*size* random captions, in their order; all, if there are not more."""
     if len(captions) <= size:
         return list(captions)
     chosen = np.random.default_rng([seed, len(captions), size]).choice(len(captions), size, replace=False)

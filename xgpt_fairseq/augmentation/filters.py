@@ -1,8 +1,7 @@
 """Which generated captions are kept: pure functions of text.
 
-Section 6.1 adds captions that a model generated to those of people, and Table 5 shows what is noise among them: a
-caption that repeats a phrase ("in a black t shirt and black t shirt"). Captions that say word for word what the image's
-captions say already add nothing.
+Section 6.1 adds generated captions to human ones, and Table 5 shows noise among them: a caption that repeats a phrase
+("in a black t shirt and black t shirt"). Captions that equal a caption of the image word for word add nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 from xgpt_fairseq.text.vocabulary import normalize
 
-# Why a caption is dropped, in the order in which it is asked: what reports call it, and what that means.
+# Reasons to drop a caption, in the order in which they are checked: name in reports, and description.
 REASONS = {
     "empty": "no word in it",
     "too_long": "not ended at the longest length of a caption",
@@ -27,17 +26,17 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 def words(text: str) -> list[str]:
-    """The words of *text*, normalised as the vocabulary does it; punctuation, hyphens too, only separates them."""
+    """The words of *text*, normalised as in the vocabulary; punctuation, including hyphens, separates them."""
     return _WORD.findall(normalize(text))
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """All runs of *n* tokens that follow each other, in order; none if there are fewer."""
+    """All n-grams of *tokens* in order; none if there are fewer tokens."""
     return list(zip(*(tokens[start:] for start in range(n)), strict=False))
 
 
 def repeats_phrase(text: str, n: int) -> bool:
-    """Whether *n* words of *text* come again in the same order (overlapping, too). Never for n = 0."""
+    """Whether a sequence of *n* words occurs twice in *text* (overlapping included). Never for n = 0."""
     if n == 0:
         return False
     phrases = ngrams(words(text), n)
@@ -46,12 +45,12 @@ def repeats_phrase(text: str, n: int) -> bool:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is dropped.
+    """Rules for dropping captions.
 
     Attributes:
-        key: text → its subwords, separated by spaces (`Vocabulary.encode`): texts of one key are the same caption.
-        longest: a caption has fewer subwords than this, or the search was stopped before it was whole.
-        repeat_ngram: a run of N words must not come twice; 0: it may.
+        key: text → its subwords, separated by spaces (`Vocabulary.encode`): texts with equal keys are the same caption.
+        longest: a caption must have fewer subwords than this; otherwise the search stopped before its end.
+        repeat_ngram: a sequence of N words must not occur twice; 0: it may.
     """
 
     key: Callable[[str], str]
@@ -60,19 +59,19 @@ class Rules:
 
 
 class Selection:
-    """The captions that are chosen for one image, of those that are offered one after the other.
+    """The captions selected for one image, from captions that are offered one by one.
 
-    Every caption offered is counted once: kept, dropped for a reason, or surplus, good but not needed any more.
+    Every offered caption is counted once: as kept, dropped for a reason, or surplus (good but no longer needed).
 
     Args:
         own: the image's own captions.
-        wanted: how many are to be kept.
-        rules: what is dropped.
+        wanted: number of captions to keep.
+        rules: rules for dropping captions.
 
     Attributes:
-        kept: the captions kept, in the order in which they were offered.
-        dropped: how many were dropped, by reason (`REASONS`).
-        surplus: how many were good, but too many.
+        kept: the kept captions, in the order of the offers.
+        dropped: number of dropped captions by reason (`REASONS`).
+        surplus: number of surplus captions.
     """
 
     def __init__(self, own: Iterable[str], wanted: int, rules: Rules) -> None:
@@ -86,16 +85,16 @@ class Selection:
 
     @property
     def missing(self) -> int:
-        """How many captions are still wanted."""
+        """The number of captions still wanted."""
         return self._wanted - len(self.kept)
 
     @property
     def drawn(self) -> int:
-        """How many captions were offered."""
+        """The number of captions offered."""
         return len(self.kept) + self.dropped.total() + self.surplus
 
     def offer(self, text: str, tokens: int) -> None:
-        """Keep, drop or pass over a caption that the search generated, of this number of *tokens*."""
+        """Count a generated caption with this number of *tokens*, and keep it if it is good and needed."""
         key = self._rules.key(text)
         reason = self._reason(text, key, tokens)
         if reason:

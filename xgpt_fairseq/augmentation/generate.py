@@ -1,9 +1,9 @@
 """Generates captions for the images of a data directory, batch by batch, with a journal.
 
-What an image gets depends on the seed, the order of the images, the batch size and the options, and not on where a run
-was interrupted: each batch of images, in each round, has a seed of its own, and a batch is whole in the journal or not
-there. (On other hardware, or with another number of threads, products of matrices may differ in their last digits, and
-now and then a word.)
+The captions of an image depend on the seed, the order of the images, the batch size and the options, and not on
+interruptions: each batch of images has its own seed in each round, and is in the journal completely or not at all. (On
+other hardware, or with another number of threads, the last digits of matrix products may differ, and now and then a
+word.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from xgpt_fairseq.search.generator import SearchOptions
 
 @dataclass(frozen=True)
 class AugmentationTarget:
-    """An image to augment: its split, id and row in the region store, its captions, and how many more it gets."""
+    """An image to augment: its split, id and index in the region store, its captions, and how many more it gets."""
 
     split: str
     image_id: str
@@ -43,14 +43,14 @@ class AugmentationTarget:
 
 @dataclass(frozen=True)
 class Generated:
-    """What was generated for an image.
+    """The captions generated for an image.
 
     Attributes:
         image_id: the image.
-        captions: those kept.
-        drawn, surplus: how many were generated, and how many were good but not needed.
-        missing: how many fewer were kept than wanted.
-        dropped: how many were dropped, by reason.
+        captions: the kept captions.
+        drawn, surplus: the numbers of generated captions, and of good ones that were not needed.
+        missing: number of wanted captions that are missing.
+        dropped: number of dropped captions by reason.
     """
 
     image_id: str
@@ -82,14 +82,14 @@ def generate_batch(
     rounds: int,
     seed: Sequence[int],
 ) -> list[Generated]:
-    """Generate captions for a batch of images; those that are short of captions draw again, *rounds* times in all.
+    """Generate captions for a batch of images, in up to *rounds* rounds for images that lack captions.
 
-    Sampled captions are taken in random order, so that those kept are as likely as the model finds them; the search
-    gives them by their score.
+    Sampled captions are taken in random order, so that the kept ones follow the model's distribution; the search
+    returns them by score.
 
     Args:
         search: `beam` captions per image and round.
-        seed: of the batch; torch's random numbers outside are left as they are.
+        seed: seed of the batch; torch's generator state outside does not change.
     """
     selections = [Selection(image.own, image.wanted, rules) for image in batch]
     for round_number in range(rounds):
@@ -127,16 +127,16 @@ def draw_all(
     batch_size: int,
     advance: Callable[[int], object],
 ) -> list[Generated]:
-    """Generate for all images, resuming an interrupted *run*; *advance* hears how many are done.
+    """Generate captions for all images, resuming an interrupted *run*; *advance* is called with the numbers done.
 
     Raises:
-        DataError: what the interrupted run left is damaged.
+        DataError: the journal of the interrupted run is damaged.
     """
     journal = run.folder / "generated.jsonl"
     state: dict[str, Any] = run.state or {"images": 0, "bytes": 0}
     with open(journal, "ab" if run.state else "wb") as lines:
         if lines.tell() < state["bytes"]:
-            raise DataError(f"{journal} has lost its end; delete {run.folder} to start over")
+            raise DataError(f"{journal} is truncated; delete {run.folder} to start over")
         lines.truncate(state["bytes"])
         lines.seek(0, os.SEEK_END)
         advance(state["images"])
@@ -162,7 +162,7 @@ def _read(journal: Path, images: Sequence[AugmentationTarget]) -> list[Generated
 
 
 def model_crc32(captioner: XGPTHubInterface) -> str:
-    """Checksum of a model's parameters, by which a run knows its model whatever its file is called."""
+    """Checksum of a model's parameters, which identifies the model of a run whatever its file name."""
     crc = 0
     for name, tensor in sorted(captioner.model.state_dict().items()):
         crc = zlib.crc32(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), crc))

@@ -1,15 +1,15 @@
-"""The files of an augmented data directory.
+"""Writes the files of an augmented data directory.
 
-Beside what every data directory has (see `xgpt_fairseq.data.directory`), with the generated captions behind each
-image's own:
+In addition to the files of every data directory (see `xgpt_fairseq.data.directory`), where generated captions come
+after each image's own:
 
-    captions.karpathy.json   all splits in Karpathy's layout; what a model generated is marked `"generated": true`
-    retrieval.jsonline       the augmented splits as ViLBERT's retrieval loaders read them
-    augmentation.json        how it was made, counts, diversity; AUGMENTATION.md the same to read
+    captions.karpathy.json   all splits in Karpathy's layout; generated captions are marked `"generated": true`
+    retrieval.jsonline       the augmented splits in the format of ViLBERT's retrieval loaders
+    augmentation.json        how it was made, counts, diversity; AUGMENTATION.md: the same as text
 
 ViLBERT (jiasenlu/vilbert_beta and facebookresearch/vilbert-multi-task, `retreival_dataset.py`, `_load_annotations`)
-reads a JSON object per line: `sentences`, a list of captions; the image is `int(img_path.split(".")[0])` for its task
-RetrievalFlickr30k, and `id` as it stands for RetrievalCOCO. A line holds both, so that one file serves both tasks.
+reads one JSON object per line: `sentences`, a list of captions; the image is `int(img_path.split(".")[0])` for its task
+RetrievalFlickr30k, and `id` for RetrievalCOCO. Each line has both, so that one file serves both tasks.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ RETRIEVAL = "retrieval.jsonline"
 REPORT_JSON = "augmentation.json"
 REPORT_MD = "AUGMENTATION.md"
 
-# split → image → the captions that were generated for it
+# split → image → its generated captions
 Added = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 def write_captions(folder: Path, directory: DataDirectory, added: Added) -> dict[str, CaptionSplit]:
-    """Write the splits' files: those of *directory*, with the captions *added*; return their description."""
+    """Write the files of *directory*'s splits with the captions *added*, and return their description."""
     return {
         split: _write_split(folder, directory, split, added[split])
         if split in added
@@ -80,7 +80,7 @@ def _write_split(
         description = writer.finish(store_images=len(directory.regions))
     finally:
         writer.close()
-    # which of the original captions were truncated is not known, how many is; a generated one never is
+    # only the number of truncated original captions is known; generated ones are never truncated
     return dataclasses.replace(description, cut_to_max_tokens=directory.manifest.splits[split].cut_to_max_tokens)
 
 
@@ -108,9 +108,9 @@ def write_karpathy(file: Path, directory: DataDirectory, added: Added) -> None:
 
 
 def write_retrieval(file: Path, directory: DataDirectory, added: Added) -> int:
-    """Write the splits of *added* as ViLBERT's loaders read them; return how many images they take for COCO alone.
+    """Write the splits of *added* for ViLBERT's loaders; return the number of images that only RetrievalCOCO can read.
 
-    Those are the images whose id is no number: a loader of RetrievalFlickr30k stops at them.
+    Those are the images whose id is not a number: the loader of RetrievalFlickr30k fails on them.
     """
     no_numbers = 0
     with open(file, "w", encoding="utf-8") as output:
@@ -123,7 +123,7 @@ def write_retrieval(file: Path, directory: DataDirectory, added: Added) -> int:
 
 
 def _images(directory: DataDirectory, added: Added) -> Iterator[tuple[str, str, list[str], Iterable[str]]]:
-    """(split, image id, its own captions, those generated) of all images."""
+    """(split, image id, own captions, generated captions) of all images."""
     for split in directory.manifest.splits:
         for image_id, own in directory.references(split).captions.items():
             yield split, image_id, own, added.get(split, {}).get(image_id, ())

@@ -1,4 +1,4 @@
-"""How many captions each image gets, where their average is given."""
+"""The number of captions for each image, from their average."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def quotas(images: int, per_image: float, seed: int) -> np.ndarray:
     """Per-image counts with a given mean: with 2.1, 2 for every image, and 3 for a random tenth (by *seed*).
 
     Args:
-        images: how many images there are.
-        per_image: captions per image on average, 0 or more.
-        seed: decides which images get one more.
+        images: number of images.
+        per_image: average number of captions per image, 0 or more.
+        seed: determines which images get one more.
 
     Returns:
         ndarray: int64 (images,); the sum is *images* × *per_image*, rounded.

@@ -1,4 +1,4 @@
-"""What an augmentation did: counts, diversity, examples; as JSON and to read."""
+"""The report of an augmentation: counts, diversity and examples, as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _COLUMNS = {
 
 
 def make_report(images: Sequence[AugmentationTarget], generated: Sequence[Generated], *, seed: int) -> dict[str, Any]:
-    """Counts, diversity and examples.
+    """Compute counts, diversity and examples.
 
     Returns:
-        dict: `counts`; `dropped`, how many captions by reason (`REASONS`); `diversity` by set of captions, of which
+        dict: `counts`; `dropped`, the number of captions by reason (`REASONS`); `diversity` by set of captions, where
         `original_sample` has as many captions as `generated`; `self_bleu_sample`; `new_ngrams`; `examples`.
     """
     own = [text for image in images for text in image.own]
@@ -70,7 +70,7 @@ def make_report(images: Sequence[AugmentationTarget], generated: Sequence[Genera
 
 
 def to_markdown(report: dict[str, Any], title: str) -> str:
-    """The report to read."""
+    """Format the report as Markdown."""
     counts, measured = report["counts"], report["diversity"]
     dropped = report["dropped"]
     lines = [
@@ -118,7 +118,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str, int]]:
     """(label, name in the report, decimals)."""
     return [
         ("captions", "captions", 0),
-        ("words a caption", "mean_length", 2),
+        ("words per caption", "mean_length", 2),
         ("different words", "vocabulary", 0),
         *((f"distinct-{n}", f"distinct_{n}", 4) for n in ORDERS),
         (f"self-BLEU (of {report['self_bleu_sample']:,})", "self_bleu", 4),
@@ -130,5 +130,5 @@ def _row(label: str, name: str, decimals: int, measured: dict[str, dict[str, flo
 
 
 def _plain(text: str) -> str:
-    """Captions are one line each, whatever is in them."""
+    """The caption on one line."""
     return " ".join(text.split())

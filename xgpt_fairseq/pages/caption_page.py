@@ -11,7 +11,7 @@ from xgpt_fairseq.pages.rendering import template
 
 @dataclass(frozen=True)
 class CaptionedPicture:
-    """An image on the page: what it is called, what stands for it, and what the model says."""
+    """An image on the page: its name, its picture, and the model's caption."""
 
     name: str
     picture: Picture
@@ -21,12 +21,12 @@ class CaptionedPicture:
 def render_captions(
     cards: Sequence[CaptionedPicture], *, title: str, unreadable: Sequence[tuple[str, str]] = ()
 ) -> str:
-    """The page, as HTML: one file, without scripts and links.
+    """Render the page as one HTML file without scripts and links.
 
     Args:
         cards: the images, in order.
-        title: of the page.
-        unreadable: files that were no photos, and why.
+        title: title of the page.
+        unreadable: files that could not be read as photos, and the reasons.
 
     Raises:
         DataError: jinja2 is not installed.

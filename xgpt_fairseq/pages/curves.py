@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg", ".pdf")
 Layout = Literal["columns", "stages", "overlay"]
 
-# Okabe and Ito's colours, which people with any colour vision tell apart, without the yellow that is faint on white.
-# Dashes and markers tell the curves apart once more, on paper without colours.
+# Okabe and Ito's colours for any colour vision, without the yellow, which is faint on white. Dashes and markers also
+# distinguish the curves, for prints without colours.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES: tuple[LineStyleType, ...] = (
     "-",
@@ -37,17 +37,17 @@ _DASHES: tuple[LineStyleType, ...] = (
 _MARKERS = ("o", "s", "^", "D")
 _GREY = "0.4"
 
-# What has the same colour in every figure; the other names of a log take what is left.
+# Names with a fixed colour in every figure; the others get the remaining colours.
 _KNOWN = ("IC", "IMLM", "IDA", "TIFG", "MLM", "MASS")
 _SCORES = {"cider": "CIDEr", "bleu4": "BLEU@4"}
 
 _MARKED = 40  # a curve of more validations is a line without markers
-_SHORT_STAGE = 0.25  # of the axis; the names of shorter ones stand in two lines, so as not to run into each other
+_SHORT_STAGE = 0.25  # of the axis; names of shorter stages take two lines, so as not to overlap
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a panel: *what* is the objective or metric ("IC", "CIDEr"), *subset* the validation's, if one."""
+    """One line of a panel: *what* is the objective or metric ("IC", "CIDEr"), *subset* that of a validation, if any."""
 
     what: str
     series: Series
@@ -59,10 +59,10 @@ class Panel:
     """One kind of curve.
 
     Attributes:
-        title: what the panel shows.
-        unit: of its vertical axis.
-        curves: the curves that a log has of it.
-        best: whether the highest value of each curve is marked.
+        title: title of the panel.
+        unit: unit of its vertical axis.
+        curves: returns the curves of a log.
+        best: whether to mark the highest value of each curve.
     """
 
     title: str
@@ -102,17 +102,17 @@ def _learning_rate(log: TrainingLog) -> list[Curve]:
 
 
 PANELS = (
-    Panel("Training loss", "bits a word", _training_words),
-    Panel("Validation loss", "bits a word", _validation_words),
-    Panel("Training error of regions", "squared, of a region", _training_regions),
-    Panel("Validation error of regions", "squared, of a region", _validation_regions),
+    Panel("Training loss", "bits per token", _training_words),
+    Panel("Validation loss", "bits per token", _validation_words),
+    Panel("Training error of regions", "squared, per region", _training_regions),
+    Panel("Validation error of regions", "squared, per region", _validation_regions),
     Panel("Validation scores", "× 100", _scores, best=True),
     Panel("Learning rate", "", _learning_rate),
 )
 
 
 def _training(log: TrainingLog, suffix: str, otherwise: str = "") -> Iterator[Curve]:
-    """From the lines within epochs; of a run too short to have any, from the means of its epochs."""
+    """Curves from the lines within epochs or, if a run is too short to have any, from the means of its epochs."""
     for what, series in _by_objective(log.steps if any(log.steps.values()) else log.epochs, suffix, otherwise):
         yield Curve(what, series)
 
@@ -124,11 +124,11 @@ def _validation(log: TrainingLog, suffix: str, otherwise: str = "") -> Iterator[
 
 
 def _by_objective(values: Mapping[str, Series], suffix: str, otherwise: str) -> Iterator[tuple[str, Series]]:
-    """The names that end in *suffix*, by their objective; if there is none (other criteria), the name *otherwise*."""
+    """The values with names in *suffix*, by objective; if there are none (other criteria), those named *otherwise*."""
     found = {
         name.removesuffix(suffix).upper(): series
         for name, series in values.items()
-        # fairseq also logs the best value so far of what --best-checkpoint-metric names
+        # fairseq also logs the best value so far of --best-checkpoint-metric
         if name.endswith(suffix) and not name.startswith("best_")
     }
     if not found and otherwise in values:
@@ -143,7 +143,7 @@ def check_output(path: Path) -> None:
         DataError: it does not, or matplotlib is not installed.
     """
     if path.suffix.lower() not in FORMATS:
-        raise DataError(f"{path}: curves are drawn as {', '.join(FORMATS)}; the end of the file's name must say which")
+        raise DataError(f"{path}: curves are drawn as {', '.join(FORMATS)}; the file name must end in one of these")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -151,31 +151,31 @@ def check_output(path: Path) -> None:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write *figure* to *path* in the format that its suffix names, whole or not at all."""
+    """Write *figure* to *path*, atomically, in the format of its suffix."""
     with atomic_write(path) as aside:
         figure.savefig(aside, format=path.suffix.lower()[1:], dpi=150)
 
 
 def draw_curves(logs: Mapping[str, TrainingLog], layout: Layout = "columns") -> Figure:
-    """A figure of `PANELS`, those that any log has something of.
+    """Draw those of `PANELS` for which any log has values.
 
     Args:
         logs: name → log, in the order of drawing; at least one.
-        layout: "columns": a column of panels for each log, with the same vertical axes; "stages": one set of panels,
-            each log beginning at the update where the one before it ended; "overlay": one set of panels with all logs
-            from update 0, each in its colour.
+        layout: "columns": one column of panels per log, with the same vertical axes; "stages": one set of panels, in
+            which each log begins at the update where the previous one ended; "overlay": one set of panels with all
+            logs from update 0, each in its own colour.
 
     Raises:
-        DataError: the logs have nothing to draw, or are more than have colours in an overlay.
+        DataError: the logs have nothing to draw, or there are more logs than colours for an overlay.
     """
-    from matplotlib.figure import Figure  # without pyplot: no window system, no figures kept
+    from matplotlib.figure import Figure  # without pyplot, which needs a window system and keeps figures
 
     panels = [panel for panel in PANELS if any(panel.curves(log) for log in logs.values())]
     if not panels:
         files = ", ".join(str(log.path) for log in logs.values())
         raise DataError(f"{files}: no loss, score or learning rate among the values")
     if layout == "overlay" and len(logs) > len(_COLOURS):
-        raise DataError(f"{len(logs)} logs in one another: an overlay has colours for {len(_COLOURS)} at most")
+        raise DataError(f"{len(logs)} logs: an overlay has colours for at most {len(_COLOURS)}")
 
     if layout == "columns" and len(logs) > 1:
         figure = Figure(figsize=(1 + 4.2 * len(logs), 0.5 + 2.3 * len(panels)), layout="constrained")
@@ -211,7 +211,7 @@ def draw_curves(logs: Mapping[str, TrainingLog], layout: Layout = "columns") -> 
 
 
 def _draw(axes: Axes, panel: Panel, logs: Mapping[str, TrainingLog], layout: Layout) -> None:
-    """The curves of *panel* of all *logs*, their legend and, of stages, the boundaries."""
+    """Draw the curves of *panel* for all *logs*, their legend and, for stages, the boundaries."""
     styles = _styles([curve.what for log in logs.values() for curve in panel.curves(log)])
     legend: dict[str, Line2D] = {}
     starts = [0]
@@ -233,7 +233,7 @@ def _draw(axes: Axes, panel: Panel, logs: Mapping[str, TrainingLog], layout: Lay
         axes.text(0.5, 0.5, "not in this log", transform=axes.transAxes, ha="center", va="center", color=_GREY)
     elif list(legend) != [panel.title]:
         drawn = axes.legend(list(legend.values()), list(legend), frameon=False, fontsize=9, handlelength=3.5)
-        if layout == "overlay":  # colours are the logs', so that only dashes and markers tell what it is
+        if layout == "overlay":  # colours distinguish logs, so dashes and markers distinguish curves
             for handle in drawn.get_lines():
                 handle.set_color(_GREY)
 
@@ -261,7 +261,7 @@ def _mark_best(axes: Axes, curve: Curve, *, start: int, colour: str) -> None:
 
 
 def _mark_stages(axes: Axes, names: list[str], starts: list[int]) -> None:
-    """Lines at the boundaries, and the stages' names above. *starts*: the first update of each, and the last of all."""
+    """Mark boundaries and names of stages. *starts*: the first update of each, and the last update of all."""
     for boundary in starts[1:-1]:
         axes.axvline(boundary, color=_GREY, linewidth=0.8, linestyle=":")
     shortest = min(end - start for start, end in itertools.pairwise(starts))
@@ -282,12 +282,12 @@ def _dress(axes: Axes) -> None:
     axes.margins(y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(lambda updates, _: f"{updates:,.0f}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no "× 10⁻⁴" above, where the stages' names are
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no "× 10⁻⁴" at the place of the stages' names
     axes.tick_params(labelsize=9)
 
 
 def _styles(names: list[str]) -> dict[str, tuple[str, LineStyleType]]:
-    """Colour and dashes for each of *names*: the known ones' own, and of the others the next free ones."""
+    """Colour and dashes for each of *names*: fixed for known names, the next free ones for others."""
     known = [name for name in _KNOWN if name in names]
     places = {name: _KNOWN.index(name) for name in known}
     free = [place for place in range(len(_COLOURS)) if place not in places.values()] or [0]
@@ -301,5 +301,5 @@ def _label(curve: Curve, log: TrainingLog) -> str:
 
 
 def _literal(name: str) -> str:
-    """*name* so that matplotlib shows it as it is, without reading formulas between dollar signs."""
+    """Escape *name* for matplotlib, which would parse formulas between dollar signs."""
     return name.replace("$", r"\$")

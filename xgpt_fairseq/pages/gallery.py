@@ -1,7 +1,7 @@
-"""A page of captions: each image of a split with its photo or regions, what people and models said, and the scores.
+"""A page of captions: each image of a split with its photo or regions, references, generated captions, and scores.
 
-The page is one HTML file that needs nothing else: no network, no script for reading it. Captions, names and labels are
-text from elsewhere; the template escapes them all, and the page's own policy lets no other script run.
+The page is one self-contained HTML file, readable without network and scripts. Captions, names and labels are untrusted
+text; the template escapes them all, and the page's content security policy allows no other script.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ Order = Literal["split", "id", "best", "worst"]
 
 _JPEG_QUALITY = 80
 
-# Labels written on a picture, those of the most confident regions that leave each other so much room (the others show
-# when the pointer is on the box).
+# Labels written on a picture, those of the most confident regions that leave each other this much room (the others
+# appear when the pointer is on the box).
 _LABELLED = 12
 _LABEL_WIDTH, _LABEL_HEIGHT = 50, 13
 _COLOURS = 7  # colours of boxes in gallery.css
 
-_NOT_SHOWN = ("BLEU@1", "BLEU@2", "BLEU@3")  # of an image; BLEU@4 stands for them
+_NOT_SHOWN = ("BLEU@1", "BLEU@2", "BLEU@3")  # per image; only BLEU@4 is shown
 
 
 @dataclass(frozen=True)
 class System:
-    """A model's captions: image id → caption, of every image of the split, and their scores."""
+    """A model's captions of all images of the split, image id → caption, and their scores."""
 
     name: str
     captions: Mapping[str, str]
@@ -52,7 +52,7 @@ class System:
 
     @property
     def main_metric(self) -> str:
-        """What images are sorted by: CIDEr, or the first metric where it was left out."""
+        """The metric to sort images by: CIDEr, or the first metric if CIDEr was left out."""
         return "CIDEr" if "CIDEr" in self.scores.corpus else next(iter(self.scores.corpus))
 
     def main_score(self, image_id: str) -> float:
@@ -64,8 +64,8 @@ class Box:
     """A region on a picture, in the picture's pixels.
 
     Attributes:
-        label: its class, where the store has labels.
-        name: label and confidence, or which region it is.
+        label: its class, if the store has labels.
+        name: label and confidence, or the region's number.
         written: whether the label is written into the box.
         colour: 0 to `_COLOURS` - 1.
     """
@@ -82,13 +82,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """What stands for an image.
+    """The picture of an image on the page.
 
     Attributes:
         width, height: in pixels on the page.
-        source: the photo, a data URI or a link; None where only the regions are drawn.
-        boxes: the largest first, so that the smaller ones lie on top.
-        proportions_known: False where the width and height of the photo are not known, and a square stands for it.
+        source: the photo, as data URI or link; None if only the regions are drawn.
+        boxes: the largest first, so that smaller ones are on top.
+        proportions_known: False if width and height of the photo are not known, and a square is drawn.
     """
 
     width: int
@@ -99,24 +99,24 @@ class Picture:
 
     @property
     def described(self) -> str:
-        """How many regions, and what they are, for those who don't see them."""
+        """A text alternative: the number of regions, and their labels."""
         labels = dict.fromkeys(box.label for box in self.boxes if box.label)
         return f"{len(self.boxes)} regions" + (f": {', '.join(labels)}" if labels else "")
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos of images: image id → file. A page in the folder *link_from* links them; without it, it holds them."""
+    """Photos of images: image id → file. A page in the folder *link_from* links them; without it, they are embedded."""
 
     files: Mapping[str, Path]
     link_from: Path | None = None
 
 
 def match_photos(folder: Path, image_ids: Sequence[str], *, link_from: Path | None = None) -> Photos:
-    """The photos of *image_ids* in *folder*, whose names may be COCO's long ones or the bare ids.
+    """Find the photos of *image_ids* in *folder*, with COCO's long names or bare ids as file names.
 
     Raises:
-        DataError: no such folder, none of the images is there, or one is there twice.
+        DataError: the folder is missing, or has no photo of the images, or two photos of the same image.
     """
     wanted = set(image_ids)
     files: dict[str, Path] = {}
@@ -151,7 +151,7 @@ def choose_images(
 
 
 def _natural(image_id: str) -> tuple[bool, int, str]:
-    """Numbers by their value, before other names."""
+    """Sort key: numbers by value, before other names."""
     number = is_number(image_id)
     return not number, int(image_id) if number else 0, image_id
 
@@ -166,21 +166,21 @@ def render_gallery(
     regions: RegionStore | None = None,
     overlay: bool = False,
 ) -> str:
-    """The page, as HTML.
+    """Render the page as HTML.
 
     Args:
         references: the human captions of the split.
-        systems: at least one, of names that differ.
-        image_ids: what to show, as `choose_images` gives it.
-        photos: an image that it lacks is drawn by its regions.
+        systems: at least one, with different names.
+        image_ids: the images to show, from `choose_images`.
+        photos: images without a photo are drawn by their regions.
         regions: needed for images without a photo, and for *overlay*.
-        overlay: draw the regions over the photos too, with a switch for all of them.
+        overlay: also draw the regions over the photos, with a switch for all of them.
 
     Raises:
         DataError: a photo cannot be read, *regions* lacks an image, or jinja2 or pillow is not installed.
     """
     script = read_template("gallery.js")
-    page = template("gallery.html", what="the gallery", script=script)  # before the pictures, which take long
+    page = template("gallery.html", what="the gallery", script=script)  # fails before the slow pictures
     position = {image_id: number for number, image_id in enumerate(references.image_ids)}
     cards = []
     for image_id in tqdm(image_ids, desc="pictures", unit="image", disable=None):
@@ -221,7 +221,7 @@ def _of_image(system: System, image_id: str) -> dict[str, object]:
 
 
 def picture_of_photo(file: Path) -> Picture:
-    """The photo in *file*, held by the page.
+    """The photo in *file*, embedded in the page.
 
     Raises:
         DataError: it cannot be read, or pillow is not installed.
@@ -231,7 +231,7 @@ def picture_of_photo(file: Path) -> Picture:
 
 
 def picture(image_id: str, photos: Photos | None, regions: RegionStore | None, *, overlay: bool) -> Picture:
-    """The photo of an image or, where there is none, its regions."""
+    """The photo of an image or, if there is none, its regions."""
     file = None if photos is None else photos.files.get(image_id)
     if photos is not None and file is not None:
         source, width, height = _photo(file, photos.link_from)
@@ -253,7 +253,7 @@ def _photo(file: Path, link_from: Path | None) -> tuple[str, int, int]:
     try:
         with Image.open(file) as image:
             if link_from is not None:
-                # The header alone, not the pixels: browsers turn a photo as the camera says, and so do thumbnails.
+                # Only the header, not the pixels: browsers apply the EXIF orientation, and so do thumbnails.
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
                 width, height = reversed(image.size) if turned else image.size
                 path = Path(os.path.relpath(file, link_from)).as_posix()
@@ -264,12 +264,12 @@ def _photo(file: Path, link_from: Path | None) -> tuple[str, int, int]:
             jpeg = io.BytesIO()
             upright.save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: not a photo that can be read: {error}") from None
+        raise DataError(f"{file}: not a readable photo: {error}") from None
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), *upright.size
 
 
 def _scaled(width: int, height: int) -> tuple[int, int]:
-    """*width* and *height* with `THUMBNAIL` as the longer one."""
+    """*width* and *height* scaled so that the longer one is `THUMBNAIL`."""
     longer = max(width, height)
     return max(round(width * THUMBNAIL / longer), 1), max(round(height * THUMBNAIL / longer), 1)
 

@@ -17,11 +17,11 @@ def read_template(name: str) -> str:
 
 
 def template(name: str, *, what: str, script: str = "") -> jinja2.Template:
-    """The template *name*, to be rendered: text is escaped, a name that it has and `render` lacks is an error.
+    """Load the template *name*. It escapes text; missing variables are an error.
 
     Args:
-        what: what the page is called where jinja2 is missing.
-        script: goes into the page as it is, as the style does.
+        what: name of the page, for the error if jinja2 is missing.
+        script: inserted into the page unescaped, like the style.
 
     Raises:
         DataError: jinja2 is not installed.

@@ -1,7 +1,7 @@
-"""fairseq-train's log: the numbers in its lines, by update.
+"""Reads the numbers in fairseq-train's logs, by update.
 
-Read are the lines of `--log-format simple` and `json`, from `--log-file` (bare) or captured from the terminal (with
-date and logger in front, in fairseq-train's or hydra's style):
+The lines of `--log-format simple` and `json` are read, from `--log-file` (bare) or captured from the terminal (with a
+prefix of date and logger, in fairseq-train's or hydra's style):
 
     epoch 002:     14 / 136 loss=17.2, ic_nll_loss=9.409, …, num_updates=150, lr=0.00015, …       while an epoch runs
     epoch 002 | valid on 'valid' subset | loss 4.1 | cider 0.31 | … | num_updates 272             after a validation
@@ -25,8 +25,8 @@ from xgpt_fairseq.errors import DataError
 Series = dict[int, float]
 """Number of updates → value, in the order of the updates."""
 
-# Searched for, not matched: anything may stand before it. Greedy, so that of two records in one line (the first cut
-# when its process was killed) the last, whole one is read.
+# Anything may precede a record. Greedy, so that of two records in one line (the first truncated when its process was
+# killed) the last, complete one is read.
 _STEP = re.compile(r".*epoch \d+: +\d+ / \d+ (\S.*)$")
 _SUMMARY = re.compile(r".*epoch \d+ \| (?:valid on '(?P<subset>[^|]+)' subset \| )?(?P<values>\S.*)$")
 _JSON = re.compile(r'.*(\{"epoch": [^{}]*\})\s*$')
@@ -36,15 +36,15 @@ _UPDATES = "num_updates"
 
 @dataclass
 class TrainingLog:
-    """What one log says; each mapping is name (as fairseq prints it, `ic_nll_loss`, `lr`, …) → `Series`.
+    """The values of one log; each mapping is from a name (as fairseq prints it, `ic_nll_loss`, `lr`, …) to `Series`.
 
     Attributes:
         path: the file.
-        steps: the lines of training, each the mean since the line before (fairseq's `--log-interval`).
+        steps: training lines, each the mean since the previous line (fairseq's `--log-interval`).
         epochs: the means of the epochs.
         valid: subset → the values of its validations.
-        restarts: (from, back to): where the run was started again from a checkpoint. What the log had of later updates
-            is dropped; of the same update, the later line counts.
+        restarts: (from, back to): where the run was resumed from a checkpoint. Earlier lines of later updates are
+            dropped; of the same update, the later line counts.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class TrainingLog:
 
     @property
     def last_update(self) -> int:
-        """The largest number of updates that a line has."""
+        """The largest number of updates in a line."""
         return max(update for values in self._all() for series in values.values() for update in series)
 
     def _all(self) -> list[dict[str, Series]]:
@@ -70,11 +70,11 @@ class TrainingLog:
 def read_training_log(path: Path) -> TrainingLog:
     """Read *path*, a log of fairseq-train.
 
-    Lines that are not records are passed over, and so are values that are no number ("None", of an objective that had
-    no turn since the line before).
+    Lines that are not records are skipped, and so are values that are not numbers ("None" of an objective that has not
+    run since the previous line).
 
     Raises:
-        DataError: it cannot be read, or has no record of training or validation.
+        DataError: the file cannot be read, or has no record of training or validation.
     """
     log = TrainingLog(path)
     last = 0
@@ -94,16 +94,16 @@ def read_training_log(path: Path) -> TrainingLog:
             values.setdefault(name, {})[update] = value
     if not any(series for values in log._all() for series in values.values()):
         raise DataError(
-            f"{path}: no line of training or validation as fairseq-train writes them with --log-format simple or json "
-            "(to --log-file, or to the terminal)"
+            f"{path}: no training or validation lines of fairseq-train with --log-format simple or json (from "
+            "--log-file, or from the terminal)"
         )
     return log
 
 
 def _records(path: Path) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """("step", "epoch" or "valid"; subset; name → value) of each record that tells its number of updates."""
+    """("step", "epoch" or "valid"; subset; name → value) of each record with a number of updates."""
     try:
-        # "replace": what a terminal captured may hold anything, and a record is ASCII but for the subset's name.
+        # "replace": terminal output may contain anything, and a record is ASCII except the subset's name.
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 if "epoch" in line and (found := _record(line.rstrip("\n"))) and _UPDATES in found[2]:

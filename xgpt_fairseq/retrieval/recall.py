@@ -1,8 +1,8 @@
-"""Recall and ranks of retrieval, from a matrix of scores (captions, images) of whatever model.
+"""Recall and ranks of retrieval, from any model's matrix of scores (captions, images).
 
-Ties are broken at random, and what is reported is the expectation over that: a scorer that says the same of all pairs
-gets what chance gets, not 100, and no order of the files matters. Where e candidates have the score of the best right
-one, r of them right, and g wrong ones score higher,
+The reported values are expectations over random orders of ties: a scorer with equal scores for all pairs gets the
+values of chance, not 100, and the order of the files has no effect. Let e be the number of candidates with the score of
+the best right one, r the number of right ones among them, and g the number of wrong ones with higher scores. Then
 
     P(a right one among the first k) = 1 - C(e - j, r) / C(e, r)    j = k - g, within 0 … e
     expected rank of the first right one = g + (e + 1) / (r + 1)
@@ -18,18 +18,18 @@ import numpy as np
 from xgpt_fairseq.errors import DataError
 
 RANKS = (1, 5, 10)
-BLOCK_VALUES = 1 << 24  # scores that are in memory at once
+BLOCK_VALUES = 1 << 24  # scores in memory at once
 
 
 @dataclass(frozen=True)
 class Recall:
-    """How well the right candidates of so many queries are found.
+    """Recall over a set of queries.
 
     Attributes:
-        at: k → the part of the queries (0 to 1) whose k best candidates hold a right one.
-        chance: the same of random scores.
-        median_rank: of the first right candidate, 1 the best; of each query the expectation where it ties.
-        queries, candidates: how many.
+        at: k → the share of queries (0 to 1) with a right one among the k best candidates.
+        chance: the same for random scores.
+        median_rank: median over queries of the (expected) rank of the first right candidate; 1 is the best.
+        queries, candidates: their numbers.
     """
 
     at: dict[int, float]
@@ -40,7 +40,7 @@ class Recall:
 
 
 def image_retrieval(scores: np.ndarray, image_of_caption: np.ndarray, ranks: Sequence[int] = RANKS) -> Recall:
-    """The image for each caption: R@k and median rank.
+    """Retrieve the image of each caption: R@k and median rank.
 
     Args:
         scores: (C, I) of each caption and image, higher is better; may be memory-mapped, and is read in blocks.
@@ -60,7 +60,7 @@ def image_retrieval(scores: np.ndarray, image_of_caption: np.ndarray, ranks: Seq
 
 
 def caption_retrieval(scores: np.ndarray, image_of_caption: np.ndarray, ranks: Sequence[int] = RANKS) -> Recall:
-    """A caption for each image that has one; any of the image's own is right. See `image_retrieval`."""
+    """Retrieve a caption of each image that has one; any of its captions is right. See `image_retrieval`."""
     _check(scores, image_of_caption)
     step = max(1, BLOCK_VALUES // scores.shape[0])
     images = np.unique(image_of_caption)
@@ -119,7 +119,7 @@ def _check(scores: np.ndarray, image_of_caption: np.ndarray) -> None:
 
 
 def _finite(scores: np.ndarray, first: int, columns: np.ndarray) -> np.ndarray:
-    """*scores* as they are; its rows are the captions from *first* on, its columns the images *columns*."""
+    """*scores*, checked to be finite; rows are the captions from *first* on, columns the images *columns*."""
     bad = np.argwhere(~np.isfinite(scores))
     if len(bad):
         caption, image = bad[0]

@@ -1,12 +1,12 @@
-"""Scores of all pairs of a pool of captions and images, by a model of retrieval: what recall is computed from.
+"""Scores all pairs of a pool of captions and images with a retrieval model, to compute recall.
 
-What is reused: regions are embedded and refined once an image, captions are embedded once a block. What cannot be: in
-the encoder's layers regions and text see each other from the first on, so that each of the C · I pairs goes through
-all layers. (The first layer's projections alone would be the same for all pairs of a caption or an image.)
+Regions are embedded and refined once per image, and captions are embedded once per block. Regions and text attend to
+each other in all of the encoder's layers, so each of the C · I pairs goes through all layers. (Only the first layer's
+projections are the same for all pairs of a caption or an image.)
 
 A folder of scores, which any model can write:
 
-    scores.npy    (C, I) float32: row of a caption, column of an image; higher fits better
+    scores.npy    (C, I) float32: one row per caption, one column per image; higher is better
     ids.json      {"captions": the image id of each row's caption, "images": the image id of each column}
 """
 
@@ -36,19 +36,19 @@ from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
 
 SCORES, IDS = "scores.npy", "ids.json"
-IMAGES_AT_ONCE = 64  # of a batch; the rest of its size is captions
+IMAGES_AT_ONCE = 64  # per batch, with as many captions as its size allows
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The captions and images that are searched.
+    """The captions and images to search.
 
     Attributes:
         captions: (C,) token ids (T,) with end of sentence.
-        image_rows: (I,) rows in the region store.
-        image_of_caption: (C,) the place of each caption's image in *image_rows*.
-        image_ids: of the images.
-        truncated_captions: how many were longer than the model reads.
+        image_rows: (I,) indices in the region store.
+        image_of_caption: (C,) the index of each caption's image in *image_rows*.
+        image_ids: ids of the images.
+        truncated_captions: number of captions longer than the model's limit.
     """
 
     captions: list[np.ndarray]
@@ -59,13 +59,13 @@ class Pool:
 
 
 def read_pool(directory: DataDirectory, splits: Sequence[str], *, longest: int) -> Pool:
-    """One pool of all captions and images of *splits*.
+    """Read all captions and images of *splits* as one pool.
 
     Args:
-        longest: longer captions are cut to so many tokens, end of sentence included.
+        longest: most tokens of a caption, end of sentence included; longer captions are truncated.
 
     Raises:
-        DataError: a split that the directory has not, or that is named twice.
+        DataError: a split is not in the directory, or is named twice.
     """
     if len(set(splits)) < len(splits):
         raise DataError(f"--splits {','.join(splits)}: a split is named twice")
@@ -85,10 +85,10 @@ def read_pool(directory: DataDirectory, splits: Sequence[str], *, longest: int) 
 
 
 def load_model(path: Path, directory: DataDirectory) -> XGPTModel:
-    """The model of retrieval in checkpoint *path*, for the vocabulary and regions of *directory*.
+    """Load the retrieval model in checkpoint *path* for the vocabulary and regions of *directory*.
 
     Raises:
-        DataError: a model of another kind, of other regions, or of another dictionary.
+        DataError: another kind of model, or one with another feature width or dictionary.
     """
     objectives = build_objectives(["matching"], directory.vocabulary.dictionary)
     return open_model(path, load_checkpoint(path), directory, objectives=objectives)
@@ -97,16 +97,16 @@ def load_model(path: Path, directory: DataDirectory) -> XGPTModel:
 class PoolScorer:
     """Scores the captions of a pool, block by block, against all of its images.
 
-    Captions are taken by length and images by their number of regions, so that little is padding.
+    Captions are sorted by length and images by number of regions, to minimise padding.
 
     Args:
-        model: with a matching head, in the precision that it is to compute in.
+        model: a model with a matching head, in its final precision.
         store: the regions of *pool*.
-        batch_size: pairs that go through the encoder at once.
+        batch_size: pairs per batch of the encoder.
         cpu_bf16: compute in bfloat16 on a CPU.
 
     Attributes:
-        blocks: how many blocks of captions there are.
+        blocks: number of blocks of captions.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class PoolScorer:
 
     @torch.inference_mode()
     def score(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Block number *block*: its captions' places (c,) in the pool, and their scores (c, I) float32."""
+        """Score block *block*. Returns its captions' indices (c,) in the pool, and their scores (c, I) float32."""
         places = self.captions[block * self.captions_at_once :][: self.captions_at_once]
         tokens = pad_right([self.pool.captions[i] for i in places], self.model.encoder.padding_idx).to(self.device)
         scores = np.empty((len(places), len(self.pool.image_rows)), dtype=np.float32)
@@ -164,8 +164,8 @@ def score_pool(
     """Fill *file*, scores.npy of the pool, from block *start* on.
 
     Args:
-        save: told how many blocks are on disk, every *every* blocks and at the end.
-        progress: told after each block how many captions it had.
+        save: called with the number of blocks on disk, every *every* blocks and at the end.
+        progress: called after each block with its number of captions.
     """
     pool = scorer.pool
     shape = (len(pool.captions), len(pool.image_rows))
@@ -190,7 +190,7 @@ def read_scores(folder: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Read a folder of scores: the matrix (C, I), memory-mapped; the column of each caption's image; the image ids.
 
     Raises:
-        DataError: a file is missing, is not what it should be, or they do not agree.
+        DataError: a file is missing or invalid, or the files do not agree.
     """
     matrix_file, ids_file = folder / SCORES, folder / IDS
     try:
@@ -204,7 +204,7 @@ def read_scores(folder: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         ) from None
     column = {image: place for place, image in enumerate(images)}
     if len(column) < len(images):
-        raise DataError(f'{ids_file}: an image stands twice in "images"')
+        raise DataError(f'{ids_file}: an image occurs twice in "images"')
     unknown = [image for image in captions if image not in column]
     if unknown:
         raise DataError(f'{ids_file}: image {unknown[0]} of a caption is not among "images"')
