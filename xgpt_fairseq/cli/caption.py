@@ -87,7 +87,7 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
 
 
 def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
-    from xgpt_fairseq.vision.photos import find_photos
+    from xgpt_fairseq.vision.photo_files import find_photos
 
     files = find_photos(args.photos)
     if not files:

@@ -40,16 +40,8 @@ from xgpt_fairseq.vision.backbone import package_versions
 from xgpt_fairseq.vision.detections import Detections
 from xgpt_fairseq.vision.extractor import GRID, RegionExtractor, Regions
 from xgpt_fairseq.vision.malloc import keep_freed_memory
-from xgpt_fairseq.vision.photos import (
-    IMAGE_SIZE,
-    Photo,
-    PhotoError,
-    check_ids,
-    find_photos,
-    load_photo,
-    photo_id,
-    pillow_version,
-)
+from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
+from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, load_photo, pillow_version
 from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
 from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
 

@@ -1,11 +1,8 @@
-"""Finds photos, derives their image ids, and reads them upright and in the backbone's size."""
+"""Photos from files, read upright and in the size that the backbone takes."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.image_ids import canonical_image_id
-from xgpt_fairseq.regions.validation import one_line
 from xgpt_fairseq.vision.backbone import STRIDE
 
 if TYPE_CHECKING:
@@ -119,88 +114,12 @@ def is_photo(path: Path) -> bool:
         return False
 
 
-def photo_id(path: Path) -> str:
-    """The image id of a photo: its file name in the spelling of `canonical_image_id`.
-
-    Raises:
-        PhotoError: the name cannot be an image id.
-    """
-    name = canonical_image_id(path.name)
-    if not name or not one_line(name):
-        raise PhotoError(path, "its name is not a valid image id: empty, not Unicode, or with a line break")
-    return name
-
-
 def pillow_version() -> str:
     """The version of Pillow. Raises DataError if it is not installed."""
     _formats()
     import PIL
 
     return PIL.__version__
-
-
-def find_photos(paths: Iterable[Path], *, exclude: Sequence[Path] = ()) -> list[Path]:
-    """The files that *paths* name, in order; folders are searched recursively, and their files sorted.
-
-    Files are not opened. Names that begin with a dot, and paths in *exclude*, are skipped. A file that is named more
-    than once is listed once. Paths that do not exist, and folders that cannot be listed, are kept: reading them will
-    fail.
-    """
-    excluded = {_absolute(path) for path in exclude}
-    found: dict[str, Path] = {}
-    for path in paths:
-        for file in _files_below(path, excluded) if _is_folder(path) else [path]:
-            found.setdefault(_absolute(file), file)
-    return list(found.values())
-
-
-def check_ids(paths: Iterable[Path]) -> None:
-    """Raise DataError if two photos of *paths* have the same image id. Files that are not photos may share it."""
-    by_id: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_id[canonical_image_id(path.name)].append(path)
-    for name, files in by_id.items():
-        photos = [file for file in files if is_photo(file)] if len(files) > 1 else []
-        if len(photos) > 1:
-            raise DataError(
-                f"{photos[0]} and {photos[1]} are both image {name}: an image id must be unique. It is the file's "
-                "name without folder and extension; COCO's long names and the bare number are the same id"
-            )
-
-
-def _files_below(folder: Path, excluded: set[str]) -> list[Path]:
-    files: list[Path] = []
-    seen: set[tuple[int, int]] = set()  # folders, since links may form a cycle
-
-    def cannot_list(error: OSError) -> None:
-        files.append(Path(error.filename))
-
-    for parent, folders, names in os.walk(folder, onerror=cannot_list, followlinks=True):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        wanted = {
-            name
-            for name in (*folders, *names)
-            if not name.startswith(".") and _absolute(Path(parent, name)) not in excluded
-        }
-        folders[:] = sorted(wanted.intersection(folders))
-        files += [Path(parent, name) for name in names if name in wanted]
-    return sorted(files)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name that is too long, or a parent that may not be read
-        return False
-
-
-def _absolute(path: Path) -> str:
-    """The absolute path, so that each file has one name; links are not resolved, since their names differ."""
-    return os.path.normpath(path.absolute())
 
 
 @cache
