@@ -59,6 +59,25 @@ def test_good_photos_are_captioned_and_the_others_named(
     assert "notes.txt: not a photo" in page and "2 files could not be read" in page and "<script" not in page
 
 
+def test_photos_of_one_name(
+    call_program: Callable[..., Any],
+    bundle: Path,
+    folder: Path,
+    photos: list[Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """In JSON they have the ids that a region store gives them; photos of one id have a caption, but no JSON."""
+    (folder / "more").mkdir()
+    (folder / "more" / "1.png").write_bytes(photos[3].read_bytes())
+    written = tmp_path / "c.json"
+    assert call(call_program, folder, "--path", bundle, "--json", written).status == 0
+    assert [each["image_id"] for each in json.loads(written.read_text())] == ["0", "1", "2", "more/1"]
+    (folder / "01.png").write_bytes(photos[3].read_bytes())
+    assert call(call_program, folder, "--path", bundle).stdout.count("\n") == 5
+    done = call(call_program, folder, "--path", bundle, "--json", written, "--overwrite")
+    assert done.error.startswith(f"{folder / '01.png'} and {folder / '1.png'} are both image 1: an image id must be")
+
+
 def test_exit_status(call_program: Callable[..., Any], bundle: Path, folder: Path, tmp_path: Path) -> None:
     strict = call(call_program, folder, "--path", bundle, "--strict")
     assert strict.status == 1 and strict.error == "--strict: 2 of 5 files could not be read"

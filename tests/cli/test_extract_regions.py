@@ -168,13 +168,25 @@ def test_nothing_can_be_read(tmp_path: Path, extract: Extract) -> None:
 
 
 def test_two_photos_of_one_id(photos: Path, tmp_path: Path, extract: Extract) -> None:
-    write_photo(photos / "b" / "COCO_train2014_000000000004.jpg", 4)
+    write_photo(photos / "a" / "COCO_train2014_000000000004.jpg", 4)
     done = extract(photos, "--output", tmp_path / "store")
     assert done.status == 1
     assert done.error.startswith(
-        f"{photos / 'a' / '000000000004.jpg'} and {photos / 'b' / 'COCO_train2014_000000000004.jpg'} are both image 4"
+        f"{photos / 'a' / '000000000004.jpg'} and {photos / 'a' / 'COCO_train2014_000000000004.jpg'} are both image a/4"
     )
     assert not (tmp_path / ".store.partial").exists()
+
+
+def test_photos_of_one_name_in_several_folders(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    """Each has its own regions, and is found by its path."""
+    other = write_photo(photos / "b" / "4.png", 44)
+    assert extract(photos, "--output", tmp_path / "store").status == 0
+    store = verify(tmp_path / "store")
+    assert store.image_ids() == ["0", "1", "2", "3", "a/4", "5", "6", "7", "8", "b/4"]
+    extractor = RegionExtractor(image_size=64, device="cpu")
+    for name, path in (("a/4", photos / "a" / "000000000004.jpg"), ("b/4.png", other)):
+        [regions] = extractor.extract([extractor.load(path)])
+        np.testing.assert_array_equal(store.features(store.image_index(name)), regions.features)
 
 
 def test_a_store_among_the_photos(photos: Path, extract: Extract) -> None:
@@ -274,6 +286,21 @@ def test_detections(photos: Path, tmp_path: Path, extract: Extract) -> None:
     assert store.manifest.truncated_images == 1
     assert store.source["boxes"] == "detections"
     assert RegionExtractor.from_settings(store.source["extractor"], device="cpu").grid is None
+
+
+def test_detections_of_photos_of_one_name(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    write_photo(photos / "b" / "4.png", 44)
+    boxes = {"photos/a/4.jpg": [0.0, 0, 6, 4], "b/4.png": [0, 0, 9, 9], 5: [0, 0, 1, 1]}
+    records = [detection(name, 0.5, box) for name, box in boxes.items()]
+    (tmp_path / "results.json").write_text(json.dumps(records))
+    options = ["--output", tmp_path / "store", "--detections", tmp_path / "results.json"]
+    assert extract(photos, *options).status == 0
+    store = RegionStore(tmp_path / "store")
+    assert [store.scores(store.image_index(name)).tolist() for name in ("a/4", "b/4")] == [[1, 0.5]] * 2
+    np.testing.assert_allclose(store.boxes(store.image_index("b/4"))[1], [0, 0, 9 / 60, 9 / 40], atol=1e-6)
+    (tmp_path / "results.json").write_text(json.dumps([*records, detection(4, 0.5, [0, 0, 6, 4])]))
+    error = extract(photos, *options, "--overwrite").error
+    assert error.startswith(f"{tmp_path / 'results.json'}, record [3]: image_id '4' may be a/4 or b/4; name its folder")
 
 
 def test_detections_of_a_turned_photo(tmp_path: Path, extract: Extract) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import time
@@ -81,6 +82,29 @@ def test_other_options_do_not_go_on(
     assert "was started with other options (files: 12 then, 13 now; names_sha256: " in error
     assert extract(photos, "--output", tmp_path / "store", "--overwrite").status == 0
     assert len(RegionStore(tmp_path / "store")) == 10
+
+
+def test_unfinished_extractions_of_earlier_versions(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    """They hashed names without folders: so do we, where ids have none, and go on; else ids have changed."""
+    names = sorted(path.relative_to(photos) for path in photos.rglob("*.*"))
+    assert names_hash(photos, tmp_path, extract) == sha256("\n".join(name.name for name in names))
+    (photos / "a" / "notes.md").touch()  # files that are no photos may share a name
+    (photos / "b" / "notes.md").touch()
+    names = sorted(path.relative_to(photos) for path in photos.rglob("*.*"))
+    assert names_hash(photos, tmp_path, extract) == sha256("\n".join(name.name for name in names))
+    write_photo(photos / "b" / "000000000004.jpg", 4)
+    names = sorted(path.relative_to(photos) for path in photos.rglob("*.*"))
+    whole = [str(name) if name.name == "000000000004.jpg" else name.name for name in names]
+    assert names_hash(photos, tmp_path, extract) == sha256("\n".join(whole))
+
+
+def names_hash(photos: Path, tmp_path: Path, extract: Extract) -> Any:
+    assert extract(photos, "--output", tmp_path / "store", "--overwrite").status == 0
+    return RegionStore(tmp_path / "store").source["names_sha256"]
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_a_killed_extraction_goes_on_and_ends_the_same(tmp_path: Path, extract: Extract) -> None:

@@ -57,6 +57,20 @@ def test_the_most_confident_of_each_photo(
     assert found.boxes == sum(len(found.of(name).boxes) for name in wanted)
 
 
+def test_photos_that_share_a_name(path: Path) -> None:
+    found = read(path, [record("x/a/7.jpg", 1), record("b\\007.png", 0.5), record("c/7", 1)], ("a/7", "b/7"))
+    assert (found.of("a/7").scores.tolist(), found.of("b/7").scores.tolist(), found.others) == ([1], [0.5], 1)
+    with pytest.raises(DataError, match=r"record \[1\]: image_id '7' may be a/7 or b/7; name its folder, too"):
+        read(path, [record("a/7", 1), record(7, 1)], ("a/7", "b/7"))
+
+
+def test_records_of_two_photos_are_not_given_to_one(path: Path) -> None:
+    """Here b/7.jpg is not among the photos, so that the id of a/7.jpg is 7 alone."""
+    assert read(path, [record("a/7.jpg", 1), record("a/7.png", 1)]).boxes == 2
+    with pytest.raises(DataError, match=r"record \[1\]: image_id 'b/7' is photo 7, but 'a/7' before it is, too"):
+        read(path, [record("a/7.jpg", 1), record("b/7.jpg", 1)])
+
+
 def test_names_of_images(path: Path) -> None:
     """COCO's numbers and its file names are one image."""
     found = read(path, [record(42, 0.5), record("COCO_val2014_000000000042.jpg", 0.25), record("000000000042", 0.75)])

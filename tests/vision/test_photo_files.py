@@ -1,4 +1,4 @@
-"""Photos found in folders, and their ids."""
+"""Photos found in folders, and their ids: the shortest names that keep them apart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
+from xgpt_fairseq.vision.photo_files import PhotoFile, check_ids, find_photos, photo_id
 from xgpt_fairseq.vision.photos import PhotoError, load_photo
 
 
@@ -37,7 +37,8 @@ def test_find_photos(tmp_path: Path) -> None:
     (tmp_path / "b" / "c" / "round").symlink_to(tmp_path / "b")
     long = "long" * 99
     asked = [tmp_path / name for name in ("b", "missing.jpg", "a.jpg", "b/2.jpg", "b/.4.jpg", "c/../a.jpg", long)]
-    found = [str(path.relative_to(tmp_path)) for path in find_photos(asked, exclude=[tmp_path / "b" / "store"])]
+    photos = find_photos(asked, exclude=[tmp_path / "b" / "store"])
+    found = [str(photo.path.relative_to(tmp_path)) for photo in photos]
     assert found == ["b/10.jpg", "b/2.jpg", "b/c/1.jpg", "b/notes.txt", "missing.jpg", "a.jpg", "b/.4.jpg", long]
 
 
@@ -52,30 +53,83 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert find_photos([tmp_path]) == [tmp_path / "a.jpg", tmp_path / "closed"]
+    assert [photo.path for photo in find_photos([tmp_path])] == [tmp_path / "a.jpg", tmp_path / "closed"]
     with pytest.raises(PhotoError, match="closed: not a file"):
         load_photo(tmp_path / "closed")
 
 
-@pytest.mark.parametrize("second", ["b/1.jpg", "000001.png", "b/COCO_val2014_000000000001.jpg"])
+def ids(folder: Path, *asked: str) -> list[str]:
+    """The image ids of *asked* paths in *folder*, or of the folder itself."""
+    return [photo.image_id for photo in find_photos([folder / name for name in asked] or [folder])]
+
+
+def test_photos_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for name in ("a/001.jpg", "a/b/1.png", "a/x.jpg", "c/1.jpg", "c/y.jpg", "1.jpg"):
+        write_photo(tmp_path / "photos" / name)
+    folder = tmp_path / "photos"
+    assert ids(folder) == ["1", "a/1", "a/b/1", "x", "c/1", "y"]
+    assert [photo.name for photo in find_photos([folder])] == [
+        "1.jpg", "a/001.jpg", "a/b/1.png", "x.jpg", "c/1.jpg", "y.jpg",
+    ]  # fmt: skip
+    assert ids(folder, "a") == ["1", "b/1", "x"]  # below the folder that is given
+    assert ids(folder, "a", "c") == ["a/1", "a/b/1", "x", "c/1", "y"]  # below what they have in common
+    assert ids(folder, "a/b", "a") == ["b/1", "1", "x"]
+    assert ids(folder, "c/1.jpg", "a/001.jpg") == ["c/1", "a/1"]
+    assert ids(folder, "c/1.jpg") == ["1"]
+    assert ids(folder, "c", "a/../c/1.jpg") == ["1", "y"]  # one file
+    check_ids(find_photos([folder]))
+
+
+def test_ids_do_not_depend_on_where_the_program_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.jpg", "b/1.jpg"):
+        write_photo(tmp_path / "photos" / name)
+    for place, asked in ((".", "photos"), ("photos", "."), ("photos/a", "..")):
+        monkeypatch.chdir(tmp_path / place)
+        assert [photo.image_id for photo in find_photos([Path(asked)])] == ["a/1", "b/1"]
+
+
+@pytest.mark.parametrize("second", ["1.png", "01.jpg", "COCO_val2014_000000000001.jpg"])
 def test_two_photos_of_one_id(tmp_path: Path, second: str) -> None:
-    (tmp_path / "b").mkdir()
-    first, other = tmp_path / "1.jpg", tmp_path / second
-    for path in (first, other):
-        write_photo(path)
-    with pytest.raises(DataError, match=rf"{first} and {other} are both image 1: an image id must be unique"):
-        check_ids([first, other])
+    for folder in ("a", "b"):
+        write_photo(tmp_path / folder / "1.jpg")
+    other = write_photo(tmp_path / "a" / second)
+    with pytest.raises(DataError, match="are both image a/1: an image id must be unique") as error:
+        check_ids(find_photos([tmp_path]))
+    assert f"{tmp_path / 'a' / '1.jpg'}" in str(error.value) and f"{other}" in str(error.value)
 
 
 def test_a_file_beside_a_photo_may_have_its_id(tmp_path: Path) -> None:
-    write_photo(tmp_path / "1.jpg")
-    np.save(tmp_path / "1.npy", np.zeros(3))
-    check_ids([tmp_path / "1.jpg", tmp_path / "1.npy", tmp_path / "missing" / "1.jpg"])
+    """It does not lengthen the photo's id, either."""
+    write_photo(tmp_path / "a" / "1.jpg")
+    np.save(tmp_path / "a" / "1.npy", np.zeros(3))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1").write_text("no photo")
+    photos = find_photos([tmp_path])
+    assert [photo.image_id for photo in photos] == ["1", "1", "1"]
+    check_ids(photos)
+
+
+def test_a_photo_without_an_extension_counts(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a" / "x.jpg")
+    write_photo(tmp_path / "b" / "x.png").rename(tmp_path / "b" / "x")
+    assert ids(tmp_path) == ["a/x", "b/x"]
+
+
+def test_a_damaged_photo_does_not_leave_its_name_to_another(tmp_path: Path) -> None:
+    """Else the captions of a/1.jpg would find b/1.jpg."""
+    write_photo(tmp_path / "b" / "1.jpg")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_text("damaged")
+    assert ids(tmp_path) == ["a/1", "b/1"]
 
 
 def test_photo_ids() -> None:
-    assert photo_id(Path("x/COCO_val2014_000000000042.jpg")) == "42"
-    assert photo_id(Path("x/holiday \u202f7.JPEG")) == "holiday \u202f7"
+    def named(name: str) -> PhotoFile:
+        [photo] = find_photos([Path("x") / name])
+        return photo
+
+    assert photo_id(named("COCO_val2014_000000000042.jpg")) == "42"
+    assert photo_id(named("holiday \u202f7.JPEG")) == "holiday \u202f7"
     for name in (".jpg", "a\nb.jpg", os.fsdecode(b"caf\xe9.jpg")):
         with pytest.raises(PhotoError, match="its name gives no image id"):
-            photo_id(Path(name))
+            photo_id(named(name))

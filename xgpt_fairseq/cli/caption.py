@@ -19,12 +19,12 @@ from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.hub_interface import PHOTOS_AT_ONCE, LoadedPhoto, XGPTHubInterface
 from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
 from xgpt_fairseq.regions.format import MAX_REGIONS
-from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.search.generator import SearchOptions
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.detections import Detections
+    from xgpt_fairseq.vision.photo_files import PhotoFile
 
 LOADERS = 4  # threads that decode photos; more would only wait for the backbone
 
@@ -87,7 +87,7 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
 
 
 def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
-    from xgpt_fairseq.vision.photo_files import find_photos
+    from xgpt_fairseq.vision.photo_files import check_ids, find_photos
 
     files = find_photos(args.photos)
     if not files:
@@ -99,29 +99,31 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
             if needed
             else "--detections: the model was trained on the cells of a grid, not on the boxes of a detector"
         )
+    if needed or args.json is not None:
+        check_ids(files)
     detections = _read_detections(args.detections, files) if needed else None
-    captions: list[tuple[Path, str]] = []
+    captions: list[tuple[PhotoFile, str]] = []
     unreadable: list[tuple[str, str]] = []
     with tqdm(total=len(files), unit=" photos", disable=None) as bar:
 
-        def missed(file: Path, reason: str) -> None:
-            unreadable.append((str(file), reason))
-            bar.write(f"not read: {file}: {reason}", file=sys.stderr)
+        def missed(file: PhotoFile, reason: str) -> None:
+            unreadable.append((str(file.path), reason))
+            bar.write(f"not read: {file.path}: {reason}", file=sys.stderr)
             bar.update()
 
         photos = _load(captioner, files, detections, missed)
         for file, text in captioner.caption_loaded(photos, options=options, batch_size=args.batch_size):
             captions.append((file, text))
-            bar.write(f"{file}\t{text}", file=sys.stdout)
+            bar.write(f"{file.path}\t{text}", file=sys.stdout)
             bar.update()
     if args.json is not None:
-        named = [{"file": str(file), "image_id": canonical_image_id(file.name), "caption": c} for file, c in captions]
+        named = [{"file": str(file.path), "image_id": file.image_id, "caption": text} for file, text in captions]
         _write_json(args.json, named)
     if args.html is not None and captions:
         from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
         from xgpt_fairseq.pages.gallery import picture_of_photo
 
-        cards = [CaptionedPicture(str(file), picture_of_photo(file), text) for file, text in captions]
+        cards = [CaptionedPicture(str(file.path), picture_of_photo(file.path), text) for file, text in captions]
         _write_page(args.html, render_captions(cards, title=args.title, unreadable=unreadable))
     if not captions:
         raise DataError(f"none of the {len(files)} files could be read as a photo")
@@ -131,16 +133,16 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
 
 def _load(
     captioner: XGPTHubInterface,
-    files: Sequence[Path],
+    files: Sequence[PhotoFile],
     detections: Detections | None,
-    missed: Callable[[Path, str], None],
-) -> Iterator[LoadedPhoto[Path]]:
+    missed: Callable[[PhotoFile, str], None],
+) -> Iterator[LoadedPhoto[PhotoFile]]:
     """Read photos, some ahead of those that are captioned; tell *missed* of those that are none."""
     from xgpt_fairseq.vision.photos import Photo, PhotoError
 
-    def load(file: Path) -> Photo | PhotoError:
+    def load(file: PhotoFile) -> Photo | PhotoError:
         try:
-            return captioner.extractor.load(file)
+            return captioner.extractor.load(file.path)
         except PhotoError as error:
             return error
 
@@ -155,15 +157,15 @@ def _load(
             if isinstance(photo, PhotoError):
                 missed(file, photo.reason)
                 continue
-            boxes = None if detections is None else detections.normalised(canonical_image_id(file.name), photo.size)
+            boxes = None if detections is None else detections.normalised(file.image_id, photo.size)
             yield file, photo, boxes
 
 
-def _read_detections(path: Path, files: Sequence[Path]) -> Detections:
+def _read_detections(path: Path, files: Sequence[PhotoFile]) -> Detections:
     from xgpt_fairseq.vision.detections import Detections
     from xgpt_fairseq.vision.pooling import max_boxes
 
-    return Detections(path, {canonical_image_id(file.name) for file in files}, max_boxes(MAX_REGIONS))
+    return Detections(path, [file.image_id for file in files], max_boxes(MAX_REGIONS))
 
 
 def _write_json(path: Path, value: list[dict[str, str]]) -> None:

@@ -33,14 +33,13 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.format import MAX_REGIONS
-from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision.backbone import package_versions
 from xgpt_fairseq.vision.detections import Detections
 from xgpt_fairseq.vision.extractor import GRID, RegionExtractor, Regions
 from xgpt_fairseq.vision.malloc import keep_freed_memory
-from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
+from xgpt_fairseq.vision.photo_files import PhotoFile, check_ids, find_photos, photo_id
 from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, load_photo, pillow_version
 from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
 from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
@@ -185,7 +184,7 @@ def _extractor(args: argparse.Namespace) -> RegionExtractor:
 
 
 def _chunks(
-    files: Sequence[Path], extractor: RegionExtractor, position: int, pool: ProcessPoolExecutor | None, ahead: int
+    files: Sequence[PhotoFile], extractor: RegionExtractor, position: int, pool: ProcessPoolExecutor | None, ahead: int
 ) -> Iterator[list[tuple[Loaded, int]]]:
     """Photos and their positions, from the beginning of the chunk that *position* is in."""
     batch = extractor.batch_size
@@ -241,11 +240,11 @@ def _add(
     writer.add(image_id, regions.features, regions.boxes, position=next_position, size=photo.size, **extra)
 
 
-def _load(path: Path, image_size: int) -> Loaded:
+def _load(file: PhotoFile, image_size: int) -> Loaded:
     try:
-        return Loaded(path, photo_id(path), load_photo(path, image_size))
+        return Loaded(file.path, photo_id(file), load_photo(file.path, image_size))
     except PhotoError as error:
-        return Loaded(path, reason=error.reason)
+        return Loaded(file.path, reason=error.reason)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -258,17 +257,18 @@ def _check_options(args: argparse.Namespace) -> None:
         )
 
 
-def _read_detections(args: argparse.Namespace, files: Sequence[Path]) -> Detections:
-    wanted = {canonical_image_id(file.name) for file in files}
+def _read_detections(args: argparse.Namespace, files: Sequence[PhotoFile]) -> Detections:
+    wanted = [file.image_id for file in files]
     detections = Detections(args.detections, wanted, max_boxes(args.max_regions))
     others = f"; {detections.others} of other photos are left out" if detections.others else ""
     print(f"found {detections.boxes} boxes of {detections.photos} photos in {args.detections}{others}")
     return detections
 
 
-def _source(args: argparse.Namespace, files: Sequence[Path], extractor: RegionExtractor) -> dict[str, Any]:
+def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: RegionExtractor) -> dict[str, Any]:
     """How the store is made: goes into `store.json`, and a resumed extraction must find it unchanged."""
-    # Positions count files, so that another set of names makes them mean something else.
+    # Positions count files, so that another set of names makes them mean something else. Names have folders where image
+    # ids have; the others have none, as in unfinished extractions of earlier versions, which had ids without folders.
     names = hashlib.sha256("\n".join(file.name for file in files).encode("utf-8", "surrogateescape")).hexdigest()
     source: dict[str, Any] = {
         "format": "photos",

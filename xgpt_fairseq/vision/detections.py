@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id
 from xgpt_fairseq.regions.validation import normalise_boxes
 
 _SPACE = re.compile(r"\s*")
@@ -50,22 +50,38 @@ class Detections:
     def __init__(self, path: Path, wanted: Collection[str], max_boxes: int) -> None:
         """Read the detections of *wanted* image ids, the *max_boxes* most confident of each photo.
 
+        A record may name its photo by the id, or by its file with any folders (see `NameIndex`).
+
         Raises:
-            DataError: the file is not a JSON list of detections, one is invalid, or none is of a wanted photo.
+            DataError: the file is no JSON list of detections, or one of them is broken, or none is of a wanted photo;
+                a record's name fits several photos, or records of different names fit one.
         """
         self.path = path
         self.max_boxes = max_boxes
         self.others = 0
+        names = NameIndex((image_id, image_id) for image_id in wanted)
+        named: dict[str, str] = {}  # image id → as the records name it
         rows: dict[str, int] = {}
         photos, records, categories = array("q"), array("q"), array("q")
         numbers = array("d")  # x1 y1 x2 y2 score
         other = None
         for index, record in enumerate(_records(path)):
-            name = _image_id(record, path, index)
-            if name not in wanted:
-                other = name
+            given = _image_id(record, path, index)
+            found = names.find(given)
+            if not found:
+                other = given
                 self.others += 1
                 continue
+            name = found[0]
+            if len(found) > 1:
+                raise DataError(
+                    f"{path}, record [{index}]: image_id {given!r} may be {name} or {found[1]}; name its folder, too"
+                )
+            if named.setdefault(name, given) != given:
+                raise DataError(
+                    f"{path}, record [{index}]: image_id {given!r} is photo {name}, but {named[name]!r} before it is, "
+                    "too; a photo needs one name, and photos of one name need their folders among the photos"
+                )
             where = f"{path}, record [{index}], image {name}"
             numbers.extend(_box_and_score(record, where))
             categories.append(_category(record, where))

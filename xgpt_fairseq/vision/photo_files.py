@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.image_ids import canonical_image_id, is_photo_name, name_parts, shortest_ids
 from xgpt_fairseq.regions.validation import one_line
 from xgpt_fairseq.vision.photos import PhotoError, is_photo
 
 
-def find_photos(paths: Iterable[Path], *, exclude: Sequence[Path] = ()) -> list[Path]:
+@dataclass(frozen=True)
+class PhotoFile:
+    """A file that was found and may be a photo.
+
+    Attributes:
+        path: of the file.
+        name: its name without folders or, where photos share that, its path below the folder that was given (below
+            what the folders have in common, if several were given), with `/`.
+        image_id: its id as `canonical_image_id` makes it of the name.
+    """
+
+    path: Path
+    name: str
+    image_id: str
+
+
+def find_photos(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[PhotoFile]:
     """The files that *paths* name, in that order; of folders all files in them and below, sorted.
 
     What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *exclude*.
@@ -22,36 +39,62 @@ def find_photos(paths: Iterable[Path], *, exclude: Sequence[Path] = ()) -> list[
     """
     excluded = {_absolute(path) for path in exclude}
     found: dict[str, Path] = {}
+    folders: list[str] = []
     for path in paths:
-        for file in _files_below(path, excluded) if _is_folder(path) else [path]:
+        is_folder = _is_folder(path)
+        folders.append(_absolute(path if is_folder else path.absolute().parent))
+        for file in _files_below(path, excluded) if is_folder else [path]:
             found.setdefault(_absolute(file), file)
-    return list(found.values())
+    if not found:
+        return []
+    root = os.path.commonpath(folders)
+    return _named(list(found.values()), [os.path.relpath(file, root) for file in found])
 
 
-def check_ids(paths: Iterable[Path]) -> None:
-    """Raises DataError where two of *paths* are photos of one image id. Files that are no photos may share it."""
+def _named(files: Sequence[Path], relative: Sequence[str]) -> list[PhotoFile]:
+    """*files* with the shortest names that keep photos apart; *relative* are their whole names.
+
+    A file of another kind beside a photo, such as its features, takes no name away from it. A damaged photo does: its
+    captions must not find another photo of the name.
+    """
+    last_parts = [name_parts(file.name)[-1] for file in files]
+    times = Counter(last_parts)
+    counted = [
+        times[last] > 1 and (is_photo_name(file.name) or is_photo(file))
+        for file, last in zip(files, last_parts, strict=True)
+    ]
+    ids = shortest_ids(name for name, counts in zip(relative, counted, strict=True) if counts)
+    named = []
+    for file, whole, counts in zip(files, relative, counted, strict=True):
+        image_id = next(ids) if counts else canonical_image_id(file.name)
+        named.append(PhotoFile(file, whole if "/" in image_id else file.name, image_id))
+    return named
+
+
+def check_ids(photos: Iterable[PhotoFile]) -> None:
+    """Raises DataError where two photos have one image id. Files that are no photos may share it."""
     by_id: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_id[canonical_image_id(path.name)].append(path)
-    for name, files in by_id.items():
-        photos = [file for file in files if is_photo(file)] if len(files) > 1 else []
-        if len(photos) > 1:
+    for photo in photos:
+        by_id[photo.image_id].append(photo.path)
+    for image_id, files in by_id.items():
+        same = [file for file in files if is_photo(file)] if len(files) > 1 else []
+        if len(same) > 1:
             raise DataError(
-                f"{photos[0]} and {photos[1]} are both image {name}: an image id must be unique. It is the file's "
-                "name without folder and extension; COCO's long names and the bare number are one id"
+                f"{same[0]} and {same[1]} are both image {image_id}: an image id must be unique. It is the file's name "
+                "without extension, with its folders where photos of several folders share it; COCO's long names and "
+                "the bare number are one id"
             )
 
 
-def photo_id(path: Path) -> str:
-    """The image id of a photo: its file name, as `canonical_image_id` gives it.
+def photo_id(photo: PhotoFile) -> str:
+    """The image id of a photo, checked.
 
     Raises:
         PhotoError: the name is none that a store can hold.
     """
-    name = canonical_image_id(path.name)
-    if not name or not one_line(name):
-        raise PhotoError(path, "its name gives no image id: empty, not Unicode, or with a line break in it")
-    return name
+    if not photo.image_id or not one_line(photo.image_id):
+        raise PhotoError(photo.path, "its name gives no image id: empty, not Unicode, or with a line break in it")
+    return photo.image_id
 
 
 def _files_below(folder: Path, excluded: set[str]) -> list[Path]:
