@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.folders import walk
 from xgpt_fairseq.regions.image_ids import canonical_image_id, is_photo_name, name_parts, shortest_ids
 from xgpt_fairseq.regions.validation import one_line
 from xgpt_fairseq.vision.photos import PhotoError, is_photo
@@ -99,24 +100,12 @@ def photo_id(photo: PhotoFile) -> str:
 
 def _files_below(folder: Path, excluded: set[str]) -> list[Path]:
     files: list[Path] = []
-    seen: set[tuple[int, int]] = set()  # folders, since links may lead round in a circle
 
     def cannot_list(error: OSError) -> None:
         files.append(Path(error.filename))
 
-    for parent, folders, names in os.walk(folder, onerror=cannot_list, followlinks=True):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        wanted = {
-            name
-            for name in (*folders, *names)
-            if not name.startswith(".") and _absolute(Path(parent, name)) not in excluded
-        }
-        folders[:] = sorted(wanted.intersection(folders))
-        files += [Path(parent, name) for name in names if name in wanted]
+    for parent, names in walk(folder, on_error=cannot_list, leave_out=lambda path: _absolute(path) in excluded):
+        files += [parent / name for name in names]
     return sorted(files)
 
 
