@@ -24,6 +24,7 @@ from xgpt_fairseq.captions.base import (
 from xgpt_fairseq.captions.coco import COCO
 from xgpt_fairseq.captions.conceptual_captions import CC_TSV
 from xgpt_fairseq.captions.flickr30k_token import FLICKR30K_TOKEN
+from xgpt_fairseq.captions.folder import FOLDER
 from xgpt_fairseq.captions.hold_out import hash_split
 from xgpt_fairseq.captions.jsonl import JSONL
 from xgpt_fairseq.captions.karpathy import KARPATHY
@@ -37,6 +38,7 @@ FORMATS: dict[str, CaptionFormat] = {
         FLICKR30K_TOKEN,
         CC_TSV,
         JSONL,
+        FOLDER,
     )
 }
 
