@@ -72,24 +72,24 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
         raise DataError(f"{file.path}: no photo has a .txt or .caption of its name beside it{hint if found else ''}")
 
 
-def one_caption(where: str, texts: Sequence[tuple[str, str]]) -> str:
-    """The caption that all of *texts* agree in, with single blanks; blank ones do not count.
+def agreed_captions(where: str, found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """The captions that all of *found* agree in, with single blanks; blank ones do not count.
 
     Args:
         where: the photo, for messages.
-        texts: (where it stands, text), at least one.
+        found: (where they stand, captions), at least one.
 
     Raises:
         DataError: they differ.
     """
-    captions = {" ".join(as_text(text).split()): place for place, text in texts}
-    if len(captions) > 1:
-        captions.pop("", None)
-    if len(captions) > 1:
-        (one, place), (other, another), *_ = captions.items()
-        raise DataError(f"{where} has different captions: {one[:60]!r} in {place}, {other[:60]!r} in {another}")
-    [caption] = captions
-    return caption
+    captions = {tuple(" ".join(as_text(text).split()) for text in texts): place for place, texts in found}
+    said = {texts: place for texts, place in captions.items() if any(texts)} or captions
+    if len(said) > 1:
+        (one, place), (other, another), *_ = said.items()
+        raise DataError(
+            f"{where} has different captions: {' '.join(one)[:60]!r} in {place}, {' '.join(other)[:60]!r} in {another}"
+        )
+    return list(next(iter(said)))
 
 
 def as_text(text: str) -> str:
@@ -117,11 +117,12 @@ def split_of_path(path: PurePath) -> str:
     return splits.pop() if splits else ""
 
 
-def _read_image(source: Path, photo: Path, texts: list[Path]) -> CaptionedImage:
+def _read_image(source: Path, photo: Path, files: list[Path]) -> CaptionedImage:
     relative = photo.relative_to(source)
     image_id = image_id_of(str(source), "file name", relative.as_posix())
-    caption = one_caption(str(photo), [(text.name, _read_text(text)) for text in texts])
-    return CaptionedImage(image_id, split_of_path(relative), [Caption(0, caption)], relative.as_posix())
+    texts = agreed_captions(str(photo), [(text.name, [_read_text(text)]) for text in files])
+    captions = [Caption(number, text) for number, text in enumerate(texts)]
+    return CaptionedImage(image_id, split_of_path(relative), captions, relative.as_posix())
 
 
 def _read_text(path: Path) -> str:

@@ -28,6 +28,7 @@ from xgpt_fairseq.captions.folder import FOLDER
 from xgpt_fairseq.captions.hold_out import hash_split
 from xgpt_fairseq.captions.jsonl import JSONL
 from xgpt_fairseq.captions.karpathy import KARPATHY
+from xgpt_fairseq.captions.tar_shards import TAR
 from xgpt_fairseq.errors import DataError
 
 FORMATS: dict[str, CaptionFormat] = {
@@ -39,6 +40,7 @@ FORMATS: dict[str, CaptionFormat] = {
         CC_TSV,
         JSONL,
         FOLDER,
+        TAR,
     )
 }
 

@@ -1,0 +1,125 @@
+"""tar: shards of WebDataset, with photos and their captions as members of a key."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from xgpt_fairseq.captions.base import (
+    Caption,
+    CaptionedImage,
+    CaptionFile,
+    CaptionFormat,
+    CaptionOptions,
+    caption_text,
+    image_id_of,
+)
+from xgpt_fairseq.captions.folder import TEXTS, agreed_captions, decode, split_of_path
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.tar_members import TarMember, is_tar, read_member, tar_members
+from xgpt_fairseq.regions.image_ids import is_photo_name
+
+# Keys of a KEY.json that hold the caption
+JSON_KEYS = ("caption", "text")
+
+
+def recognise(file: CaptionFile) -> bool:
+    """Whether it begins like a tar; a compressed one, too, since `read` says what to do about it."""
+    return is_tar(file.path)
+
+
+def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
+    """`KEY.jpg` or any other photo, with its captions in `KEY.txt`, `KEY.caption` or `KEY.json`, as img2dataset writes.
+
+    A folder in the tar called train, val, validation or test says the split. A photo is named by its member, the tar and
+    the tar's folder, since keys are often those of other tars, and tars are named alike in `train` and `val`.
+    """
+    photos, texts = _members(file.path)
+    keys = Counter(_key(photo.name) for photo in photos)
+    used: dict[str, str] = {}
+    without_caption = 0
+    for photo in photos:
+        mine = [*texts.get(_stem(photo.name), ()), *texts.get(photo.name, ())]
+        if not mine and keys[_key(photo.name)] == 1:
+            mine = texts.get(_key(photo.name), [])
+        try:
+            for text in mine:
+                if used.setdefault(text.name, photo.name) != photo.name:
+                    raise DataError(f"{file.path}: is {text.name} the caption of {used[text.name]} or of {photo.name}?")
+            image = _read_image(file.path, photo.name, mine)
+        except DataError as error:
+            options.log.bad_record(error)
+            continue
+        if image is None:
+            without_caption += 1
+        else:
+            yield image
+    if not used:
+        raise DataError(f"{file.path}: no photo in it has a .txt, .caption or .json of its key")
+    if without_caption:
+        options.log.count("photos in tars without a caption", without_caption)
+    if unused := sum(map(len, texts.values())) - len(used):
+        options.log.count("texts in tars without a photo", unused)
+
+
+def _members(path: Path) -> tuple[list[TarMember], dict[str, list[TarMember]]]:
+    """The photos in a tar; and the texts by what is in front of their extension."""
+    photos: list[TarMember] = []
+    texts: dict[str, list[TarMember]] = defaultdict(list)
+    for member in tar_members(path):
+        if member.is_hidden:
+            continue
+        if is_photo_name(member.name):
+            photos.append(member)
+        elif member.name.lower().endswith((*TEXTS, ".json")):
+            texts[_stem(member.name)].append(member)
+    return photos, texts
+
+
+def _stem(name: str) -> str:
+    """What is in front of the last extension."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _key(name: str) -> str:
+    """WebDataset's key of a member: what is in front of the first dot behind its folders."""
+    folder, slash, base = name.rpartition("/")
+    return f"{folder}{slash}{base.split('.')[0]}"
+
+
+def _read_image(tar: Path, photo: str, texts: list[TarMember]) -> CaptionedImage | None:
+    """The image of a photo; None if it has no caption."""
+    where = f"{tar}/{photo}"
+    found = [(text.name, caption) for text in texts for caption in _read_captions(tar, text)]
+    if not found:
+        return None
+    file_name = "/".join(filter(None, (tar.absolute().parent.name, tar.name, photo)))
+    image_id = image_id_of(str(tar), "member", file_name)
+    captions = [Caption(number, text) for number, text in enumerate(agreed_captions(where, found))]
+    return CaptionedImage(image_id, split_of_path(PurePosixPath(photo)), captions, file_name)
+
+
+def _read_captions(tar: Path, text: TarMember) -> Iterator[list[str]]:
+    """The captions that a text has, each time as a list of all of them."""
+    where = f"{tar}/{text.name}"
+    if text.reason:
+        raise DataError(f"{where}: {text.reason}")
+    content = decode(where, read_member(tar, text))
+    if not text.name.lower().endswith(".json"):
+        yield [content]
+        return
+    try:
+        record = json.loads(content)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: an object with {' or '.join(map(repr, JSON_KEYS))} expected, found {content[:60]!r}")
+    for key in JSON_KEYS:
+        value = record.get(key)
+        if value is not None:
+            yield [caption_text(f"{where}: {key!r}", each) for each in (value if isinstance(value, list) else [value])]
+
+
+TAR = CaptionFormat("tar", "tars of WebDataset and img2dataset: KEY.jpg, KEY.txt, KEY.json", recognise, read)
