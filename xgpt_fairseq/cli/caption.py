@@ -1,4 +1,4 @@
-"""`xgpt-caption`: captions of photos, folders of photos, or the images of a region store."""
+"""`xgpt-caption`: captions of photos, folders and tars of photos, or the images of a region store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xgpt_fairseq.search.generator import SearchOptions
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.detections import Detections
-    from xgpt_fairseq.vision.photo_files import PhotoFile
+    from xgpt_fairseq.vision.photos import PhotoFile
 
 LOADERS = 4  # threads that decode photos; more would only wait for the backbone
 
@@ -123,7 +123,10 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
         from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
         from xgpt_fairseq.pages.gallery import picture_of_photo
 
-        cards = [CaptionedPicture(str(file.path), picture_of_photo(file.path), text) for file, text in captions]
+        cards = [
+            CaptionedPicture(str(file.path), picture_of_photo(file.path, file.content()), text)
+            for file, text in captions
+        ]
         _write_page(args.html, render_captions(cards, title=args.title, unreadable=unreadable))
     if not captions:
         raise DataError(f"none of the {len(files)} files could be read as a photo")
@@ -142,7 +145,7 @@ def _load(
 
     def load(file: PhotoFile) -> Photo | PhotoError:
         try:
-            return captioner.extractor.load(file.path)
+            return captioner.extractor.load(file)
         except PhotoError as error:
             return error
 
@@ -182,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="xgpt-caption", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "photos", type=Path, nargs="+", metavar="PHOTO", help="photos, folders of photos, or a region store"
+        "photos", type=Path, nargs="+", metavar="PHOTO", help="photos, folders or tars of photos, or a region store"
     )
     parser.add_argument(
         "--path", type=Path, required=True, metavar="BUNDLE", help="what xgpt-export wrote, or a checkpoint"

@@ -3,9 +3,9 @@
     xgpt-extract-regions photos --output data/regions
     xgpt-extract-regions photos --output data/regions --detections results.json
 
-PHOTOS are files, and folders with all that is in them. Features are those of EfficientNet-lite0, whose weights come
-with the extra `photos`. Killed or stopped, the same command resumes. Files that cannot be read are listed
-in STORE.unreadable.txt. The store appears under its name when it is whole.
+PHOTOS are files, folders with all that is in them, and tars (WebDataset). Features are those of EfficientNet-lite0,
+whose weights come with the extra `photos`. Killed or stopped, the same command resumes. Files that cannot be read are
+listed in STORE.unreadable.txt. The store appears under its name when it is whole.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from xgpt_fairseq.vision.backbone import package_versions
 from xgpt_fairseq.vision.detections import Detections
 from xgpt_fairseq.vision.extractor import GRID, RegionExtractor, Regions
 from xgpt_fairseq.vision.malloc import keep_freed_memory
-from xgpt_fairseq.vision.photo_files import PhotoFile, check_ids, find_photos, photo_id
-from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, load_photo, pillow_version
+from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
+from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile, load_photo, pillow_version
 from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
 from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
 
@@ -68,7 +68,7 @@ class Loaded:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", metavar="PHOTOS", type=Path, nargs="+", help="photos, and folders of photos")
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, nargs="+", help="photos, folders and tars of photos")
     parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
     regions = parser.add_mutually_exclusive_group()
     regions.add_argument(
@@ -242,7 +242,7 @@ def _add(
 
 def _load(file: PhotoFile, image_size: int) -> Loaded:
     try:
-        return Loaded(file.path, photo_id(file), load_photo(file.path, image_size))
+        return Loaded(file.path, photo_id(file), load_photo(file, image_size))
     except PhotoError as error:
         return Loaded(file.path, reason=error.reason)
 

@@ -220,13 +220,13 @@ def _of_image(system: System, image_id: str) -> dict[str, object]:
     }
 
 
-def picture_of_photo(file: Path) -> Picture:
-    """The photo in *file*, embedded in the page.
+def picture_of_photo(file: Path, content: Path | io.BytesIO | None = None) -> Picture:
+    """The photo in *file*, or in *content* if that is given, held by the page.
 
     Raises:
         DataError: it cannot be read, or pillow is not installed.
     """
-    source, width, height = _photo(file, None)
+    source, width, height = _photo(file, None, content)
     return Picture(width, height, source)
 
 
@@ -244,14 +244,14 @@ def picture(image_id: str, photos: Photos | None, regions: RegionStore | None, *
     return Picture(width, height, None, _boxes(regions, image_id, width, height), proportions_known=size is not None)
 
 
-def _photo(file: Path, link_from: Path | None) -> tuple[str, int, int]:
-    """Source, width and height on the page of the photo in *file*."""
+def _photo(file: Path, link_from: Path | None, content: Path | io.BytesIO | None = None) -> tuple[str, int, int]:
+    """Source, width and height on the page of the photo in *file*, or in *content*."""
     try:
         from PIL import ExifTags, Image, ImageOps
     except ImportError:
         raise DataError('photos need pillow: pip install "xgpt-fairseq[report]"') from None
     try:
-        with Image.open(file) as image:
+        with Image.open(content or file) as image:
             if link_from is not None:
                 # Only the header, not the pixels: browsers apply the EXIF orientation, and so do thumbnails.
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5

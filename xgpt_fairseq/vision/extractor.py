@@ -18,7 +18,7 @@ from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import MAX_REGIONS, FloatArray, HalfArray
 from xgpt_fairseq.vision import backbone
-from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, check_image_size, load_photo
+from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoFile, check_image_size, load_photo
 from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, grid_regions, pool_regions, with_full_image
 
 GRID: Final = 6
@@ -131,9 +131,9 @@ class RegionExtractor:
                 )
         return extractor
 
-    def load(self, path: Path) -> Photo:
-        """Load the photo *path* in the size for `extract`. Raises DataError like `photos.load_photo`."""
-        return load_photo(path, self.image_size)
+    def load(self, photo: Path | PhotoFile) -> Photo:
+        """The photo in *path*, in the size for `extract`. Raises DataError as `photos.load_photo`."""
+        return load_photo(photo, self.image_size)
 
     def extract(
         self, photos: Sequence[Photo], boxes: Sequence[npt.NDArray[np.floating[Any]]] | None = None

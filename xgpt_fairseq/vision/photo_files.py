@@ -1,84 +1,108 @@
-"""Photos found in folders, and named."""
+"""Photos found in folders and tars, and named."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from tqdm import tqdm
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.folders import walk
+from xgpt_fairseq.io.tar_members import (
+    DamagedTarError,
+    check_not_compressed,
+    has_compressed_tar_name,
+    tar_members,
+)
 from xgpt_fairseq.regions.image_ids import canonical_image_id, is_photo_name, name_parts, shortest_ids
 from xgpt_fairseq.regions.validation import one_line
-from xgpt_fairseq.vision.photos import PhotoError, is_photo
-
-
-@dataclass(frozen=True)
-class PhotoFile:
-    """A file that was found and may be a photo.
-
-    Attributes:
-        path: of the file.
-        name: its name without folders or, where photos share that, its path below the folder that was given (below
-            what the folders have in common, if several were given), with `/`.
-        image_id: its id as `canonical_image_id` makes it of the name.
-    """
-
-    path: Path
-    name: str
-    image_id: str
+from xgpt_fairseq.vision.photos import PhotoError, PhotoFile, is_photo
 
 
 def find_photos(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[PhotoFile]:
-    """The files that *paths* name, in that order; of folders all files in them and below, sorted.
+    """The files that *paths* name, in that order; of folders all files in them and below, sorted; of tars their photos.
 
     What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *exclude*.
     A file that is named more than once is there once. A path that does not exist, and a folder that cannot be listed,
-    is in the result, too: reading it will say so.
+    is in the result, too: reading it will say so. So is a tar without photos, or that is cut, behind its photos.
+
+    Raises:
+        DataError: a tar is compressed.
     """
     excluded = {_absolute(path) for path in exclude}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     folders: list[str] = []
     for path in paths:
         is_folder = _is_folder(path)
         folders.append(_absolute(path if is_folder else path.absolute().parent))
         for file in _files_below(path, excluded) if is_folder else [path]:
-            found.setdefault(_absolute(file), file)
-    if not found:
+            files.setdefault(_absolute(file), file)
+    if not files:
         return []
     root = os.path.commonpath(folders)
-    return _named(list(found.values()), [os.path.relpath(file, root) for file in found])
+    found: list[PhotoFile] = []
+    relative: list[str] = []
+    # The headers of tars of millions of photos take minutes.
+    for file in tqdm(files.values(), desc="looking for photos", unit=" files", delay=2, leave=False, disable=None):
+        below = os.path.relpath(file, root)
+        for photo in _photos_in(file):
+            found.append(photo)
+            relative.append(below if photo.member is None else f"{below}/{photo.member.name}")
+    return _named(found, relative)
 
 
-def _named(files: Sequence[Path], relative: Sequence[str]) -> list[PhotoFile]:
-    """*files* with the shortest names that keep photos apart; *relative* are their whole names.
+def _photos_in(file: Path) -> Iterator[PhotoFile]:
+    """*file* itself or, of a tar, its members that are named as photos."""
+    if has_compressed_tar_name(file) and file.is_file():
+        with open(file, "rb") as content:
+            check_not_compressed(file, content)
+    if file.suffix.lower() != ".tar" or not file.is_file():
+        yield PhotoFile(file)
+        return
+    number = 0
+    try:
+        for member in tar_members(file):
+            if is_photo_name(member.name) and not member.is_hidden:
+                number += 1
+                yield PhotoFile(file / member.name, tar=file, member=member, reason=member.reason)
+    except DamagedTarError as error:
+        yield PhotoFile(file, reason=f"{error.reason} ({number} photos before that)")
+    else:
+        if not number:
+            yield PhotoFile(file, reason="a tar without members that are named as photos, .jpg or another")
+
+
+def _named(photos: Sequence[PhotoFile], relative: Sequence[str]) -> list[PhotoFile]:
+    """*photos* with the shortest names that keep them apart; *relative* are their whole names.
 
     A file of another kind beside a photo, such as its features, takes no name away from it. A damaged photo does: its
     captions must not find another photo of the name.
     """
-    last_parts = [name_parts(file.name)[-1] for file in files]
+    last_parts = [name_parts(photo.path.name)[-1] for photo in photos]
     times = Counter(last_parts)
     counted = [
-        times[last] > 1 and (is_photo_name(file.name) or is_photo(file))
-        for file, last in zip(files, last_parts, strict=True)
+        times[last] > 1 and (is_photo_name(photo.path.name) or is_photo(photo))
+        for photo, last in zip(photos, last_parts, strict=True)
     ]
     ids = shortest_ids(name for name, counts in zip(relative, counted, strict=True) if counts)
     named = []
-    for file, whole, counts in zip(files, relative, counted, strict=True):
-        image_id = next(ids) if counts else canonical_image_id(file.name)
-        named.append(PhotoFile(file, whole if "/" in image_id else file.name, image_id))
+    for photo, whole, counts in zip(photos, relative, counted, strict=True):
+        image_id = next(ids) if counts else canonical_image_id(photo.path.name)
+        named.append(replace(photo, name=whole if "/" in image_id else photo.path.name, image_id=image_id))
     return named
 
 
 def check_ids(photos: Iterable[PhotoFile]) -> None:
     """Raises DataError where two photos have one image id. Files that are no photos may share it."""
-    by_id: dict[str, list[Path]] = defaultdict(list)
+    by_id: dict[str, list[PhotoFile]] = defaultdict(list)
     for photo in photos:
-        by_id[photo.image_id].append(photo.path)
+        by_id[photo.image_id].append(photo)
     for image_id, files in by_id.items():
-        same = [file for file in files if is_photo(file)] if len(files) > 1 else []
+        same = [file.path for file in files if is_photo(file)] if len(files) > 1 else []
         if len(same) > 1:
             raise DataError(
                 f"{same[0]} and {same[1]} are both image {image_id}: an image id must be unique. It is the file's name "

@@ -1,7 +1,8 @@
-"""Photos from files, read upright and in the size that the backbone takes."""
+"""Photos from files and from tars, read upright and in the size that the backbone takes."""
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.tar_members import DamagedTarError, TarMember, read_member
 from xgpt_fairseq.vision.backbone import STRIDE
 
 if TYPE_CHECKING:
@@ -44,6 +46,45 @@ class PhotoError(DataError):
 
 
 @dataclass(frozen=True)
+class PhotoFile:
+    """A file that was found (`photo_files.find_photos`) and may be a photo, by itself or in a tar.
+
+    Attributes:
+        path: of the file; in a tar, the tar's and the member's.
+        name: its name without folders or, where photos share that, its path below the folder that was given (below
+            what the folders have in common, if several were given), with `/`.
+        image_id: its id as `canonical_image_id` makes it of the name.
+        tar, member: where it is in a tar.
+        reason: why it cannot be read, where that is known already.
+    """
+
+    path: Path
+    name: str = ""
+    image_id: str = ""
+    tar: Path | None = None
+    member: TarMember | None = None
+    reason: str = ""
+
+    def content(self) -> Path | io.BytesIO:
+        """What Pillow opens.
+
+        Raises:
+            PhotoError: it is no file, or cannot be read from its tar.
+        """
+        if self.reason:
+            raise PhotoError(self.path, self.reason)
+        if self.tar is not None and self.member is not None:
+            try:
+                return io.BytesIO(read_member(self.tar, self.member))
+            except DamagedTarError as error:
+                raise PhotoError(self.path, error.reason) from None
+        if not self.path.is_file():
+            # A pipe would be waited for, a folder is one that could not be listed.
+            raise PhotoError(self.path, "not a file" if self.path.exists() else "no such file")
+        return self.path
+
+
+@dataclass(frozen=True)
 class Photo:
     """A photo, decoded.
 
@@ -72,7 +113,7 @@ def model_size(width: int, height: int, image_size: int) -> tuple[int, int]:
     return columns, rows
 
 
-def load_photo(path: Path, image_size: int = IMAGE_SIZE) -> Photo:
+def load_photo(photo: Path | PhotoFile, image_size: int = IMAGE_SIZE) -> Photo:
     """Read a photo.
 
     It is rotated by its EXIF orientation. Of an animation the first frame is read. Transparency is composited on white.
@@ -86,30 +127,28 @@ def load_photo(path: Path, image_size: int = IMAGE_SIZE) -> Photo:
     formats = _formats()
     from PIL import Image
 
+    photo = PhotoFile(photo) if isinstance(photo, Path) else photo
+    content = None
     try:
-        if not path.is_file():
-            # Opening a pipe would block; a folder here is one that could not be listed.
-            raise PhotoError(path, "not a file" if path.exists() else "no such file")
+        content = photo.content()
         # Pillow warns about metadata that it then ignores, and about sizes below its limit.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(content, formats=formats) as image:
             return _read(image, image_size)
     except PhotoError:
         raise
     except Exception as error:  # bytes that are damaged fail anywhere in Pillow
-        raise PhotoError(path, _reason(path, error)) from error
+        raise PhotoError(photo.path, _reason(content, error)) from error
 
 
-def is_photo(path: Path) -> bool:
-    """Whether *path* begins like a photo. Only the header is read."""
+def is_photo(photo: Path | PhotoFile) -> bool:
+    """Whether *photo* begins like a photo. What comes behind its header is not looked at."""
     formats = _formats()
     from PIL import Image
 
+    photo = PhotoFile(photo) if isinstance(photo, Path) else photo
     try:
-        with warnings.catch_warnings(action="ignore"):
-            if not path.is_file():
-                return False
-            with Image.open(path, formats=formats):
-                return True
+        with warnings.catch_warnings(action="ignore"), Image.open(photo.content(), formats=formats):
+            return True
     except Exception:  # as in load_photo
         return False
 
@@ -182,11 +221,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("L" if mode == "1" else "RGB")
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(content: Path | io.BytesIO | None, error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        if path.stat().st_size == 0:
+        if (content.stat().st_size if isinstance(content, Path) else len(content.getbuffer()) if content else 1) == 0:
             return "the file is empty"
         return f"not a photo, or damaged at its beginning; {', '.join(_formats())} are read"
     if isinstance(error, OSError) and error.strerror:
