@@ -69,7 +69,7 @@ def without(key: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([image(), image(cocoid=8), image()], "image 42 is listed twice"),
+        ([image(), image(cocoid=8, filename="8.jpg"), image()], "image 42 is listed twice"),
         ([image(), image(cocoid=None)], "image 42 is listed twice"),  # the long name is the same image
         ([image(sentences=[{"raw": None, "sentid": 5}])], "image 42, caption 5 must be text, found None"),
         ([image(sentences=[{"raw": ["a", "cat"]}])], r"image 42, caption 0 must be text, found \['a', 'cat'\]"),

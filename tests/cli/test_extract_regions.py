@@ -326,7 +326,7 @@ def test_detections_of_a_turned_photo(tmp_path: Path, extract: Extract) -> None:
     error = extract(upright, *options, "--overwrite").error
     assert error.startswith(f"{tmp_path / 'results.json'}, record [0], image b, region 0: box [30.0, 0.0, 60.0, 40.0]")
     assert "lies outside the image of 40 x 60 pixels by 20 pixels" in error
-    assert "turned by its EXIF orientation" in error
+    assert "rotated by its EXIF orientation" in error
 
 
 def test_detections_and_a_grid_exclude_each_other(photos: Path, tmp_path: Path, extract: Extract) -> None:

@@ -110,7 +110,8 @@ def test_captions_of_tars_find_their_photos(
     assert extract(shards, "--output", tmp_path / "store").status == 0
     done = call_program(
         prepare_captions.main, *sorted(shards.iterdir()), "--vocabulary", tiny_vocabulary,
-        "--output", tmp_path / "data", "--regions", tmp_path / "store", "--hold-out", "val=0.5", "--missing-images", "skip",
+        "--output", tmp_path / "data", "--regions", tmp_path / "store", "--hold-out", "val=0.5",
+        "--missing-images", "skip",
     )  # fmt: skip
     assert done.status == 0, done.stderr
     found = {}

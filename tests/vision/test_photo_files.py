@@ -131,5 +131,5 @@ def test_photo_ids() -> None:
     assert photo_id(named("COCO_val2014_000000000042.jpg")) == "42"
     assert photo_id(named("holiday \u202f7.JPEG")) == "holiday \u202f7"
     for name in (".jpg", "a\nb.jpg", os.fsdecode(b"caf\xe9.jpg")):
-        with pytest.raises(PhotoError, match="its name gives no image id"):
+        with pytest.raises(PhotoError, match="its name is not a valid image id"):
             photo_id(named(name))

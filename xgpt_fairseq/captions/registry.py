@@ -30,6 +30,7 @@ from xgpt_fairseq.captions.jsonl import JSONL
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.captions.tar_shards import TAR
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 FORMATS: dict[str, CaptionFormat] = {
     caption_format.name: caption_format
@@ -113,12 +114,14 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
         path = source.file.path
         seen: set[str] = set()
         for image in source.format.read(source.file, options):
-            if image.image_id in seen:
-                raise image_listed_twice(path, image.image_id)
-            for other, ids in before.items():
-                if image.image_id in ids:
-                    raise DataError(f"image {image.image_id} is in {path} and in {other}; it may be in one of them")
-            seen.add(image.image_id)
+            # by the file: VizWiz counts the images of each of its files from 0
+            name = canonical_image_id(image.file_name) if image.file_name else image.image_id
+            if name in seen:
+                raise image_listed_twice(path, image.shown)
+            for other, names in before.items():
+                if name in names:
+                    raise DataError(f"image {image.shown} is in {path} and in {other}; it may be in one of them")
+            seen.add(name)
             captions = _checked_captions(path, image, options.log)
             split = _split(path, image, options)
             if split == image.split and captions is image.captions:

@@ -33,8 +33,8 @@ def recognise(file: CaptionFile) -> bool:
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """`KEY.jpg` or any other photo, with its captions in `KEY.txt`, `KEY.caption` or `KEY.json`, as img2dataset writes.
 
-    A folder in the tar called train, val, validation or test says the split. A photo is named by its member, the tar and
-    the tar's folder, since keys are often those of other tars, and tars are named alike in `train` and `val`.
+    A folder in the tar called train, val, validation or test says the split. A photo is named by its member, the tar
+    and the tar's folder: other tars often have the same keys, and `train` and `val` the same names of tars.
     """
     photos, texts = _members(file.path)
     keys = Counter(_key(photo.name) for photo in photos)

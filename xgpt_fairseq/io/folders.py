@@ -20,7 +20,7 @@ def walk(
     """
     seen: set[tuple[int, int]] = set()  # since links may lead round in a circle
     for parent, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
-        status = os.stat(parent)
+        status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue

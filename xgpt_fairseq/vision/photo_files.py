@@ -118,7 +118,7 @@ def photo_id(photo: PhotoFile) -> str:
         PhotoError: the name is none that a store can hold.
     """
     if not photo.image_id or not one_line(photo.image_id):
-        raise PhotoError(photo.path, "its name gives no image id: empty, not Unicode, or with a line break in it")
+        raise PhotoError(photo.path, "its name is not a valid image id: empty, not Unicode, or with a line break")
     return photo.image_id
 
 
