@@ -88,7 +88,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(name: str, tmp_path: Path, im
 
     outcome = import_archive(source, store, *options)
     assert outcome.status == 0, outcome.stderr
-    assert f"going on with an interrupted import after {reached} images" in outcome.stdout
+    assert f"resuming an interrupted import after {reached} images" in outcome.stdout
     assert contents(store) == contents(tmp_path / "expected")
     assert not journal.parent.exists()
 

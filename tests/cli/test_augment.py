@@ -364,7 +364,7 @@ def test_what_must_not_be_replaced_or_augmented(
     own = call_program(program.main, tiny_data, "--path", bundle, "--output", tiny_data, "--overwrite")
     assert own.status == 1 and "is DATA itself" in own.error
     twice = call_program(program.main, tmp_path / "new", "--path", bundle, "--output", tmp_path / "newer")
-    assert twice.status == 1 and "was made by xgpt-augment and holds generated captions" in twice.error
+    assert twice.status == 1 and "was made by xgpt-augment and has generated captions" in twice.error
 
 
 def test_help_has_an_example(call_program: Callable[..., Any]) -> None:

@@ -152,7 +152,7 @@ def test_export_says_what_a_bundle_can_do(
     again = call_program(export_program.main, bundle, "--output", tmp_path / "copy")
     assert again.status == 1 and "exists and is not empty; --overwrite" in again.error
     assert call_program(export_program.main, bundle, "--output", tmp_path / "copy", "--overwrite").status == 0
-    for options, words in (({"extractor": False}, "captions region stores alone"), ({"grid": None}, "--detections")):
+    for options, words in (({"extractor": False}, "captions only region stores"), ({"grid": None}, "--detections")):
         build(tiny_vocabulary, **options).save(tmp_path / "other")
         assert words in call_program(export_program.main, tmp_path / "other", "--output", tmp_path / words).stdout
     file = call_program(export_program.main, bundle, "--output", bundle / "dict.txt")

@@ -147,8 +147,8 @@ def test_overwrite(jar: Path, write: Callable[..., Any], tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], r"name the images that must stay out of pre-training"),
-        (["--exclude-nothing", "--exclude-ids", "ids.txt"], r"pass --exclude-nothing, and no other of the three"),
+        ([], r"exclude the images of validation and test with --exclude-ids"),
+        (["--exclude-nothing", "--exclude-ids", "ids.txt"], r"pass --exclude-nothing and neither of these"),
         (["--exclude-ids", "none.txt"], r"--exclude-ids none\.txt cannot be read"),
         (["--exclude-ids", "words.txt"], r"words\.txt, line 2: 'forty-two' is not a COCO image id"),
         (["--exclude-ids", "far.txt", "ids.txt"], r"far\.txt names no image of COCO 2014"),
@@ -159,8 +159,8 @@ def test_overwrite(jar: Path, write: Callable[..., Any], tmp_path: Path) -> None
             ["--exclude", "data.json", "--exclude-splits", "extra"],
             r"data\.json has no images of split 'extra'.*train, valid",
         ),
-        (["--exclude-ids", "ids.txt", "--exclude-splits", "val"], r"--exclude-splits speaks of caption files"),
-        (["--exclude", "all.json"], r"every caption of COCO is of an image to leave out"),
+        (["--exclude-ids", "ids.txt", "--exclude-splits", "val"], r"--exclude-splits is for caption files"),
+        (["--exclude", "all.json"], r"all captions of COCO are of excluded images"),
         (["--exclude-nothing", "--limit", "0"], r"--limit must be at least 1, got 0"),
     ],
 )

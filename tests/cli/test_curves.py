@@ -65,7 +65,7 @@ def test_layouts(tmp_path: Path, call_program, layout: list[str]) -> None:
     ("arguments", "message"),
     [
         (["nothing.log", "--output", "c.png"], "nothing.log: cannot be read"),
-        (["empty.log", "--output", "c.png"], "empty.log: no line of training or validation"),
+        (["empty.log", "--output", "c.png"], "empty.log: no training or validation lines"),
         (["a.log", "--output", "c.gif"], "c.gif: curves are drawn as .png, .svg, .pdf"),
         (["a.log", "--output", "nowhere/c.png"], "no folder nowhere"),
         (["a=a.log", "a=a.log", "--output", "c.png"], "two logs are called 'a'; give each another name"),

@@ -144,7 +144,7 @@ def test_bfloat16_is_near_float32(call_program: Call, checkpoint: Path, tiny_dat
 def test_long_captions_are_cut(call_program: Call, tiny_data: Path, tmp_path: Path) -> None:
     short = write_checkpoint(tmp_path / "short.pt", tiny_data, max_target_positions=6)
     done = call_program(main, "--retrieval", "--path", short, "--data", tiny_data, "--device", "cpu")
-    assert done.status == 0 and "captions are longer than the model reads, and were cut" in done.stderr
+    assert done.status == 0 and "captions exceed the model's limit, and were truncated" in done.stderr
     pool = read_pool(DataDirectory(tiny_data), ["test"], longest=6)
     assert max(map(len, pool.captions)) == 6 and {int(tokens[-1]) for tokens in pool.captions} == {2}
 

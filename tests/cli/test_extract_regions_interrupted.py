@@ -49,7 +49,7 @@ def test_whenever_it_was_interrupted_it_ends_the_same(
         assert not store.exists()
     done = extract(photos, "--output", store, *options)
     assert done.status == 0
-    assert "going on with an interrupted extraction after 8 images" in done.stdout
+    assert "resuming an interrupted extraction after 8 images" in done.stdout
     assert contents(store) == contents(tmp_path / "expected")
     lists = [(tmp_path / f"{name}.unreadable.txt").read_bytes() for name in ("store", "expected")]
     assert lists[0] == lists[1]
@@ -136,7 +136,7 @@ def test_a_killed_extraction_goes_on_and_ends_the_same(tmp_path: Path, extract: 
 
     done = extract(tmp_path / "photos", "--output", store, "--batch-size", 2)
     assert done.status == 0
-    assert f"going on with an interrupted extraction after {reached} images" in done.stdout
+    assert f"resuming an interrupted extraction after {reached} images" in done.stdout
     assert contents(store) == contents(tmp_path / "expected")
     lists = [(tmp_path / f"{name}.unreadable.txt").read_bytes() for name in ("store", "expected")]
     assert lists[0] == lists[1]

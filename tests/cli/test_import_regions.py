@@ -357,7 +357,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(tmp_path: Path, call: Call) -
 
     status, out, _ = call(source, "--output", store)
     assert status == 0
-    assert f"going on with an interrupted import after {reached[-1]} images" in out
+    assert f"resuming an interrupted import after {reached[-1]} images" in out
     assert f"({reached[-1]} of them before it was interrupted)" in out
     assert contents(store) == contents(tmp_path / "expected")
     assert not journal.parent.exists()
@@ -385,7 +385,7 @@ def test_an_import_goes_on_after_its_input_was_put_right(
     tsv.write_text(good)
     status, out, _ = call(tsv, "--output", tmp_path / "store")
     assert status == 0
-    assert "going on with an interrupted import after 19 images" in out
+    assert "resuming an interrupted import after 19 images" in out
     assert contents(tmp_path / "store") == contents(tmp_path / "expected")
 
 

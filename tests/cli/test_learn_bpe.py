@@ -77,7 +77,7 @@ def test_overwrite(tmp_path: Path, tiny_captions: Path, call_program: Callable[.
     before = contents(tmp_path)
     done = call_program(learn_bpe.main, *arguments, 30)
     assert done.status == 1
-    assert done.error == f"{tmp_path / 'v'} already holds a vocabulary; pass --overwrite to replace it"
+    assert done.error == f"{tmp_path / 'v'} already has a vocabulary; pass --overwrite to replace it"
     assert contents(tmp_path) == before
     assert call_program(learn_bpe.main, *arguments, 30, "--overwrite").status == 0
     assert contents(tmp_path).keys() == before.keys()

@@ -18,12 +18,12 @@ from xgpt_fairseq.search.generator import SearchOptions
 _TOPP, _TEMPERATURE, _STRENGTH, _ROUNDS = 0.9, 1.0, 0.5, 4
 
 _EXAMPLE = """\
-Captions are sampled, or with --diverse-beam-groups searched. Copies of the image's own captions or of each other,
-captions that repeat a phrase, empty ones and ones that are not ended at the longest length are dropped and counted; an
-image that is short of captions gets another round. The captions depend on the model, the data, --seed, --batch-size and
-the options, not on interruptions: the same command resumes where a run was stopped.
+Captions are sampled, or searched with --diverse-beam-groups. Copies of the image's own captions or of each other,
+captions that repeat a phrase, and empty or unfinished ones are dropped and counted; an image that lacks captions gets
+another round. The captions depend on the model, the data, --seed, --batch-size and the options, not on interruptions:
+the same command resumes where a run was stopped.
 
-NEW_DATA is a data directory for fairseq-train. It also holds captions.karpathy.json (generated captions are marked),
+NEW_DATA is a data directory for fairseq-train. It also has captions.karpathy.json (generated captions are marked),
 retrieval.jsonline for ViLBERT's retrieval loader, augmentation.json and AUGMENTATION.md.
 
 example:
@@ -62,7 +62,7 @@ def _augment(args: argparse.Namespace) -> None:
 
 
 def _search(args: argparse.Namespace) -> SearchOptions:
-    """The search that the options ask for."""
+    """The search options from the command line."""
     if args.diverse_beam_groups is None:
         if args.diverse_beam_strength is not None:
             raise DataError("--diverse-beam-strength needs --diverse-beam-groups")
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="NEW_DATA", help="data directory to write")
     parser.add_argument("--split", default="train", help="split to augment, or several: train,valid (%(default)s)")
     parser.add_argument(
-        "--per-image", type=float, default=2.1, help="captions to add an image, on average (%(default)s: the paper's)"
+        "--per-image", type=float, default=2.1, help="captions to add per image, on average (%(default)s: the paper's)"
     )
     parser.add_argument("--sampling-topp", type=float, metavar="P", help=f"sample from the likeliest words ({_TOPP})")
     parser.add_argument(
@@ -116,24 +116,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--diverse-beam-groups", type=int, metavar="N", help="diverse beam search instead of sampling")
     parser.add_argument("--diverse-beam-strength", type=float, metavar="X", help=f"its penalty ({_STRENGTH})")
     parser.add_argument(
-        "--candidates", type=int, default=5, metavar="N", help="captions generated an image and round (%(default)s)"
+        "--candidates", type=int, default=5, metavar="N", help="captions generated per image and round (%(default)s)"
     )
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help=f"at most, for an image that is short ({_ROUNDS}; with diverse beams 1)"
+        "--rounds",
+        type=int,
+        metavar="N",
+        help=f"most rounds for an image that lacks captions ({_ROUNDS}; 1 with diverse beams)",
     )
     parser.add_argument(
         "--repeat-ngram",
         type=int,
         default=3,
         metavar="N",
-        help="drop captions in which N words come twice in the same order (%(default)s; 0: keep them)",
+        help="drop captions that repeat N words in the same order (%(default)s; 0: keep them)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of all that is random (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images decoded at once (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
-    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
+    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU with bfloat16 arithmetic")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace NEW_DATA, or an unfinished run of other options"
+        "--overwrite", action="store_true", help="replace NEW_DATA, or an unfinished run with other options"
     )
     return parser
 

@@ -1,7 +1,7 @@
 """Average the parameters of checkpoints (section 5.3: the mean of the four best).
 
---best takes checkpoints from after the warm-up of the learning rate alone (their --warmup-updates says when that was).
---validate repeats the run's validation with the average, and says so where it is worse than the best that it is of.
+--best excludes checkpoints from the learning rate warm-up (their --warmup-updates).
+--validate runs the run's validation on the average, and warns if the average is worse than its best member.
 
 example:
     xgpt-average-checkpoints --checkpoints checkpoints/coco --best 4 --output checkpoints/coco/averaged.pt
@@ -29,8 +29,8 @@ def program() -> None:
     choice.add_argument("--last-updates", type=int, metavar="N", help="checkpoint_<epoch>_<updates>.pt, the N last")
     choice.add_argument("--inputs", type=Path, nargs="+", metavar="FILE", help="these files")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--allow-fewer", action="store_true", help="average what is there if it is less than N")
-    parser.add_argument("--validate", action="store_true", help="compare the average with the best of its members")
+    parser.add_argument("--allow-fewer", action="store_true", help="average all there are, if they are fewer than N")
+    parser.add_argument("--validate", action="store_true", help="compare the average with its best member")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     args = parser.parse_args()
     if args.output.exists() and not args.overwrite:
@@ -58,14 +58,14 @@ def program() -> None:
 
 
 def _compared(average: Path, members: Sequence[Path]) -> list[str]:
-    """Print the average's validation and its best member's; a warning where the average's is worse."""
+    """Print the metric of the average and of its best member. Returns a warning if the average is worse."""
     from xgpt_fairseq.metrics.validation import validation_metric  # imports fairseq's trainer
 
     states = {path: load_checkpoint(path) for path in members}
     values = {path: state.get("extra_state", {}).get("val_loss") for path, state in states.items()}
     known = {path: float(value) for path, value in values.items() if value is not None}
     if not known:
-        raise DataError("--validate: none of the checkpoints was validated, so that there is nothing to compare with")
+        raise DataError("--validate: none of the checkpoints was validated, so there is nothing to compare with")
     options = states[members[0]]["cfg"]["checkpoint"]
     metric, maximize = options["best_checkpoint_metric"], bool(options["maximize_best_checkpoint_metric"])
     best = (max if maximize else min)(known, key=lambda path: known[path])

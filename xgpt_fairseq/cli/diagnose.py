@@ -1,4 +1,4 @@
-"""`xgpt-diagnose`: does each objective use its source? Its validation loss with the right one, and with others."""
+"""`xgpt-diagnose`: whether each objective uses its source, by its validation loss with the right and wrong ones."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ from xgpt_fairseq.precision import check_cpu_bfloat16
 from xgpt_fairseq.regions.statistics import feature_statistics
 
 _EXAMPLE = """\
-Each objective's loss on a split: bits a predicted token, or TIFG's mean squared error; and by how much it grows with
-  other text      the encoder's text is that of another image's caption
+Prints each objective's loss on a split, in bits per predicted token or as TIFG's mean squared error, and its increase
+with
+  other text      the encoder's text is another image's caption
   other regions   the regions are another image's
   neither         there is neither text nor image: one [MASK], one region with the mean of all features
-with a 95 % interval (paired, over batches of images). Where nothing grows, the objective does not use its source.
+with a 95 % interval (paired, over batches of images). If the loss does not increase, the objective does not use its
+source.
 
 example:
   xgpt-diagnose checkpoints/out_of_domain/averaged.pt data/cc
@@ -94,7 +96,7 @@ def _names(text: str) -> list[str]:
 
 
 def _differences(by_source: dict[str, Losses], measure: str) -> dict[str, Any]:
-    """Own loss and, for each other source, by how much it is higher, with the interval; bits where they are nats."""
+    """The loss with its own source and the increase with others, with the interval; nats are converted to bits."""
     unit = 1.0 if measure == "mse" else 1 / math.log(2)
     report: dict[str, Any] = {"unit": "mse" if measure == "mse" else "bits", OWN: unit * by_source[OWN].mean}
     for source, each in by_source.items():
@@ -122,25 +124,23 @@ def _table(report: dict[str, dict[str, Any]], split: str, images: int) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Does each objective use its source? Its loss with the right one, and with others.",
+        description="Show whether each objective uses its source: its loss with the right source, and with wrong ones.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     parser.add_argument("data", metavar="DATA", type=Path, help="data directory")
-    parser.add_argument(
-        "--objectives", metavar="LIST", help="such as ida,tifg [those that the checkpoint trained with]"
-    )
+    parser.add_argument("--objectives", metavar="LIST", help="such as ida,tifg [those of the checkpoint's training]")
     parser.add_argument("--split", default="valid", help="[%(default)s]")
     parser.add_argument("--regions", type=Path, metavar="STORE", help="region store [the data directory's]")
     parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images, with all captions (%(default)s)"
+        "--batch-size", type=int, default=32, metavar="N", help="images per batch, with all captions (%(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="of masks, and of which image is the other one (%(default)s)"
+        "--seed", type=int, default=1, help="seed of masks and of the choice of other images (%(default)s)"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
-    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
+    parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU with bfloat16 arithmetic")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the numbers as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     return parser

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Score, print a table, and write what was asked for."""
+    """Score, print a table, and write the requested files."""
     captioning = {"CAPTIONS": args.captions, "--references": args.references}
     if args.retrieval:
         for name, value in {**captioning, "--coco-results": args.coco_results}.items():
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="write all scores, of the corpus and of each image, as JSON"
     )
     parser.add_argument(
-        "--coco-results", type=Path, metavar="FILE", help="write the captions as the COCO server takes them"
+        "--coco-results", type=Path, metavar="FILE", help="write the captions in the COCO server's format"
     )
     parser.add_argument(
         "--spice-jars",

@@ -1,4 +1,4 @@
-"""`xgpt-evaluate --retrieval`: recall of images for captions and captions for images."""
+"""`xgpt-evaluate --retrieval`: recall of image retrieval and caption retrieval."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from xgpt_fairseq.retrieval.scoring import (
     write_ids,
 )
 
-SAVE_PAIRS = 20_000  # what is done is put on disk each time that this number of pairs is scored
+SAVE_PAIRS = 20_000  # progress is saved each time that this number of pairs is scored
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Those of `--retrieval`."""
+    """Add the options of `--retrieval`."""
     group = parser.add_argument_group("with --retrieval")
     group.add_argument(
         "--retrieval",
         action="store_true",
         help="score retrieval instead of captions: R@1, R@5, R@10 and median rank, of a checkpoint or of --from-scores",
     )
-    group.add_argument("--path", type=Path, metavar="CHECKPOINT", help="a model that xgpt_retrieval trained")
+    group.add_argument("--path", type=Path, metavar="CHECKPOINT", help="a model of the task xgpt_retrieval")
     group.add_argument("--data", type=Path, help="data directory")
     group.add_argument("--regions", type=Path, metavar="STORE", help="region store [the data directory's]")
     group.add_argument("--splits", default="test", metavar="LIST", help="splits that form one pool (%(default)s)")
@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scores", type=Path, help=argparse.SUPPRESS)  # --from-scores until now
     group.add_argument("--batch-size", type=int, default=256, metavar="N", help="pairs encoded at once (%(default)s)")
     group.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
-    group.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
+    group.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU with bfloat16 arithmetic")
     for name, precision in (("--fp16", "float16"), ("--bf16", "bfloat16")):
         group.add_argument(name, action="store_true", help=f"{precision}, on a GPU")
 
@@ -100,7 +100,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
     splits = [split.strip() for split in args.splits.split(",")]
     pool = read_pool(directory, splits, longest=model.max_decoder_positions())
     if pool.truncated_captions:
-        print(f"{pool.truncated_captions} captions are longer than the model reads, and were cut", file=sys.stderr)
+        print(f"{pool.truncated_captions} captions exceed the model's limit, and were truncated", file=sys.stderr)
     about = {"checkpoint": str(args.path), "data": str(args.data), "splits": splits}
     options = {
         **about,
@@ -112,7 +112,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
         "device": device.partition(":")[0],
     }
     with tempfile.TemporaryDirectory() as temporary:
-        # an interrupted run is resumed beside what it writes; one that writes nothing is not resumed
+        # an interrupted run is resumed next to its output; a run without output cannot be resumed
         output = args.save_scores or args.output or Path(temporary, "scores")
         with ResumableOutput(output, options, overwrite=args.overwrite) as run:
             scorer = PoolScorer(model, pool, directory.regions, batch_size=args.batch_size, cpu_bf16=args.cpu_bf16)

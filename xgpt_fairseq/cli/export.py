@@ -1,4 +1,4 @@
-"""`xgpt-export`: a checkpoint as a bundle, a folder with all that captioning needs."""
+"""`xgpt-export`: write a checkpoint as a bundle, a folder with everything that captioning needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write the bundle, and say what it can do."""
+    """Write the bundle, and print what it can caption."""
     output: Path = args.output
     if output.exists() and not output.is_dir():
         raise DataError(f"{output} is a file; a bundle is a folder")
@@ -33,7 +33,7 @@ def export(args: argparse.Namespace) -> None:
     size = sum(file.stat().st_size for file in output.iterdir())
     print(f"{output}: {sum(p.numel() for p in captioner.parameters()):,} parameters, {size / 1e6:.1f} MB")
     if captioner.extractor_settings is None:
-        print(f"captions region stores alone: the model was trained on {captioner.trained_on}")
+        print(f"captions only region stores: the model was trained on {captioner.trained_on}")
     elif captioner.extractor_settings["grid"] is None:
         print("captions region stores, and photos with --detections: it was trained on boxes of a detector")
     else:
@@ -44,12 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xgpt-export", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, best an average")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, preferably an average")
     parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument(
         "--data", type=Path, help="its data directory, with vocabulary and regions [the one it was trained on]"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Make a region store from photos: features of a grid's cells, or of the boxes of any detector.
+"""Make a region store from photos, with features of grid cells or of any detector's boxes.
 
     xgpt-extract-regions photos --output data/regions
     xgpt-extract-regions photos --output data/regions --detections results.json
@@ -44,13 +44,13 @@ from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile,
 from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
 from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
 
-# Photos are given to the extractor in chunks of at least this many photos and batches, so that there are several of
-# one shape among them, and work for all cores. Chunks begin at multiples of their size, also after an interruption:
-# which photos share a batch can show in the last bits.
+# The extractor gets photos in chunks of at least this many photos and batches, so that several have the same shape, and
+# all cores have work. Chunks begin at multiples of their size, also after an interruption, since the last bits can
+# depend on which photos share a batch.
 CHUNK_PHOTOS = 64
 CHUNK_BATCHES = 4
 
-# More loaders than this outrun the one that consumes their photos.
+# More loaders than this outrun the consumer.
 MOST_WORKERS = 8
 
 WHOLE_LABEL = "whole image"
@@ -58,7 +58,7 @@ WHOLE_LABEL = "whole image"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A photo that was read, or the reason why it was not."""
+    """A photo, or the reason why it could not be read."""
 
     path: Path
     image_id: str = ""
@@ -90,25 +90,25 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="N",
         type=int,
         default=MAX_REGIONS,
-        help="of more detections keep the most confident; the whole photo counts (default: %(default)s, the most there "
-        "can be)",
+        help="most regions per photo, the whole photo included: the most confident detections are kept (default: "
+        "%(default)s, the maximum)",
     )
     parser.add_argument(
         "--image-size",
         metavar="PIXELS",
         type=int,
         default=IMAGE_SIZE,
-        help="the photo's longer side for the backbone, a multiple of 32 (default: %(default)s)",
+        help="longer side of the photo for the backbone, a multiple of 32 (default: %(default)s)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: cuda if there is one, else cpu)")
     parser.add_argument(
-        "--batch-size", metavar="N", type=int, help="photos that run together (default: 16 on a GPU, 1 on a CPU)"
+        "--batch-size", metavar="N", type=int, help="photos per batch (default: 16 on a GPU, 1 on a CPU)"
     )
     parser.add_argument(
         "--workers",
         metavar="N",
         type=int,
-        help=f"processes that load photos, 0 for none but this one (default: one per core, {MOST_WORKERS} at most)",
+        help=f"processes that load photos; 0: only this one (default: one per core, {MOST_WORKERS} at most)",
     )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
     parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished extraction to it")
@@ -120,12 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def extract_regions(args: argparse.Namespace) -> None:
-    """Write the region store, and say what came of it."""
+    """Write the region store, and print a summary."""
     began = time.monotonic()
     try:
         store, unreadable, resumed_at = _extract(args)
     except (OSError, BrokenProcessPool) as error:
-        raise DataError(f"{error} (when this is put right, the same command resumes where it stopped)") from None
+        raise DataError(f"{error} (correct this, and the same command resumes where it stopped)") from None
     _print_summary(args, store, unreadable, resumed_at, time.monotonic() - began)
     if args.strict and unreadable:
         raise DataError(
@@ -135,7 +135,7 @@ def extract_regions(args: argparse.Namespace) -> None:
 
 
 def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
-    """The store, the number of files that could not be read, the number of images before an interruption."""
+    """Returns the store, the number of unreadable files, and the number of images before an interruption."""
     _check_options(args)
     files = find_photos(args.photos, exclude=[args.output, args.output.resolve(), _list_path(args.output)])
     if not files:
@@ -150,7 +150,7 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
         with RegionWriter(args.output, extractor.feature_dim, source=source, **options) as writer:
             resumed_at = writer.images
             if resumed_at:
-                print(f"going on with an interrupted extraction after {resumed_at} images")
+                print(f"resuming an interrupted extraction after {resumed_at} images")
             unreadable = UnreadablePhotos(partial_path(writer.path) / "unreadable.jsonl", writer.position)
             with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
                 for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers):
@@ -170,7 +170,7 @@ def _extractor(args: argparse.Namespace) -> RegionExtractor:
     device = args.device or default_device()
     threads = 1
     if device == "cpu":
-        # A photo to each core, instead of all cores to one photo after the other: faster, and the same for any number.
+        # One photo per core, instead of all cores for each photo: faster, and independent of the number of cores.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         keep_freed_memory()
@@ -186,7 +186,7 @@ def _extractor(args: argparse.Namespace) -> RegionExtractor:
 def _chunks(
     files: Sequence[PhotoFile], extractor: RegionExtractor, position: int, pool: ProcessPoolExecutor | None, ahead: int
 ) -> Iterator[list[tuple[Loaded, int]]]:
-    """Photos and their positions, from the beginning of the chunk that *position* is in."""
+    """Photos and their positions, from the beginning of the chunk that contains *position*."""
     batch = extractor.batch_size
     size = max(CHUNK_BATCHES, -(-CHUNK_PHOTOS // batch)) * batch
     start = position // size * size
@@ -204,7 +204,7 @@ def _write_chunk(
     detections: Detections | None,
     bar: tqdm,
 ) -> None:
-    """Extract the regions of a chunk, and write those that an interrupted run has not written."""
+    """Extract the regions of a chunk, and write those that the interrupted run has not yet written."""
     resumed_at = writer.position
     photos = [(item.image_id, item.photo) for item, _ in chunk if item.photo is not None]
     boxes = None if detections is None else [detections.normalised(name, photo.size) for name, photo in photos]
@@ -312,7 +312,7 @@ def _print_summary(
     print(f"size on disk   {store.num_bytes / 1e6:.1f} MB")
     print(f"boxes          {store.source['boxes']}")
     print(f"device         {store.source['device']}, batches of {store.source['batch_size']}")
-    print(f"seconds        {seconds:.1f}, {1000 * seconds / max(len(store) - resumed_at, 1):.0f} ms an image")
+    print(f"seconds        {seconds:.1f}, {1000 * seconds / max(len(store) - resumed_at, 1):.0f} ms per image")
     print(f"wrote {args.output}")
 
 

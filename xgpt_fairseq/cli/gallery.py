@@ -1,4 +1,4 @@
-"""`xgpt-gallery`: a page with the captions that people and models gave the images of a split."""
+"""`xgpt-gallery`: a page of a split's images with human and generated captions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from xgpt_fairseq.metrics.scores import score_captions
 from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, match_photos, render_gallery
 
 _EXAMPLE = """\
-The page is one file with all in it, and shows its captions without a network and without scripts; scripts only sort and
-search. Images that have no photo in DIR are drawn by their regions.
+The page is one self-contained file, readable without network and scripts; scripts only sort and search. Images without
+a photo in DIR are drawn by their regions.
 
 example:
   xgpt-gallery --data data/coco --captions base=out/base/generate-test.txt tiny=out/tiny/generate-test.txt \\
@@ -55,7 +55,7 @@ def gallery(args: argparse.Namespace) -> None:
         overlay=overlay,
     )
     with atomic_write(args.output) as aside:
-        # "replace": half a surrogate pair, which JSON can hold, has no UTF-8.
+        # "replace": a lone surrogate, which JSON can contain, has no UTF-8.
         aside.write_text(page, encoding="utf-8", errors="replace")
     print(f"{args.output}: {_images(len(image_ids))}, {args.output.stat().st_size / 1e6:.1f} MB")
 
@@ -64,7 +64,7 @@ def read_systems(arguments: Sequence[str], references: References, metrics: Sequ
     """The captions of each of *arguments*, `NAME=FILE`, with their scores.
 
     Raises:
-        DataError: not NAME=FILE, a name given twice, or what `read_captions` and `score_captions` refuse.
+        DataError: an argument is not NAME=FILE, or a name is used twice; also see `read_captions`, `score_captions`.
     """
     files: dict[str, Path] = {}
     for argument in arguments:
@@ -99,33 +99,31 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DATA", help="the data directory")
-    parser.add_argument("--split", default="test", help="whose images (default: %(default)s)")
+    parser.add_argument("--split", default="test", help="the split whose images to show (default: %(default)s)")
     parser.add_argument(
         "--captions",
         nargs="+",
         required=True,
         metavar="NAME=FILE",
-        help="fairseq-generate's output (generate-test.txt) or COCO results (JSON), and what to call it on the page",
+        help="fairseq-generate's output (generate-test.txt) or COCO results (JSON), with a name for the page",
     )
     parser.add_argument(
         "--photos", type=Path, metavar="DIR", help="a folder of photos, named by COCO's long names or the bare ids"
     )
-    parser.add_argument(
-        "--link-photos", action="store_true", help="link the photos where they lie, instead of copies in the page"
-    )
+    parser.add_argument("--link-photos", action="store_true", help="link the photos instead of embedding copies")
     parser.add_argument(
         "--regions",
         nargs="?",
         type=Path,
         const=True,
         metavar="STORE",
-        help="draw the regions over the photos too, with a switch; of STORE, if not of the region store of DATA",
+        help="also draw regions over the photos, with a switch; from STORE instead of the region store of DATA",
     )
     parser.add_argument(
         "--order",
         choices=ORDERS,
         default="split",
-        help="of the images: the split's, by id, or by the CIDEr of the first captions (default: %(default)s)",
+        help="order of the images: the split's, by id, or by CIDEr of the first captions (default: %(default)s)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N of this order")
     parser.add_argument(

@@ -1,9 +1,9 @@
-"""Import region features that others have published into a region store.
+"""Import published region features into a region store.
 
     xgpt-import-regions data/cocobu --output data/regions --sizes annotations/instances_val2014.json
 
-SOURCE is a file or folder in one of the known formats; preprocess/README.md describes them. Killed or stopped, the same
-command resumes. The store appears under its name when it is whole.
+SOURCE is a file or folder in one of the formats that preprocess/README.md describes. If it is interrupted, the same
+command resumes. STORE appears when it is complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.validation import NORMALISED_TOLERANCE
 from xgpt_fairseq.regions.writer import RegionWriter
 
-# Images that are looked at to find out what boxes are measured in.
+# Images that are read to detect the unit of boxes.
 SAMPLE_IMAGES = 64
 
 Sizes = dict[str, tuple[int, int]]
@@ -42,7 +42,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("source", metavar="SOURCE", type=Path, help="the archive: a file or folder")
     parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
     parser.add_argument(
-        "--format", choices=("auto", *READERS), default="auto", help="default: auto, which says what it found"
+        "--format",
+        choices=("auto", *READERS),
+        default="auto",
+        help="default: auto, which detects the format and prints it",
     )
     parser.add_argument(
         "--sizes",
@@ -50,24 +53,24 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=Path,
         action="append",
         default=[],
-        help="width and height of the photos: Karpathy's or COCO's JSON; needed where boxes are in pixels and the "
+        help="width and height of the photos: Karpathy's or COCO's JSON; needed if boxes are in pixels and the "
         "archive has no sizes. Can be given more than once",
     )
     parser.add_argument(
         "--boxes",
         choices=("auto", "pixel", "normalised"),
         default="auto",
-        help=f"what boxes are measured in; auto: what the format says, else by the first {SAMPLE_IMAGES} images",
+        help=f"unit of the boxes; auto: the format's, or detected from the first {SAMPLE_IMAGES} images",
     )
     parser.add_argument(
         "--max-regions",
         metavar="N",
         type=_positive,
         default=MAX_REGIONS,
-        help="of images with more regions, keep the most confident (default: %(default)s, the most there can be)",
+        help="most regions per image: the most confident are kept (default: %(default)s, the maximum)",
     )
     parser.add_argument(
-        "--workers", metavar="N", type=int, default=0, help="processes that decode (default: none but this one)"
+        "--workers", metavar="N", type=int, default=0, help="decoding processes (default: only this one)"
     )
     parser.add_argument("--limit", metavar="N", type=_positive, help="stop after N images")
     parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished import of it")
@@ -79,12 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def import_regions(args: argparse.Namespace) -> None:
-    """Import the archive, and say what came of it."""
+    """Import the archive, and print a summary."""
     began = time.monotonic()
     try:
         reader, store, resumed_at = _import(args)
     except (OSError, BrokenProcessPool) as error:
-        raise DataError(f"{error} (when this is put right, the same command resumes where it stopped)") from None
+        raise DataError(f"{error} (correct this, and the same command resumes where it stopped)") from None
     counts = store.region_counts()
     print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
     print(f"regions        {store.num_regions}")
@@ -123,7 +126,7 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
     with worker_pool(args.workers) as pool, RegionWriter(args.output, feature_dim, **options) as writer:
         resumed_at = writer.images
         if resumed_at:
-            print(f"going on with an interrupted import after {resumed_at} images")
+            print(f"resuming an interrupted import after {resumed_at} images")
         left = None if args.limit is None else args.limit - resumed_at
         pending = itertools.islice(reader.pending(writer.position), left)
         calls = ((item.decode, (item, next_position)) for item, next_position in pending)
@@ -162,7 +165,7 @@ def _write_records(
 
 
 def _box_kind(option: str, reader: RegionReader, sample: list[Record]) -> BoxKind:
-    """What the boxes are measured in: decided once for the whole archive."""
+    """The unit of the boxes, decided once for the whole archive."""
     if option == "pixel":
         return "pixel"
     if option == "normalised":
@@ -179,7 +182,7 @@ def load_sizes(paths: Sequence[Path]) -> Sizes:
     """Width and height of images by canonical id, from Karpathy's or COCO's JSON files.
 
     Raises:
-        DataError: a file is no such JSON, or has no sizes in it.
+        DataError: a file is not such JSON, or has no sizes.
     """
     sizes: Sizes = {}
     second_names: Sizes = {}
@@ -206,9 +209,9 @@ def load_sizes(paths: Sequence[Path]) -> Sizes:
 
 
 def _image_names(image: dict[str, Any], where: str) -> list[str]:
-    """The ids under which an archive may have the image, the likeliest first.
+    """The possible ids of the image in an archive, the likeliest first.
 
-    An image with a `cocoid` goes by that alone: its `imgid` is a number, too, but not of the same photo.
+    An image with a `cocoid` has only that id: its `imgid` is also a number, but another photo's id.
     """
     if "cocoid" in image:
         return [canonical_image_id(image["cocoid"])]

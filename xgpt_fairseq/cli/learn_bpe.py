@@ -1,8 +1,8 @@
 """Learn a vocabulary (BPE and fairseq dictionary) from text, for all stages of training.
 
 Inputs are plain text files (UTF-8, one sentence per line; .gz, .bz2, .xz; - for the standard input), or caption files
-that xgpt-prepare-captions reads, of which it takes the captions of the training split. Where neither the file nor its
-name says the split, SPLIT=FILE or --split-files does.
+that xgpt-prepare-captions reads, of which it uses the training captions. If neither the file nor its name gives the
+split, use SPLIT=FILE or --split-files.
 
 examples:
     xgpt-learn-bpe --input wiki.en.txt --output vocabulary --symbols 10000
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def learn_bpe(args: argparse.Namespace) -> None:
     """Learn and write the vocabulary."""
     if (args.output / "vocabulary.json").exists() and not args.overwrite:
-        raise DataError(f"{args.output} already holds a vocabulary; pass --overwrite to replace it")
+        raise DataError(f"{args.output} already has a vocabulary; pass --overwrite to replace it")
     check_at_least("--symbols", args.symbols, 1)
     inputs, captions = text_inputs(args)
     with tqdm(sentences(inputs, captions), desc="reading", unit=" sentences", unit_scale=True) as progress:

@@ -34,7 +34,7 @@ PARTS = {
 def count_parameters(
     arch: str, *, vocabulary_size: int, feature_dim: int, sharing: str = "enc-dec-share"
 ) -> dict[str, int]:
-    """Parameters of *arch* by part, as it is pre-trained on images; every parameter belongs to exactly one part."""
+    """Parameters of *arch* by part, for image-text pre-training; every parameter belongs to exactly one part."""
     dictionary = Dictionary()
     for number in range(vocabulary_size - len(dictionary)):
         dictionary.add_symbol(f"word{number}")
@@ -42,7 +42,7 @@ def count_parameters(
     apply_architecture(arch, cfg)
     images = [name for name, objective in PRETRAINING_OBJECTIVES.items() if objective.uses_regions]
     task = SimpleNamespace(target_dictionary=dictionary, objectives=build_objectives(images, dictionary))
-    with torch.device("meta"):  # shapes alone: nothing is allocated
+    with torch.device("meta"):  # only shapes: nothing is allocated
         model = XGPTModel.build_model(cfg, task)
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():

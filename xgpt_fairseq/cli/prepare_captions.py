@@ -1,7 +1,7 @@
 """Captions + region store → a data directory for fairseq-train and fairseq-generate.
 
-Captions are normalised, tokenized and split by the vocabulary, cut to --max-tokens (appendix A.2: 60), and paired
-with the rows of the region store; raw captions are kept as references for the metrics.
+Captions are normalised, tokenized and segmented by the vocabulary, truncated to --max-tokens (appendix A.2: 60), and
+paired with the images of the region store; raw captions are kept as references for the metrics.
 
 SOURCE holds captions, in any of the formats below. Captions find their photo by the name of its file, else by its id.
 An image's split is what its record says; else what SPLIT=FILE or --split-files say; else what the name of the file or
@@ -56,7 +56,7 @@ FILES = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED, B
 
 
 class _EncodeIds:
-    """Text → ids with end of sentence, and whether it had to be cut to *max_tokens*."""
+    """Encodes text as ids with end of sentence; also returns whether it was truncated to *max_tokens*."""
 
     def __init__(self, vocabulary: Vocabulary, max_tokens: int) -> None:
         self.vocabulary_size = len(vocabulary.dictionary)
@@ -78,7 +78,7 @@ def write_splits(
     encode: _EncodeIds,
     workers: int,
 ) -> dict[str, CaptionSplit]:
-    """Read the source a second time, and write the files of the splits in *counts*; return their description."""
+    """Read the source a second time, write the files of the splits in *counts*, and return their description."""
     waiting: deque[tuple[str, int, str, str]] = deque()
     writers: dict[str, SplitWriter] = {}
 
@@ -217,15 +217,15 @@ def _parser() -> argparse.ArgumentParser:
         "--image-ids",
         nargs="+",
         metavar="line|crc32|MAP",
-        help="how the images of cc-tsv files are named: line, the number of the line from 0 (default); crc32 of the "
-        "URL; or files that map URLs to image ids, JSON or tab-separated, reports of DownloadConceptualCaptions too",
+        help="image ids of cc-tsv files: line, the number of the line from 0 (default); crc32, of the URL; or files "
+        "that map URLs to image ids, in JSON, tab-separated, or reports of DownloadConceptualCaptions",
     )
     parser.add_argument("--missing-images", choices=["error", "skip"], default="error")
     parser.add_argument(
         "--max-missing",
         type=float,
         metavar="SHARE",
-        help="with --missing-images skip: an error if more than this share of a split's images, 0 to 1, are missing",
+        help="with --missing-images skip: the largest share of a split's images, 0 to 1, that may be missing",
     )
     parser.add_argument("--max-tokens", type=int, default=60, help="longest caption in tokens, with end of sentence")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize")

@@ -1,9 +1,9 @@
 """Plain text → a data directory for text pre-training (the task xgpt_text_pretrain).
 
 Inputs are those of xgpt-learn-bpe: text (UTF-8, one sentence or paragraph per line; .gz, .bz2, .xz; - for the standard
-input) and caption files (the captions of the training split). Lines of more than --max-tokens (appendix A.2: 60)
-are cut into several sentences. Of the different lines some are held out for validation, and no copy of them is in the
-training split. A run that was interrupted resumes when it is started again.
+input) and caption files (the captions of the training split). Lines of more than --max-tokens (appendix A.2: 60) are
+split into several sentences. Some distinct lines are held out for validation, and no copies of them are in the training
+split. If it is interrupted, the same command resumes.
 
 example:
     xgpt-prepare-text --input wiki.en.txt.gz --vocabulary vocabulary --output data/wiki --workers 16
@@ -42,22 +42,22 @@ from xgpt_fairseq.text.vocabulary import Vocabulary
 
 TEXT_FILES = ("*.text.bin", "*.text.idx")
 JOURNAL_SECONDS = 20.0
-# With more unknown tokens than this, the vocabulary is hardly that of the text.
+# With more unknown tokens than this, the vocabulary probably does not belong to the text.
 MUCH_UNKNOWN = 0.01
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A block of lines as token ids; lines without a token are left out.
+    """A block of lines as token ids, without the lines that have no token.
 
     Attributes:
         tokens: (tokens,) ids of all sentences, each with its end of sentence.
         sizes: (sentences,) tokens of each sentence.
-        pieces: (lines,) sentences that each line became.
+        pieces: (lines,) number of sentences of each line.
         hashes: (lines,) uint64 of each line's tokens.
-        blank: lines without a token.
-        unknown: tokens that are not in the dictionary.
-        crc32: of the block's bytes.
+        blank: number of lines without a token.
+        unknown: number of tokens that are not in the dictionary.
+        crc32: checksum of the block's bytes.
         position: as in `Block`.
     """
 
@@ -92,7 +92,7 @@ class EncodeBlock:
             if not count:
                 blank += 1
                 continue
-            for piece in range(count):  # as even as can be: a last piece of one token would teach nothing
+            for piece in range(count):  # as equal as possible: a last piece of one token would be useless
                 part = ids[len(ids) * piece // count : len(ids) * (piece + 1) // count]
                 tokens += part
                 tokens.append(self._eos)
@@ -121,13 +121,13 @@ def _hashes(tokens: npt.NDArray[Any], sizes: list[int], pieces: list[int]) -> np
 
 @dataclass
 class Progress:
-    """How much of the input is done.
+    """The progress of a run.
 
     Attributes:
-        blocks: as `read_blocks` gives them.
-        checksum: of their bytes: the input of a run that is resumed must be the same up to here.
-        lines, blank, cut: lines in all, those without a token, those that were cut into sentences.
-        tokens, unknown: tokens without ends of sentences, and those among them that are not in the dictionary.
+        blocks: number of blocks from `read_blocks`.
+        checksum: checksum of their bytes; when a run is resumed, the input up to here must be the same.
+        lines, blank, cut: numbers of all lines, of lines without a token, and of lines split into sentences.
+        tokens, unknown: numbers of tokens without ends of sentences, and of those that are not in the dictionary.
     """
 
     blocks: int = 0
@@ -166,10 +166,10 @@ def encode(
     valid_lines: int,
     workers: int,
 ) -> tuple[Progress, HeldOut, dict[str, TextSplit]]:
-    """Write the token files to `run.data`; return the counts, what is held out, and the splits' description.
+    """Write the token files to `run.data`; return the counts, the held-out lines, and the splits' description.
 
     Raises:
-        DataError: an input is unreadable or not what it was, or there is too little text.
+        DataError: an input is unreadable or has changed, or there is too little text.
     """
     state: dict[str, Any] = run.state or {}
     progress = Progress(**state.get("progress", {}))
@@ -212,7 +212,7 @@ def _bar(inputs: list[Path]) -> tqdm:
 
 
 def _skip(blocks: Iterator[Block], progress: Progress, run: ResumableOutput, bar: tqdm) -> None:
-    """Read what is done once more, without encoding it, and see that it is what it was."""
+    """Reread the finished part without encoding it, and check that it is unchanged."""
     checksum = count = 0
     for block in itertools.islice(blocks, progress.blocks):
         checksum = _chained(checksum, zlib.crc32(block.data))
@@ -226,7 +226,7 @@ def _skip(blocks: Iterator[Block], progress: Progress, run: ResumableOutput, bar
 
 
 def _check_enough(progress: Progress, held_out: HeldOut) -> None:
-    """Lines for training must be there, and at least as many as for validation."""
+    """Check that there are training lines, and at least as many as validation lines."""
     lines = progress.lines - progress.blank
     if not lines:
         raise DataError("there is no text in the input")
@@ -250,7 +250,7 @@ def _finished(writer: IndexedWriter) -> TextSplit:
 def prepare(
     args: argparse.Namespace, inputs: list[Path], captions: CaptionOptions, vocabulary: Vocabulary
 ) -> tuple[Progress, HeldOut, dict[str, TextSplit]]:
-    """Write the data directory; return what `encode` does."""
+    """Write the data directory. Returns the result of `encode`."""
     options: dict[str, Any] = {
         "input": [str(path) for path in inputs],
         "vocabulary": [file_crc32(path) for name in VOCABULARY_FILES if (path := vocabulary.path / name).exists()],
@@ -290,10 +290,10 @@ def prepare(
             manifest.write(unfinished.data)
             unfinished.finish(last=MANIFEST, files=(*TEXT_FILES, *VOCABULARY_FILES))
         except OSError as error:  # a full disk, most likely
-            raise DataError(f"{error}; when this is put right, the same command resumes") from error
+            raise DataError(f"{error}; correct this, and the same command resumes") from error
         except KeyboardInterrupt:
             if unfinished.is_resumable:
-                print(f"the same command goes on from {unfinished.folder}", file=sys.stderr)
+                print(f"the same command resumes from {unfinished.folder}", file=sys.stderr)
             raise
     return progress, held_out, splits
 

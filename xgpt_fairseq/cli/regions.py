@@ -1,4 +1,4 @@
-"""xgpt-regions: look into a region store, and check it.
+"""xgpt-regions: inspect and verify a region store.
 
 xgpt-regions info data/regions
 xgpt-regions verify data/regions
@@ -83,7 +83,7 @@ def info(path: Path) -> list[str]:
 
 
 def _histogram(counts: npt.NDArray[np.int64]) -> list[str]:
-    """A line for each ten region counts that occur: 1 to 10, 11 to 20, …"""
+    """One line per bin of ten region counts, for bins that occur: 1 to 10, 11 to 20, …"""
     bins = np.bincount((counts - 1) // 10, minlength=MAX_REGIONS // 10)
     return [
         f"  {10 * index + 1:>3}-{10 * index + 10:<3} {number:>9} {'#' * max(round(BAR_WIDTH * number / bins.max()), 1)}"
