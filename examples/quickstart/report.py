@@ -13,7 +13,8 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from xgpt_fairseq.captions.references import References, read_captions, read_references
+from xgpt_fairseq.captions.generated import read_captions
+from xgpt_fairseq.captions.references import References, read_references
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.scores import score_captions

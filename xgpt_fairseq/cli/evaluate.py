@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xgpt_fairseq.captions.references import read_captions, read_references, write_coco_results
+from xgpt_fairseq.captions.generated import read_captions, write_coco_results
+from xgpt_fairseq.captions.references import read_references
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.errors import DataError

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from xgpt_fairseq.captions.references import References, read_captions
+from xgpt_fairseq.captions.generated import read_captions
+from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError, check_at_least

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from xgpt_fairseq.captions.references import read_captions
+from xgpt_fairseq.captions.generated import read_captions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.metrics.scores import score_captions
 from xgpt_fairseq.scenes.scores import ceiling, read_images, references, shares

@@ -1,0 +1,106 @@
+"""Reading captions that are scored: the order, the ids, and every error by its message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xgpt_fairseq.captions.generated import read_captions, write_coco_results
+from xgpt_fairseq.captions.references import References, read_references
+from xgpt_fairseq.errors import DataError
+
+COCO = {
+    "images": [{"id": 42}, {"id": "000000000007.jpg"}, {"id": "park"}],
+    "annotations": [
+        {"id": 0, "image_id": "park", "caption": "A park."},
+        {"id": 1, "image_id": 42, "caption": "A dog."},
+        {"id": 2, "image_id": 7, "caption": "A cat."},
+        {"id": 3, "image_id": "COCO_val2014_000000000042", "caption": "The dog."},
+    ],
+}
+
+
+def written(path: Path, value: Any) -> Path:
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> References:
+    return read_references(written(tmp_path / "test.references.json", COCO))
+
+
+GENERATED = """\
+S-1\t
+T-1\ta cat .
+H-1\t-0.3\ta c@@ at .
+D-1\t-0.3\ta cat .
+P-1\t-0.1 -0.2
+H-1\t-0.9\tsomething else
+D-1\t-0.9\tsomething else
+D-0\t-0.5\ta dog\u2028with a [bone] .
+D-2\t-0.7\t
+Generate test with beam=2: BLEU4 = 1.00
+"""
+
+
+def test_generate_output(tmp_path: Path, references: References) -> None:
+    captions = read_captions(written(tmp_path / "generate-test.txt", GENERATED), references)
+    assert list(captions.items()) == [("42", "a dog\u2028with a [bone] ."), ("7", "a cat ."), ("park", "")]
+
+
+def test_coco_results_round_trip(tmp_path: Path, references: References) -> None:
+    captions = {"42": "D-1\t a dog", "7": "ein Kätzchen", "park": ""}
+    path = tmp_path / "results.json"
+    write_coco_results(path, captions)
+    assert [record["image_id"] for record in json.loads(path.read_text())] == [42, 7, "park"]
+    assert "Kätzchen" in path.read_text(encoding="utf-8")
+    assert read_captions(path, references) == captions
+
+
+def test_coco_results_may_come_in_any_order_and_spelling(tmp_path: Path, references: References) -> None:
+    results = [{"image_id": "park", "caption": "c"}, {"image_id": "000000000042", "caption": "a"}]
+    results.append({"image_id": 7, "caption": "b"})
+    captions = read_captions(written(tmp_path / "results.json", results), references)
+    assert list(captions.items()) == [("42", "a"), ("7", "b"), ("park", "c")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("D-0\t-1\ta\nD-3\t-1\tb\n", r"captions:2: sample 3, but the references have 3 images \(0 to 2\)"),
+        ("D-0\t-1\ta\nD-1\tb\n", r"captions:2: 'D-1\\tb' is not D-<sample><tab><score><tab><caption>"),
+        ("D-0\t-1\ta\nD-1\t-1\tb\nD-0\t-1\ta\n", r"captions:3: sample 0 \(image 42\) appears again .* two runs\?"),
+        ("D-1\t-1\ta\n", r"2 images \(42, park\) of .*references\.json without a caption"),
+        ("2024-01-01 | INFO | fairseq_cli.generate | done\n", "no line D-<image>, and not JSON: .*--quiet"),
+        ("", "no line D-<image>"),
+        ("[1,", "captions:1: not JSON"),
+        ({"42": "a dog"}, "COCO results are a list"),
+        ([{"image_id": 42}], 'record 0: "caption" must be a string'),
+        ([{"caption": "a"}], "record 0 lacks 'image_id'"),
+        ([{"image_id": 42, "caption": "a"}, {"image_id": "42", "caption": "b"}], "record 1: image 42 has a caption"),
+        ([], r"3 images \(42, 7, park\) of"),
+        (
+            [{"image_id": image, "caption": "a"} for image in range(100, 109)],
+            r"9 images \(100, 101, 102, 103, 104, …\) not in .*references\.json",
+        ),
+    ],
+)
+def test_captions_errors(tmp_path: Path, references: References, content: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_captions(written(tmp_path / "captions", content), references)
+
+
+def test_output_of_another_split_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    def references(first: list[str]) -> References:
+        return References(tmp_path / "r.json", {str(i): [caption] for i, caption in enumerate(first)})
+
+    ours = ["A dog's nose, up close.", "Two cats."]
+    lines = [f"T-{i}\t{text}\nD-{i}\t-1\ta thing." for i, text in enumerate(["a dog 's nose, up close.", "two cats."])]
+    (tmp_path / "generate-test.txt").write_text("\n".join(lines))
+    assert read_captions(tmp_path / "generate-test.txt", references(ours)) == {"0": "a thing.", "1": "a thing."}
+    with pytest.raises(DataError, match=r"is not of the split of .*r\.json: the captions in its lines T-0"):
+        read_captions(tmp_path / "generate-test.txt", references(["A bus.", "Some food."]))
