@@ -244,3 +244,26 @@ def test_a_failure_of_meteor_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match=r"METEOR failed .*: Could not reserve enough space"):
         score_captions(CAPTIONS, DOGS, ["meteor"])
     assert os.environ["PATH"] == before
+
+
+def test_results_are_asked_for_by_name(humans: tuple[dict[str, str], References]) -> None:
+    captions, references = humans
+    scores = score_captions(captions, references, ["CIDEr", "bleu@4", "Rouge-L"])
+    assert list(scores.corpus) == ["BLEU@4", "ROUGE-L", "CIDEr"]
+    all_of_it = score_captions(captions, references, NO_JAVA_METRICS)
+    assert scores.corpus == {name: all_of_it.corpus[name] for name in scores.corpus}
+    assert [list(values) for values in scores.per_image.values()] == [list(scores.corpus)] * len(captions)
+    with pytest.raises(DataError, match=r"unknown metric 'BLEU@5'; choose from bleu, .*BLEU@4"):
+        score_captions(captions, references, ["BLEU@5"])
+
+
+def test_words_of_chinese(tmp_path: Path) -> None:
+    """By characters, it is what pycocoevalcap gives captions whose characters are words."""
+    truth = {"1": ["一只狗。", "狗在跑"], "2": ["两个孩子"], "3": ["一辆车"]}
+    said = {"1": "一只狗在跑", "2": "孩子", "3": "车"}
+    scores = score_captions(said, References(tmp_path, truth), ["cider", "bleu"], segmentation="char")
+    spaced = {key: [" ".join(text.strip("。")) for text in texts] for key, texts in truth.items()}
+    generated = {key: [" ".join(text)] for key, text in said.items()}
+    assert scores.corpus["CIDEr"] == pytest.approx(Cider().compute_score(spaced, generated)[0], abs=1e-12)
+    assert scores.corpus["BLEU@2"] == pytest.approx(Bleu(4).compute_score(spaced, generated, verbose=0)[0][1])
+    assert score_captions(said, References(tmp_path, truth), ["cider"]).corpus["CIDEr"] == 0

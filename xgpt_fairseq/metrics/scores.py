@@ -22,9 +22,19 @@ from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.java import find_java, java_first_in_path, java_version, last_stderr_lines
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
+from xgpt_fairseq.metrics.segmentation import segment
 
-METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
-"""The available metrics, in the order of the results."""
+_VALUES = {
+    "bleu": ("BLEU@1", "BLEU@2", "BLEU@3", "BLEU@4"),
+    "meteor": ("METEOR",),
+    "rouge": ("ROUGE-L",),
+    "cider": ("CIDEr",),
+    "spice": ("SPICE",),
+}
+"""What each metric computes, by the names in the results."""
+
+METRICS = tuple(_VALUES)
+"""What can be asked for, in the order of the results."""
 
 SPICE_FOLDER = Path(spice.__file__).parent
 SPICE_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -61,40 +71,45 @@ def score_captions(
     metrics: Sequence[str] = METRICS,
     *,
     spice_jars: Path | None = None,
+    segmentation: str = "none",
 ) -> Scores:
     """Score *captions*, one per image of *references*, with pycocoevalcap after PTB tokenization.
 
     Args:
-        captions: image id → caption, from `read_captions`.
-        metrics: some of `METRICS`. If SPICE cannot run, it is left out, with the reason.
+        captions: image id → caption, as `read_captions` gives them.
+        metrics: some of `METRICS`, or names of the results, such as `BLEU@4`, in capital letters or small ones. SPICE
+            is left out, with the reason, where it cannot run.
         spice_jars: the folder of `SPICE_JARS`, if not pycocoevalcap's own.
+        segmentation: `char` or `jieba`: how captions are cut into words in place of PTB tokenization (`segment`).
 
     Raises:
-        DataError: unknown metric, captions of other images, no Java, METEOR failed, or *spice_jars* lacks a jar.
+        DataError: unknown metric, captions of other images, no Java, METEOR failed, *spice_jars* lacks a jar, or jieba
+            is not installed.
     """
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown:
-        raise DataError(f"unknown metric {unknown[0]!r}; choose from {', '.join(METRICS)}")
+    wanted = _wanted(metrics)
     if captions.keys() != references.captions.keys():
         raise DataError(f"the captions are not those of the {len(references.captions)} images in {references.path}")
     if spice_jars is not None:
         check_spice_jars(spice_jars)
 
-    truth = _tokenized(references.captions)
-    generated = _tokenized({image_id: [captions[image_id]] for image_id in truth})
+    truth = _tokenized(references.captions, segmentation)
+    generated = _tokenized({image_id: [captions[image_id]] for image_id in truth}, segmentation)
     if not any(caption for of_image in truth.values() for caption in of_image):
         raise DataError(f"{references.path}: no caption has a word")
 
     values: Values = {}
     left_out = {}
     for metric in METRICS:
-        if metric == "spice" and metric in metrics:
+        if wanted.isdisjoint(_VALUES[metric]):
+            continue
+        if metric == "spice":
             try:
                 values |= _spice(truth, generated, spice_jars)
             except SpiceUnavailable as reason:
                 left_out["SPICE"] = str(reason)
-        elif metric in metrics:
+        else:
             values |= _SCORERS[metric](truth, generated)
+    values = {name: value for name, value in values.items() if name in wanted}
     return Scores(
         corpus={name: float(corpus) for name, (corpus, _) in values.items()},
         per_image={
@@ -103,6 +118,21 @@ def score_captions(
         },
         left_out=left_out,
     )
+
+
+def _wanted(metrics: Sequence[str]) -> set[str]:
+    """The names of the results that *metrics* asks for."""
+    known = {name: _VALUES[name] for name in METRICS}
+    known |= {name.lower(): (name,) for names in _VALUES.values() for name in names if name.lower() not in known}
+    wanted: set[str] = set()
+    for metric in metrics:
+        if metric.lower() not in known:
+            raise DataError(
+                f"unknown metric {metric!r}; choose from {', '.join(METRICS)}, or by the names of the results: "
+                f"{', '.join(name for names in _VALUES.values() for name in names)}"
+            )
+        wanted.update(known[metric.lower()])
+    return wanted
 
 
 def check_spice_jars(folder: Path) -> None:
@@ -136,8 +166,9 @@ _WHERE_FROM = (
 _SERVICE = "META-INF/services/javax.script.ScriptEngineFactory"
 
 
-def _tokenized(captions: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    lines = iter(ptb_tokenize([caption for of_image in captions.values() for caption in of_image]))
+def _tokenized(captions: Mapping[str, list[str]], segmentation: str) -> dict[str, list[str]]:
+    texts = [caption for of_image in captions.values() for caption in of_image]
+    lines = iter(ptb_tokenize(texts) if segmentation == "none" else segment(texts, segmentation))
     return {image_id: list(itertools.islice(lines, len(of_image))) for image_id, of_image in captions.items()}
 
 
