@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,21 @@ def test_coco_results_may_come_in_any_order_and_spelling(tmp_path: Path, referen
         ("D-0\t-1\ta\nD-1\tb\n", r"captions:2: 'D-1\\tb' is not D-<sample><tab><score><tab><caption>"),
         ("D-0\t-1\ta\nD-1\t-1\tb\nD-0\t-1\ta\n", r"captions:3: sample 0 \(image 42\) appears again .* two runs\?"),
         ("D-1\t-1\ta\n", r"2 images \(42, park\) of .*references\.json without a caption"),
-        ("2024-01-01 | INFO | fairseq_cli.generate | done\n", "no line D-<image>, and not JSON: .*--quiet"),
+        (
+            "2024-01-01 | INFO | fairseq_cli.generate | done\n",
+            "no line D-<image>, no names .* 1 lines for the 3 images .*--quiet",
+        ),
         ("", "no line D-<image>"),
         ("[1,", "captions:1: not JSON"),
-        ({"42": "a dog"}, "COCO results are a list"),
+        ({"42": "a dog"}, r"2 images \(7, park\) of"),
+        ({"42": ["a dog", "two"]}, "COCO results are a list"),
+        ('{"image_id": 42, "caption": "a"}\n{"image_id": 7}\n', 'record 1: "caption" must be a string, found nothing'),
+        ("42\ta\n7\tb\tc\n", r"line 2: '7\\tb\\tc' is not the name of an image, a tab and a caption"),
+        ("42\ta\n42.jpg\tb\n", "line 2: image 42 has a caption already"),
+        ("photo,words\n42.jpg,a\n7.jpg,b\n", "looks like a table .*--columns"),
+        ('{"photo": "42.jpg"}\n{"photo": "7.jpg"}\n', "not JSON|record 0 lacks"),
+        ("a\nb\n", "2 lines for the 3 images"),
+        ("2024-01-01 12:00:00 | INFO | fairseq | a\nb\nc\n", "no line D-<image>"),
         ([{"image_id": 42}], 'record 0: "caption" must be a string'),
         ([{"caption": "a"}], "record 0 lacks 'image_id'"),
         ([{"image_id": 42, "caption": "a"}, {"image_id": "42", "caption": "b"}], "record 1: image 42 has a caption"),
@@ -104,3 +116,65 @@ def test_output_of_another_split_of_the_same_size_is_refused(tmp_path: Path) -> 
     assert read_captions(tmp_path / "generate-test.txt", references(ours)) == {"0": "a thing.", "1": "a thing."}
     with pytest.raises(DataError, match=r"is not of the split of .*r\.json: the captions in its lines T-0"):
         read_captions(tmp_path / "generate-test.txt", references(["A bus.", "Some food."]))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"image_id": 42, "caption": "a"}\n{"image_id": "7", "caption": "b"}\n\n{"image_id": "park", "caption": "c"}\n',
+        '{"image": "42.jpg", "caption": "a"}\n{"image": "7.png", "caption": "b"}\n{"image": "park", "caption": "c"}\n',
+        {"COCO_val2014_000000000042.jpg": "a", "7": "b", "photos/park.jpg": "c"},
+        "park\tc\n000000000042.jpg\t a \n\n7\tb\n",
+        "42.jpg#0\ta\n7.jpg#0\tb\npark.jpg#0\tc\n",
+        {
+            "images": [{"id": 9 + i, "file_name": name} for i, name in enumerate(["42.jpg", "7.jpg", "x/park.jpg"])],
+            "annotations": [{"image_id": 9 + i, "caption": text} for i, text in enumerate("abc")],
+        },
+    ],
+)  # fmt: skip
+def test_captions_by_the_names_of_images(tmp_path: Path, references: References, content: Any) -> None:
+    path = written(tmp_path / ("captions.txt" if isinstance(content, str) else "captions.json"), content)
+    assert list(read_captions(path, references).items()) == [("42", "a"), ("7", "b"), ("park", "c")]
+
+
+def test_lines_alone_are_in_the_order_of_the_references_and_it_is_said(
+    tmp_path: Path, references: References, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "captions.txt", "[a] dog, running\n\n2, or 3\n")
+    assert list(read_captions(path, references).values()) == ["[a] dog, running", "", "2, or 3"]
+    assert "captions of the 3 images of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["a\nb\nc\n", "D-0\t-1\ta\nD-1\t-1\tb\nD-2\t-1\tc\n"])
+def test_captions_are_not_counted_where_the_images_have_no_order(
+    tmp_path: Path, references: References, content: str
+) -> None:
+    unordered = dataclasses.replace(references, is_ordered=False)
+    with pytest.raises(DataError, match=r"it counts them; .* has no order of images"):
+        read_captions(written(tmp_path / "captions", content), unordered)
+
+
+def test_several_captions_of_an_image_are_refused(tmp_path: Path, references: References) -> None:
+    lines = "42.jpg#0\ta\n42.jpg#1\tx\n7.jpg#0\tb\npark.jpg#0\tc\n"
+    with pytest.raises(DataError, match="image 42 has 2 captions; one for each image"):
+        read_captions(written(tmp_path / "captions.token", lines), references)
+
+
+def test_an_id_that_fits_another_file_is_not_guessed(tmp_path: Path) -> None:
+    """Annotation tools number images otherwise than files do: 1 is 2.jpg, and 2 is 1.jpg."""
+    references = References(tmp_path / "r.json", {"1": ["of 2.jpg"], "2": ["of 1.jpg"]}, {"1": "2.jpg", "2": "1.jpg"})
+    path = written(tmp_path / "captions.json", {"1": "a", "2": "b"})
+    with pytest.raises(DataError, match=r"'1' is 1 of .*r\.json by its id, and 2 by its file's name: .*--pair-by"):
+        read_captions(path, references)
+    assert read_captions(path, references, by="id") == {"1": "a", "2": "b"}
+    assert read_captions(path, references, by="file") == {"1": "b", "2": "a"}
+    # a name with an extension is a file's
+    assert read_captions(written(path, {"1.jpg": "a", "2.jpg": "b"}), references) == {"1": "b", "2": "a"}
+
+
+def test_a_name_that_fits_two_photos_is_not_guessed(tmp_path: Path) -> None:
+    references = References(tmp_path / "r.json", {"a/1": ["x"], "b/1": ["y"]})
+    path = written(tmp_path / "captions.json", {"a/1.jpg": "a", "b/1.jpg": "b"})
+    assert read_captions(path, references) == {"a/1": "a", "b/1": "b"}
+    with pytest.raises(DataError, match=r"1\.jpg may be a/1 or b/1"):
+        read_captions(written(path, {"1.jpg": "a", "b/1.jpg": "b"}), references)

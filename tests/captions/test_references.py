@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from xgpt_fairseq.captions.references import References, read_references
+from xgpt_fairseq.captions.base import CaptionOptions
+from xgpt_fairseq.captions.references import References, find_references, read_references
 from xgpt_fairseq.errors import DataError
 
 COCO = {
@@ -71,3 +72,60 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "photo").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(DataError, match="photo: not UTF-8 text"):
         read_references(tmp_path / "photo")
+
+
+KARPATHY = {
+    "images": [
+        {"filename": "b.jpg", "split": "train", "sentences": [{"raw": "A bus."}]},
+        {"filename": "a.jpg", "split": "val", "sentences": [{"raw": "A dog."}, {"raw": "The dog."}]},
+        {"filename": "c.jpg", "split": "val", "sentences": [{"raw": " "}]},
+    ]
+}
+
+
+def test_references_of_any_caption_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "dataset.json", KARPATHY)
+    options = CaptionOptions()
+    found = find_references(path, "val", options=options)
+    assert (found.captions, found.file_names, found.is_ordered) == ({"a": ["A dog.", "The dog."]}, {"a": "a.jpg"}, True)
+    assert options.log.counts["images without a caption left out of the references"] == 1
+    with pytest.raises(DataError, match="has images of splits train, valid: say which by --split"):
+        find_references(path)
+    with pytest.raises(DataError, match="no images of split 'test'; it has: train, valid"):
+        find_references(path, "test")
+
+
+def test_references_without_splits(tmp_path: Path) -> None:
+    lines = '{"image": "x/a.jpg", "caption": "A dog."}\n{"image": "b.jpg", "caption": "A cat."}\n'
+    found = find_references(written(tmp_path / "captions.jsonl", lines))
+    assert found.captions == {"x/a": ["A dog."], "b": ["A cat."]}
+    assert not found.is_ordered  # captions of one image may stand apart in such files
+
+
+def test_captions_that_coco_files_withdraw_are_no_references(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [
+            {"id": 0, "image_id": 1, "caption": "Quality issues.", "is_precanned": True},
+            {"id": 1, "image_id": 1, "caption": "A dog.", "is_precanned": False},
+        ],
+    }
+    assert find_references(written(tmp_path / "val.json", content)).captions == {"1": ["A dog."]}
+
+
+def test_the_references_of_a_data_directory_are_read_as_they_are(tmp_path: Path) -> None:
+    path = written(tmp_path / "test.references.json", COCO)
+    assert find_references(path, "test") == find_references(path) == read_references(path)
+    with pytest.raises(DataError, match="is of one split; --split val"):
+        find_references(path, "val")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[]", "has no lists 'images' and 'annotations'"), ("{", "not JSON"), ("A dog.", "not a caption file of a known")],
+)
+def test_what_is_no_references(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find_references(written(tmp_path / "references.txt", content))
+    with pytest.raises(DataError, match="nowhere: cannot be read"):
+        find_references(tmp_path / "nowhere")

@@ -47,13 +47,13 @@ def test_all_of_it(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.Capt
     done = evaluate(generated, "--references", references, *options)
     assert done.returncode == 0, done.stderr
     table = done.stdout.splitlines()
-    assert table[0] == "scores × 100, 50 images"
+    assert table[0] == "scores × 100, 50 images, 50 different captions"
     names = [re.split(r"  +", line)[0] for line in table[1:]]
     assert names[:6] == ["BLEU@1", "BLEU@2", "BLEU@3", "BLEU@4", "ROUGE-L", "CIDEr"]
     assert len({len(line) for line in table[1:]}) == 1
 
     report = json.loads(output.read_text())
-    assert report["images"] == len(report["per_image"]) == 50
+    assert report["images"] == report["different_captions"] == len(report["per_image"]) == 50
     assert 0.9 < report["scores"]["CIDEr"] < 1.3
     assert f"{100 * report['scores']['CIDEr']:.1f}" == table[6].split()[-1]
     per_image = [values["CIDEr"] for values in report["per_image"].values()]
@@ -102,6 +102,86 @@ def test_bad_input_is_one_line_and_status_1(
     assert printed == ""
     assert said.startswith("error: ") and said.count("\n") == 1
     assert message in said
+
+
+def score(tmp_path: Path, captions: list[str], references: list[list[str]], *options: str) -> list[str]:
+    """The arguments of xgpt-evaluate, for images 0, 1, …"""
+    annotations = [
+        {"image_id": image, "caption": text} for image, of_image in enumerate(references) for text in of_image
+    ]
+    content = {"images": [{"id": image} for image in range(len(references))], "annotations": annotations}
+    (tmp_path / "test.references.json").write_text(json.dumps(content))
+    (tmp_path / "captions.json").write_text(json.dumps(dict(enumerate(captions))))
+    return [str(tmp_path / "captions.json"), "--references", str(tmp_path / "test.references.json"), *options]
+
+
+def test_metrics_by_the_names_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(score(tmp_path, ["a dog", "a cat"], [["a dog"], ["two cats"]], "--metrics", "CIDEr, BLEU@4,rouge-l"))
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == ["BLEU@4", "ROUGE-L", "CIDEr"]
+
+
+CHINESE = [["一只棕色的狗在草地上奔跑。"], ["两个孩子在海边玩耍。"], ["一个男人骑着自行车。"]]
+SAID = ["一只狗在草地上跑", "两个孩子在玩", "男人骑自行车"]
+
+
+def cider(capsys: pytest.CaptureFixture[str]) -> tuple[float, str]:
+    printed, said = capsys.readouterr()
+    return float(printed.splitlines()[-1].split()[-1]), said
+
+
+def test_chinese_is_scored_by_characters_and_a_warning_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(score(tmp_path, SAID, CHINESE, "--metrics", "cider"))
+    value, said = cider(capsys)
+    assert value == 0 and "warning: the captions have no spaces between words" in said and "--segment char" in said
+    main(score(tmp_path, SAID, CHINESE, "--metrics", "cider", "--segment", "char"))
+    value, said = cider(capsys)
+    assert value > 50 and said == ""
+    # the same as captions whose characters are words already
+    spaced = [[" ".join(text.strip("。")) for text in of_image] for of_image in CHINESE]
+    main(score(tmp_path, [" ".join(text) for text in SAID], spaced, "--metrics", "cider"))
+    assert cider(capsys) == (value, "")
+
+
+def test_one_caption_of_many_images_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    references = [[f"a thing {number}"] for number in range(20)]
+    main(score(tmp_path, ["a man", "a man", *map(str, range(18))], references, "--metrics", "cider"))
+    printed, said = capsys.readouterr()
+    assert "warning: 2 of 20 images have the same caption: 'a man'" in said
+    assert printed.startswith("scores × 100, 20 images, 19 different captions\n")
+    main(score(tmp_path, ["a man", *map(str, range(19))], references, "--metrics", "cider"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [([["a dog"]], "CIDEr of a single image is 0"), ([["a", "b"], ["b", "a"]], "all images have the same references")],
+)
+def test_cider_that_is_0_by_definition(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], references: list[list[str]], message: str
+) -> None:
+    main(score(tmp_path, ["a dog", "b"][: len(references)], references, "--metrics", "cider"))
+    value, said = cider(capsys)
+    assert value == 0 and f"warning: {message}" in said
+    main(score(tmp_path, ["a dog", "b"][: len(references)], references, "--metrics", "rouge"))
+    assert capsys.readouterr().err == ""
+
+
+def test_references_of_a_source_with_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        {"image": f"photos/{number}.jpg", "caption": f"a thing {number}", "split": "test" if number < 3 else "train"}
+        for number in range(6)
+    ]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "mine.txt").write_text("".join(f"{number}.jpg\ta thing {number}\n" for number in range(3)))
+    command = [str(tmp_path / "mine.txt"), "--references", str(tmp_path / "all.jsonl"), "--metrics", "BLEU@1"]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "has images of splits test, train: say which by --split" in capsys.readouterr().err
+    main([*command, "--split", "test"])
+    assert capsys.readouterr().out == "scores × 100, 3 images, 3 different captions\nBLEU@1    100.0\n"
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,17 +1,29 @@
-"""Reading the captions that a model gave the images of a split."""
+"""Reading the captions that are scored, one for each image of the references, from what people have."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xgpt_fairseq.captions.base import record_image_id
+from xgpt_fairseq.captions.base import (
+    Caption,
+    CaptionedImage,
+    CaptionFile,
+    CaptionOptions,
+    file_name_of,
+    image_id_of,
+    record_image_id,
+)
 from xgpt_fairseq.captions.references import References, named, parsed_json, text_of
+from xgpt_fairseq.captions.registry import CaptionSource, find_format, read_sources
+from xgpt_fairseq.captions.structure import structure_of
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import write_json
-from xgpt_fairseq.regions.image_ids import json_image_id
+from xgpt_fairseq.io.text_lines import COMPRESSIONS, numbered_lines
+from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, json_image_id
 
 # fairseq-generate: sample, base-2 log-probability, detokenized text.
 _GENERATED = re.compile(r"D-(\d+)\t([^\t]*)\t(.*)", re.DOTALL)
@@ -19,31 +31,44 @@ _GENERATED = re.compile(r"D-(\d+)\t([^\t]*)\t(.*)", re.DOTALL)
 # fairseq-generate: sample, the first human caption of its image; of that the first letters are compared
 _TRUTH = re.compile(r"^T-(\d+)\t(.*)$", re.MULTILINE)
 _COMPARED = 20
+_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d .*\| [A-Z]+ \|")
+
+# What a record of COCO's results has; others are records of the caption formats.
+_RESULT_KEYS = {"image_id", "caption", "id"}
 
 
-def read_captions(path: Path, references: References) -> dict[str, str]:
+def read_captions(
+    path: Path, references: References, *, by: str = "auto", options: CaptionOptions | None = None
+) -> dict[str, str]:
     """Read one caption for each image of *references*: image id → caption, in the order of *references*.
 
-    *path* is what fairseq-generate writes (its `D-` lines; of several hypotheses of an image the first, which is the
-    best) or COCO's results, `[{"image_id", "caption"}]`. Its content tells which.
+    *path* is one of these, and its content tells which:
+
+    - what fairseq-generate writes: its `D-` lines; of several hypotheses of an image the first, which is the best;
+    - COCO's results, `[{"image_id", "caption"}]`, or these records in JSON lines;
+    - a caption file of any format of `registry`, with one caption for each image; of no image, `{name: caption}`, or
+      lines of a name, a tab and a caption;
+    - lines of captions alone, as many as images, in their order, which is said on the standard error.
+
+    Args:
+        by: which name of an image counts where it has two, as in `Pairing`: `auto`, `file` or `id`.
+        options: how caption files are read.
 
     Raises:
-        DataError: neither of the two, an image unknown, missing or captioned twice.
+        DataError: none of these, an image unknown, missing or captioned twice, or a name that fits several images.
     """
-    text = text_of(path)
-    if re.search(r"^D-\d+\t", text, re.MULTILINE):
+    file = CaptionFile(path)
+    text = None if path.is_dir() or structure_of(file) == "a tar" or path.suffix in COMPRESSIONS else text_of(path)
+    if text is not None and re.search(r"^D-\d+\t", text, re.MULTILINE):
+        _check_order(path, references)
         _check_split(path, text, references)
         captions = _generated(path, text, references.image_ids)
-    elif text.lstrip().startswith(("[", "{")):
-        captions = _coco_results(path, text)
     else:
-        raise DataError(
-            f"{path}: no line D-<image>, and not JSON: expected fairseq-generate's output (--results-path writes it as "
-            "generate-<split>.txt; --quiet leaves the captions out) or COCO results"
-        )
-    unknown = [image_id for image_id in captions if image_id not in references.captions]
-    if unknown:
-        raise DataError(f"{path}: {named(unknown)} not in {references.path}; are these the references of this split?")
+        images = _images(file, text, options or CaptionOptions())
+        if images is not None:
+            captions = _of_references(path, list(images), references, by)
+        else:
+            captions = _plain_lines(path, text or "", references)
     missing = [image_id for image_id in references.captions if image_id not in captions]
     if missing:
         raise DataError(
@@ -59,6 +84,14 @@ def write_coco_results(path: Path, captions: Mapping[str, str]) -> None:
         path,
         [{"image_id": json_image_id(image_id), "caption": caption} for image_id, caption in captions.items()],
     )
+
+
+def _check_order(path: Path, references: References) -> None:
+    if not references.is_ordered:
+        raise DataError(
+            f"{path} names no images, it counts them; and {references.path} has no order of images that is sure: name "
+            "the data directory's <split>.references.json as --references"
+        )
 
 
 def _check_split(path: Path, text: str, references: References) -> None:
@@ -110,26 +143,141 @@ def _generated(path: Path, text: str, image_ids: list[str]) -> dict[str, str]:
     return captions
 
 
-def _coco_results(path: Path, text: str) -> dict[str, str]:
-    content = parsed_json(path, text)
-    if not isinstance(content, list):
-        raise DataError(f'{path}: COCO results are a list, [{{"image_id": …, "caption": …}}]; found an object')
-    captions: dict[str, str] = {}
-    for position, result in enumerate(content):
-        record = f"record {position}"
-        image_id = record_image_id(f"{path}: {record}", result, "image_id")
-        if image_id in captions:
-            raise DataError(f"{path}: {record}: image {image_id} has a caption already; one for each image")
-        captions[image_id] = _caption(path, record, result)
-    return captions
+# An image's record: where it is, for messages, and the image with its one caption.
+_Record = tuple[str, CaptionedImage]
 
 
-def _caption(path: Path, record: str, value: dict[str, Any]) -> str:
-    caption = value.get("caption")
+def _images(file: CaptionFile, text: str | None, options: CaptionOptions) -> Iterator[_Record] | None:
+    """The records of a file that names its images; None if it has lines of captions alone.
+
+    Raises:
+        DataError: a structure that nothing here knows.
+    """
+    path, structure = file.path, structure_of(file) or ""
+    value: Any = None
+    if text is not None and structure.startswith("JSON"):
+        value = _json_lines(path, text) if structure.startswith("JSON lines") else parsed_json(path, text)
+    if isinstance(value, dict) and {"image_id", "caption"} <= value.keys() <= _RESULT_KEYS:
+        value = [value]  # JSON lines, one of them
+    if isinstance(value, list) and (not value or _is_result(value[0])):
+        return _results(path, value)
+    found = find_format(file)
+    if found is not None:
+        return _captioned_once(path, read_sources([CaptionSource(file, found)], _for_captions(options)))
+    if isinstance(value, dict) and all(isinstance(caption, str) for caption in value.values()):
+        return (_record(f"{path}: {name!r:.60}", name, caption) for name, caption in value.items())
+    if isinstance(value, list):
+        return _results(path, value)
+    if value is not None:
+        raise DataError(
+            f'{path}: COCO results are a list, [{{"image_id": …, "caption": …}}], other captions {{"name": "caption"}} '
+            "or a caption file of a known format; found none of these"
+        )
+    if text is not None and "\t" in text and "\0" not in text:
+        return _named_lines(path)
+    if structure:
+        raise DataError(
+            f"{path} looks like {structure}, but is no caption file of a known format; of a table whose columns have "
+            "other names, say which they are by --columns image=…,caption=…"
+        )
+    return None
+
+
+def _for_captions(options: CaptionOptions) -> CaptionOptions:
+    """*options* without splits: captions are of the images that they name."""
+    return CaptionOptions(unknown_split="", columns=options.columns, answers=options.answers, log=options.log)
+
+
+def _is_result(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() <= _RESULT_KEYS
+
+
+def _record(where: str, name: object, caption: object, key: str = "image") -> _Record:
     if not isinstance(caption, str):
-        raise DataError(f'{path}: {record}: "caption" must be a string, found {_shown(caption)}')
-    return caption
+        shown = "nothing" if caption is None else repr(caption)[:60]
+        raise DataError(f'{where}: "caption" must be a string, found {shown}')
+    image_id = image_id_of(where, key, name)
+    return where, CaptionedImage(image_id, "", [Caption(0, caption)], file_name_of(name))
 
 
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else repr(value)[:60]
+def _json_lines(path: Path, text: str) -> list[Any]:
+    lines = text.removeprefix("\ufeff").split("\n")
+    return [parsed_json(path, line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _results(path: Path, value: list[Any]) -> Iterator[_Record]:
+    for position, result in enumerate(value):
+        where = f"{path}: record {position}"
+        record_image_id(where, result, "image_id")
+        yield _record(where, result["image_id"], result.get("caption"), "image_id")
+
+
+def _named_lines(path: Path) -> Iterator[_Record]:
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        name, tab, caption = line.partition("\t")
+        where = f"{path}: line {number}"
+        if not tab or "\t" in caption:
+            raise DataError(f"{where}: {line[:60]!r} is not the name of an image, a tab and a caption")
+        yield _record(where, name, caption.strip())
+
+
+def _captioned_once(path: Path, images: Iterable[CaptionedImage]) -> Iterator[_Record]:
+    for image in images:
+        where = f"{path}: image {image.file_name or image.image_id}"
+        if len(image.captions) > 1:
+            raise DataError(f"{where} has {len(image.captions)} captions; one for each image is scored")
+        yield where, image
+
+
+def _plain_lines(path: Path, text: str, references: References) -> dict[str, str]:
+    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n") if text.strip() else []
+    if len(lines) != len(references.captions) or any(map(_LOG_LINE.match, lines)):
+        raise DataError(
+            f"{path}: no line D-<image>, no names of images, and {len(lines)} lines for the "
+            f"{len(references.captions)} images of {references.path}: expected fairseq-generate's output "
+            "(--results-path writes it as generate-<split>.txt; --quiet leaves the captions out), COCO results, a "
+            "table or records of names and captions, or a caption a line for all images in their order"
+        )
+    _check_order(path, references)
+    print(
+        f"{path}: lines without names, taken as captions of the {len(lines)} images of {references.path} in their "
+        "order",
+        file=sys.stderr,
+    )
+    return dict(zip(references.captions, (line.strip() for line in lines), strict=True))
+
+
+def _of_references(path: Path, records: list[_Record], references: References, by: str) -> dict[str, str]:
+    """Image id of *references* → caption."""
+    ids = NameIndex((image_id, image_id) for image_id in references.captions)
+    files = NameIndex((references.file_names.get(image_id, image_id), image_id) for image_id in references.captions)
+    captions: dict[str, str] = {}
+    unknown = []
+    for where, image in records:
+        name = image.file_name or image.image_id
+        of_file = files.find(name) if by != "id" else []
+        # the id is another name than the file's only if it says something else
+        is_id = image.file_name is None or canonical_image_id(image.file_name) != image.image_id or by == "id"
+        of_id = ids.find(image.image_id) if by != "file" and is_id else []
+        if of_file and of_id and of_file != of_id:
+            raise DataError(
+                f"{where} is {of_id[0]} of {references.path} by its id, and {of_file[0]} by its file's name: say which "
+                "is meant by --pair-by id or --pair-by file"
+            )
+        found = of_file or of_id
+        if len(found) > 1:
+            raise DataError(
+                f"{where}: {name} may be {found[0]} or {found[1]} of {references.path}: captions of photos that share "
+                "a name must name the folder, too"
+            )
+        if not found:
+            unknown.append(name)
+            continue
+        if found[0] in captions:
+            raise DataError(f"{where}: image {found[0]} has a caption already; one for each image")
+        captions[found[0]] = image.captions[0].text if image.captions else ""
+    if unknown:
+        raise DataError(f"{path}: {named(unknown)} not in {references.path}; are these the references of this split?")
+    return captions

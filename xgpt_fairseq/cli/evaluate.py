@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.captions.generated import read_captions, write_coco_results
-from xgpt_fairseq.captions.references import read_references
+from xgpt_fairseq.captions.options import add_caption_options, format_list, read_caption_options
+from xgpt_fairseq.captions.pairing import PAIR_BY
+from xgpt_fairseq.captions.references import References, find_references
+from xgpt_fairseq.captions.registry import FORMATS
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.metrics.scores import METRICS, Scores, score_captions
+from xgpt_fairseq.metrics.segmentation import SEGMENTATIONS
+from xgpt_fairseq.text.scripts import count_spacing
 
 _EXAMPLE = """\
 example:
   fairseq-generate DATA --user-dir xgpt_fairseq --task xgpt_caption --path checkpoint_best.pt \\
       --gen-subset test --beam 2 --results-path OUT
   xgpt-evaluate OUT/generate-test.txt --references DATA/test.references.json --output scores.json
+  xgpt-evaluate captions.jsonl --references dataset_flickr8k.json --split test --metrics CIDEr,BLEU@4
   xgpt-evaluate --retrieval --path retrieval.pt --data DATA --splits valid,test --output recall.json
 """
+
+# An image model that says one caption of so many images has hardly looked at them.
+_REPEATED = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +43,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Score, print a table, and write the requested files."""
     captioning = {"CAPTIONS": args.captions, "--references": args.references}
     if args.retrieval:
-        for name, value in {**captioning, "--coco-results": args.coco_results}.items():
+        for name, value in {**captioning, "--coco-results": args.coco_results, "--split": args.split}.items():
             if value is not None:
                 raise DataError(f"{name} {value} is for captions, not for --retrieval")
         evaluate_retrieval(args)
@@ -43,19 +53,44 @@ def evaluate(args: argparse.Namespace) -> None:
             raise DataError(f"{name} is missing: xgpt-evaluate CAPTIONS --references FILE, or --retrieval")
     for path in filter(None, (args.output, args.coco_results)):
         check_writable(path, overwrite=args.overwrite)
-    references = read_references(args.references)
-    captions = read_captions(args.captions, references)
-    metrics = [metric.strip() for metric in args.metrics.split(",")]
-    scores = score_captions(captions, references, metrics, spice_jars=args.spice_jars)
+    options = read_caption_options(args, {})
+    references = find_references(args.references, args.split, name=args.format, options=options)
+    captions = read_captions(args.captions, references, by=args.pair_by, options=options)
+    for what, times in options.log.counts.items():
+        print(f"{times} {what}", file=sys.stderr)
+    for message in options.log.bad:
+        print(f"left out (--skip-bad): {message}", file=sys.stderr)
+    metrics = [metric.strip() for metric in args.metrics.split(",") if metric.strip()]
+    scores = score_captions(captions, references, metrics, spice_jars=args.spice_jars, segmentation=args.segment)
     if not scores.corpus:
         raise DataError("; ".join(f"{metric} left out: {reason}" for metric, reason in scores.left_out.items()))
-    print(_table(scores))
+    for warning in warnings(captions, references, scores, args.segment):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(_table(scores, len(set(captions.values()))))
     for metric, reason in scores.left_out.items():
         print(f"{metric} left out: {reason}", file=sys.stderr)
     if args.output:
-        write_json(args.output, _report(scores))
+        write_json(args.output, _report(scores, len(set(captions.values()))))
     if args.coco_results:
         write_coco_results(args.coco_results, captions)
+
+
+def warnings(captions: Mapping[str, str], references: References, scores: Scores, segmentation: str) -> Iterator[str]:
+    """What makes scores mean less than they seem to."""
+    caption, times = Counter(captions.values()).most_common(1)[0]
+    if times > 1 and times >= _REPEATED * len(captions):
+        yield f"{times} of {len(captions)} images have the same caption: {caption!r:.80}"
+    if "CIDEr" in scores.corpus:
+        if len(captions) == 1:
+            yield "CIDEr of a single image is 0 by definition: words count by how few images have them"
+        elif len({frozenset(of_image) for of_image in references.captions.values()}) == 1:
+            yield "all images have the same references: CIDEr is 0 by definition, as no word tells images apart"
+    spacing = count_spacing(caption for of_image in references.captions.values() for caption in of_image)
+    if segmentation == "none" and spacing.share > 0.5 and not spacing.is_separated:
+        yield (
+            "the captions have no spaces between words, so that each is scored as one word: --segment char (or jieba, "
+            "of Chinese) is what papers report"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="xgpt-evaluate",
         description="Score the captions of a split as COCO's evaluation does (pycocoevalcap, PTB tokenization), or the "
         "retrieval of images and captions.",
-        epilog=_EXAMPLE,
+        epilog=f"{format_list()}\n\n{_EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -71,16 +106,38 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="?",
         metavar="CAPTIONS",
-        help="fairseq-generate's output (generate-test.txt) or COCO results (JSON); its content tells which",
+        help="fairseq-generate's output (generate-test.txt), COCO results, a table, JSON lines or JSON of names and "
+        "captions, or a caption a line in the order of the references; its content tells which",
     )
     parser.add_argument(
         "--references",
         type=Path,
         metavar="FILE",
-        help="the human captions of the split in COCO's format, DATA/<split>.references.json",
+        help="the human captions: DATA/<split>.references.json, or captions in any of the formats below",
+    )
+    parser.add_argument("--split", help="which images, where the references have several splits")
+    parser.add_argument(
+        "--format", choices=["auto", *FORMATS], default="auto", help="of the references (default: by the content)"
+    )
+    add_caption_options(parser)
+    parser.add_argument(
+        "--pair-by",
+        choices=PAIR_BY,
+        default="auto",
+        help="which name of an image counts where a file's name and an id fit different ones: file or id",
     )
     parser.add_argument(
-        "--metrics", default=",".join(METRICS), metavar="LIST", help="what to compute (default: %(default)s)"
+        "--metrics",
+        default=",".join(METRICS),
+        metavar="LIST",
+        help="what to compute, also by the names of the results: CIDEr,BLEU@4 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--segment",
+        choices=SEGMENTATIONS,
+        default="none",
+        help="words of languages without spaces, in captions and references, in place of PTB tokenization: char, each "
+        "letter; jieba, Chinese words (default: none)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write all scores, of the corpus and of each image, as JSON"
@@ -99,15 +156,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(scores: Scores) -> str:
+def _table(scores: Scores, different: int) -> str:
     images = len(scores.per_image)
-    header = f"scores × 100, {images} image{'s' if images != 1 else ''}"
+    header = f"scores × 100, {images} image{'s' if images != 1 else ''}, "
+    header += f"{different} different caption{'s' if different != 1 else ''}"
     return "\n".join([header, *(f"{name:<8} {100 * value:6.1f}" for name, value in scores.corpus.items())])
 
 
-def _report(scores: Scores) -> dict[str, Any]:
+def _report(scores: Scores, different: int) -> dict[str, Any]:
     return {
         "images": len(scores.per_image),
+        "different_captions": different,
         "scores": scores.corpus,
         "left_out": scores.left_out,
         "per_image": scores.per_image,
