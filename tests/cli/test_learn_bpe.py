@@ -96,6 +96,7 @@ def test_overwrite(tmp_path: Path, tiny_captions: Path, call_program: Callable[.
         (["--input", "empty.txt"], "there is no text to learn a vocabulary from"),
         (["--input", "untrained.json"], "there is no text to learn a vocabulary from"),
         (["--input", "other.json"], "other.json: not a caption file of a known format"),
+        (["--input", "good.txt", "table.csv"], "table.csv looks like a table"),
         (["--input", "good.txt", "--symbols", "0"], "--symbols must be at least 1, got 0"),
         (["--input", "good.txt", "--bpe", "sentencepiece", "--symbols", "4000"], "cannot learn 4000 symbols"),
         (["--input", "good.txt", "--bpe", "sentencepiece", "--threshold", "2"], "--threshold needs --bpe subword_nmt"),
@@ -115,6 +116,7 @@ def test_errors_leave_nothing_behind(
     (tmp_path / "empty.txt").write_text("\n  \n")
     (tmp_path / "latin1.txt").write_bytes("ein Kätzchen\n".encode("latin1"))
     (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "table.csv").write_text("photo,words\n1.jpg,A dog.\n2.jpg,A cat.\n")
     untrained = {"images": [{"cocoid": 1, "split": "val", "sentences": [{"raw": "A cat."}]}]}
     (tmp_path / "untrained.json").write_text(json.dumps(untrained))
     if old:

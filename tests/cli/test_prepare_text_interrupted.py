@@ -194,6 +194,20 @@ def test_other_options_than_those_of_the_interrupted_run(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--hold-out", "val=0.1"), ("--columns", "caption=words"), ("--answers", "first"), ("--skip-bad", 2)],
+)
+def test_other_options_of_captions(
+    prepare: Callable[..., Any], interrupt: Callable[..., Any], option: str, value: object
+) -> None:
+    interrupt(4)
+    done = prepare(option, value)
+    assert done.status == 1
+    name = option.lstrip("-").replace("-", "_")
+    assert f"was started with other options ({name}: None then, {value} now)" in done.error
+
+
 def test_a_damaged_interrupted_run(prepare: Callable[..., Any], interrupt: Callable[..., Any], tmp_path: Path) -> None:
     interrupt(4)
     file = tmp_path / ".data.partial" / "data" / "train.text.sizes"

@@ -11,16 +11,25 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xgpt_fairseq.captions.base import (
+    Caption,
+    CaptionedImage,
+    CaptionFile,
+    CaptionFormat,
+    CaptionOptions,
+    ReadingLog,
+)
+from xgpt_fairseq.captions.registry import FORMATS
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.text import readers as text_readers
-from xgpt_fairseq.text.readers import Block, check_inputs, read_blocks, sentences, total_bytes
+from xgpt_fairseq.text.readers import Block, check_inputs, read_blocks, report_log, sentences, total_bytes
 
 TEXT = "A cat.\n\n  \nZwölf Boxkämpfer\r\nthe end"
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
@@ -35,6 +44,7 @@ def lines(paths: list[Path]) -> list[str]:
 def test_blocks_are_the_files(files: list[bytes], block_bytes: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_readers, "BLOCK_BYTES", block_bytes)
+        patch.setattr(text_readers, "structure_of", lambda file: None)  # any bytes are text here
         paths = [Path(folder) / f"{number}.txt" for number in range(len(files))]
         for path, data in zip(paths, files, strict=True):
             path.write_bytes(data)
@@ -144,7 +154,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     good.write_text("good\n")
     for paths, message in {
         (good, tmp_path / "none.txt"): r"--input .*none\.txt does not exist",
-        (good, tmp_path): "is a folder; name the files in it",
+        (good, tmp_path): "is a folder without captions of a known format; name the files in it",
         (Path("-"), good, Path("-")): "named twice; it can be read once",
     }.items():
         with pytest.raises(DataError, match=message):
@@ -156,6 +166,76 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     good.write_text("good\n" * 7 + "x" * 100)
     with pytest.raises(DataError, match=r"good\.txt: line 8 is longer than .* one sentence or paragraph per line"):
         lines([good])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("captions.csv", "photo,words\n1.jpg,A dog.\n2.jpg,A cat.\n", "looks like a table with a column of photos"),
+        ("captions.txt", "what,photo\nA dog.,1.jpg\nA cat.,2.jpg\n", "looks like a table with a column of photos"),
+        ("captions.txt.gz", "1\tA dog.\n2\tA cat.\n", "looks like a table of 2 columns, separated by tabs"),
+        ("lines", '{"photo": "1.jpg", "words": "A dog."}\n{"photo": "2.jpg", "words": "A cat."}\n', "like JSON lines"),
+        ("lines", '[\n{"photo": "1.jpg"}\n]\n', "looks like JSON, and no reader of captions knows it: .*--columns"),
+    ],
+)
+def test_tables_are_not_learned_as_text(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(COMPRESSORS.get(path.suffix, bytes)(content.encode()))
+    with pytest.raises(DataError, match=message):
+        lines([path])
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_table_from_a_pipe_is_not_learned_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fifo: bool
+) -> None:
+    content = b"1.jpg,A dog.\n2.jpg,A cat.\n"
+    path = Path("-")
+    if fifo:
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        threading.Thread(target=path.write_bytes, args=(content,)).start()
+    else:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    with pytest.raises(DataError, match="looks like a table with a column of photos"):
+        lines([path])
+
+
+def test_a_folder_of_captions_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a format that takes folders; here a stand-in for one."""
+
+    def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
+        options.log.count("photos without captions")
+        for path in sorted(file.path.glob("*.txt")):
+            yield CaptionedImage(path.stem, "train", [Caption(0, path.read_text())])
+
+    stand_in = CaptionFormat("stand-in", "", lambda file: any(file.path.glob("*.txt")), read)
+    monkeypatch.setitem(FORMATS, "stand-in", stand_in)
+    for number in range(2):
+        (tmp_path / f"{number}.txt").write_text(f"A dog {number}.\n")
+    options = CaptionOptions()
+    check_inputs([tmp_path])
+    blocks = list(read_blocks([tmp_path], options))
+    assert [line for block in blocks for line in block.lines()] == ["A dog 0.", "A dog 1."]
+    assert options.log.counts["photos without captions"] == 1
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [
+        {"cocoid": number, "split": split, "sentences": [{"raw": text} for text in ("A dog.", " ")]}
+        for number, split in enumerate(["train", "val", "test"])
+    ]
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"images": images}))
+    options = CaptionOptions(log=ReadingLog(skip_bad=1))
+    assert list(sentences([path], options)) == ["A dog."]
+    options.log.bad_record(DataError("record 7 has no caption"))
+    report_log(options.log)
+    assert capsys.readouterr().err.splitlines() == [
+        "3 blank captions left out",
+        f"2 captions of {path} left out, which are not of the training split",
+        "left out (--skip-bad): record 7 has no caption",
+    ]
 
 
 def test_half_a_character_in_json(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Learn a vocabulary (BPE and fairseq dictionary) from text, for all stages of training.
 
-Inputs are plain text files (UTF-8, one sentence per line; .gz, .bz2, .xz; - for the standard input), or caption files
-that xgpt-prepare-captions reads, of which it uses the training captions. If neither the file nor its name gives the
-split, use SPLIT=FILE or --split-files.
+Inputs are plain text files (UTF-8, one sentence per line; .gz, .bz2, .xz; - for the standard input), or captions that
+xgpt-prepare-captions reads, of which it takes those of the training split. Where neither the file nor its name says the
+split, SPLIT=FILE, --split-files or --hold-out does. Tables and records that are neither are refused.
 
 examples:
     xgpt-learn-bpe --input wiki.en.txt --output vocabulary --symbols 10000
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
-from xgpt_fairseq.text.readers import sentences
+from xgpt_fairseq.text.readers import report_log, sentences
 from xgpt_fairseq.text.vocabulary import learn_vocabulary
 
 
@@ -43,6 +43,7 @@ def learn_bpe(args: argparse.Namespace) -> None:
             workers=args.workers,
             threshold=args.threshold,
         )
+    report_log(captions.log)
     print(f"{args.output}: {len(vocabulary.dictionary)} symbols ({args.bpe})")
 
 

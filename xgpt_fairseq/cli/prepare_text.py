@@ -1,9 +1,9 @@
 """Plain text → a data directory for text pre-training (the task xgpt_text_pretrain).
 
 Inputs are those of xgpt-learn-bpe: text (UTF-8, one sentence or paragraph per line; .gz, .bz2, .xz; - for the standard
-input) and caption files (the captions of the training split). Lines of more than --max-tokens (appendix A.2: 60) are
-split into several sentences. Some distinct lines are held out for validation, and no copies of them are in the training
-split. If it is interrupted, the same command resumes.
+input) and captions (those of the training split). Lines of more than --max-tokens (appendix A.2: 60)
+are cut into several sentences. Of the different lines some are held out for validation, and no copy of them is in the
+training split. A run that was interrupted resumes when it is started again.
 
 example:
     xgpt-prepare-text --input wiki.en.txt.gz --vocabulary vocabulary --output data/wiki --workers 16
@@ -35,7 +35,7 @@ from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
-from xgpt_fairseq.text.readers import BLOCK_BYTES, Block, read_blocks, total_bytes
+from xgpt_fairseq.text.readers import BLOCK_BYTES, Block, read_blocks, report_log, total_bytes
 from xgpt_fairseq.text.validation_lines import HeldOut
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
 from xgpt_fairseq.text.vocabulary import Vocabulary
@@ -260,6 +260,9 @@ def prepare(
     }
     if captions.named_splits or args.split_files:
         options["splits"] = [f"{split}={path}" for path, split in captions.named_splits.items()] + args.split_files
+    for name in ("hold_out", "columns", "answers", "skip_bad"):
+        if getattr(args, name) != _parser().get_default(name):  # a journal of an earlier version lacks them
+            options[name] = getattr(args, name)
     with ResumableOutput(args.output, options, overwrite=args.overwrite) as unfinished:
         try:
             progress, held_out, splits = encode(
@@ -311,6 +314,7 @@ def prepare_text(args: argparse.Namespace) -> None:
     check_replaceable(args.output, "text", overwrite=args.overwrite)
     vocabulary = Vocabulary(args.vocabulary)
     progress, held_out, splits = prepare(args, inputs, captions, vocabulary)
+    report_log(captions.log)
     for split, counts in splits.items():
         print(f"{split}: {counts.sentences:,} sentences, {counts.tokens:,} tokens")
     copies = held_out.copies - len(held_out)

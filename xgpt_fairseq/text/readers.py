@@ -1,7 +1,8 @@
 """Readers of plain text, one sentence or paragraph per line, for programs that learn from it or encode it.
 
-A text file is UTF-8, plain or compressed; `-` is the standard input. The lines of a caption file (any format of
-`captions.registry`) are its training captions. Files are streamed, except captions in JSON.
+A file of text is UTF-8, as it is or compressed; `-` is the standard input. Of a caption file or folder (any format of
+`captions.registry`) the training captions are the lines. What is neither, a table of unknown columns for one, is
+refused. Files are streamed, but for captions in JSON.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions
+from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, ReadingLog
 from xgpt_fairseq.captions.registry import find_format, read_captions
+from xgpt_fairseq.captions.structure import structure_of, structure_of_lines
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
 
 STDIN = Path("-")
 BLOCK_BYTES = 1 << 18
+_LOOKED_AT = 20  # lines of a pipe, to see that they are text
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,24 @@ def check_inputs(paths: Sequence[Path]) -> None:
     """Refuse inputs that cannot be read, before hours are spent on those before them.
 
     Raises:
-        DataError: an input does not exist or is a folder, or the standard input is named twice.
+        DataError: an input does not exist, is neither text nor captions, or the standard input is named twice.
     """
     for path in paths:
         if path != STDIN and not path.exists():
             raise DataError(f"--input {path} does not exist")
-        if path.is_dir():
-            raise DataError(f"--input {path} is a folder; name the files in it")
+        if path.is_dir() and not is_caption_file(path):
+            raise DataError(f"--input {path} is a folder without captions of a known format; name the files in it")
+        if path.is_file() and not is_caption_file(path) and (structure := structure_of(CaptionFile(path))):
+            raise _not_text(path, structure)
     if paths.count(STDIN) > 1:
         raise DataError("--input - (the standard input) is named twice; it can be read once")
+
+
+def _not_text(path: Path, structure: str) -> DataError:
+    return DataError(
+        f"--input {path} looks like {structure}, and no reader of captions knows it: of a table or of records, say "
+        "which columns have the captions by --columns image=…,caption=…; or make it plain text, one sentence a line"
+    )
 
 
 def total_bytes(paths: Sequence[Path]) -> int | None:
@@ -85,6 +97,14 @@ def report_caption_inputs(paths: Sequence[Path]) -> None:
         print(f"{path}: caption file; the training split is used", file=sys.stderr)
 
 
+def report_log(log: ReadingLog) -> None:
+    """Tell the user, on the standard error, what the readers of captions left out or mended."""
+    for what, times in log.counts.items():
+        print(f"{times} {what}", file=sys.stderr)
+    for message in log.bad:
+        print(f"left out (--skip-bad): {message}", file=sys.stderr)
+
+
 def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -> Iterator[Block]:
     """All lines of all inputs, in order. The same inputs always give the same blocks.
 
@@ -93,15 +113,15 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
         captions: the splits of caption files that do not contain them.
 
     Raises:
-        DataError: an input is missing or damaged, a line is longer than `LONGEST_LINE`, the split of captions is
-            unknown, or a split is given for a file without captions.
+        DataError: an input is missing, damaged or neither text nor captions, a line is longer than `LONGEST_LINE`, the
+            split of captions is unknown, or a split is said of a file that has no captions.
     """
     check_inputs(paths)
     captions = captions or CaptionOptions()
     position = 0
     for path in paths:
         if is_caption_file(path):
-            position += path.stat().st_size
+            position += path.stat().st_size if path.is_file() else 0
             yield from _caption_blocks(path, position, captions)
             continue
         if path in captions.named_splits:
@@ -130,10 +150,17 @@ def _text_blocks(path: Path, raw: BinaryIO, start: int) -> Iterator[Block]:
     file: IO[bytes] = COMPRESSIONS[path.suffix](raw) if path.suffix in COMPRESSIONS else raw
     line = 1
     while data := _whole_lines(path, file, line):
+        if not counted and line == 1 and (structure := structure_of_lines(_first_lines(data))):
+            raise _not_text(path, structure)
         lines = data.count(b"\n") + (not data.endswith(b"\n"))
         data = data.removeprefix(BYTE_ORDER_MARK) if line == 1 else data
         yield Block(path, line, data, start + raw.tell() if counted else 0)
         line += lines
+
+
+def _first_lines(data: bytes) -> list[str]:
+    lines = data.removeprefix(BYTE_ORDER_MARK).decode("utf-8", errors="replace").split("\n")
+    return [line for line in lines if line.strip()][:_LOOKED_AT]
 
 
 def _whole_lines(path: Path, file: IO[bytes], line: int) -> bytes:
@@ -158,6 +185,7 @@ def _caption_blocks(path: Path, position: int, options: CaptionOptions) -> Itera
     line, size = 1, 0
     for image in read_captions(path, options=options):
         if image.split != "train":
+            options.log.count(f"captions of {path} left out, which are not of the training split", len(image.captions))
             continue
         for caption in image.captions:
             texts.append(" ".join(caption.text.split()))  # a caption may have line breaks in it
