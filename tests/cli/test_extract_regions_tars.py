@@ -76,7 +76,7 @@ def test_an_interrupted_extraction_goes_on(
         patch.setattr(RegionWriter, "add", interrupted_after(3))
         assert extract(shards, "--output", tmp_path / "store").status == 130
     done = extract(shards, "--output", tmp_path / "store")
-    assert "going on with an interrupted extraction after 3 images" in done.stdout
+    assert "resuming an interrupted extraction after 3 images" in done.stdout
     assert contents(tmp_path / "store") == contents(tmp_path / "expected")
 
 
