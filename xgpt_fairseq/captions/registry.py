@@ -26,9 +26,9 @@ from xgpt_fairseq.captions.conceptual_captions import CC_TSV
 from xgpt_fairseq.captions.flickr30k_token import FLICKR30K_TOKEN
 from xgpt_fairseq.captions.folder import FOLDER
 from xgpt_fairseq.captions.hold_out import hash_split
-from xgpt_fairseq.captions.jsonl import JSONL
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.captions.tar_shards import TAR
+from xgpt_fairseq.captions.records import JSONL
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
