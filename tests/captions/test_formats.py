@@ -74,12 +74,26 @@ JSONL = (
     '{"image": "photo 1", "caption": "A.", "split": "test"}\n'
     '{"image": "photo 1", "caption": "A.", "split": "test"}\n'
 )
+TABLE = (
+    "image,caption\n"
+    "1000268201_693b08cb0e.jpg,A child in a pink dress is climbing up a set of stairs in an entry way .\n"
+    '1001773457_577c3a7d70.jpg,"A black dog, and a spotted dog"\n'
+    "1000268201_693b08cb0e.jpg,A girl going into a wooden building .\n"
+)
+RECORDS = {
+    "dataset_name": "textcaps",
+    "data": [
+        {"image_id": "c31e", "image_path": "train/c31e.jpg", "set_name": "train", "caption_str": "A sign says stop."}
+    ],
+}
 SAMPLES: dict[str, tuple[str, str]] = {
     "karpathy": ("dataset_coco.json", json.dumps(KARPATHY)),
     "coco": ("captions_train2014.json", json.dumps(COCO, ensure_ascii=False)),
     "flickr30k-token": ("results_20130124.token", FLICKR30K),
     "cc-tsv": ("Train_GCC-training.tsv", CC),
     "jsonl": ("captions.jsonl", JSONL),
+    "table": ("captions.txt", TABLE),
+    "json-records": ("TextCaps_0.1_train.json", json.dumps(RECORDS)),
 }
 
 
@@ -140,6 +154,16 @@ def test_flickr8k_token(tmp_path: Path) -> None:
     assert images[2].captions == [Caption(0, "a photo with number signs # in its name")]
 
 
+def test_flickr8k_cn(tmp_path: Path) -> None:
+    """A language between name and number, a blank in place of the tab."""
+    lines = "a_1.jpg#zhc#0 一只棕色的狗 x#0 y\na_1.jpg#zhc#1\t两个孩子\nb.jpg#2 c\n"
+    images = read(put(tmp_path, "flickr8kzhc.caption.txt", lines), unknown_split="all")
+    assert images == [
+        CaptionedImage("a_1", "all", [Caption(0, "一只棕色的狗 x#0 y"), Caption(1, "两个孩子")]),
+        CaptionedImage("b", "all", [Caption(2, "c")]),
+    ]
+
+
 def test_cc_tsv(tmp_path: Path) -> None:
     expected = [line.split("\t") for line in CC.splitlines()]
     images = read(put(tmp_path, *SAMPLES["cc-tsv"]))
@@ -155,6 +179,13 @@ def test_cc_tsv(tmp_path: Path) -> None:
     assert read(put(tmp_path, "cc12m.tsv", swapped), unknown_split="train") == images
 
 
+def test_entities_of_cc_are_characters(tmp_path: Path) -> None:
+    path = put(tmp_path, "train.tsv", "salt &amp; pepper &#39;s AT&T\thttp://a/b?c=d&amp;e\n")
+    names = {"http://a/b?c=d&amp;e": "1"}
+    (image,) = read(path, image_id_of_url=names.get)
+    assert image == CaptionedImage("1", "train", [Caption(0, "salt & pepper 's AT&T")])
+
+
 def test_cc_images_named_by_crc32(tmp_path: Path) -> None:
     urls = [line.split("\t")[1] for line in CC.splitlines()]
     images = read(put(tmp_path, *SAMPLES["cc-tsv"]), image_id_of_url=image_id_by_crc32)
@@ -163,7 +194,7 @@ def test_cc_images_named_by_crc32(tmp_path: Path) -> None:
 
 def test_jsonl(tmp_path: Path) -> None:
     expected = [
-        CaptionedImage("42", "train", [Caption(0, "A cat.")]),
+        CaptionedImage("42", "train", [Caption(0, "A cat.")], "000000000042.jpg"),
         CaptionedImage("7", "valid", [Caption(0, "One."), Caption(1, "Zwei Bären.")]),
         CaptionedImage("photo 1", "test", [Caption(0, "A."), Caption(1, "A.")]),
     ]
@@ -183,7 +214,7 @@ def test_windows_files(tmp_path: Path, name: str) -> None:
     assert read(path, name, unknown_split="all") == plain
 
 
-@pytest.mark.parametrize("name", ["flickr30k-token", "cc-tsv", "jsonl"])
+@pytest.mark.parametrize("name", ["flickr30k-token", "cc-tsv", "jsonl", "table"])
 def test_compressed(tmp_path: Path, name: str) -> None:
     file, content = SAMPLES[name]
     path = put(tmp_path, f"{file}.gz", gzip.compress(content.encode()))
@@ -259,14 +290,19 @@ def test_all_formats_are_tested() -> None:
     [
         ("instances_val2014.json", '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}'),
         ("image_info_test2014.json", '{"images": [{"id": 1, "file_name": "COCO_test2014_000000000001.jpg"}]}'),
-        ("results.json", '[{"image_id": 1, "caption": "a"}]'),
+        ("boxes.json", '[{"image_id": 1, "bbox": [1, 2, 3, 4]}]'),
+        ("image_urls.json", '{"http://a/1.jpg": "1.jpg"}'),
+        ("splits.json", '{"train": ["1.jpg", "2.jpg"], "val": ["3.jpg"]}'),
+        ("names.json", '{"1": "1.jpg", "2": "2.jpg"}'),
+        ("counts.json", '{"1.jpg": 5}'),
+        ("talk.jsonl", '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'),
         ("text.txt", "A line of text.\nAnother # 1.\n"),
         ("parallel.tsv", "a house\tein Haus\n"),
         ("links.tsv", "a\thttp://a/b\nb\tno link\n"),
         ("both.tsv", "http://a/a\thttp://a/b\n"),
         ("three.tsv", "a\thttp://a/b\t5\n"),
         ("header.tsv", "caption\turl\n"),
-        ("numbers.txt", "1000092795.jpg#0 a cat\n"),
+        ("numbers.txt", "Room #12 a cat\n"),
         ("boxes.jsonl", '{"image": 1, "boxes": []}\n'),
         ("cut.jsonl", '{"image": 1, "cap'),
         ("empty.txt", ""),

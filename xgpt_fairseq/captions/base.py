@@ -158,10 +158,16 @@ class SplitLists:
 
 
 class CaptionFile:
-    """A caption file, parsed once for both format detection and reading."""
+    """A caption file, for the formats that look at it and the one that reads it: it is parsed once for all of them.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        columns: what --columns says, so that a table with columns of other names is recognised.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self.columns = columns or {}
 
     @cached_property
     def first_lines(self) -> list[str]:
@@ -174,11 +180,28 @@ class CaptionFile:
         return load_json(self.path)
 
     @property
-    def json_object(self) -> dict[str, Any]:
-        """The JSON object in a file named `*.json`; empty for other names, JSON lines and other values."""
+    def json_value(self) -> Any:
+        """The JSON value in a file that is named so; None if there is none, or JSON in lines."""
         if self.path.suffix != ".json" or (len(self.first_lines) > 1 and _is_json(self.first_lines[0])):
-            return {}
-        return self.json if isinstance(self.json, dict) else {}
+            return None
+        return self.json
+
+    @property
+    def json_object(self) -> dict[str, Any]:
+        """The JSON object in a file that is named so; empty if there is none, or JSON in lines."""
+        value = self.json_value
+        return value if isinstance(value, dict) else {}
+
+    @cached_property
+    def head_of_json_lines(self) -> list[dict[str, Any]]:
+        """The objects of its first lines, one a line; empty if they are anything else."""
+        if not self.first_lines or not self.first_lines[0].lstrip().startswith("{"):
+            return []
+        try:
+            values = [json.loads(line) for line in self.first_lines]
+        except ValueError:
+            return []
+        return values if all(isinstance(value, dict) for value in values) else []
 
 
 @dataclass(frozen=True)

@@ -1,76 +1,166 @@
-"""jsonl: JSON lines, the format for your own captions."""
+"""jsonl and json-records: objects with an image and captions, as JSON lines, as a list, or in lists of an object."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    caption_text,
-    fairseq_split,
-    record_image_id,
+from xgpt_fairseq.captions import coco
+from xgpt_fairseq.captions.base import CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions, split_of_folder
+from xgpt_fairseq.captions.columns import (
+    Columns,
+    Folder,
+    choose_columns,
+    column_key,
+    grouped_images,
+    has_columns,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
 
+# So many records are looked at to find out what they are.
+HEAD = 20
 
-def recognise(file: CaptionFile) -> bool:
-    """Whether each line is an object with an image and captions."""
-    try:
-        values = [json.loads(line) for line in file.first_lines]
-    except json.JSONDecodeError:
-        return False
-    return bool(values) and all(
-        isinstance(value, dict) and "image" in value and ("caption" in value or "captions" in value) for value in values
+
+class Record(NamedTuple):
+    """A record of JSON.
+
+    Attributes:
+        where: file and place, for messages.
+        value: what is there; a `DataError` in place of a line that is no JSON.
+        split: what the name of its list says, by fairseq's name; or an empty string.
+    """
+
+    where: str
+    value: Any
+    split: str = ""
+
+
+def json_lines(file: CaptionFile) -> Iterator[Record]:
+    """The records of JSON lines, one a line."""
+    for number, line in numbered_lines(file.path):
+        if not line.strip():
+            continue
+        where = f"{file.path}: line {number}"
+        try:
+            yield Record(where, json.loads(line))
+        except ValueError as error:
+            yield Record(where, DataError(f"{where} is not JSON: {error}"))
+
+
+def json_list(file: CaptionFile, are_records: Callable[[list[Any]], bool]) -> Iterator[Record]:
+    """The records of a JSON list, or of the lists of a JSON object (`record_lists`).
+
+    Raises:
+        DataError: there is no such list.
+    """
+    if isinstance(file.json, list):
+        yield from (Record(f"{file.path}: record {place}", value) for place, value in enumerate(file.json))
+        return
+    lists = record_lists(file.json, are_records)
+    if not lists:
+        raise DataError(f"{file.path} is no list of records with an image and captions, and has none under one key")
+    for key, values in lists.items():
+        split = split_of_folder(key)
+        yield from (Record(f"{file.path}: {key}[{place}]", value, split) for place, value in enumerate(values))
+
+
+def record_lists(value: Any, are_records: Callable[[list[Any]], bool]) -> dict[str, list[Any]]:
+    """The lists of records in a JSON object: one, or several that are named after splits; empty where it is otherwise.
+
+    Args:
+        value: the object; of anything else there are none.
+        are_records: whether a list's first values are records.
+    """
+    if not isinstance(value, dict):
+        return {}
+    lists = {key: values for key, values in value.items() if isinstance(values, list) and are_records(values[:HEAD])}
+    return lists if len(lists) == 1 or all(split_of_folder(key) for key in lists) else {}
+
+
+def record_object(record: Record) -> dict[str, Any]:
+    """The object that a record is.
+
+    Raises:
+        DataError: it is none.
+    """
+    if isinstance(record.value, DataError):
+        raise record.value
+    if not isinstance(record.value, dict):
+        raise DataError(f"{record.where}: {repr(record.value)[:60]} is not a JSON object")
+    return record.value
+
+
+def _are_captions(columns: Mapping[str, str]) -> Callable[[list[Any]], bool]:
+    return lambda head: (
+        bool(head) and all(isinstance(value, dict) and has_columns(list(value), columns) for value in head)
     )
 
 
-def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """Read one JSON object per line: `image`, `caption` or `captions` (a list), optional `split`; others are ignored.
-
-    Captions of one image may be on consecutive lines.
-    """
-    path = file.path
-    image: CaptionedImage | None = None
-    for number, line in numbered_lines(path):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        image_id, split, texts = _parse_line(where, line)
-        if image is None or image.image_id != image_id:
-            if image is not None:
-                yield image
-            image = CaptionedImage(image_id, split, [])
-        elif image.split != split:
-            raise DataError(f"{where}: image {image_id} is of split {split!r}, on the line before of {image.split!r}")
-        image.captions.extend([Caption(place, text) for place, text in enumerate(texts, start=len(image.captions))])
-    if image is not None:
-        yield image
+def recognise_lines(file: CaptionFile) -> bool:
+    """Whether each line is an object with an image and captions."""
+    return _are_captions(file.columns)(file.head_of_json_lines)
 
 
-def _parse_line(where: str, line: str) -> tuple[str, str, list[str]]:
-    """Image id, split and captions."""
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: {line[:60]!r} is not a JSON object")
-    if ("caption" in value) == ("captions" in value):
-        raise DataError(f"{where} must have either 'caption' or 'captions'")
-    texts = [value["caption"]] if "caption" in value else value["captions"]
-    if not isinstance(texts, list):
-        raise DataError(f"{where}: 'captions' must be a list, found {repr(texts)[:60]}")
-    split = value.get("split")
-    if not isinstance(split, str | None):
-        raise DataError(f"{where}: 'split' must be a name, found {repr(split)[:60]}")
-    image_id = record_image_id(where, value, "image")
-    return image_id, fairseq_split(split or ""), [caption_text(where, text) for text in texts]
+def recognise_list(file: CaptionFile) -> bool:
+    """Whether there is a list of objects with an image and captions, and it is not COCO's."""
+    value, are_captions = file.json_value, _are_captions(file.columns)
+    if isinstance(value, list):
+        return are_captions(value[:HEAD])
+    return not coco.recognise(file) and bool(record_lists(value, are_captions))
 
 
-JSONL = CaptionFormat("jsonl", "JSON lines with image, caption or captions, and split", recognise, read)
+def read_lines(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
+    """An object per line: `image`, `caption` or `captions` (a list), `split` or not; or other names of `columns`."""
+    return _read(file, options, lambda: json_lines(file), strict=True)
+
+
+def read_list(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
+    """A list of such objects; an object that has one under some key, or one for each split."""
+    return _read(file, options, lambda: json_list(file, _are_captions(options.columns)))
+
+
+def _read(
+    file: CaptionFile, options: CaptionOptions, records: Callable[[], Iterator[Record]], strict: bool = False
+) -> Iterator[CaptionedImage]:
+    folder = Folder(file.path)
+    known: dict[tuple[str, ...], Columns] = {}
+
+    def image_of(record: Record) -> CaptionedImage:
+        value = record_object(record)
+        names = tuple(value)
+        columns = known.get(names)
+        if columns is None:
+            columns = known[names] = choose_columns(record.where, names, options.columns)
+        captions = value[columns.caption.key]
+        if strict and column_key(columns.caption.name) == "captions" and not isinstance(captions, list):
+            raise DataError(f"{record.where}: {columns.caption.name!r} must be a list, found {repr(captions)[:60]}")
+        return folder.within(columns.read(record.where, value, record.split))
+
+    def images() -> Iterator[tuple[str, CaptionedImage]]:
+        for record in records():
+            try:
+                image = image_of(record)
+            except DataError as error:
+                options.log.bad_record(error)
+            else:
+                yield record.where, image
+
+    return grouped_images(images, options.log)
+
+
+JSONL = CaptionFormat(
+    "jsonl",
+    "JSON lines with image, caption or captions, and split; or with other usual keys",
+    recognise_lines,
+    read_lines,
+    two_names=True,
+)
+JSON_RECORDS = CaptionFormat(
+    "json-records",
+    "a JSON list of such objects, or an object that has one: TextCaps",
+    recognise_list,
+    read_list,
+    two_names=True,
+)

@@ -29,6 +29,8 @@ from xgpt_fairseq.captions.hold_out import hash_split
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.captions.tar_shards import TAR
 from xgpt_fairseq.captions.records import JSONL
+from xgpt_fairseq.captions.records import JSON_RECORDS, JSONL
+from xgpt_fairseq.captions.tables import TABLE
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
@@ -42,6 +44,8 @@ FORMATS: dict[str, CaptionFormat] = {
         JSONL,
         FOLDER,
         TAR,
+        TABLE,
+        JSON_RECORDS,
     )
 }
 
@@ -105,6 +109,7 @@ def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None
 
 def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> Iterator[CaptionedImage]:
     """Read several files like `read_captions`.
+    """Read several files as `read_captions` reads one. Ids may count anew in each of them where photos have file names.
 
     Raises:
         DataError: as for `read_captions`, or an image is in more than one file.
@@ -113,6 +118,7 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
     for source in sources:
         path = source.file.path
         seen: set[str] = set()
+        photos = set[str]() if source.format.two_names else seen
         for image in source.format.read(source.file, options):
             # by the file: VizWiz counts the images of each of its files from 0
             name = canonical_image_id(image.file_name) if image.file_name else image.image_id
@@ -122,13 +128,21 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
                 if name in names:
                     raise DataError(f"image {image.shown} is in {path} and in {other}; it may be in one of them")
             seen.add(name)
+            if image.image_id in seen:
+                raise image_listed_twice(path, image.image_id)
+            photo = image.image_id if image.file_name is None else canonical_image_id(image.file_name)
+            for other, names in before.items():
+                if photo in names:
+                    raise DataError(f"image {photo} is in {path} and in {other}; it may be in one of them")
+            seen.add(image.image_id)
+            photos.add(photo)
             captions = _checked_captions(path, image, options.log)
             split = _split(path, image, options)
             if split == image.split and captions is image.captions:
                 yield image
             else:
                 yield CaptionedImage(image.image_id, split, captions, image.file_name)
-        before[path] = seen
+        before[path] = photos
 
 
 def _split(path: Path, image: CaptionedImage, options: CaptionOptions) -> str:

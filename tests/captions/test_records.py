@@ -1,0 +1,114 @@
+"""Records of JSON: lines, lists, and lists in an object."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.captions.test_formats import COCO, KARPATHY, detect, put, read
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, ReadingLog
+from xgpt_fairseq.captions.registry import find_format
+from xgpt_fairseq.errors import DataError
+
+ROWS = [
+    {"image": "images/1.jpg", "caption": ["A dog.", "A cat."], "image_id": 0},
+    {"image": "images/2.jpg", "caption": ["A bus."], "image_id": 1},
+    {"image": "images/1.jpg", "caption": ["A third."], "image_id": 0},
+]
+EXPECTED = [
+    CaptionedImage("1", "", [Caption(0, "A bus.")], "images/2.jpg"),
+    CaptionedImage("0", "", [Caption(0, "A dog."), Caption(1, "A cat."), Caption(2, "A third.")], "images/1.jpg"),
+]
+
+
+def without_split(images: list[CaptionedImage]) -> list[CaptionedImage]:
+    return [CaptionedImage(image.image_id, "", image.captions, image.file_name) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.json", json.dumps(ROWS), "json-records"),
+        ("a.json", json.dumps(ROWS, indent=2), "json-records"),
+        ("a.json", "[" + ",\n".join(map(json.dumps, ROWS)) + "]", "json-records"),
+        ("a.json", json.dumps({"info": {}, "version": 1, "licenses": [], "data": ROWS}), "json-records"),
+        ("a.json", json.dumps({"annotations": ROWS}), "json-records"),
+        ("a.jsonl", "\n".join(map(json.dumps, ROWS)), "jsonl"),
+        ("a.json", "\n".join(map(json.dumps, ROWS)), "jsonl"),
+        ("a.txt", "\n".join(map(json.dumps, ROWS)), "jsonl"),
+    ],
+)
+def test_records(tmp_path: Path, name: str, content: str, expected: str) -> None:
+    path = put(tmp_path, name, content)
+    assert detect(path) == expected
+    assert without_split(read(path, unknown_split="all")) == EXPECTED
+
+
+def test_textcaps(tmp_path: Path) -> None:
+    """A record a caption; the others of the photo, which each repeats, are not taken again."""
+    data: list[dict[str, Any]] = [
+        {"image_id": "c31e", "image_path": "train/c31e.jpg", "caption_id": n, "caption_str": text, "set_name": "val",
+         "reference_strs": ["A sign.", "A red sign."], "image_classes": ["Sign"], "image_name": "c31e"}
+        for n, text in enumerate(["A sign.", "A red sign."])
+    ]  # fmt: skip
+    path = put(tmp_path, "TextCaps_0.1.json", json.dumps({"dataset_name": "textcaps", "set_name": "val", "data": data}))
+    captions = [Caption(0, "A sign."), Caption(1, "A red sign.")]
+    assert read(path) == [CaptionedImage("c31e", "valid", captions, "train/c31e.jpg")]
+
+
+def test_a_list_for_each_split(tmp_path: Path) -> None:
+    value = {"train": ROWS, "validation": [{"image": "3.jpg", "text": "x"}], "test": []}
+    path = put(tmp_path, "all.json", json.dumps(value))
+    assert [(image.file_name, image.split) for image in read(path)] == [
+        ("images/2.jpg", "train"),
+        ("3.jpg", "valid"),
+        ("images/1.jpg", "train"),  # its records stand apart
+    ]
+    two = {"cats": ROWS, "dogs": ROWS}  # which, or both?
+    assert find_format(CaptionFile(put(tmp_path, "all.json", json.dumps(two)))) is None
+
+
+@pytest.mark.parametrize(("value", "name"), [(COCO, "coco"), (KARPATHY, "karpathy")])
+def test_what_is_of_another_format(tmp_path: Path, value: Any, name: str) -> None:
+    assert detect(put(tmp_path, "train.json", json.dumps(value))) == name
+
+
+def test_lines_of_an_image_may_stand_apart(tmp_path: Path) -> None:
+    lines = ['{"image": 1, "caption": "a"}', '{"image": 2, "caption": "b"}', '{"image": "1.jpg", "caption": "c"}']
+    images = read(put(tmp_path, "train.jsonl", "\n".join(lines)))
+    assert {image.image_id: [caption.text for caption in image.captions] for image in images} == {
+        "1": ["a", "c"],
+        "2": ["b"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("records", "bad", "message"),
+    [
+        ([ROWS[0], 7], 1, r"a\.json: record 1: 7 is not a JSON object"),
+        ([ROWS[0], {"caption": "x"}], 1, r"record 1: no column is named as one of images"),
+        ([ROWS[0], {**ROWS[1], "caption": None}], 1, r"record 1: a caption must be text, found None"),
+        ([ROWS[0], {**ROWS[1], "text": "x"}], 1, r"record 1: 'text' and 'caption' may all be captions"),
+        ([ROWS[0], {**ROWS[1], "file_name": "x.jpg"}], 1, r"'file_name' is x\.jpg and 'image' is images/2\.jpg"),
+    ],
+)
+def test_bad_records(tmp_path: Path, records: list[Any], bad: int, message: str) -> None:
+    path = put(tmp_path, "a.json", json.dumps(records))
+    with pytest.raises(DataError, match=message):
+        read(path, "json-records", unknown_split="all")
+    log = ReadingLog(skip_bad=bad)
+    (image,) = read(path, "json-records", unknown_split="all", log=log)
+    assert image.image_id == "0"
+    assert len(log.bad) == bad
+    lines = put(tmp_path, "a.jsonl", "\n".join(map(json.dumps, records)) + "\n{cut\n")
+    log = ReadingLog(skip_bad=bad + 1)
+    assert len(read(lines, "jsonl", unknown_split="all", log=log)) == 1
+    assert "line 3 is not JSON" in log.bad[-1]
+
+
+def test_a_file_without_records(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.json is no list of records with an image and captions"):
+        read(put(tmp_path, "a.json", '{"data": [1, 2]}'), "json-records")

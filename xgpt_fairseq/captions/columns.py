@@ -1,0 +1,294 @@
+"""Columns of tables, and keys of records: which has the image, which the caption, which the split; and their values."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from xgpt_fairseq.captions.base import (
+    Caption,
+    CaptionedImage,
+    ReadingLog,
+    caption_text,
+    file_name_of,
+    image_id_of,
+    split_of_folder,
+)
+from xgpt_fairseq.captions.grouping import grouped
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts
+
+# By order: of several names that are no photo's file the first counts for messages.
+IMAGE_COLUMNS = ("file_name", "image", "image_path", "filepath", "filename", "image_name", "name", "image_id")
+CAPTION_COLUMNS = ("text", "caption", "captions", "raw", "comment", "caption_str")
+SPLIT_COLUMNS = ("split", "set_name")
+
+_ID_COLUMN = "imageid"  # beside the name of a file, this one alone is the image's id
+_LIST_IN_CELL = re.compile(r"\s*\[\s*(u?['\"]|\]\s*$)")
+
+
+class Column(NamedTuple):
+    """A column: its name, and by what a record is asked for its value."""
+
+    name: str
+    key: Any
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table, or of a record.
+
+    Attributes:
+        images: those that may name the image.
+        caption: that of the caption, or of several.
+        split: that of the split; None if there is none.
+    """
+
+    images: tuple[Column, ...]
+    caption: Column
+    split: Column | None
+
+    def read(self, where: str, record: Any, split: str = "") -> CaptionedImage:
+        """The image of a record, whose values are `record[column.key]`.
+
+        Args:
+            where: file and line, for messages.
+            record: the values.
+            split: its split, where the record does not say it.
+
+        Raises:
+            DataError: a value that is no image's name, no caption or no split, or columns that name different images.
+        """
+        if self.split is not None:
+            split = split_name(f"{where}: {self.split.name!r}", record[self.split.key]) or split
+        image_id, file_name = self._names(where, record)
+        texts = caption_texts(where, record[self.caption.key])
+        return CaptionedImage(image_id, split, [Caption(n, text) for n, text in enumerate(texts)], file_name)
+
+    def _names(self, where: str, record: Any) -> tuple[str, str | None]:
+        """The image's id and the name of its file."""
+        files: list[tuple[str, str]] = []
+        ids: list[tuple[str, Any]] = []
+        for name, key in self.images:
+            value = photo_path(record[key])
+            file = file_name_of(value)
+            if file is not None:
+                files.append((name, file))
+            elif value not in (None, ""):
+                ids.append((name, value))
+        if not files:
+            return self._id(where, record, ids), None
+        name, file = max(files, key=lambda of: len(name_parts(of[1])))  # with its folders, where a column has them
+        for other, other_file in files:
+            if not _is_same_photo(file, other_file):
+                raise DataError(
+                    f"{where}: {name!r} is {file} and {other!r} is {other_file}: say which names the photo by "
+                    f"--columns image=…"
+                )
+        file_id = image_id_of(where, name, file)
+        return next((image_id_of(where, *of) for of in ids if column_key(of[0]) == _ID_COLUMN), file_id), file
+
+    def _id(self, where: str, record: Any, ids: list[tuple[str, Any]]) -> str:
+        if not ids:
+            return image_id_of(where, self.images[0].name, record[self.images[0].key])
+        first, *others = [(name, image_id_of(where, name, value)) for name, value in ids]
+        for other in others:
+            if other[1] != first[1]:
+                raise DataError(
+                    f"{where}: {first[0]!r} is {first[1]} and {other[0]!r} is {other[1]}: say which is the image by "
+                    f"--columns image=…"
+                )
+        return first[1]
+
+
+def column_key(name: object) -> str:
+    """A column's name as it is compared: without case, blanks, hyphens and underscores."""
+    return re.sub(r"[\s_\-\ufeff]+", "", str(name)).lower()
+
+
+_IMAGE_KEYS, _CAPTION_KEYS, _SPLIT_KEYS = (
+    {column_key(name): place for place, name in reversed(list(enumerate(names)))}
+    for names in (IMAGE_COLUMNS, CAPTION_COLUMNS, SPLIT_COLUMNS)
+)
+
+
+def has_columns(names: Sequence[object], chosen: Mapping[str, str]) -> bool:
+    """Whether there are columns for an image and for captions.
+
+    Args:
+        names: of all columns.
+        chosen: what --columns says.
+    """
+    keys = {column_key(name) for name in names}
+    return all(
+        column_key(chosen[what]) in keys if what in chosen else not keys.isdisjoint(known)
+        for what, known in (("image", _IMAGE_KEYS), ("caption", _CAPTION_KEYS))
+    )
+
+
+def choose_columns(
+    where: str, names: Sequence[str], chosen: Mapping[str, str], keys: Sequence[Hashable] | None = None
+) -> Columns:
+    """Which columns count.
+
+    Args:
+        where: file and line, for messages.
+        names: of all columns.
+        chosen: what --columns says: `image`, `caption` or `split` → a column's name.
+        keys: by what records are asked for each column's value; None: by its name.
+
+    Raises:
+        DataError: none or several for captions, none for the image, or one of --columns is not there.
+    """
+    columns = [Column(name, key) for name, key in zip(names, names if keys is None else keys, strict=True)]
+    there = ", ".join(str(name).strip() for name in names) or "nothing"
+
+    def named(what: str, known: Mapping[str, int]) -> list[Column]:
+        if what not in chosen:
+            found = [column for column in columns if column_key(column.name) in known]
+            return sorted(found, key=lambda column: known[column_key(column.name)])
+        same = [column for column in columns if str(column.name).strip() == chosen[what]]
+        same = same or [column for column in columns if column_key(column.name) == column_key(chosen[what])]
+        if not same:
+            raise DataError(f"{where} has no column {chosen[what]!r} (--columns {what}=…); it has: {there}"[:400])
+        if len(same) > 1:
+            raise DataError(f"{where}: {len(same)} columns are named {chosen[what]!r} (--columns {what}=…)")
+        return same
+
+    images, captions = named("image", _IMAGE_KEYS), named("caption", _CAPTION_KEYS)
+    for what, found, usual in (("image", images, IMAGE_COLUMNS), ("caption", captions, CAPTION_COLUMNS)):
+        if not found:
+            raise DataError(
+                f"{where}: no column is named as one of {what}s ({', '.join(usual)}); there are: {there[:150]}; say "
+                f"which it is by --columns {what}=NAME"
+            )
+    if len(captions) > 1:
+        several = " and ".join(repr(column.name.strip()) for column in captions)
+        raise DataError(f"{where}: {several} may all be captions: say which are by --columns caption=NAME")
+    splits = named("split", _SPLIT_KEYS)
+    return Columns(tuple(images), captions[0], splits[0] if splits else None)
+
+
+def photo_path(value: object) -> object:
+    """*value*, or of a photo as Hugging Face's `datasets` has it, {"bytes", "path"}, the path."""
+    return value["path"] if isinstance(value, dict) and "path" in value else value
+
+
+def split_name(what: str, value: object) -> str:
+    """The split that a record says, by fairseq's name; empty for an empty value.
+
+    Args:
+        what: file, record and key, for messages.
+        value: that of the record.
+
+    Raises:
+        DataError: *value* is no name.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{what} must be a name, found {repr(value)[:60]}")
+    name = value.strip()
+    return split_of_folder(name) or name
+
+
+def caption_texts(where: str, value: object) -> list[str]:
+    """The captions in a value: a text, a list of texts, or such a list written as text, in JSON or as Python has it.
+
+    Raises:
+        DataError: anything else.
+    """
+    if isinstance(value, str) and _LIST_IN_CELL.match(value):
+        value = _list_in_cell(where, value)
+    return [caption_text(where, text) for text in value] if isinstance(value, list) else [caption_text(where, value)]
+
+
+def _list_in_cell(where: str, cell: str) -> list[Any]:
+    """The list that is written in a cell. numpy writes no commas: Python would take the texts of such a list for one.
+
+    Raises:
+        DataError: it is none, for one that was cut off.
+    """
+    try:
+        value = json.loads(cell)
+    except ValueError:
+        pass
+    else:
+        if isinstance(value, list):
+            return value
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(cell.strip()).readline))
+        texts = [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
+        other = {token.string for token in tokens if token.type == tokenize.OP}
+        kinds = {token.type for token in tokens} - {tokenize.STRING, tokenize.OP, tokenize.NL}
+        if other <= {"[", ",", "]"} and kinds <= {tokenize.NEWLINE, tokenize.ENDMARKER} and _is_one_list(tokens):
+            return texts
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        pass
+    raise DataError(f"{where}: the caption begins as a list does, and is none that can be read: {cell[:60]!r}")
+
+
+def _is_one_list(tokens: list[tokenize.TokenInfo]) -> bool:
+    brackets = [token.string for token in tokens if token.string in ("[", "]") and token.type == tokenize.OP]
+    return brackets == ["[", "]"]
+
+
+def _is_same_photo(one: str, other: str) -> bool:
+    """Whether two names, of one photo with more or fewer folders, may be of one file."""
+    if one == other:
+        return True
+    parts, others = name_parts(one), name_parts(other)
+    common = min(len(parts), len(others))
+    return parts[-common:] == others[-common:] and _extension(one) == _extension(other)
+
+
+def _extension(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+class Folder:
+    """The folder that the photos of a file of captions lie in, where that is known.
+
+    Hugging Face's imagefolder has a `metadata.csv`, `metadata.jsonl` or `metadata.parquet` in the folder of each split,
+    and names photos from there: `1.jpg` of `train` and of `test` are two photos.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.resolve().parent.name if path.name.split(".")[0].lower() == "metadata" else ""
+
+    def within(self, image: CaptionedImage) -> CaptionedImage:
+        """*image*, with the folder in front of its photo's name."""
+        name = image.file_name
+        if not self._name or name is None or name.startswith("/") or "://" in name:
+            return image
+        path = f"{self._name}/{name}"
+        is_only_name = canonical_image_id(name) == image.image_id
+        image_id = canonical_image_id(path) if is_only_name else image.image_id
+        return CaptionedImage(image_id, image.split, image.captions, path)
+
+
+def grouped_images(
+    read: Callable[[], Iterator[tuple[str, CaptionedImage]]], log: ReadingLog
+) -> Iterator[CaptionedImage]:
+    """The images of records (see `grouped`), whose ids and file names must be of one photo each.
+
+    Raises:
+        DataError: one photo has several ids, or one id several photos.
+    """
+    ids: dict[str, str] = {}
+    for image in grouped(read, log):
+        if image.file_name is not None and canonical_image_id(image.file_name) != image.image_id:
+            known = ids.setdefault(canonical_image_id(image.file_name), image.image_id)
+            if known != image.image_id:
+                raise DataError(
+                    f"photo {image.file_name} has the ids {known} and {image.image_id}: choose the column that names "
+                    "photos by --columns image=NAME"
+                )
+        yield image
