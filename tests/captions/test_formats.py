@@ -86,6 +86,16 @@ RECORDS = {
         {"image_id": "c31e", "image_path": "train/c31e.jpg", "set_name": "train", "caption_str": "A sign says stop."}
     ],
 }
+NAMES = {"1.jpg": "A dog.", "b/2.jpg": ["One.", "Zwei Bären."], "3": {"caption": "Three."}}
+CONVERSATIONS = [
+    {"id": "1", "image": "coco/train2017/000000033471.jpg", "conversations": [
+        {"from": "human", "value": "Describe the image concisely.\n<image>"}, {"from": "gpt", "value": "A bus."}]}
+]  # fmt: skip
+STUDIES = {
+    "train": [{"id": "CXR2384", "report": "Lungs are clear .", "image_path": ["CXR2384/0.png", "CXR2384/1.png"],
+               "split": "train"}],
+    "val": [{"id": "CXR1", "report": "No change .", "image_path": ["CXR1/0.png"], "split": "val"}],
+}  # fmt: skip
 SAMPLES: dict[str, tuple[str, str]] = {
     "karpathy": ("dataset_coco.json", json.dumps(KARPATHY)),
     "coco": ("captions_train2014.json", json.dumps(COCO, ensure_ascii=False)),
@@ -94,6 +104,9 @@ SAMPLES: dict[str, tuple[str, str]] = {
     "jsonl": ("captions.jsonl", JSONL),
     "table": ("captions.txt", TABLE),
     "json-records": ("TextCaps_0.1_train.json", json.dumps(RECORDS)),
+    "json-names": ("captions.json", json.dumps(NAMES, ensure_ascii=False, indent=1)),
+    "conversations": ("llava.json", json.dumps(CONVERSATIONS, indent=1)),
+    "studies": ("annotation.json", json.dumps(STUDIES)),
 }
 
 

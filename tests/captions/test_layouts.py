@@ -75,6 +75,23 @@ def list_of_records() -> Written:
     return {"annotations.json": json.dumps(records)}, DATA
 
 
+def dict_of_names() -> Written:
+    return {"captions.json": json.dumps({name: captions[0] for name, captions in DATA.items()})}, first_of(DATA)
+
+
+def dict_of_lists() -> Written:
+    return {"lists.json": json.dumps({name.rsplit(".")[0]: captions for name, captions in DATA.items()})}, DATA
+
+
+def llava() -> Written:
+    asked = {"from": "human", "value": "Describe the image concisely.\n<image>"}
+    turns = [
+        {"id": name[:-4], "image": name, "conversations": [asked, {"from": "gpt", "value": captions[0]}]}
+        for name, captions in DATA.items()
+    ]
+    return {"conversations.json": json.dumps(turns)}, first_of(DATA)
+
+
 def coco_other_numbers() -> Written:
     """Ids that count otherwise than the files' names do."""
     names = [f"{len(DATA) - n}.jpg" for n in range(len(DATA))]
@@ -131,8 +148,8 @@ def long_captions() -> Written:
 
 
 LAYOUTS = (
-    kaggle_flickr8k, kaggle_flickr30k, imagefolder, imagefolder_csv, own_csv, list_of_records, coco_other_numbers,
-    vizwiz, karpathy_without_ids, cc12m, chinese, long_captions,
+    kaggle_flickr8k, kaggle_flickr30k, imagefolder, imagefolder_csv, own_csv, list_of_records, dict_of_names,
+    dict_of_lists, llava, coco_other_numbers, vizwiz, karpathy_without_ids, cc12m, chinese, long_captions,
 )  # fmt: skip
 
 
@@ -179,7 +196,7 @@ def test_ids_that_count_anew_in_each_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["kaggle_flickr8k", "kaggle_flickr30k", "imagefolder_jsonl", "imagefolder_csv", "cc12m", "vizwiz", "nocaps",
-     "coco_other_numbers", "rsicd", "ucm", "list_of_records", "own_csv",
+     "coco_other_numbers", "llava", "rsicd", "ucm", "dict_of_names", "dict_of_lists", "list_of_records", "own_csv",
      "long_captions", "chinese"],
 )  # fmt: skip
 def test_layouts_of_real_photos(tmp_path: Path, coco_mini: Path, name: str) -> None:

@@ -92,7 +92,7 @@ def test_lines_of_an_image_may_stand_apart(tmp_path: Path) -> None:
         ([ROWS[0], {"caption": "x"}], 1, r"record 1: no column is named as one of images"),
         ([ROWS[0], {**ROWS[1], "caption": None}], 1, r"record 1: a caption must be text, found None"),
         ([ROWS[0], {**ROWS[1], "text": "x"}], 1, r"record 1: 'text' and 'caption' may all be captions"),
-        ([ROWS[0], {**ROWS[1], "file_name": "x.jpg"}], 1, r"'file_name' is x\.jpg and 'image' is images/2\.jpg"),
+        ([ROWS[0], {**ROWS[1], "file_name": "x.jpg"}], 1, r"'image' is images/2\.jpg and 'file_name' is x\.jpg"),
     ],
 )
 def test_bad_records(tmp_path: Path, records: list[Any], bad: int, message: str) -> None:

@@ -23,13 +23,16 @@ from xgpt_fairseq.captions.base import (
 )
 from xgpt_fairseq.captions.coco import COCO
 from xgpt_fairseq.captions.conceptual_captions import CC_TSV
+from xgpt_fairseq.captions.conversations import CONVERSATIONS
 from xgpt_fairseq.captions.flickr30k_token import FLICKR30K_TOKEN
 from xgpt_fairseq.captions.folder import FOLDER
 from xgpt_fairseq.captions.hold_out import hash_split
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.captions.tar_shards import TAR
 from xgpt_fairseq.captions.records import JSONL
+from xgpt_fairseq.captions.names import JSON_NAMES
 from xgpt_fairseq.captions.records import JSON_RECORDS, JSONL
+from xgpt_fairseq.captions.studies import STUDIES
 from xgpt_fairseq.captions.tables import TABLE
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -46,6 +49,9 @@ FORMATS: dict[str, CaptionFormat] = {
         TAR,
         TABLE,
         JSON_RECORDS,
+        JSON_NAMES,
+        CONVERSATIONS,
+        STUDIES,
     )
 }
 
