@@ -148,7 +148,7 @@ def test_other_names_of_columns(tmp_path: Path) -> None:
     for chosen in (columns, {**columns, "caption": "text"}):
         found = find_format(CaptionFile(path, chosen))
         assert found is not None and found.name == "table"
-        (image,) = read_captions(path, "table", CaptionOptions(columns=chosen))
+        (image,) = read_captions(path, options=CaptionOptions(columns=chosen))
         assert (image.file_name, image.split) == ("1.jpg", "valid")
         assert [c.text for c in image.captions] == ["ocr" if chosen["caption"] == "text" else "A dog."]
     with pytest.raises(DataError, match=r"has no column 'foto' .*; it has: photo, description, part, text"):

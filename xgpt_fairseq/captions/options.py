@@ -74,13 +74,18 @@ def read_caption_options(
         split_lists=read_split_files(args.split_files),
         hold_out=parse_hold_out(args.hold_out),
         image_id_of_url=image_id_of_url,
-        columns=_parse_columns(args.columns),
+        columns=parse_columns(args.columns),
         answers=args.answers,
         log=ReadingLog(args.skip_bad),
     )
 
 
-def _parse_columns(text: str) -> dict[str, str]:
+def parse_columns(text: str) -> dict[str, str]:
+    """--columns image=NAME,… → `image`, `caption` or `split` → the name of its column.
+
+    Raises:
+        DataError: not such a list, or one of them twice.
+    """
     columns: dict[str, str] = {}
     for word in filter(None, text.split(",")):
         what, _, name = word.partition("=")

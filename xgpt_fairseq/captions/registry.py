@@ -5,7 +5,7 @@ To add a format, write a module with a `CaptionFormat`, and add it to `FORMATS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,11 +81,18 @@ def find_format(file: CaptionFile) -> CaptionFormat | None:
 
 def open_source(path: Path, name: str = "auto") -> CaptionSource:
     """The caption file *path* with its format: *name*, or the detected one for `auto`.
+def open_source(path: Path, name: str = "auto", columns: Mapping[str, str] | None = None) -> CaptionSource:
+    """The caption file *path* in the format *name*; `auto`: in the one that it has.
+
+    Args:
+        path: the file.
+        name: as `--format` takes it.
+        columns: what --columns says.
 
     Raises:
         DataError: the file does not exist, or its format is unknown.
     """
-    file = CaptionFile(path)
+    file = CaptionFile(path, columns)
     if name != "auto":
         return CaptionSource(file, FORMATS[name])
     if not path.exists():
@@ -110,7 +117,8 @@ def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None
         DataError: a caption that is not text, an image that comes twice, a split that is said in different ways or in
             none.
     """
-    return read_sources([open_source(path, name)], options or CaptionOptions())
+    options = options or CaptionOptions()
+    return read_sources([open_source(path, name, options.columns)], options)
 
 
 def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> Iterator[CaptionedImage]:

@@ -34,6 +34,7 @@ from xgpt_fairseq.captions.options import (
     add_caption_options,
     format_list,
     image_id_resolver,
+    parse_columns,
     parse_files,
     read_caption_options,
 )
@@ -121,7 +122,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
     _check_options(args)
     vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
     files, named_splits = parse_files(args.source)
-    sources = [open_source(file, args.format) for file in files]
+    sources = [open_source(file, args.format, parse_columns(args.columns)) for file in files]
     for file, caption_format in sources:
         print(f"{file.path}: {caption_format.name}")
     formats = list(dict.fromkeys(caption_format.name for _, caption_format in sources))
