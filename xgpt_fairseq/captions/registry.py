@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from xgpt_fairseq.captions.arrow import HF_DATASETS, PARQUET
 from xgpt_fairseq.captions.base import (
     Caption,
     CaptionedImage,
@@ -52,6 +53,8 @@ FORMATS: dict[str, CaptionFormat] = {
         JSON_NAMES,
         CONVERSATIONS,
         STUDIES,
+        PARQUET,
+        HF_DATASETS,
     )
 }
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from xgpt_fairseq.captions.base import (
-    Caption,
     CaptionedImage,
     CaptionFile,
     CaptionFormat,
@@ -25,6 +23,7 @@ from xgpt_fairseq.captions.columns import (
     column_key,
     grouped_images,
     has_columns,
+    unescaped,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
@@ -127,7 +126,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             except DataError as error:
                 options.log.bad_record(error)
                 continue
-            yield where, _unescaped(image)
+            yield where, unescaped(image)
 
     return grouped_images(images, options.log)
 
@@ -220,14 +219,6 @@ def _mended(row: list[str], layout: Layout) -> list[str] | None:
         return None
     match = _NUMBER_AND_TEXT.fullmatch(row[-1])
     return [*row[:-1], match[1], match[2]] if match else None
-
-
-def _unescaped(image: CaptionedImage) -> CaptionedImage:
-    """*image*, with characters in place of the entities in its captions: `&amp;` is `&`."""
-    if not any("&" in caption.text for caption in image.captions):
-        return image
-    captions = [Caption(caption.caption_id, html.unescape(caption.text)) for caption in image.captions]
-    return CaptionedImage(image.image_id, image.split, captions, image.file_name)
 
 
 TABLE = CaptionFormat(

@@ -1,0 +1,126 @@
+"""Captions in Parquet files, and in folders of Hugging Face's save_to_disk."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.captions.test_formats import put, read
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, ReadingLog
+from xgpt_fairseq.captions.registry import FORMATS
+from xgpt_fairseq.errors import DataError
+
+ROWS: list[dict[str, Any]] = [
+    {"image": {"bytes": b"\xff\xd8", "path": "a/1.jpg"}, "caption": ["A dog.", "Ein Bär &amp; ich"], "width": 5},
+    {"image": {"bytes": None, "path": "2.jpg"}, "caption": None, "width": 5},
+    {"image": {"bytes": None, "path": "a/1.jpg"}, "caption": ["A third."], "width": 5},
+]
+EXPECTED = [
+    CaptionedImage("2", "train", [], "2.jpg"),
+    CaptionedImage("a/1", "train", [Caption(n, t) for n, t in enumerate(["A dog.", "Ein Bär & ich", "A third."])],
+                   "a/1.jpg"),
+]  # fmt: skip
+
+
+def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def save_to_disk(folder: Path, rows: list[dict[str, Any]], files: int = 1) -> Path:
+    """As `Dataset.save_to_disk` does: the rows in Arrow streams, and their names in state.json."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    folder.mkdir(parents=True)
+    table = pyarrow.Table.from_pylist(rows)
+    names = [f"data-{n:05d}-of-{files:05d}.arrow" for n in range(files)]
+    for n, name in enumerate(names):
+        part = table.take(list(range(n, len(rows), files)))
+        with pyarrow.ipc.new_stream(str(folder / name), table.schema) as writer:
+            writer.write_table(part)
+    put(folder, "state.json", json.dumps({"_data_files": [{"filename": name} for name in names], "_split": None}))
+    put(folder, "dataset_info.json", json.dumps({"features": {"caption": {"dtype": "string"}}}))
+    return folder
+
+
+def formats_of(path: Path) -> list[str]:
+    return [name for name, of in FORMATS.items() if of.recognise(CaptionFile(path))]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "train-00000-of-00001.parquet", ROWS)
+    assert formats_of(path) == ["parquet"]
+    log = ReadingLog()
+    assert read(path, log=log) == [EXPECTED[0], EXPECTED[1]]
+    assert log.counts == {"blank captions left out": 1}
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_folder(tmp_path: Path, files: int) -> None:
+    path = save_to_disk(tmp_path / "train", ROWS, files)
+    assert formats_of(path) == ["hf-datasets"]
+    assert sorted(read(path), key=lambda image: image.image_id) == EXPECTED
+
+
+def test_a_folder_of_splits(tmp_path: Path) -> None:
+    splits = {"train": "train", "validation": "valid", "test": "test"}
+    for name in splits:
+        save_to_disk(tmp_path / "data" / name, [{"file_name": f"{name}.jpg", "image_id": 7, "text": "['x', 'y']"}])
+    put(tmp_path / "data", "dataset_dict.json", json.dumps({"splits": list(splits)}))
+    assert formats_of(tmp_path / "data") == ["hf-datasets"]
+    found = read(tmp_path / "data", columns={"image": "file_name"})
+    assert [(image.image_id, image.split, len(image.captions)) for image in found] == [
+        (name, split, 2) for name, split in splits.items()
+    ]
+
+
+def test_bad_rows(tmp_path: Path) -> None:
+    rows = [{"image": "1.jpg", "text": "x"}, {"image": "", "text": "x"}]
+    path = parquet(tmp_path / "train.parquet", rows)
+    with pytest.raises(DataError, match=r"train\.parquet: row 1: 'image' must be an image's id or file name, found ''"):
+        read(path)
+    assert [image.image_id for image in read(path, log=ReadingLog(1))] == ["1"]
+    with pytest.raises(DataError, match=r"train\.parquet has no column 'x' .*; it has: image, text"):
+        read(path, columns={"image": "x"})
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "train.parquet", ROWS)
+    put(tmp_path, path.name, path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"train\.parquet cannot be read: "):
+        read(path)
+    folder = save_to_disk(tmp_path / "train", ROWS)
+    (folder / "data-00000-of-00001.arrow").unlink()
+    with pytest.raises(DataError, match=r"arrow cannot be read: "):
+        read(folder)
+    put(folder, "state.json", "{}")
+    with pytest.raises(DataError, match=r"state\.json has no list '_data_files'"):
+        read(folder)
+
+
+@pytest.mark.parametrize("name", ["parquet", "hf-datasets"])
+def test_what_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read(tmp_path / "train.parquet", name)
+
+
+def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is recognised all the same, and the message says what to install."""
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **options: Any) -> Any:
+        if name.split(".")[0] == "pyarrow":
+            raise ImportError(name)
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    path = put(tmp_path, "train.parquet", b"PAR1 and more")
+    assert formats_of(path) == ["parquet"]
+    with pytest.raises(
+        DataError, match=r"train\.parquet is in .*needs pyarrow, pip install \"xgpt-fairseq\[datasets\]\""
+    ):
+        read(path)
