@@ -29,12 +29,11 @@ from xgpt_fairseq.captions.flickr30k_token import FLICKR30K_TOKEN
 from xgpt_fairseq.captions.folder import FOLDER
 from xgpt_fairseq.captions.hold_out import hash_split
 from xgpt_fairseq.captions.karpathy import KARPATHY
-from xgpt_fairseq.captions.tar_shards import TAR
-from xgpt_fairseq.captions.records import JSONL
 from xgpt_fairseq.captions.names import JSON_NAMES
 from xgpt_fairseq.captions.records import JSON_RECORDS, JSONL
 from xgpt_fairseq.captions.studies import STUDIES
 from xgpt_fairseq.captions.tables import TABLE
+from xgpt_fairseq.captions.tar_shards import TAR
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
@@ -82,10 +81,8 @@ def find_format(file: CaptionFile) -> CaptionFormat | None:
     return fitting[0] if fitting else None
 
 
-def open_source(path: Path, name: str = "auto") -> CaptionSource:
-    """The caption file *path* with its format: *name*, or the detected one for `auto`.
 def open_source(path: Path, name: str = "auto", columns: Mapping[str, str] | None = None) -> CaptionSource:
-    """The caption file *path* in the format *name*; `auto`: in the one that it has.
+    """The caption file *path* with its format: *name*, or the detected one for `auto`.
 
     Args:
         path: the file.
@@ -125,8 +122,7 @@ def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None
 
 
 def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """Read several files like `read_captions`.
-    """Read several files as `read_captions` reads one. Ids may count anew in each of them where photos have file names.
+    """Read several files like `read_captions`. If photos have file names, ids may count anew in each file.
 
     Raises:
         DataError: as for `read_captions`, or an image is in more than one file.
@@ -137,16 +133,8 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
         seen: set[str] = set()
         photos = set[str]() if source.format.two_names else seen
         for image in source.format.read(source.file, options):
-            # by the file: VizWiz counts the images of each of its files from 0
-            name = canonical_image_id(image.file_name) if image.file_name else image.image_id
-            if name in seen:
-                raise image_listed_twice(path, image.shown)
-            for other, names in before.items():
-                if name in names:
-                    raise DataError(f"image {image.shown} is in {path} and in {other}; it may be in one of them")
-            seen.add(name)
             if image.image_id in seen:
-                raise image_listed_twice(path, image.image_id)
+                raise image_listed_twice(path, image.shown)
             photo = image.image_id if image.file_name is None else canonical_image_id(image.file_name)
             for other, names in before.items():
                 if photo in names:
