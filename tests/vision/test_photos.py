@@ -287,9 +287,9 @@ def test_a_photo_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xgpt_fairseq.vision import photos
+    from xgpt_fairseq.vision import photo_formats
 
-    photos._formats.cache_clear()
+    photo_formats.known_formats.cache_clear()
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(DataError, match=r'photos are read with Pillow: pip install "xgpt-fairseq\[photos\]"'):
         load_photo(tmp_path / "a.png")

@@ -40,7 +40,8 @@ from xgpt_fairseq.vision.detections import Detections
 from xgpt_fairseq.vision.extractor import GRID, RegionExtractor, Regions
 from xgpt_fairseq.vision.malloc import keep_freed_memory
 from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
-from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile, load_photo, pillow_version
+from xgpt_fairseq.vision.photo_formats import reader_versions
+from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile, load_photo
 from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
 from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
 
@@ -279,7 +280,7 @@ def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: Reg
         "extractor": extractor.settings,
         "device": extractor.device.type,
         "batch_size": extractor.batch_size,
-        "versions": {**package_versions(), "pillow": pillow_version()},
+        "versions": {**package_versions(), **reader_versions()},
     }
     if args.detections is not None:
         with open(args.detections, "rb") as file:

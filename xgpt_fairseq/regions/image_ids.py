@@ -7,8 +7,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-# Of all formats that are read as photos (`vision.photos.FORMATS`), and of files of features.
-_PHOTO_EXTENSIONS = "jpe?g|jpe|jfif|a?png|gif|bmp|dib|webp|tiff?|p[bgnp]m|jp2|j2k|jpf|jpx|j2c|jpc|avifs?|hei[cf]s?|hif"
+# Of all formats that are read as photos (`vision.photo_formats.FORMATS`).
+_PHOTO_EXTENSIONS = (
+    "jpe?g|jpe|jfif|mpo|a?png|gif|bmp|dib|webp|tiff?|p[bfgnp]m|jp2|j2k|jpf|jpx|j2c|jpc|avifs?|hei[cf]s?|hif"
+)
 _PHOTO = re.compile(rf".\.({_PHOTO_EXTENSIONS})$", re.IGNORECASE)
 _EXTENSION = re.compile(rf"\.({_PHOTO_EXTENSIONS}|npz|npy)$", re.IGNORECASE)
 _COCO_PREFIX = re.compile(r"^COCO_(train|val|test)\d{4}_(?=\d+$)")

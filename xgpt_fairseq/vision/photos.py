@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import DamagedTarError, TarMember, read_member
 from xgpt_fairseq.vision.backbone import STRIDE
+from xgpt_fairseq.vision.photo_formats import HEAD_BYTES, known_formats, missing_reader
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 # Longer side of a photo in pixels, in the backbone's input.
 IMAGE_SIZE: Final = 768
 
-# Supported photo formats. Pillow knows more; some of them start other programs (EPS).
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-
-# A JPEG of more than twice the requested size is decoded at 1/2, 1/4 or 1/8, in a fraction of the memory and time.
+# A JPEG of more than twice the size that is asked for is decoded at 1/2, 1/4 or 1/8, for a fraction of memory and time.
 DRAFT: Final = 2
 # An image of more than three times the size is averaged over whole pixels before it is resampled.
 REDUCING_GAP: Final = 3.0
@@ -124,7 +121,7 @@ def load_photo(photo: Path | PhotoFile, image_size: int = IMAGE_SIZE) -> Photo:
         DataError: *image_size* is invalid, or Pillow is not installed.
     """
     check_image_size(image_size)
-    formats = _formats()
+    formats = known_formats()
     from PIL import Image
 
     photo = PhotoFile(photo) if isinstance(photo, Path) else photo
@@ -142,7 +139,7 @@ def load_photo(photo: Path | PhotoFile, image_size: int = IMAGE_SIZE) -> Photo:
 
 def is_photo(photo: Path | PhotoFile) -> bool:
     """Whether *photo* begins like a photo. What comes behind its header is not looked at."""
-    formats = _formats()
+    formats = known_formats()
     from PIL import Image
 
     photo = PhotoFile(photo) if isinstance(photo, Path) else photo
@@ -151,25 +148,6 @@ def is_photo(photo: Path | PhotoFile) -> bool:
             return True
     except Exception:  # as in load_photo
         return False
-
-
-def pillow_version() -> str:
-    """The version of Pillow. Raises DataError if it is not installed."""
-    _formats()
-    import PIL
-
-    return PIL.__version__
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    """The `FORMATS` that the installed Pillow supports. Raises DataError if there is no Pillow."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DataError('photos are read with Pillow: pip install "xgpt-fairseq[photos]"') from None
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _read(image: Image.Image, image_size: int) -> Photo:
@@ -225,9 +203,18 @@ def _reason(content: Path | io.BytesIO | None, error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        if (content.stat().st_size if isinstance(content, Path) else len(content.getbuffer()) if content else 1) == 0:
+        head = _first_bytes(content)
+        if not head:
             return "the file is empty"
-        return f"not a photo, or damaged at its beginning; {', '.join(_formats())} are read"
+        read = f"not a photo, or damaged at its beginning; {', '.join(known_formats())} are read"
+        return missing_reader(head) or read
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _first_bytes(content: Path | io.BytesIO | None) -> bytes:
+    if isinstance(content, Path):
+        with open(content, "rb") as file:
+            return file.read(HEAD_BYTES)
+    return b"" if content is None else content.getvalue()[:HEAD_BYTES]
