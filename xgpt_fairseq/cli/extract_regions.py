@@ -33,6 +33,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision.backbone import package_versions
@@ -43,7 +44,6 @@ from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
 from xgpt_fairseq.vision.photo_formats import reader_versions
 from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile, load_photo
 from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
-from xgpt_fairseq.vision.unreadable_photos import UnreadablePhotos
 
 # The extractor gets photos in chunks of at least this many photos and batches, so that several have the same shape, and
 # all cores have work. Chunks begin at multiples of their size, also after an interruption, since the last bits can
@@ -151,8 +151,8 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
         with RegionWriter(args.output, extractor.feature_dim, source=source, **options) as writer:
             resumed_at = writer.images
             if resumed_at:
-                print(f"resuming an interrupted extraction after {resumed_at} images")
-            unreadable = UnreadablePhotos(partial_path(writer.path) / "unreadable.jsonl", writer.position)
+                print(f"going on with an interrupted extraction after {resumed_at} images")
+            unreadable = LeftOut(partial_path(writer.path) / "unreadable.jsonl", writer.position)
             with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
                 for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers):
                     _write_chunk(writer, unreadable, chunk, extractor, detections, bar)
@@ -199,7 +199,7 @@ def _chunks(
 
 def _write_chunk(
     writer: RegionWriter,
-    unreadable: UnreadablePhotos,
+    unreadable: LeftOut,
     chunk: list[tuple[Loaded, int]],
     extractor: RegionExtractor,
     detections: Detections | None,

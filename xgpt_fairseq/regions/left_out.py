@@ -1,4 +1,4 @@
-"""The list of files that are not photos or could not be read, kept next to a region store while it is made."""
+"""The list of what is left out of a region store, with reasons, kept beside it while it is made."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 from xgpt_fairseq.io.atomic import atomic_write
 
-# A line of the list is a path and a reason.
+# A line of the list is what was left out and a reason.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-class UnreadablePhotos:
-    """Files that could not be read, with reasons. Add the files before an image before writing the image.
+class LeftOut:
+    """Files or records that are left out, with reasons. Add those before an image before the image is written.
 
     Args:
-        journal: file that keeps them until the end.
-        position: entries of an interrupted run before this position are kept; later files are read again.
+        journal: where they are kept until the end.
+        position: what an interrupted run has found before it is kept; the rest is read again.
 
     Attributes:
-        found: (position, file, reason)
+        found: (position, what was left out, reason)
     """
 
     def __init__(self, journal: Path, position: int) -> None:
@@ -36,9 +36,9 @@ class UnreadablePhotos:
     def __len__(self) -> int:
         return len(self.found)
 
-    def add(self, entries: Iterable[tuple[int, Path, str]]) -> None:
-        """Add files with their positions, in processing order, and the reasons, and flush them to disk."""
-        new = [(position, str(path), reason) for position, path, reason in entries]
+    def add(self, entries: Iterable[tuple[int, Path | str, str]]) -> None:
+        """Note files or records with their positions in the order of the work, and reasons. They are on disk then."""
+        new = [(position, str(what), reason) for position, what, reason in entries]
         if not new:
             return
         self.found += new
@@ -48,7 +48,7 @@ class UnreadablePhotos:
             os.fsync(file.fileno())
 
     def write_list(self, path: Path) -> None:
-        """Write the user's list, one line `file, tab, reason` per file; if it is empty, delete an old one."""
+        """Write the list for the user, a line `what, tab, reason` each; without any, take away an old one."""
         if not self.found:
             path.unlink(missing_ok=True)
             return
