@@ -112,19 +112,21 @@ class ButdTsvReader(RegionReader):
             self.class_names = tuple(vocabulary.read_text(encoding="utf-8").splitlines())
 
     def _look_at_first_line(self) -> tuple[tuple[str, ...], int]:
-        """The columns of all lines and the feature width, from the first line."""
+        """The columns of all lines, as the first one has them, and the width of all features."""
         with open(self.files[0], "rb") as file:
-            fields = file.readline().rstrip(b"\r\n").split(b"\t")
-        columns = LAYOUTS.get(len(fields))
+            columns = LAYOUTS.get(number := len(file.readline().split(b"\t")))
         if columns is None:
-            raise DataError(f"{self.files[0]}, line 1: {len(fields)} columns; {self.layout} expected")
-        values = dict(zip(columns, fields, strict=True))
-        try:
+            raise DataError(f"{self.files[0]}, line 1: {number} columns; {self.layout} expected")
+
+        def width(line: bytes) -> int:
+            fields = line.split(b"\t")
+            if len(fields) != number:
+                raise ValueError(f"{len(fields)} columns, {number} expected: is the line cut?")
+            values = dict(zip(columns, fields, strict=True))
             count = tsv_files.integer(values["num_boxes"], "num_boxes")
-            width = tsv_files.feature_width(tsv_files.decoded(values["features"], "features"), count)
-        except ValueError as error:
-            raise DataError(f"{self.files[0]}, line 1: {error}") from None
-        return columns, width
+            return tsv_files.feature_width(tsv_files.decoded(values["features"], "features"), count)
+
+        return columns, tsv_files.of_first_line(self.files[0], width)
 
     def pending(self, position: int) -> Iterator[tuple[Pending, int]]:
         for place, _, next_position in tsv_files.lines(self.files, position):

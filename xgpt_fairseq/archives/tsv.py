@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-# All tabs of a line come before the features, in its first few thousand bytes.
+from xgpt_fairseq.errors import DataError
+
+# All tabs of a line are in front of the features, in its first few thousand bytes.
 FIRST_LINE_BYTES = 1 << 16
+# So many lines may be broken before the first one that tells how wide features are.
+LOOKED_AT_LINES = 100
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,21 @@ def lines(files: Sequence[Path], position: int = 0) -> Iterator[tuple[Place, byt
                         yield Place(path, offset, len(line)), line, start + offset + len(line)
                     offset += len(line)
         start += size
+
+
+def of_first_line(file: Path, look: Callable[[bytes], T]) -> T:
+    """What *look*, which may raise ValueError, finds in the first line; if that is broken, in the next one that is not.
+
+    Raises:
+        DataError: the first lines are all broken; about the first of them.
+    """
+    first: DataError | None = None
+    for place, line, _ in itertools.islice(lines([file]), LOOKED_AT_LINES):
+        try:
+            return look(line.rstrip(b"\r\n"))
+        except ValueError as error:
+            first = first or DataError(f"{place.where()}: {error}")
+    raise first or DataError(f"{file}: no lines in it")
 
 
 def first_columns(path: Path) -> list[bytes]:

@@ -170,23 +170,22 @@ def _image_id(line: bytes) -> bytes:
 
 
 def _look_at_first_line(file: Path) -> tuple[tuple[str, ...], int]:
-    """The columns of all lines and the feature width including box values, from the first line."""
+    """The columns of all lines and the width of all features with their box values, by the first line that is whole."""
     columns = _layout(file)
     if columns is None:
         raise DataError(
             f"{file}, line 1: {len(tsv_files.first_columns(file))} columns; expected are {', '.join(COLUMNS)}, or "
             f"{' and '.join(JSON_COLUMNS)}"
         )
-    with open(file, "rb") as lines:
-        line = lines.readline().rstrip(b"\r\n")
-    try:
+
+    def width(line: bytes) -> int:
         _, count, data = _fields(line, columns)
-        width = tsv_files.feature_width(tsv_files.decoded(data, "features"), count)
-        if width <= BOX_VALUES:
-            raise ValueError(f"features are {width} wide; more than the {BOX_VALUES} values of a box are needed")
-    except ValueError as error:
-        raise DataError(f"{file}, line 1: {error}") from None
-    return columns, width
+        found = tsv_files.feature_width(tsv_files.decoded(data, "features"), count)
+        if found <= BOX_VALUES:
+            raise ValueError(f"features are {found} wide; more than the {BOX_VALUES} values of a box are needed")
+        return found
+
+    return columns, tsv_files.of_first_line(file, width)
 
 
 def _fields(line: bytes, columns: tuple[str, ...]) -> tuple[str, int, bytes | str]:
