@@ -78,7 +78,7 @@ def test_predictions_of_vinvl(change: Callable[[str], str], message: str, tmp_pa
     layouts.write_lines(tmp_path / "predictions.tsv", with_third(layouts.prediction_line, change))
     error = fails(tmp_path)
     matches(error, rf"^/predictions\.tsv, line 3: .*{message}")
-    matches(error, r"\(Without predictions\.tsv, features\.tsv is imported without sizes, labels and scores\.\)$")
+    matches(error, r"\(Without predictions\.tsv, features\.tsv is imported without sizes, labels and scores\.\)")
 
 
 def test_predictions_of_other_images(tmp_path: Path, fails: Fails) -> None:

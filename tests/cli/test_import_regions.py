@@ -306,7 +306,8 @@ def test_pixel_boxes_without_a_size(npz_dir: Path, tmp_path: Path, call: Call) -
     status, _, err = call(npz_dir, "--output", tmp_path / "store")
     assert status == 1
     assert err == (
-        f"error: {npz_dir}/att/0.npz: image 0: its boxes are in pixels and its size is not known; pass --sizes\n"
+        f"error: {npz_dir}/att/0.npz: image 0: its boxes are in pixels and its size is not known; pass --sizes "
+        "(--skip-broken N leaves out up to N broken records)\n"
     )
 
 

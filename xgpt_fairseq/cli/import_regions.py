@@ -15,15 +15,17 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader
+from xgpt_fairseq.archives.broken_records import BrokenRecords, decode, list_path, sample_records
 from xgpt_fairseq.archives.registry import READERS, open_archive
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -73,6 +75,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--workers", metavar="N", type=int, default=0, help="decoding processes (default: only this one)"
     )
     parser.add_argument("--limit", metavar="N", type=_positive, help="stop after N images")
+    parser.add_argument(
+        "--skip-broken",
+        metavar="N",
+        type=int,
+        default=0,
+        help="leave out up to N broken records, which are listed in STORE.broken.txt (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished import of it")
     return parser.parse_args(arguments)
 
@@ -84,12 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def import_regions(args: argparse.Namespace) -> None:
     """Import the archive, and print a summary."""
     began = time.monotonic()
+    check_at_least("--skip-broken", args.skip_broken, 0)
     try:
-        reader, store, resumed_at = _import(args)
+        reader, store, resumed_at, broken = _import(args)
     except (OSError, BrokenProcessPool) as error:
         raise DataError(f"{error} (correct this, and the same command resumes where it stopped)") from None
     counts = store.region_counts()
     print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
+    if broken:
+        print(f"left out       {broken} broken records, listed in {list_path(args.output)}")
     print(f"regions        {store.num_regions}")
     print(f"per image      min {counts.min()}, mean {counts.mean():.1f}, max {counts.max()}")
     print(f"cut to {args.max_regions:<7} {store.manifest.truncated_images} images")
@@ -100,20 +112,20 @@ def import_regions(args: argparse.Namespace) -> None:
     print(f"wrote {args.output}")
 
 
-def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int]:
+def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int, int]:
     reader, found = open_archive(args.source, args.format)
     with contextlib.closing(reader):
         print(f"found {reader.name}: {found}")
         return _write_store(args, reader)
 
 
-def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[RegionReader, RegionStore, int]:
+def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[RegionReader, RegionStore, int, int]:
     sizes = load_sizes(args.sizes)
     wanted = SAMPLE_IMAGES if args.boxes == "auto" and reader.box_kind == "unknown" else 1
-    sample = [record for record, _ in itertools.islice(reader.iterate(), min(wanted, args.limit or wanted))]
+    sample = sample_records(reader, min(wanted, args.limit or wanted), args.skip_broken)
     if not sample:
         raise DataError(f"{args.source}: no images in it")
-    box_kind = _box_kind(args.boxes, reader, sample)
+    box_kind = _box_kind(args.boxes, reader, sample, args.skip_broken)
     source: dict[str, Any] = {
         **reader.describe(),
         "path": str(args.source),
@@ -126,53 +138,74 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
     with worker_pool(args.workers) as pool, RegionWriter(args.output, feature_dim, **options) as writer:
         resumed_at = writer.images
         if resumed_at:
-            print(f"resuming an interrupted import after {resumed_at} images")
+            print(f"going on with an interrupted import after {resumed_at} images")
+        broken = BrokenRecords(args.output, writer, args.skip_broken)
         left = None if args.limit is None else args.limit - resumed_at
-        pending = itertools.islice(reader.pending(writer.position), left)
-        calls = ((item.decode, (item, next_position)) for item, next_position in pending)
+        most = None if left is None else left + broken.allowed
+        pending = itertools.islice(reader.pending(writer.position), most)
+        calls = ((partial(decode, item), (item, next_position)) for item, next_position in pending)
         records = submit_ordered(calls, pool, MAX_PENDING_CALLS * args.workers)
         by_bytes = reader.unit == "B"
         with tqdm(
             total=reader.end, initial=writer.position, unit=reader.unit, unit_scale=by_bytes, disable=None
         ) as bar:
-            _write_records(writer, records, sizes, box_kind, bar)
+            _write_records(writer, records, broken, sizes, box_kind, args.limit, bar)
+        broken.write_list()
         writer.finish()
-    return reader, RegionStore(args.output), resumed_at
+    return reader, RegionStore(args.output), resumed_at, len(broken)
 
 
 def _write_records(
     writer: RegionWriter,
-    records: Iterator[tuple[Record, tuple[Pending, int]]],
+    records: Iterator[tuple[Record | str, tuple[Pending, int]]],
+    broken: BrokenRecords,
     sizes: Sizes,
     box_kind: BoxKind,
+    limit: int | None,
     bar: tqdm,
 ) -> None:
     for record, (item, next_position) in records:
-        try:
-            writer.add(
-                record.image_id,
-                record.features,
-                record.boxes,
-                position=next_position,
-                scores=record.scores,
-                labels=record.labels,
-                size=record.size or sizes.get(canonical_image_id(record.image_id)),
-                pixel=box_kind == "pixel",
-            )
-        except DataError as error:
-            raise DataError(f"{item.where()}: {error}") from None
+        if writer.images == limit:
+            return
+        if isinstance(record, str):
+            broken.add(item, next_position, record)
+        else:
+            try:
+                writer.add(
+                    record.image_id,
+                    record.features,
+                    record.boxes,
+                    position=next_position,
+                    scores=record.scores,
+                    labels=record.labels,
+                    size=record.size or sizes.get(canonical_image_id(record.image_id)),
+                    pixel=box_kind == "pixel",
+                )
+            except DataError as error:
+                broken.add(item, next_position, f"{item.where()}: {error}")
         bar.update(next_position - bar.n)
 
 
-def _box_kind(option: str, reader: RegionReader, sample: list[Record]) -> BoxKind:
-    """The unit of the boxes, decided once for the whole archive."""
+def _box_kind(option: str, reader: RegionReader, sample: list[Record], skip_broken: int) -> BoxKind:
+    """What the boxes are measured in: decided once for the whole archive.
+
+    Raises:
+        DataError: some of the sample seem to be in pixels and few enough to be broken, so that nothing is sure.
+    """
     if option == "pixel":
         return "pixel"
     if option == "normalised":
         return "normalised"
     if reader.box_kind != "unknown":
         return reader.box_kind
-    largest = max(float(record.boxes.max(initial=0.0)) for record in sample)
+    each = [float(record.boxes.max(initial=0.0)) for record in sample]
+    above = sum(not value <= 1 + NORMALISED_TOLERANCE for value in each)
+    if above and above <= skip_broken and above < len(each):
+        raise DataError(
+            f"{above} of the first {len(sample)} images have coordinates above 1, or not finite: if they are broken, "
+            "pass --boxes normalised, else --boxes pixel"
+        )
+    largest = max(each)
     kind: BoxKind = "normalised" if largest <= 1 + NORMALISED_TOLERANCE else "pixel"
     print(f"boxes are {kind}: in the first {len(sample)} images the largest coordinate is {largest:g}")
     return kind
