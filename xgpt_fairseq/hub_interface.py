@@ -1,6 +1,7 @@
 """A trained model that captions photos: fairseq's hub interface, and the bundle that `xgpt-export` writes.
 
-    from xgpt_fairseq.models.xgpt import XGPTModel
+    from xgpt_fairseq.models.transfer import check_boxes
+from xgpt_fairseq.models.xgpt import XGPTModel
 
     model = XGPTModel.from_pretrained("bundle")
     model.caption(["photo.jpg", "another.jpg"])          # ["a man rides a horse.", …]
@@ -33,6 +34,7 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
 from xgpt_fairseq.loading import build_model, model_config, trained_width
+from xgpt_fairseq.models.transfer import check_boxes
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.regions.store import RegionStore
@@ -262,8 +264,9 @@ class XGPTHubInterface(nn.Module):
         """Refuse a store that the model cannot read.
 
         Raises:
-            DataError: its features have another width than the model's.
+            DataError: its features have another width than the model's, or it has boxes and the model none, or reverse.
         """
+        check_boxes(store.has_boxes, self.model.has_boxes is not False, str(store.path))
         if store.feature_dim != self.config.feature_dim:
             raise DataError(
                 f"the region store {store.path} has features of width {store.feature_dim}, the model was trained on "

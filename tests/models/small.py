@@ -28,6 +28,7 @@ def build(
     words: int = 20,
     heads: Sequence[str] | None = None,
     objective_options: Mapping[str, object] | None = None,
+    task_options: Mapping[str, object] | None = None,
     **options,
 ) -> XGPTModel:
     """A model with random weights, and the heads of the objectives *heads* [TIFG's, if it has images]."""
@@ -41,6 +42,7 @@ def build(
         target_dictionary=dictionary,
         objectives=build_objectives(heads, dictionary, objective_options),
         spare_heads=PRETRAINING_OBJECTIVES,
+        **(task_options or {}),
     )
     model = XGPTModel.build_model(cfg, task)
     parameters = dict(model.named_parameters())

@@ -313,3 +313,56 @@ def test_each_structure_starts_from_its_own_text_model(sharing: str) -> None:
     given = text.state_dict()
     model.load_state_dict(given)
     assert all(torch.equal(model.state_dict()[name], given[name]) for name in given.keys() - {"structure"})
+
+
+# Stores without boxes
+
+
+def of_kind(boxes: bool | None, **options: Any) -> XGPTModel:
+    """A model for a store with boxes, one without, or one that is not known."""
+    return build(**options, task_options={} if boxes is None else {"has_boxes": boxes})
+
+
+@pytest.mark.parametrize("mode", LoadMode)
+def test_stores_with_and_without_boxes_are_not_mixed(mode: LoadMode) -> None:
+    for own, given in ((True, False), (False, True)):
+        model = of_kind(own)
+        model.load_mode, model.store_name = mode, "coco.regions"
+        kinds = {True: "with boxes", False: r"without boxes \(import_regions.py --boxes none\)"}
+        message = f"trained on regions {kinds[given]}, those of the region store coco.regions are {kinds[own]}: all"
+        with pytest.raises(DataError, match=message):
+            model.load_state_dict(of_kind(given).state_dict())
+        same = of_kind(own)
+        same.load_mode = mode
+        same.load_state_dict(of_kind(own, seed=3).state_dict())
+
+
+def test_checkpoints_say_nothing_of_boxes_where_there_are_some() -> None:
+    """So that they are what they were, and those of earlier versions count as such."""
+    assert torch.equal(of_kind(True).structure, of_kind(None).structure)
+    assert "boxes" not in decode_structure(of_kind(True).structure)
+    with pytest.raises(DataError, match="trained on regions with boxes, those here are without boxes"):
+        of_kind(False).load_state_dict(of_kind(None).state_dict())
+
+
+def test_a_model_of_no_store_is_of_its_checkpoint_s_kind() -> None:
+    model = of_kind(None)
+    model.load_state_dict(of_kind(False).state_dict())
+    assert model.has_boxes is False and decode_structure(model.structure)["boxes"] is False
+    again = of_kind(None)
+    again.load_state_dict(model.state_dict())
+    assert again.has_boxes is False
+    other = of_kind(None)
+    other.load_state_dict(of_kind(True).state_dict())
+    assert other.has_boxes is True
+
+
+def test_text_comes_before_either_kind() -> None:
+    text = build(feature_dim=None)
+    for boxes in (True, False):
+        model = of_kind(boxes)
+        starting(model, "text.pt")
+        model.load_state_dict(text.state_dict())
+        assert model.has_boxes is boxes and decode_structure(model.structure).get("boxes", True) is boxes
+        starting(text, "images.pt")
+        text.load_state_dict(model.state_dict())

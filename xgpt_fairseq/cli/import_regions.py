@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader
@@ -27,14 +30,18 @@ from xgpt_fairseq.archives.registry import READERS, open_archive
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
-from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.format import MAX_REGIONS, NO_BOXES
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.validation import NORMALISED_TOLERANCE
 from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.vision.pooling import FULL_IMAGE_BOX, grid_boxes
 
 # Images that are read to detect the unit of boxes.
 SAMPLE_IMAGES = 64
+
+# Values of --boxes with which an archive's boxes, if it has any, do not count.
+WITHOUT_BOXES = ("grid", NO_BOXES)
 
 Sizes = dict[str, tuple[int, int]]
 
@@ -60,9 +67,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--boxes",
-        choices=("auto", "pixel", "normalised"),
+        choices=("auto", "pixel", "normalised", "grid", "none"),
         default="auto",
-        help=f"unit of the boxes; auto: the format's, or detected from the first {SAMPLE_IMAGES} images",
+        help=f"what boxes are measured in; auto: what the format says, else by the first {SAMPLE_IMAGES} images. grid: "
+        "regions are the cells of a square grid, row by row; none: there are no boxes. With these two, SOURCE may be "
+        "a folder of features alone",
     )
     parser.add_argument(
         "--max-regions",
@@ -113,7 +122,7 @@ def import_regions(args: argparse.Namespace) -> None:
 
 
 def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int, int]:
-    reader, found = open_archive(args.source, args.format)
+    reader, found = open_archive(args.source, args.format, needs_boxes=args.boxes not in WITHOUT_BOXES)
     with contextlib.closing(reader):
         print(f"found {reader.name}: {found}")
         return _write_store(args, reader)
@@ -129,7 +138,7 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
     source: dict[str, Any] = {
         **reader.describe(),
         "path": str(args.source),
-        "boxes": box_kind,
+        "boxes": args.boxes if args.boxes in WITHOUT_BOXES else box_kind,
         "sizes": [str(path) for path in args.sizes],
         "limit": args.limit,
     }
@@ -149,7 +158,7 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
         with tqdm(
             total=reader.end, initial=writer.position, unit=reader.unit, unit_scale=by_bytes, disable=None
         ) as bar:
-            _write_records(writer, records, broken, sizes, box_kind, args.limit, bar)
+            _write_records(writer, records, broken, sizes, args.boxes, box_kind, args.limit, bar)
         broken.write_list()
         writer.finish()
     return reader, RegionStore(args.output), resumed_at, len(broken)
@@ -160,6 +169,7 @@ def _write_records(
     records: Iterator[tuple[Record | str, tuple[Pending, int]]],
     broken: BrokenRecords,
     sizes: Sizes,
+    option: str,
     box_kind: BoxKind,
     limit: int | None,
     bar: tqdm,
@@ -174,7 +184,7 @@ def _write_records(
                 writer.add(
                     record.image_id,
                     record.features,
-                    record.boxes,
+                    _boxes(record, option, writer.max_regions),
                     position=next_position,
                     scores=record.scores,
                     labels=record.labels,
@@ -186,6 +196,28 @@ def _write_records(
         bar.update(next_position - bar.n)
 
 
+def _boxes(record: Record, option: str, most: int) -> npt.NDArray[Any]:
+    """The boxes of a record, or those that --boxes grid or none give its regions.
+
+    Raises:
+        DataError: with `grid`, the regions are no square, or more than *most*, so that cells would be cut off.
+    """
+    if option not in WITHOUT_BOXES:
+        return record.boxes
+    count = len(record.features)
+    if option == NO_BOXES:
+        return np.tile(np.array(FULL_IMAGE_BOX, dtype=np.float32), (count, 1))
+    cells = math.isqrt(count)
+    if cells * cells != count:
+        raise DataError(f"image {record.image_id} has {count} regions, which are not the cells of a square grid")
+    if count > most:
+        raise DataError(
+            f"image {record.image_id} has a grid of {cells} x {cells} cells; {most} regions are possible (pool the "
+            "features to a smaller grid)"
+        )
+    return grid_boxes(cells)
+
+
 def _box_kind(option: str, reader: RegionReader, sample: list[Record], skip_broken: int) -> BoxKind:
     """What the boxes are measured in: decided once for the whole archive.
 
@@ -194,7 +226,7 @@ def _box_kind(option: str, reader: RegionReader, sample: list[Record], skip_brok
     """
     if option == "pixel":
         return "pixel"
-    if option == "normalised":
+    if option in ("normalised", *WITHOUT_BOXES):
         return "normalised"
     if reader.box_kind != "unknown":
         return reader.box_kind

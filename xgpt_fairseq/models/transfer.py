@@ -119,6 +119,25 @@ def check_structure(own: Mapping[str, Any], given: Mapping[str, Any], mode: Load
     logger.info(f"the checkpoint is a model of --sharing {theirs}: its weights are reused in one of --sharing {mine}")
 
 
+def check_boxes(own: bool, given: bool, store: str | None) -> None:
+    """Check that a model and a checkpoint are for regions of one kind: with boxes, or without (--boxes none).
+
+    Args:
+        own: whether the regions of *store* (None: its name is not known) have boxes.
+        given: whether those that the checkpoint was trained on have.
+
+    Raises:
+        DataError: they differ.
+    """
+    if own != given:
+        kinds = {True: "with boxes", False: "without boxes (import_regions.py --boxes none)"}
+        own_regions = "those here" if store is None else f"those of the region store {store}"
+        raise DataError(
+            f"the checkpoint was trained on regions {kinds[given]}, {own_regions} are {kinds[own]}: all stages need "
+            "stores of one kind"
+        )
+
+
 def warn_of_other_features(
     own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, checkpoint: str | None
 ) -> None:

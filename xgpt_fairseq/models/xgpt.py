@@ -27,6 +27,7 @@ from xgpt_fairseq.models.layers import CrossAttentionLayer, JointLayer, SharedLa
 from xgpt_fairseq.models.regions import RegionEncoder
 from xgpt_fairseq.models.transfer import (
     LoadMode,
+    check_boxes,
     check_structure,
     decode_structure,
     encode_structure,
@@ -136,6 +137,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         load_mode: what the next checkpoint is loaded for.
         checkpoint: its name, for messages.
         store_name: the region store that the model trains on, for messages.
+        has_boxes: whether the regions of its store have boxes; None: it is of whatever kind its checkpoint is.
     """
 
     dictionary_digest: Tensor
@@ -156,6 +158,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         self.load_mode = LoadMode.INFERENCE
         self.checkpoint: str | None = None
         self.store_name: str | None = None
+        self.has_boxes: bool | None = None
         self.register_buffer("dictionary_digest", dictionary_digest(encoder.dictionary))
         self.register_buffer("structure", encode_structure(structure))
         self.apply(initialize)
@@ -238,13 +241,18 @@ class XGPTModel(FairseqEncoderDecoderModel):
         structure: dict[str, Any] = {"sharing": str(cfg.sharing), "attention_heads": cfg.attention_heads}
         if cfg.feature_dim is not None:
             structure["normalize_regions"] = cfg.normalize_regions
-        return cls(
+        has_boxes: bool | None = getattr(task, "has_boxes", None)
+        if has_boxes is False:
+            structure["boxes"] = False  # where it is not there, as in earlier versions, there are boxes
+        model = cls(
             encoder,
             decoder,
             structure=structure,
             heads={name: head for name, head in heads.items() if head is not None},
             spare_heads=getattr(task, "spare_heads", ()),
         )
+        model.has_boxes = has_boxes
+        return model
 
     @classmethod
     def from_pretrained(
@@ -314,6 +322,8 @@ class XGPTModel(FairseqEncoderDecoderModel):
             refuse_old_optimizer(state_dict)
         given = decode_structure(state_dict.get("structure"))
         check_structure(decode_structure(self.structure), given, self.load_mode)
+        if self.encoder.regions is not None and any(name.startswith("encoder.regions.") for name in state_dict):
+            self._settle_boxes(given.get("boxes", True))
         state = {**upgrade_names(state_dict), "structure": self.structure}
         own = self.state_dict()
         name = "encoder.regions.embedding.project.weight"  # (H, D + 5)
@@ -329,6 +339,19 @@ class XGPTModel(FairseqEncoderDecoderModel):
         if strict:
             state = transfer(own, state, self.load_mode, spare_heads=self.spare_heads)
         return super().load_state_dict({**state, **statistics}, strict=strict, model_cfg=model_cfg, args=args)
+
+    def _settle_boxes(self, given: bool) -> None:
+        """Check that the checkpoint is for regions of the store's kind; a model that knows no store is of its kind.
+
+        Raises:
+            DataError: it is of the other kind.
+        """
+        if self.has_boxes is None:
+            self.has_boxes = given
+            if not given:
+                structure = encode_structure({**decode_structure(self.structure), "boxes": False})
+                self.structure = structure.to(self.structure.device)
+        check_boxes(self.has_boxes, given, self.store_name)
 
     def _settle_statistics(self, given: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
         """The statistics of features, by name, after loading a checkpoint that has *given*.

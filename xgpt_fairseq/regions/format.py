@@ -33,6 +33,8 @@ FORMAT_NAME: Final = "xgpt_fairseq region store"
 FORMAT_VERSION: Final = 1
 MAX_REGIONS: Final = 100
 MANIFEST: Final = "store.json"
+# `source["boxes"]` of a store that has no boxes: every region's is the whole image.
+NO_BOXES: Final = "none"
 
 FloatArray = npt.NDArray[np.float32]
 HalfArray = npt.NDArray[np.float16]

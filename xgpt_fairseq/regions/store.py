@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import (
+    NO_BOXES,
     FloatArray,
     HalfArray,
     IntArray,
@@ -85,6 +86,11 @@ class RegionStore:
     def source(self) -> dict[str, Any]:
         """How the store was made."""
         return self.manifest.source
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether regions have boxes of their own, and not all that of the whole image."""
+        return self.source.get("boxes") != NO_BOXES
 
     def image_id(self, image_index: int) -> str:
         """The id of image *image_index*."""

@@ -329,6 +329,11 @@ class RegionsTask(XGPTTask):
         return self.directory.regions.feature_dim
 
     @property
+    def has_boxes(self) -> bool:
+        """Whether the regions have boxes, for the model."""
+        return self.directory.regions.has_boxes
+
+    @property
     def store_name(self) -> str:
         """Where the regions come from, for error messages."""
         return str(self.directory.regions.path)
