@@ -31,10 +31,8 @@ READERS: dict[str, type[RegionReader]] = {
 }
 
 
-def open_archive(path: Path, format_name: str = "auto") -> tuple[RegionReader, str]:
-    """Open the archive at *path*. Returns its reader, and a description of what was found.
 def open_archive(path: Path, format_name: str = "auto", *, needs_boxes: bool = True) -> tuple[RegionReader, str]:
-    """The reader for the archive at *path*, and in words what was found there.
+    """Open the archive at *path*. Returns its reader, and a description of what was found.
 
     Args:
         path: a file or folder.

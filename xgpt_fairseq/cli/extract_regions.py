@@ -151,7 +151,7 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
         with RegionWriter(args.output, extractor.feature_dim, source=source, **options) as writer:
             resumed_at = writer.images
             if resumed_at:
-                print(f"going on with an interrupted extraction after {resumed_at} images")
+                print(f"resuming an interrupted extraction after {resumed_at} images")
             unreadable = LeftOut(partial_path(writer.path) / "unreadable.jsonl", writer.position)
             with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
                 for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers):

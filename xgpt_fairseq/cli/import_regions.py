@@ -147,7 +147,7 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
     with worker_pool(args.workers) as pool, RegionWriter(args.output, feature_dim, **options) as writer:
         resumed_at = writer.images
         if resumed_at:
-            print(f"going on with an interrupted import after {resumed_at} images")
+            print(f"resuming an interrupted import after {resumed_at} images")
         broken = BrokenRecords(args.output, writer, args.skip_broken)
         left = None if args.limit is None else args.limit - resumed_at
         most = None if left is None else left + broken.allowed
