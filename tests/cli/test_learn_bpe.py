@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,43 @@ def test_sentencepiece(tmp_path: Path, tiny_captions: Path, call_program: Callab
     assert len(vocabulary.dictionary) == 64
 
 
+@pytest.mark.parametrize(
+    ("text", "bpe", "reason"),
+    [
+        ("A dog runs.\nTwo cats.\n", "subword_nmt", "0% of the letters are of scripts without spaces"),
+        ("一只棕色的狗在草地上奔跑。\n两个孩子\n", "sentencepiece", "100% of the letters are of scripts"),
+        ("หมากำลังวิ่งบนหญ้าสีเขียว\n", "sentencepiece", "100% of the letters are of scripts"),
+        ("A dog.\n一只狗\n", "sentencepiece", "27% of the letters"),
+        ("一只 棕色 的 狗 在 草地 上 奔跑\n", "subword_nmt", "but spaces separate them"),
+        ("개가 잔디 위를 달린다\n", "subword_nmt", "0% of the letters"),
+        ("A dog in a T恤 on a street in a town, seen from afar.\n", "subword_nmt", "3% of the letters"),
+    ],
+)
+@pytest.mark.parametrize("pipe", [False, True])
+def test_the_bpe_suits_the_text(
+    tmp_path: Path,
+    call_program: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    bpe: str,
+    reason: str,
+    pipe: bool,
+) -> None:
+    (tmp_path / "text.txt").write_text(text * 2, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((text * 2).encode())))
+    monkeypatch.setattr(learn_bpe, "SAMPLE", 3)
+    source = "-" if pipe else tmp_path / "text.txt"
+    done = call_program(learn_bpe.main, "--input", source, "--output", tmp_path / "v", "--symbols", 200)
+    assert done.status == 0, done.error
+    assert f"--bpe {bpe}: " in done.stderr and reason in done.stderr
+    vocabulary = Vocabulary(tmp_path / "v")
+    assert vocabulary.bpe == bpe
+    for line in text.splitlines():  # none was lost with the sample
+        assert vocabulary.dictionary.unk() not in vocabulary.encode_ids(line)
+    what = "merges" if bpe == "subword_nmt" else "symbols"
+    assert f"only {vocabulary.symbols} of 200 {what}: the text gives no more\n" in done.stdout
+
+
 def test_threshold(tmp_path: Path, call_program: Callable[..., Any]) -> None:
     (tmp_path / "text.txt").write_text("ab ab ab cd\n")
     arguments = ["--input", tmp_path / "text.txt", "--output", tmp_path / "v", "--symbols", 1, "--threshold", 2]
@@ -98,7 +137,7 @@ def test_overwrite(tmp_path: Path, tiny_captions: Path, call_program: Callable[.
         (["--input", "other.json"], "other.json: not a caption file of a known format"),
         (["--input", "good.txt", "table.csv"], "table.csv looks like a table"),
         (["--input", "good.txt", "--symbols", "0"], "--symbols must be at least 1, got 0"),
-        (["--input", "good.txt", "--bpe", "sentencepiece", "--symbols", "4000"], "cannot learn 4000 symbols"),
+        (["--input", "good.txt", "--bpe", "sentencepiece", "--symbols", "4"], "cannot learn 4 symbols"),
         (["--input", "good.txt", "--bpe", "sentencepiece", "--threshold", "2"], "--threshold needs --bpe subword_nmt"),
     ],
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fairseq.data import Dictionary
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sacremoses import MosesTokenizer
 from subword_nmt.apply_bpe import BPE
@@ -92,7 +93,28 @@ def test_special_symbols_in_a_text_are_never_special(folders: dict[str, Path], b
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
-def test_ids_are_those_of_the_libraries(tiny_vocabulary: Path, text: str) -> None:
+def test_ids_of_earlier_vocabularies_are_those_of_the_libraries(earlier_vocabulary: Path, text: str) -> None:
+    _check_plain(earlier_vocabulary, [text])
+
+
+@pytest.fixture(scope="module")
+def earlier_vocabulary(tiny_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary of version 1."""
+    folder = tmp_path_factory.mktemp("earlier") / "v"
+    shutil.copytree(tiny_vocabulary, folder)
+    description = json.loads((folder / "vocabulary.json").read_text())
+    (folder / "vocabulary.json").write_text(json.dumps({**description, "version": 1}))
+    return folder
+
+
+EUROPEAN = st.characters(max_codepoint=0x1FFF, categories=["L", "N", "P", "S", "Zs"]).filter(
+    lambda c: c != "<" and (c < "\u0590" or c >= "\u1e00")
+)
+
+
+@given(st.text(EUROPEAN, max_size=40))
+def test_european_text_has_the_ids_of_the_libraries(tiny_vocabulary: Path, text: str) -> None:
+    assume(all(unicodedata.category(c)[0] != "M" for c in normalize(text)))  # of some letters no small form is one
     _check_plain(tiny_vocabulary, [text])
 
 
@@ -216,15 +238,27 @@ def test_no_text(tmp_path: Path, bpe: str, text: list[str]) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_words_of_one_letter_have_nothing_to_merge(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="subword-nmt cannot learn 10 merges"):
-        learn_vocabulary(["a b", "c"], tmp_path / "v", bpe="subword_nmt", symbols=10)
+@pytest.mark.parametrize(
+    ("bpe", "sentences", "symbols"),
+    [
+        ("subword_nmt", ["a b", "c"], 0),  # nothing to merge
+        ("subword_nmt", ["ab ab", "c"], 1),
+        ("sentencepiece", ["ab ab"], 7),  # <unk>, ▁, a, b, and all merges of ▁ab
+    ],
+)
+def test_a_text_that_gives_no_more_symbols(tmp_path: Path, bpe: str, sentences: list[str], symbols: int) -> None:
+    vocabulary = learn_vocabulary(sentences, tmp_path / "v", bpe=bpe, symbols=100_000)
+    assert vocabulary.symbols == symbols
+    for sentence in sentences:
+        ids = vocabulary.encode_ids(sentence)
+        assert vocabulary.dictionary.unk() not in ids
+        assert vocabulary.decode(" ".join(vocabulary.dictionary[i] for i in ids)) == normalize(sentence)
+    assert Vocabulary(tmp_path / "v").symbols == vocabulary.symbols
 
 
-@pytest.mark.parametrize(("symbols", "reason"), [(2, "smaller than required"), (100_000, "too high")])
-def test_a_size_that_sentencepiece_cannot_reach(tmp_path: Path, symbols: int, reason: str) -> None:
-    with pytest.raises(DataError, match=f"sentencepiece cannot learn {symbols} symbols.*{reason}") as caught:
-        learn_vocabulary(SENTENCES, tmp_path / "v", bpe="sentencepiece", symbols=symbols)
+def test_a_size_that_sentencepiece_cannot_reach(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"sentencepiece cannot learn 2 symbols.*smaller than required") as caught:
+        learn_vocabulary(SENTENCES, tmp_path / "v", bpe="sentencepiece", symbols=2)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -280,7 +314,7 @@ def _without_mask(folder: Path) -> None:
         (lambda folder: (folder / "vocabulary.json").unlink(), "is not a vocabulary folder"),
         (lambda folder: (folder / "vocabulary.json").write_text("{"), "vocabulary.json is not JSON"),
         (lambda folder: (folder / "vocabulary.json").write_text("[]"), "holds no JSON object"),
-        (_describe(version=2), "has format version 2, this xgpt_fairseq reads versions up to 1: upgrade"),
+        (_describe(version=3), "has format version 3, this xgpt_fairseq reads versions up to 2: upgrade"),
         (_describe(version=None), "has format version None"),
         (_describe(bpe="wordpiece"), "bpe is 'wordpiece'; known are subword_nmt, sentencepiece"),
         (lambda folder: (folder / "dict.txt").unlink(), "dict.txt is missing"),

@@ -12,16 +12,23 @@ examples:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
 from xgpt_fairseq.text.readers import report_log, sentences
-from xgpt_fairseq.text.vocabulary import learn_vocabulary
+from xgpt_fairseq.text.scripts import count_spacing
+from xgpt_fairseq.text.vocabulary import learn_vocabulary, normalize
+
+SAMPLE = 10_000  # sentences of each input that --bpe auto looks at
+UNSPACED = 0.1  # share of letters of scripts without spaces, from which on sentencepiece is chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,25 +41,68 @@ def learn_bpe(args: argparse.Namespace) -> None:
         raise DataError(f"{args.output} already has a vocabulary; pass --overwrite to replace it")
     check_at_least("--symbols", args.symbols, 1)
     inputs, captions = text_inputs(args)
-    with tqdm(sentences(inputs, captions), desc="reading", unit=" sentences", unit_scale=True) as progress:
+    lines = sentences(inputs, captions)
+    bpe = args.bpe
+    if bpe == "auto":
+        sample, lines = _sample(inputs, captions, lines)
+        bpe, reason = choose_bpe(sample)
+        if bpe == "sentencepiece" and args.threshold > 0:
+            bpe, reason = "subword_nmt", "--threshold is given"
+        print(f"--bpe {bpe}: {reason}", file=sys.stderr)
+    with tqdm(lines, desc="reading", unit=" sentences", unit_scale=True) as progress:
         vocabulary = learn_vocabulary(
             progress,
             args.output,
-            bpe=args.bpe,
+            bpe=bpe,
             symbols=args.symbols,
             workers=args.workers,
             threshold=args.threshold,
         )
     report_log(captions.log)
-    print(f"{args.output}: {len(vocabulary.dictionary)} symbols ({args.bpe})")
+    if vocabulary.symbols < args.symbols:
+        what = "merges" if bpe == "subword_nmt" else "symbols"
+        print(f"only {vocabulary.symbols} of {args.symbols} {what}: the text gives no more")
+    print(f"{args.output}: {len(vocabulary.dictionary)} symbols ({bpe})")
+
+
+def choose_bpe(sample: Iterable[str]) -> tuple[str, str]:
+    """Which BPE suits a text, and why: sentencepiece where a tenth of the letters are of words without spaces."""
+    spacing = count_spacing(map(normalize, sample))
+    share = f"{spacing.share:.0%} of the letters are of scripts without spaces between words"
+    if spacing.share < UNSPACED:
+        return "subword_nmt", share
+    if spacing.is_separated:
+        return "subword_nmt", f"{share}, but spaces separate them"
+    return "sentencepiece", f"{share} (Chinese, Japanese, Thai …)"
+
+
+def _sample(inputs: Sequence[Path], captions: CaptionOptions, lines: Iterator[str]) -> tuple[list[str], Iterator[str]]:
+    """The first sentences of each input, and *lines*, of which none is lost: a pipe can be read once."""
+    if all(path.is_file() or path.is_dir() for path in inputs):
+        sample = [line for path in inputs for line in itertools.islice(sentences([path], captions), SAMPLE)]
+        captions.log.clear()  # it is all read again
+        return sample, lines
+    sample = list(itertools.islice(lines, SAMPLE))
+    return sample, itertools.chain(sample, lines)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_text_inputs(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="VOCABULARY", help="folder to write")
-    parser.add_argument("--symbols", type=int, default=10000, help="merges, or vocabulary size with sentencepiece")
-    parser.add_argument("--bpe", choices=["subword_nmt", "sentencepiece"], default="subword_nmt")
+    parser.add_argument(
+        "--symbols",
+        type=int,
+        default=10000,
+        help="merges, or vocabulary size with sentencepiece; fewer where the text gives no more (10000)",
+    )
+    parser.add_argument(
+        "--bpe",
+        choices=["auto", "subword_nmt", "sentencepiece"],
+        default="auto",
+        help="auto (default): sentencepiece where the text has no spaces between words (Chinese, Japanese, Thai), else "
+        "subword_nmt",
+    )
     parser.add_argument("--threshold", type=int, default=0, help="subwords seen less often become <unk>")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize (subword_nmt)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing vocabulary")

@@ -18,18 +18,24 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from fairseq.data import Dictionary
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
+from xgpt_fairseq.io.text_lines import LONGEST_LINE
 from xgpt_fairseq.io.workers import map_ordered
-from xgpt_fairseq.text import moses
+from xgpt_fairseq.text import fragile, moses
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+    from subword_nmt.apply_bpe import BPE
+
+# Version 2: subword-nmt sees fragile parts of words whole (`fragile.py`). Vocabularies of version 1 go on without.
+FORMAT_VERSION = 2
 MASK = "<mask>"
+_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", MASK)
 FILES = ("dict.txt", "vocabulary.json", "bpe.codes", "bpe.model")
 
 
@@ -46,14 +52,21 @@ class _SubwordNMT:
 
     file_name = "bpe.codes"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, version: int) -> None:
         from sacremoses import MosesDetokenizer
-        from subword_nmt.apply_bpe import BPE
 
         self._detokenizer = MosesDetokenizer(lang="en")
-        with open(path, encoding="utf-8") as codes:
-            self._bpe = BPE(codes)
-        self.split = moses.CachedMosesTokenizer(self._split_token)
+        self._bpe = _open_bpe(path)
+        self._pieces = moses.CachedMosesTokenizer(self._split_token)
+        self._words = _Tokenize() if version > 1 else None
+
+    def split(self, text: str) -> list[str]:
+        if self._words is None or (text.isascii() and "<" not in text):
+            return self._pieces(text)
+        return [piece for word in self._words.normalised(text) for piece in self._split_word(word)]
+
+    def _split_word(self, word: str) -> list[str]:
+        return _spelled(word) if fragile.has_tag(word) else self._split_token(word)
 
     def _split_token(self, token: str) -> list[str]:
         if len(self._bpe.cache) > moses.CACHE_SIZE:  # it would grow with the text
@@ -62,7 +75,24 @@ class _SubwordNMT:
 
     def join(self, pieces: str) -> str:
         words = (pieces + " ").replace("@@ ", "").split()
-        return self._detokenizer.detokenize(words, unescape=False)
+        if self._words is None:
+            return self._detokenizer.detokenize(words, unescape=False)
+        text, parts = fragile.hide(" ".join(words))
+        return next(fragile.show([self._detokenizer.detokenize(text.split(), unescape=False)], parts))
+
+
+def _open_bpe(path: Path) -> BPE:
+    """subword-nmt's splitter, also of a file without merges, which the library refuses."""
+    from subword_nmt.apply_bpe import BPE
+
+    with open(path, encoding="utf-8") as codes:
+        text = codes.read()
+    return BPE(io.StringIO(text if text.count("\n") > 1 else f"{text}</w> </w>\n"))  # no word has this pair
+
+
+def _spelled(word: str) -> list[str]:
+    """The letters of *word* as subwords."""
+    return [f"{letter}@@" for letter in word[:-1]] + [word[-1]]
 
 
 class _SentencePiece:
@@ -70,13 +100,17 @@ class _SentencePiece:
 
     file_name = "bpe.model"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, version: int) -> None:
         from sentencepiece import SentencePieceProcessor
 
         self._model = SentencePieceProcessor(model_file=str(path))
 
     def split(self, text: str) -> list[str]:
-        return self._model.encode(text, out_type=str)
+        pieces: list[str] = self._model.encode(text, out_type=str)
+        if "<" not in text:
+            return pieces
+        # a piece that would be a special symbol is spelled
+        return [part for piece in pieces for part in (piece if piece in _SPECIAL else [piece])]
 
     def join(self, pieces: str) -> str:
         return pieces.replace(" ", "").replace("\u2581", " ").strip()
@@ -96,6 +130,11 @@ def normalize(text: str) -> str:
 class Vocabulary:
     """A vocabulary folder.
 
+    Attributes:
+        path: the folder.
+        bpe: `subword_nmt` or `sentencepiece`.
+        symbols: merges of the one, symbols of the other.
+
     Raises:
         DataError: the folder is not a vocabulary, was written by a newer version, or lacks a file.
     """
@@ -109,11 +148,12 @@ class Vocabulary:
         if description.get("bpe") not in _SPLITTERS:
             raise DataError(f"{file}: bpe is {description.get('bpe')!r}; known are {', '.join(_SPLITTERS)}")
         self.bpe: str = description["bpe"]
+        self.symbols: int = description.get("symbols", 0)
         splitter = _SPLITTERS[self.bpe]
         for name in ("dict.txt", splitter.file_name):
             if not (self.path / name).is_file():
-                raise DataError(f"{self.path / name} is missing; the vocabulary folder is incomplete, create it again")
-        self._splitter: _Splitter = splitter(self.path / splitter.file_name)
+                raise DataError(f"{self.path / name} is missing; the vocabulary folder is not whole, make it again")
+        self._splitter: _Splitter = splitter(self.path / splitter.file_name, description["version"])
 
     @cached_property
     def dictionary(self) -> Dictionary:
@@ -168,7 +208,8 @@ def learn_vocabulary(
         sentences: raw text, one sentence per item.
         output: the folder; an existing vocabulary is replaced when the new one is complete.
         bpe: `subword_nmt` (on Moses tokens) or `sentencepiece` (on raw text).
-        symbols: merges for subword-nmt; size of the vocabulary for sentencepiece.
+        symbols: merges for subword-nmt; size of the vocabulary for sentencepiece. Where the text gives no more, it
+            has fewer, `Vocabulary.symbols`.
         workers: processes that tokenize (subword-nmt only).
         threshold: subwords seen less often become `<unk>` (subword-nmt only); 0 keeps all that the merges can produce.
 
@@ -185,7 +226,7 @@ def learn_vocabulary(
 def _write_vocabulary(
     output: Path, sentences: Iterable[str], *, bpe: str, symbols: int, workers: int, threshold: int
 ) -> None:
-    counts = _LEARNERS[bpe](sentences, output, symbols, workers)
+    counts, learned = _LEARNERS[bpe](sentences, output, symbols, workers)
     dictionary = Dictionary()
     # ties in alphabetical order, so that the same text always gives the same dictionary
     for symbol, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
@@ -197,27 +238,35 @@ def _write_vocabulary(
     write_json(
         output / "vocabulary.json",
         {
-            "version": FORMAT_VERSION,
+            "version": FORMAT_VERSION if bpe == "subword_nmt" else 1,
             "normalisation": "NFKC, single spaces, lower case",
             "tokenizer": "moses" if bpe == "subword_nmt" else "none",
             "bpe": bpe,
-            "symbols": symbols,
+            "symbols": learned,
         },
     )
 
 
+# Subword → how often it comes, and how many symbols were learned.
+_Learned = tuple[Mapping[str, int], int]
+
+
 class _Tokenize:
-    """Text → Moses tokens, normalised."""
+    """Text → Moses tokens, normalised, with fragile parts whole."""
 
     def __init__(self) -> None:
         self._words = moses.CachedMosesTokenizer()
 
     def __call__(self, sentence: str) -> list[str]:
-        return self._words(normalize(sentence))
+        return self.normalised(normalize(sentence))
+
+    def normalised(self, text: str) -> list[str]:
+        """The tokens of a text that is normalised."""
+        hidden, parts = fragile.hide(text)
+        return list(fragile.show(self._words(hidden), parts)) if parts else self._words(hidden)
 
 
-def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> Mapping[str, int]:
-    from subword_nmt.apply_bpe import BPE
+def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> _Learned:
     from subword_nmt.learn_bpe import learn_bpe
 
     words: collections.Counter[str] = collections.Counter()
@@ -225,25 +274,28 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
         words.update(tokens)
     if not words:
         raise DataError("there is no text to learn a vocabulary from")
+    tagged = {word for word in words if fragile.has_tag(word)}
     file = output / "bpe.codes"
+    lines = [f"{word} {count}" for word, count in sorted(words.items()) if word not in tagged]
     with open(file, "w", encoding="utf-8") as codes, contextlib.redirect_stderr(io.StringIO()) as log:
         try:
-            learn_bpe([f"{word} {count}" for word, count in sorted(words.items())], codes, symbols, is_dict=True)
-        except (SystemExit, ValueError) as stop:  # how the library reports bad input, or words of one letter only
-            reason = log.getvalue().strip() or stop
-            raise DataError(f"subword-nmt cannot learn {symbols} merges from this text: {reason}") from stop
-    with open(file, encoding="utf-8") as codes:
-        splitter = BPE(codes)
+            learn_bpe(lines, codes, symbols, is_dict=True)
+        except ValueError:
+            pass  # the maximum of no pairs: all are merged, and what was written stands
+        except SystemExit as stop:  # the library's way to report bad input
+            raise DataError(f"subword-nmt cannot learn merges from this text: {log.getvalue().strip()}") from stop
+    merges = [line.split() for line in file.read_text(encoding="utf-8").split("\n")[1:] if line]
+    splitter = _open_bpe(file)
     # Every subword the merges can produce, so that unseen words of known characters never become <unk>:
     # each letter and each merge's result, inside a word and at its end.
     counts = collections.Counter(dict.fromkeys((piece for c in set("".join(words)) for piece in (c, f"{c}@@")), 0))
-    for first, second in splitter.bpe_codes:
+    for first, second in merges:
         whole = first + second
         counts[whole.removesuffix("</w>") if whole.endswith("</w>") else f"{whole}@@"] += 0
-    for word, count in words.items():  # each distinct word once: they are few
-        for piece in splitter.process_line(word).split():
+    for word, count in words.items():  # words by kind, not by occurrence: a corpus has few kinds
+        for piece in splitter.process_line(word).split() if word not in tagged else _spelled(word):
             counts[piece] += count
-    return counts
+    return counts, len(merges)
 
 
 class _Lines:
@@ -264,7 +316,7 @@ class _Lines:
             raise
 
 
-def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> Mapping[str, int]:
+def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, workers: int) -> _Learned:
     from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
     model = io.BytesIO()
@@ -276,7 +328,11 @@ def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, w
             model_type="bpe",
             vocab_size=symbols,
             character_coverage=1.0,
-            num_threads=1,  # the model file records it: *workers* would change its bytes and nothing else
+            normalization_rule_name="identity",  # the text is normalised; the model's own rules lose characters
+            hard_vocab_limit=False,  # a text that gives no more than fewer symbols has fewer
+            max_sentence_length=LONGEST_LINE,  # longer ones would be left out
+            num_threads=1,  # the model file names their number: *workers* would change its bytes and nothing else
+            unk_piece="\u2581\u2581unk",  # which no text has, as it has single spaces; <unk> in one is text
             bos_id=-1,  # fairseq's dictionary has its own special symbols
             eos_id=-1,
             minloglevel=2,
@@ -292,7 +348,8 @@ def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, w
     learned = SentencePieceProcessor(model_proto=model.getvalue())
     # the model lists its pieces by rank without counts, so the rank serves as frequency
     size = learned.get_piece_size()
-    return {learned.id_to_piece(rank): size - rank for rank in range(size) if not learned.is_unknown(rank)}
+    pieces = {learned.id_to_piece(rank): size - rank for rank in range(size) if not learned.is_unknown(rank)}
+    return {piece: count for piece, count in pieces.items() if piece not in _SPECIAL}, size
 
 
 _LEARNERS = {"subword_nmt": _learn_subword_nmt, "sentencepiece": _learn_sentencepiece}
