@@ -73,10 +73,10 @@ def _write_split(
                     f"{directory.path} again"
                 )
             for text in own:
-                writer.add(row, image_id, text, np.asarray(tokens[place]), truncated=False)
+                writer.add(row, image_id, text, np.asarray(tokens[place]), cut_tokens=0)
                 place += 1
             for text in added[image_id]:
-                writer.add(row, image_id, text, np.append(vocabulary.encode_ids(text), eos), truncated=False)
+                writer.add(row, image_id, text, np.append(vocabulary.encode_ids(text), eos), cut_tokens=0)
         description = writer.finish(store_images=len(directory.regions))
     finally:
         writer.close()

@@ -23,8 +23,9 @@ import argparse
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -57,7 +58,7 @@ FILES = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED, B
 
 
 class _EncodeIds:
-    """Encodes text as ids with end of sentence; also returns whether it was truncated to *max_tokens*."""
+    """Text → ids with end of sentence, at most *max_tokens*, and how many had to be cut for that."""
 
     def __init__(self, vocabulary: Vocabulary, max_tokens: int) -> None:
         self.vocabulary_size = len(vocabulary.dictionary)
@@ -65,10 +66,44 @@ class _EncodeIds:
         self._max_tokens = max_tokens
         self._eos = vocabulary.dictionary.eos()
 
-    def __call__(self, text: str) -> tuple[np.ndarray, bool]:
+    def __call__(self, text: str) -> tuple[np.ndarray, int]:
         ids = self._vocabulary.encode_ids(text)
-        truncated = len(ids) >= self._max_tokens
-        return np.append(ids[: self._max_tokens - 1], self._eos), truncated
+        kept = ids[: self._max_tokens - 1]
+        return np.append(kept, self._eos), len(ids) - len(kept)
+
+
+class Cut(NamedTuple):
+    """What was cut of captions to --max-tokens.
+
+    Attributes:
+        captions: how many were cut.
+        tokens: of all captions, before.
+        cut_tokens: what was cut off.
+        longest: tokens of the longest caption, with end of sentence.
+    """
+
+    captions: int
+    tokens: int
+    cut_tokens: int
+    longest: int
+
+    @classmethod
+    def of(cls, writers: Collection[SplitWriter]) -> Cut:
+        """All splits together."""
+        return cls(
+            captions=sum(writer.truncated_captions for writer in writers),
+            tokens=sum(writer.tokens for writer in writers),
+            cut_tokens=sum(writer.cut_tokens for writer in writers),
+            longest=max((writer.longest for writer in writers), default=0),
+        )
+
+    def summary(self, captions: int, max_tokens: int) -> str:
+        """How much text was lost, of *captions* captions, and how to keep it."""
+        return (
+            f"{self.captions} of {captions} captions are longer than --max-tokens {max_tokens} and were cut: "
+            f"{self.cut_tokens} of {self.tokens} tokens ({self.cut_tokens / self.tokens:.1%}) are lost. "
+            f"--max-tokens {self.longest} keeps all of them; then train with --max-target-positions {self.longest}, too"
+        )
 
 
 def write_splits(
@@ -78,8 +113,8 @@ def write_splits(
     pairing: Pairing,
     encode: _EncodeIds,
     workers: int,
-) -> dict[str, CaptionSplit]:
-    """Read the source a second time, write the files of the splits in *counts*, and return their description."""
+) -> tuple[dict[str, CaptionSplit], Cut]:
+    """Read the source a second time, write the files of the splits in *counts*; return their description, and cuts."""
     waiting: deque[tuple[str, int, str, str]] = deque()
     writers: dict[str, SplitWriter] = {}
 
@@ -98,17 +133,18 @@ def write_splits(
             writers[split] = SplitWriter(folder, split, vocabulary_size=encode.vocabulary_size)
             stack.callback(writers[split].close)
         encoded = map_ordered(encode, texts(), workers)
-        for ids, truncated in stack.enter_context(tqdm(encoded, desc="captions", total=total, unit_scale=True)):
+        for ids, cut_tokens in stack.enter_context(tqdm(encoded, desc="captions", total=total, unit_scale=True)):
             split, row, image_id, text = waiting.popleft()
             if len(ids) == 1:
                 raise DataError(
                     f"split {split!r}: nothing is left of the caption {text!r} after tokenization; remove it"
                 )
-            writers[split].add(row, image_id, text, ids, truncated)
+            writers[split].add(row, image_id, text, ids, cut_tokens)
         for split, count in counts.items():
             if (writers[split].images, writers[split].captions) != (count.kept, count.captions):
                 raise DataError("the source was changed while it was read; run the program again")
-        return {split: writer.finish(store_images=len(pairing.store)) for split, writer in writers.items()}
+        descriptions = {split: writer.finish(store_images=len(pairing.store)) for split, writer in writers.items()}
+        return descriptions, Cut.of(writers.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -149,7 +185,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
         options.log.clear()
         encode = _EncodeIds(vocabulary, args.max_tokens)
         wanted = {split: found.counts[split] for split in splits}
-        written = write_splits(aside, read_sources(sources, options), wanted, pairing, encode, args.workers)
+        written, cut = write_splits(aside, read_sources(sources, options), wanted, pairing, encode, args.workers)
         vocabulary.copy_to(aside)
         manifest = CaptionManifest(
             splits=written,
@@ -167,6 +203,8 @@ def prepare_captions(args: argparse.Namespace) -> None:
         manifest.write(aside)
     for split, counts in written.items():
         print(f"{split}: {counts.images} images, {counts.captions} captions, {counts.cut_to_max_tokens} cut")
+    if cut.captions:
+        print(cut.summary(sum(counts.captions for counts in written.values()), args.max_tokens))
     if found.uncaptioned:
         print(
             f"{found.uncaptioned} of {len(store)} images of the region store have no captions, listed in {UNCAPTIONED}"

@@ -22,28 +22,44 @@ class SplitWriter:
     """Writes token ids, indices in the region store, and references of one split.
 
     Args:
-        folder: folder of the files.
-        split: fairseq's name of the split.
-        vocabulary_size: determines the type of the token ids.
+        folder: where the files go.
+        split: the split, in fairseq's name.
+        vocabulary_size: decides the type of the token ids.
+
+    Attributes:
+        images, captions, truncated_captions: how many were written, and how many of the captions were cut.
+        tokens, cut_tokens: of the captions, before they were cut, and what was cut of them.
+        longest: tokens of the longest caption before it was cut, with end of sentence.
     """
 
     def __init__(self, folder: Path, split: str, *, vocabulary_size: int) -> None:
         self.images = self.captions = self.truncated_captions = 0
+        self.tokens = self.cut_tokens = self.longest = 0
         self._pairs = folder / f"{split}.pairs.npy"
         self._rows = array("q")
         self._files = contextlib.ExitStack()
-        tokens = IndexedWriter(folder / f"{split}.captions", vocabulary_size=vocabulary_size)
-        self._tokens = self._files.enter_context(tokens)
+        token_files = IndexedWriter(folder / f"{split}.captions", vocabulary_size=vocabulary_size)
+        self._token_files = self._files.enter_context(token_files)
         self._references = ReferencesWriter(folder / f"{split}.references.json")
         self._files.callback(self._references.close)
 
-    def add(self, row: int, image_id: str, text: str, ids: np.ndarray, truncated: bool) -> None:
-        """Write a caption of image *row* of the region store; captions of one image must be consecutive."""
+    def add(self, row: int, image_id: str, text: str, ids: np.ndarray, cut_tokens: int) -> None:
+        """Write a caption of the image in *row* of the region store; those of one image come one after the other.
+
+        Args:
+            row, image_id: of its image.
+            text: the caption.
+            ids: its tokens, with end of sentence.
+            cut_tokens: how many tokens were cut off.
+        """
         self.images += not self._rows or self._rows[-1] != row
         self.captions += 1
-        self.truncated_captions += truncated
+        self.truncated_captions += cut_tokens > 0
+        self.tokens += len(ids) + cut_tokens
+        self.cut_tokens += cut_tokens
+        self.longest = max(self.longest, len(ids) + cut_tokens)
         self._rows.append(row)
-        self._tokens.add(ids, [len(ids)])
+        self._token_files.add(ids, [len(ids)])
         self._references.add(image_id, text)
 
     def finish(self, *, store_images: int) -> CaptionSplit:
@@ -51,7 +67,7 @@ class SplitWriter:
         rows = np.frombuffer(self._rows, dtype=np.int64)
         np.save(self._pairs, rows.astype(np.int32 if store_images < 2**31 else np.int64))
         self._references.finish()
-        sizes = self._tokens.finish()
+        sizes = self._token_files.finish()
         return CaptionSplit(self.images, self.captions, cut_to_max_tokens=self.truncated_captions, **sizes)
 
     def close(self) -> None:
