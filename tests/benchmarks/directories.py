@@ -64,7 +64,7 @@ def data_directory(path: Path, store: RegionStore) -> Path:
     writer = SplitWriter(path, "train", vocabulary_size=len(words))
     for row in range(len(store)):
         ids = np.append(random.integers(words.nspecial, len(words) - 1, peers.TOKENS - 1), words.eos())
-        writer.add(row, str(row), "a picture", ids, False)
+        writer.add(row, str(row), "a picture", ids, 0)
     manifest = CaptionManifest(
         splits={"train": writer.finish(store_images=len(store))},
         max_tokens=60,

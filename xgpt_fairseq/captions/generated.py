@@ -57,14 +57,15 @@ def read_captions(
     Raises:
         DataError: none of these, an image unknown, missing or captioned twice, or a name that fits several images.
     """
-    file = CaptionFile(path)
+    options = options or CaptionOptions()
+    file = CaptionFile(path, options.columns)
     text = None if path.is_dir() or structure_of(file) == "a tar" or path.suffix in COMPRESSIONS else text_of(path)
     if text is not None and re.search(r"^D-\d+\t", text, re.MULTILINE):
         _check_order(path, references)
         _check_split(path, text, references)
         captions = _generated(path, text, references.image_ids)
     else:
-        images = _images(file, text, options or CaptionOptions())
+        images = _images(file, text, options)
         if images is not None:
             captions = _of_references(path, list(images), references, by)
         else:

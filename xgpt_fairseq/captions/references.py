@@ -72,13 +72,13 @@ def find_references(
     Raises:
         DataError: an unreadable file, an unknown split, several splits and none named, or no captions.
     """
-    file = CaptionFile(path)
+    options = replace(options or CaptionOptions(), unknown_split="")
+    file = CaptionFile(path, options.columns)
     found = find_format(file) if name == "auto" and path.exists() else None
     if name == "auto" and (_is_of_data_directory(file, found) or (found is None and _is_json(path))):
         if split is not None and fairseq_split(split) != path.name.partition(".")[0]:
             raise DataError(f"{path} is of one split; --split {split} is for caption files that have several")
         return read_references(path)
-    options = replace(options or CaptionOptions(), unknown_split="")
     source = open_source(path, name) if found is None else CaptionSource(file, found)
     images = [image for image in read_sources([source], options) if image.split != UNLISTED]
     images = _of_split(path, images, None if split is None else fairseq_split(split))

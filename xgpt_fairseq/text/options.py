@@ -25,7 +25,7 @@ def text_inputs(args: argparse.Namespace) -> tuple[list[Path], CaptionOptions]:
         DataError: a file that is not there, or named with two splits; or an unusable option of `add_caption_options`.
     """
     inputs, splits = parse_files(args.input)
-    check_inputs(inputs)
     options = read_caption_options(args, splits)
-    report_caption_inputs(inputs)
+    check_inputs(inputs, options)
+    report_caption_inputs(inputs, options)
     return inputs, options

@@ -55,8 +55,12 @@ class Block:
         return text.removesuffix("\n").split("\n")
 
 
-def check_inputs(paths: Sequence[Path]) -> None:
-    """Refuse inputs that cannot be read, before hours are spent on those before them.
+def check_inputs(paths: Sequence[Path], captions: CaptionOptions | None = None) -> None:
+    """Refuse inputs that cannot be read, before hours are spent on those in front of them.
+
+    Args:
+        paths: the inputs.
+        captions: how caption files are read.
 
     Raises:
         DataError: an input does not exist, is neither text nor captions, or the standard input is named twice.
@@ -64,9 +68,9 @@ def check_inputs(paths: Sequence[Path]) -> None:
     for path in paths:
         if path != STDIN and not path.exists():
             raise DataError(f"--input {path} does not exist")
-        if path.is_dir() and not is_caption_file(path):
+        if path.is_dir() and not is_caption_file(path, captions):
             raise DataError(f"--input {path} is a folder without captions of a known format; name the files in it")
-        if path.is_file() and not is_caption_file(path) and (structure := structure_of(CaptionFile(path))):
+        if path.is_file() and not is_caption_file(path, captions) and (structure := structure_of(CaptionFile(path))):
             raise _not_text(path, structure)
     if paths.count(STDIN) > 1:
         raise DataError("--input - (the standard input) is named twice; it can be read once")
@@ -86,15 +90,16 @@ def total_bytes(paths: Sequence[Path]) -> int | None:
     return sum(path.stat().st_size for path in paths)
 
 
-def is_caption_file(path: Path) -> bool:
-    """Whether *path* holds captions: every `.json` does, other files if they have a known format."""
-    return path.suffix == ".json" or (path != STDIN and find_format(CaptionFile(path)) is not None)
+def is_caption_file(path: Path, captions: CaptionOptions | None = None) -> bool:
+    """Whether *path* holds captions: every `.json` is taken for that, other files if they are in a known format."""
+    columns = captions.columns if captions else None
+    return path.suffix == ".json" or (path != STDIN and find_format(CaptionFile(path, columns)) is not None)
 
 
-def report_caption_inputs(paths: Sequence[Path]) -> None:
-    """Print which inputs are caption files, not plain text, to the standard error."""
-    for path in filter(is_caption_file, paths):
-        print(f"{path}: caption file; the training split is used", file=sys.stderr)
+def report_caption_inputs(paths: Sequence[Path], captions: CaptionOptions) -> None:
+    """Tell the user, on the standard error, which inputs are not taken as text."""
+    for path in (path for path in paths if is_caption_file(path, captions)):
+        print(f"{path}: captions, of which the training split is taken", file=sys.stderr)
 
 
 def report_log(log: ReadingLog) -> None:
@@ -116,11 +121,11 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
         DataError: an input is missing, damaged or neither text nor captions, a line is longer than `LONGEST_LINE`, the
             split of captions is unknown, or a split is said of a file that has no captions.
     """
-    check_inputs(paths)
     captions = captions or CaptionOptions()
+    check_inputs(paths, captions)
     position = 0
     for path in paths:
-        if is_caption_file(path):
+        if is_caption_file(path, captions):
             position += path.stat().st_size if path.is_file() else 0
             yield from _caption_blocks(path, position, captions)
             continue
