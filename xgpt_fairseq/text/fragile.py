@@ -49,6 +49,7 @@ def has_tag(word: str) -> bool:
     return _TAG.search(word) is not None
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def _span(word: str) -> tuple[int, int] | None:
     """From where to where the fragile part of *word* is."""
     spans = [(match.start(), match.end()) for match in _TAG.finditer(word)]

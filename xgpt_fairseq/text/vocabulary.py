@@ -58,12 +58,14 @@ class _SubwordNMT:
         self._detokenizer = MosesDetokenizer(lang="en")
         self._bpe = _open_bpe(path)
         self._pieces = moses.CachedMosesTokenizer(self._split_token)
-        self._words = _Tokenize() if version > 1 else None
+        self._words = moses.CachedMosesTokenizer() if version > 1 else None
 
     def split(self, text: str) -> list[str]:
-        if self._words is None or (text.isascii() and "<" not in text):
+        hidden, parts = fragile.hide(text) if self._words is not None else (text, [])
+        if self._words is None or not parts:
             return self._pieces(text)
-        return [piece for word in self._words.normalised(text) for piece in self._split_word(word)]
+        words = fragile.show(self._words(hidden), parts)
+        return [piece for word in words for piece in self._split_word(word)]
 
     def _split_word(self, word: str) -> list[str]:
         return _spelled(word) if fragile.has_tag(word) else self._split_token(word)
@@ -258,11 +260,7 @@ class _Tokenize:
         self._words = moses.CachedMosesTokenizer()
 
     def __call__(self, sentence: str) -> list[str]:
-        return self.normalised(normalize(sentence))
-
-    def normalised(self, text: str) -> list[str]:
-        """The tokens of a text that is normalised."""
-        hidden, parts = fragile.hide(text)
+        hidden, parts = fragile.hide(normalize(sentence))
         return list(fragile.show(self._words(hidden), parts)) if parts else self._words(hidden)
 
 
