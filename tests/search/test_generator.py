@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fairseq.dataclass.configs import GenerationConfig
 from fairseq.sequence_generator import SequenceGenerator
 
 from xgpt_fairseq.loading import build_model
@@ -35,10 +37,20 @@ def test_every_option_reaches_fairseq(tiny_vocabulary: Path, monkeypatch: pytest
     expected = {"beam_size": 4, "len_penalty": 0.3, "max_len_b": 17, "min_len": 3, "no_repeat_ngram_size": 2}
     assert given.items() >= {**expected, "temperature": 0.7}.items()
     assert isinstance(made.repeat_ngram_blocker, RepeatBlock) and made.repeat_ngram_blocker.no_repeat_ngram_size == 2
+    assert given["search_strategy"] is None
+    search(beam=4, diverse_beam_groups=0)
+    assert given["search_strategy"] is None
     search(sampling=True, sampling_topp=0.8)
     assert given["search_strategy"].sampling_topp == 0.8
+    search(beam=4, diverse_beam_groups=1)
+    assert given["search_strategy"].num_groups == 1
     search(beam=4, diverse_beam_groups=2, diverse_beam_strength=0.9)
     assert (given["search_strategy"].num_groups, given["search_strategy"].diversity_strength) == (2, -0.9)
+
+
+def test_the_defaults_are_fairseq_s_but_for_the_paper_s_beam() -> None:
+    theirs, ours = vars(GenerationConfig()), asdict(SearchOptions())
+    assert ours == {**{name: theirs[name] for name in ours if name != "cpu_bf16"}, "beam": 2, "cpu_bf16": False}
 
 
 def test_what_is_no_word_is_never_generated(tiny_vocabulary: Path) -> None:
