@@ -67,3 +67,11 @@ def test_words_begin_as_different_mixtures(hidden):
     aligned = module(words, regions, mask, None).detach()  # (2, 12, hidden)
     between_words = float(aligned.var(dim=1).mean() / aligned.square().mean())
     assert between_words > 0.5
+
+
+def test_it_begins_with_sharp_products_and_small_weights_of_regions():
+    torch.manual_seed(0)
+    module = Alignment(hidden_size=1600)
+    for weight, spread in ((module.region_weight, 0.02), (module.product_weight, 4 / 40)):
+        assert float(weight.detach().std()) == pytest.approx(spread, rel=0.1)
+        assert abs(float(weight.detach().mean())) < 0.1 * spread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -126,8 +127,10 @@ def test_initialisation_is_bert_s():
         elif name.endswith("bias"):
             assert (parameter == 0).all(), name
         elif parameter.numel() > 5000:
-            values = parameter[2:] if "tokens" in name else parameter  # row 1 is padding: zero
+            values = parameter[2:] if "tokens" in name else parameter  # row 1 is padding
             assert float(values.detach().std()) == pytest.approx(0.02, rel=0.1), name
+            assert float(values.detach().mean()) == pytest.approx(0, abs=0.002), name
+    assert (model.encoder.text.tokens.weight[1] == 0).all()
 
 
 @pytest.mark.parametrize("sharing", SHARING_LAYERS)
@@ -208,9 +211,42 @@ def test_architectures_fill_only_what_is_open(arch):
 
 def test_paper_sizes():
     assert ARCHITECTURES["xgpt_base"] == {"layers": 12, "hidden_size": 768, "ffn_size": 3072, "attention_heads": 8}
-    assert ARCHITECTURES["xgpt_tiny"]["layers"] == 6
-    defaults = XGPTConfig()
-    assert (defaults.dropout, defaults.max_target_positions, defaults.refine_layers) == (0.1, 60, 1)
+    assert ARCHITECTURES["xgpt_tiny"] == {**ARCHITECTURES["xgpt_base"], "layers": 6}
+    assert ARCHITECTURES["xgpt_demo"] == {"layers": 4, "hidden_size": 256, "ffn_size": 1024, "attention_heads": 4}
+
+
+def test_defaults():
+    defaults = {name: value for name, value in asdict(XGPTConfig()).items() if not name.startswith("_")}  # fairseq's
+    assert {name: value for name, value in defaults.items() if value not in (None, False)} == {
+        "refine_layers": 1, "sharing": "enc-dec-share", "max_target_positions": 60,
+        "dropout": 0.1, "attention_dropout": 0.1,
+    }  # fmt: skip
+    assert {name for name, value in defaults.items() if value is None} == {
+        "layers", "hidden_size", "ffn_size", "attention_heads", "feature_dim",
+    }  # fmt: skip
+
+
+def test_a_model_without_an_architecture_has_the_base_s_sizes(monkeypatch):
+    """`--arch xgpt`, or a YAML file that names no sizes, or not all."""
+    base = {"layers": 3, "hidden_size": 12, "ffn_size": 20, "attention_heads": 2}
+    monkeypatch.setitem(ARCHITECTURES, "xgpt_base", base)
+    for named in ({}, {"hidden_size": 8}, {"layers": 1, "ffn_size": 10}):
+        cfg = XGPTConfig(feature_dim=WIDTH, **named)
+        model = XGPTModel.build_model(cfg, SimpleNamespace(target_dictionary=dictionary_of(20)))
+        expected = {**base, **named}
+        layer = model.encoder.layers[0]
+        assert len(model.encoder.layers) == expected["layers"]
+        assert layer.fc1.weight.shape == (expected["ffn_size"], expected["hidden_size"])
+        assert layer.attention.heads == expected["attention_heads"]
+        assert {name: getattr(cfg, name) for name in base} == expected
+
+
+@pytest.mark.parametrize("size", ["layers", "hidden_size", "ffn_size", "attention_heads", "refine_layers"])
+def test_sizes_have_a_least_value(size):
+    least = 0 if size == "refine_layers" else 1
+    with pytest.raises(DataError, match=f"^--{size.replace('_', '-')} must be at least {least}, got {least - 1}$"):
+        build(**{size: least - 1})
+    build(**{"attention_heads": 1, size: least})
 
 
 def test_a_checkpoint_of_another_dictionary_is_refused():
@@ -237,5 +273,8 @@ def test_a_store_of_another_feature_width_is_refused():
 
 @pytest.mark.parametrize("option", ["dropout", "attention_dropout"])
 def test_dropout_is_a_probability(option):
-    with pytest.raises(DataError, match=rf"--{option.replace('_', '-')} must be a probability, got 1\.5"):
-        build(**{option: 1.5})
+    for value in (1.5, -0.1):
+        with pytest.raises(DataError, match=rf"--{option.replace('_', '-')} must be a probability, got {value}"):
+            build(**{option: value})
+    for value in (0, 1):
+        build(**{option: value})

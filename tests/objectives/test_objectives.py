@@ -287,3 +287,10 @@ def test_golden_losses(name):
 def test_feature_targets_have_the_features_width():
     model = build(objective_options={"tifg_target": "feature"})
     assert model.heads["tifg"].output.out_features == WIDTH
+
+
+def test_tifg_s_start_begins_as_an_embedding_does():
+    torch.manual_seed(0)
+    start = objective_of("tifg", target="feature").build_head(hidden_size=5000, feature_dim=1, dropout=0.0).start
+    assert float(start.detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert abs(float(start.detach().mean())) < 0.002
