@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test coverage lint format quickstart bench parameters clean
+.PHONY: help install test coverage mutants lint format quickstart bench parameters clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=DIR: on real photos"
 	@echo "make test                  lint, types and all tests"
 	@echo "make coverage              all tests, and which lines of the package they ran"
+	@echo "make mutants               small random changes of the code, and how many of them the tests notice (an hour)"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
 	@echo "make bench                 speed and memory against fairseq's own Transformer and other peers"
 	@echo "make parameters            parameter counts of the architectures, by part"
@@ -42,6 +43,13 @@ coverage: $(INSTALLED)
 	$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist worksteal
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+$(VENV)/.mutants: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[mutants]"
+	touch $@
+
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m tests.mutants.run $(ARGS)
 
 quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh "$(DATA)"

@@ -23,6 +23,7 @@ EXTRAS = {
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 EXTRAS["dev"] = ["coverage", "hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"]
+EXTRAS["mutants"] = ["cosmic-ray>=8.7"]  # make mutants
 
 setup(
     name="xgpt-fairseq",
