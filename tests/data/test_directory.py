@@ -149,6 +149,19 @@ def test_pairs_of_another_split(copied: Path) -> None:
         DataDirectory(copied).pairs("train")
 
 
+def test_pairs_with_rows_behind_the_last_image(copied: Path) -> None:
+    rows = np.load(copied / "test.pairs.npy")
+    images = len(DataDirectory(copied).regions)
+    for row, right in ((images - 1, True), (images, False)):
+        rows[3] = row
+        np.save(copied / "test.pairs.npy", rows)
+        if right:
+            assert DataDirectory(copied).pairs("test").tolist() == rows.tolist()
+            continue
+        with pytest.raises(DataError, match=rf"test\.pairs\.npy pairs .* rows up to {images}; .* {images} images"):
+            DataDirectory(copied).pairs("test")
+
+
 def test_references_of_another_split(copied: Path) -> None:
     shutil.copyfile(copied / "train.references.json", copied / "valid.references.json")
     with pytest.raises(DataError, match=r"valid\.references\.json has \d+ images, split 'valid' has \d+"):

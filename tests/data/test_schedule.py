@@ -30,6 +30,15 @@ def test_the_index_code_comes_back(items, objectives, data):
     assert IndexCodec(items, objectives).unpack(item) == (0, 0, item)
 
 
+def test_indices_are_wide_whatever_the_items_are() -> None:
+    """Those of many items, which a data set may count in int32, do not fit into 32 bits."""
+    code = IndexCodec(items=2**30, objectives=4)
+    for dtype in (np.int32, np.int64):
+        packed = code.pack(9, 3, np.array([0, 2**30 - 1], dtype=dtype))
+        assert packed.dtype == np.int64
+        assert [code.unpack(index) for index in packed] == [(9, 3, 0), (9, 3, 2**30 - 1)]
+
+
 @given(SIZES, st.integers(1, 12))
 def test_blocks_are_whole_and_hold_every_item_once(sizes, size):
     blocks = group_into_updates(batches_of(sizes), size)
