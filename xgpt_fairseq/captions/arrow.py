@@ -27,9 +27,9 @@ _ROWS = 1024  # that are turned into Python's values at a time
 def _pyarrow(path: Path) -> Any:
     try:
         import pyarrow
-        import pyarrow.compute
-        import pyarrow.ipc
-        import pyarrow.parquet
+        import pyarrow.compute  # noqa: F401  (an attribute of pyarrow from here on)
+        import pyarrow.ipc  # noqa: F401  (an attribute of pyarrow from here on)
+        import pyarrow.parquet  # noqa: F401  (an attribute of pyarrow from here on)
     except ImportError as error:
         raise DataError(
             f'{path} is in Arrow\'s format: reading it needs pyarrow, pip install "xgpt-fairseq[datasets]"'
