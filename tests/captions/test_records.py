@@ -109,6 +109,11 @@ def test_bad_records(tmp_path: Path, records: list[Any], bad: int, message: str)
     assert "line 3 is not JSON" in log.bad[-1]
 
 
+def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.json is not JSON: "):
+        detect(put(tmp_path, "a.json", "[" * 100_000))
+
+
 def test_a_file_without_records(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.json is no list of records with an image and captions"):
         read(put(tmp_path, "a.json", '{"data": [1, 2]}'), "json-records")

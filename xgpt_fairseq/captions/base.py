@@ -266,7 +266,7 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path} does not exist")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}") from error
 
 

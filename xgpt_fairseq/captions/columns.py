@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import html
 import io
 import json
@@ -75,6 +76,11 @@ class Columns:
 
     def _names(self, where: str, record: Any) -> tuple[str, str | None]:
         """The image's id and the name of its file."""
+        if len(self.images) == 1:
+            value = record[self.images[0].key]
+            names = _names_of(value) if isinstance(value, str) else None
+            if names is not None:
+                return names
         files: list[tuple[str, str]] = []
         ids: list[tuple[str, Any]] = []
         for name, key in self.images:
@@ -107,6 +113,17 @@ class Columns:
                     f"--columns image=…"
                 )
         return first[1]
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_of(name: str) -> tuple[str, str | None] | None:
+    """The id and the file of an image that is named so; None if it is no name. Rows of an image mostly stand together,
+    so that few names are looked at twice.
+    """
+    try:
+        return image_id_of("", "", name), file_name_of(name)
+    except DataError:
+        return None
 
 
 def column_key(name: object) -> str:
