@@ -59,6 +59,17 @@ def test_training_images_are_held_out(tmp_path: Path) -> None:
         list(read_captions(path, options=options))
 
 
+def test_photos_that_share_a_name_are_not_all_of_one_split(tmp_path: Path) -> None:
+    """a/0.png, b/0.png, …: as in medical studies."""
+    names = [f"study{n}/{view}.png" for n in range(40) for view in (0, 1)] + ["other/alone.png"]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(f'{{"image": "images/{name}", "caption": "a"}}\n' for name in names))
+    splits = [image.split for image in read_captions(path, options=CaptionOptions(hold_out=SHARES))]
+    assert splits[:-1] == [hash_split(f"images/{name[:-4]}", SHARES) for name in names[:-1]]
+    assert set(splits[:-1:2]) == {"train", "valid", "test"}
+    assert splits[-1] == hash_split("alone", SHARES)
+
+
 def test_options() -> None:
     assert parse_hold_out("val=0.1, test=0.25") == {"valid": 0.1, "test": 0.25}
     assert parse_hold_out("") == {}

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 COUNT = 12
+SAVED: dict[str, dict[str, Any]] = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}
 SPLITS = ["train"] * 8 + ["val"] * 4
 
 
@@ -52,7 +53,7 @@ class Layout:
         """Save photo *number* as *name*; it has *count* captions, which are returned."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        drawn(number).save(path, **({"quality": 100, "subsampling": 0} if path.suffix == ".jpg" else {}))
+        drawn(number).save(path, **SAVED.get(path.suffix, {}))
         return self.says(number, split, captions(number, count))
 
     def says(self, number: int, split: str, texts: list[str]) -> list[str]:

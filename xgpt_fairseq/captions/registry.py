@@ -6,6 +6,7 @@ To add a format, write a module with a `CaptionFormat`, and add it to `FORMATS`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,6 +133,7 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
         path = source.file.path
         seen: set[str] = set()
         photos = set[str]() if source.format.two_names else seen
+        splits = _Splits(source, options)
         for image in source.format.read(source.file, options):
             if image.image_id in seen:
                 raise image_listed_twice(path, image.shown)
@@ -142,7 +144,7 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
             seen.add(image.image_id)
             photos.add(photo)
             captions = _checked_captions(path, image, options.log)
-            split = _split(path, image, options)
+            split = splits.split_of(image)
             if split == image.split and captions is image.captions:
                 yield image
             else:
@@ -150,41 +152,80 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
         before[path] = photos
 
 
-def _split(path: Path, image: CaptionedImage, options: CaptionOptions) -> str:
-    said = {
-        "its record": image.split,
-        "SPLIT=FILE": options.named_splits.get(path),
-        "--split-files": options.split_lists.split_of(image) if options.split_lists is not None else None,
-    }
-    different = {split for split in said.values() if split}
-    if len(different) == 1:
-        return _hold_out(path, different.pop(), image, options)
-    if different:
-        ways = ", ".join(f"{split!r} by {way}" for way, split in said.items() if split)
-        raise DataError(f"{path}: image {image.image_id} is of split {ways}; these must agree")
-    if options.split_lists is not None:
-        return UNLISTED
-    split = split_in_name(path.name) or split_of_folder(path.resolve().parent.name)
-    if not split and options.hold_out:
-        split = "train"
-    if split:
-        return _hold_out(path, split, image, options)
-    if options.unknown_split is None:
-        raise DataError(
-            f"{path}: of which split is image {image.image_id}? Neither its record nor the names of file and folder "
-            f"say it: hold images out by --hold-out val=0.1,test=0.1, name the file as SPLIT=FILE (such as "
-            f"train={path}), or name the images of each split by --split-files"
-        )
-    return options.unknown_split
+class _Splits:
+    """Finds the split of each image of a source.
+
+    Args:
+        source: the source, which is read once before if images are to be held out.
+        options: what the command line says of splits.
+    """
+
+    def __init__(self, source: CaptionSource, options: CaptionOptions) -> None:
+        self._path = path = source.file.path
+        self._options = options
+        self._named = options.named_splits.get(path)
+        self._by_name = split_in_name(path.name) or split_of_folder(path.resolve().parent.name)
+        self._shared = _shared_names(source, options) if options.hold_out else set()
+
+    def split_of(self, image: CaptionedImage) -> str:
+        """The split of *image*.
+
+        Raises:
+            DataError: nothing says it, or what says it disagrees.
+        """
+        lists = self._options.split_lists
+        listed = lists.split_of(image) if lists is not None else None
+        different = {split for split in (image.split, self._named, listed) if split}
+        if len(different) > 1:
+            said = {"its record": image.split, "SPLIT=FILE": self._named, "--split-files": listed}
+            ways = ", ".join(f"{split!r} by {way}" for way, split in said.items() if split)
+            raise DataError(f"{self._path}: image {image.image_id} is of split {ways}; these must agree")
+        if different:
+            return self._hold_out(different.pop(), image)
+        if lists is not None:
+            return UNLISTED
+        split = self._by_name or ("train" if self._options.hold_out else "")
+        if split:
+            return self._hold_out(split, image)
+        if self._options.unknown_split is None:
+            raise DataError(
+                f"{self._path}: of which split is image {image.image_id}? Neither its record nor the names of file and "
+                f"folder say it: hold images out by --hold-out val=0.1,test=0.1, name the file as SPLIT=FILE (such as "
+                f"train={self._path}), or name the images of each split by --split-files"
+            )
+        return self._options.unknown_split
+
+    def _hold_out(self, split: str, image: CaptionedImage) -> str:
+        """*split*, or of a training image the one that --hold-out takes it for."""
+        shares = self._options.hold_out
+        if not shares:
+            return split
+        if split == "train":
+            name = image.key
+            return hash_split(_whole_name(image) if name in self._shared else name, shares)
+        if split in shares:
+            raise DataError(
+                f"{self._path}: image {image.image_id} is of split {split!r} already: leave it out of --hold-out"
+            )
+        return split
 
 
-def _hold_out(path: Path, split: str, image: CaptionedImage, options: CaptionOptions) -> str:
-    """*split*, or of a training image the one that --hold-out takes it for."""
-    if split == "train":
-        return hash_split(image.key, options.hold_out)
-    if split in options.hold_out:
-        raise DataError(f"{path}: image {image.image_id} is of split {split!r} already: leave it out of --hold-out")
-    return split
+def _whole_name(image: CaptionedImage) -> str:
+    return canonical_image_id(image.file_name or image.image_id)
+
+
+def _shared_names(source: CaptionSource, options: CaptionOptions) -> set[str]:
+    """The names, without folders, that images in different folders of the source share (a/1.jpg, b/1.jpg).
+
+    If such images were held out by these names alone, all photos called 1.jpg would be of one split.
+    """
+    whole: dict[str, str] = {}
+    shared = set()
+    for image in source.format.read(source.file, replace(options, log=ReadingLog(options.log.skip_bad))):
+        name = image.key
+        if whole.setdefault(name, _whole_name(image)) != _whole_name(image):
+            shared.add(name)
+    return shared
 
 
 def _checked_captions(path: Path, image: CaptionedImage, log: ReadingLog) -> list[Caption]:
