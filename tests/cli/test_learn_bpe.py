@@ -103,6 +103,14 @@ def test_the_bpe_suits_the_text(
     assert f"only {vocabulary.symbols} of 200 {what}: the text gives no more\n" in done.stdout
 
 
+def test_a_threshold_decides_for_subword_nmt(tmp_path: Path, call_program: Callable[..., Any]) -> None:
+    (tmp_path / "text.txt").write_text("一只棕色的狗\n" * 3, encoding="utf-8")
+    arguments = ["--input", tmp_path / "text.txt", "--output", tmp_path / "v", "--threshold", 2]
+    done = call_program(learn_bpe.main, *arguments)
+    assert done.status == 0 and "--bpe subword_nmt: --threshold is given\n" in done.stderr
+    assert Vocabulary(tmp_path / "v").bpe == "subword_nmt"
+
+
 def test_threshold(tmp_path: Path, call_program: Callable[..., Any]) -> None:
     (tmp_path / "text.txt").write_text("ab ab ab cd\n")
     arguments = ["--input", tmp_path / "text.txt", "--output", tmp_path / "v", "--symbols", 1, "--threshold", 2]

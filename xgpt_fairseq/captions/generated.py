@@ -46,8 +46,8 @@ def read_captions(
 
     - what fairseq-generate writes: its `D-` lines; of several hypotheses of an image the first, which is the best;
     - COCO's results, `[{"image_id", "caption"}]`, or these records in JSON lines;
-    - a caption file of any format of `registry`, with one caption for each image; of no image, `{name: caption}`, or
-      lines of a name, a tab and a caption;
+    - a caption file of any format of `registry`, with one caption for each image;
+    - `{name: caption}`, or lines of a name, a tab and a caption;
     - lines of captions alone, as many as images, in their order, which is said on the standard error.
 
     Args:
