@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -139,6 +140,17 @@ def _check_plain(folder: Path, texts: list[str]) -> None:
         ids = [dictionary.index(piece) for piece in pieces]
         assert dictionary.index(MASK) not in ids
         assert vocabulary.encode_ids(text).tolist() == vocabulary.encode_list(text) == ids
+
+
+@pytest.mark.parametrize(
+    ("bpe", "dictionary", "ids"), [("subword_nmt", 519248082, 2246309435), ("sentencepiece", 2802477743, 828232544)]
+)
+def test_european_text_is_tokenized_as_ever(tmp_path: Path, bpe: str, dictionary: int, ids: int) -> None:
+    """Checksums of what was learned of this text before vocabularies had format version 2."""
+    texts = [*SENTENCES, "Größe – “naïve” 20 °C, 5 €; Ελληνικά; Привет, мир!"]
+    vocabulary = learn_vocabulary(texts * 3, tmp_path / "v", bpe=bpe, symbols=110)
+    assert zlib.crc32((tmp_path / "v" / "dict.txt").read_bytes()) == dictionary
+    assert zlib.crc32(str([vocabulary.encode_ids(text).tolist() for text in texts]).encode()) == ids
 
 
 def test_memory_does_not_grow_with_the_text(tiny_vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
