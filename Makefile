@@ -11,7 +11,7 @@ help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=DIR: on real photos"
 	@echo "make test                  lint, types and all tests"
 	@echo "make coverage              all tests, and which lines of the package they ran"
-	@echo "make mutants               small random changes of the code, and how many of them the tests notice (an hour)"
+	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
 	@echo "make bench                 speed and memory against fairseq's own Transformer and other peers"
 	@echo "make parameters            parameter counts of the architectures, by part"
