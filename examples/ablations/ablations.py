@@ -2,7 +2,7 @@
 """Repeat a table of the paper: its rows, several seeds each, through the stage scripts of examples/xgpt_base.
 
 Stages that rows share are run once. As many runs go at once as there are GPUs (or, without any, cores). Started again,
-it skips what is done and goes on with what was interrupted. OUTPUT/TABLE.md and OUTPUT/TABLE.png are written anew.
+it skips what is done and resumes what was interrupted. OUTPUT/TABLE.md and OUTPUT/TABLE.png are written anew.
 
 examples:
     python examples/ablations/ablations.py table3 --scale demo
@@ -41,7 +41,7 @@ def _pretrained(
 ) -> Row:
     """A row that pre-trains with *objectives*, out of domain and perhaps in domain, and fine-tunes.
 
-    It is compared with the row of IC alone; one that goes on in domain, with the same objectives out of domain.
+    It is compared with the row of IC alone; one that continues in domain, with the same objectives out of domain.
     """
     label = "-".join([objectives, *(a.removeprefix("--") for a in arguments[-1:])])
     stages = [Stage(f"out_of_domain-{label}", OUT_OF_DOMAIN, objectives, arguments)]

@@ -155,7 +155,7 @@ def call(program: str, *arguments: object, log: Path | None = None) -> None:
 
 def table(scores: dict[str, list[dict[str, float]]], stores: dict[str, RegionStore]) -> str:
     """Mean ± standard deviation over the seeds."""
-    lines = ["| regions | an image | seeds | " + " | ".join(METRICS) + " |", "|---" * (3 + len(METRICS)) + "|"]
+    lines = ["| regions | per image | seeds | " + " | ".join(METRICS) + " |", "|---" * (3 + len(METRICS)) + "|"]
     for name, each in scores.items():
         cells = []
         for metric in METRICS:

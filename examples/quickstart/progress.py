@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-# what stands behind the bar: validation's scores, and each objective's loss (bits a word, or squared error)
+# what stands behind the bar: validation's scores, and each objective's loss (bits per word, or squared error)
 SHOWN = re.compile(r"\b([a-z]+)_(?:nll_loss|mse)[= ]([\d.]+)")
 SCORE = re.compile(r"\| valid \|.*\bcider ([\d.]+)")
 UPDATES = re.compile(r"\bnum_updates[= ](\d+)")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Repeat Table 7: does image retrieval get better by training on captions that XGPT has generated?
 
-A model of retrieval is trained on people's captions, and then goes on: on the same captions, or on these and generated
-ones, for as many updates. As many runs go at once as there are GPUs (or, without any, cores). Started again, it skips
-what is done and goes on with what was interrupted. OUTPUT/table7.md and OUTPUT/table7.png are written anew.
+A model of retrieval is trained on people's captions, and then trained further: on the same captions, or on these and
+generated ones, for as many updates. As many runs go at once as there are GPUs (or, without any, cores). Started again,
+it skips what is done and resumes what was interrupted. OUTPUT/table7.md and OUTPUT/table7.png are written anew.
 
 examples:
     python examples/retrieval_augmentation/table7.py --scale demo
@@ -53,7 +53,7 @@ TABLE7 = Table(
     "image retrieval, trained on",
     (
         # The text at hand has the gains alone (2.2, 1.5, 0.4); what they are gains over is ViLBERT as its authors
-        # report it (Lu et al. 2019, Table 1), the model that the paper goes on to train.
+        # report it (Lu et al. 2019, Table 1), the model that the paper then trains.
         Row("people's captions", (_ORIGINAL,), (58.2, 84.9, 91.5)),
         Row("people's captions for longer",
             (_ORIGINAL, Stage("longer", RETRIEVAL, variables=(("TRAIN_ON", "original"), _LONGER)))),

@@ -128,28 +128,24 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
     Raises:
         DataError: as for `read_captions`, or an image is in more than one file.
     """
-    before: dict[Path, set[str]] = {}
+    source_of: dict[str, CaptionSource] = {}  # by the name of a photo's file if there is one, else by its id
     for source in sources:
         path = source.file.path
         seen: set[str] = set()
-        photos = set[str]() if source.format.two_names else seen
         splits = _Splits(source, options)
         for image in source.format.read(source.file, options):
             if image.image_id in seen:
                 raise image_listed_twice(path, image.shown)
             photo = image.image_id if image.file_name is None else canonical_image_id(image.file_name)
-            for other, names in before.items():
-                if photo in names:
-                    raise DataError(f"image {photo} is in {path} and in {other}; it may be in one of them")
+            if (other := source_of.setdefault(photo, source)) is not source:
+                raise DataError(f"image {photo} is in {path} and in {other.file.path}; it may be in one of them")
             seen.add(image.image_id)
-            photos.add(photo)
             captions = _checked_captions(path, image, options.log)
             split = splits.split_of(image)
             if split == image.split and captions is image.captions:
                 yield image
             else:
                 yield CaptionedImage(image.image_id, split, captions, image.file_name)
-        before[path] = photos
 
 
 class _Splits:
