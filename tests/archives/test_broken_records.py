@@ -24,9 +24,9 @@ BROKEN = {
     0: "column features is not base64",
     4: "no regions; at least one is needed",
     5: "feature 3 is nan; features must be finite",
-    9: "image 8 is there more than once",
+    9: "image 8 occurs more than once",
     13: "lies outside the image of 640 x 480",
-    19: "4 columns, 6 expected: is the line cut?",
+    19: "4 columns, 6 expected: is the line truncated?",
 }
 
 
@@ -119,7 +119,7 @@ def test_whenever_it_was_interrupted_it_ends_the_same(
             patch.setattr(RegionWriter, "add", stopped)
             assert import_archive(archive, tmp_path / "store", *options).status != 0
     done = import_archive(archive, tmp_path / "store", *options)
-    assert f"going on with an interrupted import after {images - 1} images" in done.stdout
+    assert f"resuming an interrupted import after {images - 1} images" in done.stdout
     assert contents(tmp_path / "store") == contents(tmp_path / "expected")
     lists = [Path(f"{tmp_path / name}.broken.txt").read_text() for name in ("store", "expected")]
     assert lists[0] == lists[1]

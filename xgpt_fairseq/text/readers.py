@@ -99,7 +99,7 @@ def is_caption_file(path: Path, captions: CaptionOptions | None = None) -> bool:
 def report_caption_inputs(paths: Sequence[Path], captions: CaptionOptions) -> None:
     """Tell the user, on the standard error, which inputs are not taken as text."""
     for path in (path for path in paths if is_caption_file(path, captions)):
-        print(f"{path}: captions, of which the training split is taken", file=sys.stderr)
+        print(f"{path}: caption file; the training split is used", file=sys.stderr)
 
 
 def report_log(log: ReadingLog) -> None:
