@@ -18,11 +18,9 @@ from xgpt_fairseq.captions.base import (
     CaptionedImage,
     CaptionFile,
     CaptionOptions,
-    SplitLists,
-    split_in_name,
 )
 from xgpt_fairseq.captions.conceptual_captions import image_id_by_crc32
-from xgpt_fairseq.captions.registry import FORMATS, UNLISTED, find_format, open_source, read_captions, read_sources
+from xgpt_fairseq.captions.registry import FORMATS, find_format, open_source, read_captions
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
@@ -327,80 +325,3 @@ def test_what_is_no_caption_file(tmp_path: Path, name: str, content: str | bytes
     assert find_format(CaptionFile(path)) is None
     with pytest.raises(DataError, match="not a caption file of a known format"):
         detect(path)
-
-
-# Splits
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("captions_train2014.json", "train"),
-        ("captions_val2014.json", "valid"),
-        ("captions_val2017.json", "valid"),
-        ("Train_GCC-training.tsv", "train"),
-        ("Train-GCC-training.tsv.gz", "train"),
-        ("Validation_GCC-1.1.0-Validation.tsv", "valid"),
-        ("restval.jsonl", "train"),
-        ("flickr.test.token", "test"),
-        ("captions_trainval2014.json", ""),
-        ("train_and_val.jsonl", ""),
-        ("attest.jsonl", ""),
-        ("results_20130124.token", ""),
-    ],
-)
-def test_splits_in_file_names(name: str, split: str) -> None:
-    assert split_in_name(name) == split
-
-
-def test_where_splits_come_from(tmp_path: Path) -> None:
-    def lists(**splits: str) -> SplitLists:
-        return SplitLists((name.removeprefix("n"), split) for name, split in splits.items())
-
-    for name in ("captions_train2014.json", "captions.json"):
-        path = put(tmp_path, name, SAMPLES["coco"][1])
-        # the name of the file counts least
-        assert [image.split for image in read(path, named_splits={path: "mine"})] == ["mine"] * 3
-        assert [image.split for image in read(path, split_lists=lists(n57870="valid", n222016="test"))] == [
-            "valid",
-            UNLISTED,
-            "test",
-        ]
-        assert {image.split for image in read(path, split_lists=lists(n57870="x"), named_splits={path: "x"})} == {"x"}
-    with pytest.raises(DataError, match=r"captions\.json: of which split is image 57870\?.*SPLIT=FILE.*--split-files"):
-        read(path)
-    mixed = put(tmp_path, "train.jsonl", '{"image": 1, "caption": "a"}\n{"image": 2, "caption": "b", "split": "val"}\n')
-    assert [image.split for image in read(mixed)] == ["train", "valid"]
-    assert [image.split for image in read(mixed, split_lists=lists(n1="test"))] == ["test", "valid"]
-    assert [image.split for image in read(mixed, named_splits={mixed: "valid"})] == ["valid", "valid"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"split_lists": SplitLists([("42", "train")])},
-            r"image 42 is of split 'valid' by its record, 'train' by --split-files",
-        ),
-        ({"named": "test"}, r"image 42 is of split 'valid' by its record, 'test' by SPLIT=FILE; these must agree"),
-    ],
-)
-def test_splits_that_disagree(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    path = put(tmp_path, *SAMPLES["karpathy"])
-    if named := options.pop("named", None):
-        options["named_splits"] = {path: named}
-    with pytest.raises(DataError, match=message):
-        read(path, **options)
-
-
-def test_several_files(tmp_path: Path) -> None:
-    train = put(tmp_path, "train.jsonl", '{"image": 1, "caption": "a"}\n')
-    valid = put(tmp_path, "val.token", "2.jpg#0\tb\n")
-    sources = [open_source(train, "jsonl"), open_source(valid, "flickr30k-token")]
-    assert [(image.image_id, image.split) for image in read_sources(sources, CaptionOptions())] == [
-        ("1", "train"),
-        ("2", "valid"),
-    ]
-    put(tmp_path, "val.token", "2.jpg#0\tb\n1.jpg#0\tb\n")
-    with pytest.raises(DataError, match=r"image 1 is in .*val\.token and in .*train\.jsonl; it may be in one of them"):
-        list(read_sources(sources, CaptionOptions()))

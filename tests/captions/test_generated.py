@@ -9,24 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.captions.test_references import COCO, written
 from xgpt_fairseq.captions.generated import read_captions, write_coco_results
 from xgpt_fairseq.captions.references import References, read_references
 from xgpt_fairseq.errors import DataError
-
-COCO = {
-    "images": [{"id": 42}, {"id": "000000000007.jpg"}, {"id": "park"}],
-    "annotations": [
-        {"id": 0, "image_id": "park", "caption": "A park."},
-        {"id": 1, "image_id": 42, "caption": "A dog."},
-        {"id": 2, "image_id": 7, "caption": "A cat."},
-        {"id": 3, "image_id": "COCO_val2014_000000000042", "caption": "The dog."},
-    ],
-}
-
-
-def written(path: Path, value: Any) -> Path:
-    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return path
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -269,49 +268,6 @@ def test_a_store_of_other_images(prepare: Callable[..., Any], tmp_path: Path, wr
         "store of these images?"
     ) in done.error
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
-
-
-# Overwriting
-
-
-def test_overwrite(prepare: Callable[..., Any], tiny_captions: Path, tmp_path: Path) -> None:
-    assert prepare().status == 0
-    before = contents(tmp_path)
-    done = prepare("--splits", "test")
-    assert done.status == 1
-    assert done.error == f"{tmp_path / 'data'} exists; pass --overwrite to replace it"
-    assert contents(tmp_path) == before
-    assert prepare("--splits", "test", "--overwrite").status == 0
-    names = {"captions.bin", "captions.idx", "pairs.npy", "references.json"}
-    expected = {f"test.{name}" for name in names} | {"dataset.json", "dict.txt", "bpe.codes", "vocabulary.json"}
-    expected.add("uncaptioned-images.txt")
-    assert set(contents(tmp_path / "data")) == expected
-    check_split(tmp_path / "data", "test", source_images(tiny_captions, "test"))
-
-
-def test_a_failure_leaves_the_directory_that_was_there(prepare: Callable[..., Any], tmp_path: Path) -> None:
-    assert prepare().status == 0
-    before = contents(tmp_path)
-    assert prepare("--splits", "train,mine", "--overwrite").status == 1
-    assert contents(tmp_path) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-def test_a_region_store_in_the_directory_stays(prepare: Callable[..., Any], tiny_store: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    assert prepare().status == 0
-    shutil.copytree(tiny_store, data / "regions")
-    before = contents(data / "regions")
-    assert prepare("--regions", data / "regions", "--splits", "test", "--overwrite").status == 0
-    assert contents(data / "regions") == before
-    assert DataDirectory(data).regions.path == data / "regions"
-    # another store would not be the one that is read
-    done = prepare("--overwrite")
-    assert done.status == 1
-    assert (
-        f"{data} holds a region store, {data / 'regions'}, that is not that of the captions, {tiny_store}" in done.error
-    )
-    assert contents(data / "regions") == before
 
 
 # Errors
