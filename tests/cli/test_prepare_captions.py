@@ -54,19 +54,6 @@ def token_counts(data: Path, split: str) -> np.ndarray:
     return captions.sizes.copy()  # they lie in the memory map, which closes with *captions*
 
 
-@pytest.fixture
-def prepare(
-    call_program: Callable[..., Any], tiny_captions: Path, tiny_vocabulary: Path, tiny_store: Path, tmp_path: Path
-) -> Callable[..., Any]:
-    """prepare(*options): the tiny captions to tmp_path/data, options coming last and winning."""
-
-    def call(*options: object, source: Path = tiny_captions) -> Any:
-        arguments = [source, "--vocabulary", tiny_vocabulary, "--regions", tiny_store, "--output", tmp_path / "data"]
-        return call_program(prepare_captions.main, *arguments, *options)
-
-    return call
-
-
 def change_images(source: Path, path: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
     value = json.loads(source.read_text(encoding="utf-8"))
     change(value["images"])

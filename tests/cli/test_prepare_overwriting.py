@@ -34,19 +34,6 @@ def test_what_is_no_data_directory_is_not_replaced(
     assert mine.read_text() == "mine"
 
 
-@pytest.fixture
-def prepare(
-    call_program: Callable[..., Any], tiny_captions: Path, tiny_vocabulary: Path, tiny_store: Path, tmp_path: Path
-) -> Callable[..., Any]:
-    """prepare(*options): the tiny captions to tmp_path/data, options coming last and winning."""
-
-    def call(*options: object, source: Path = tiny_captions) -> Any:
-        arguments = [source, "--vocabulary", tiny_vocabulary, "--regions", tiny_store, "--output", tmp_path / "data"]
-        return call_program(prepare_captions.main, *arguments, *options)
-
-    return call
-
-
 def test_overwrite(prepare: Callable[..., Any], tiny_captions: Path, tmp_path: Path) -> None:
     assert prepare().status == 0
     before = contents(tmp_path)
