@@ -170,8 +170,8 @@ def test_flickr8k_cn(tmp_path: Path) -> None:
     lines = "a_1.jpg#zhc#0 一只棕色的狗 x#0 y\na_1.jpg#zhc#1\t两个孩子\nb.jpg#2 c\n"
     images = read(put(tmp_path, "flickr8kzhc.caption.txt", lines), unknown_split="all")
     assert images == [
-        CaptionedImage("a_1", "all", [Caption(0, "一只棕色的狗 x#0 y"), Caption(1, "两个孩子")]),
-        CaptionedImage("b", "all", [Caption(2, "c")]),
+        CaptionedImage("a_1", "all", [Caption(0, "一只棕色的狗 x#0 y"), Caption(1, "两个孩子")], "a_1.jpg"),
+        CaptionedImage("b", "all", [Caption(2, "c")], "b.jpg"),
     ]
 
 

@@ -142,7 +142,7 @@ def test_captions_are_not_counted_where_the_images_have_no_order(
 
 def test_several_captions_of_an_image_are_refused(tmp_path: Path, references: References) -> None:
     lines = "42.jpg#0\ta\n42.jpg#1\tx\n7.jpg#0\tb\npark.jpg#0\tc\n"
-    with pytest.raises(DataError, match="image 42 has 2 captions; one for each image"):
+    with pytest.raises(DataError, match=r"image 42\.jpg has 2 captions; one for each image"):
         read_captions(written(tmp_path / "captions.token", lines), references)
 
 

@@ -22,6 +22,7 @@ from xgpt_fairseq.metrics.scores import Scores
 from xgpt_fairseq.pages.gallery import System, choose_images, match_photos, render_gallery
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.vision.photo_formats import known_formats
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}&lt;"
 NO_END = {"meta", "img", "input", "rect"}
@@ -215,7 +216,7 @@ def test_hostile_text_stays_text(tmp_path: Path, write_regions: Callable[..., Re
         Scores({HOSTILE: 0.5}, {name: {HOSTILE: 0.5}, "</article>": {HOSTILE: 0.25}}, {}),
     )
     store = write_regions([name, "</article>"], labels=[HOSTILE, "</svg><script>", "x"])
-    photos = match_photos(tmp_path, ours.image_ids)
+    photos = match_photos([tmp_path], ours.image_ids)
     html = render_gallery(
         ours, [hostile, hostile], ours.image_ids, title=HOSTILE, photos=photos, regions=store, overlay=True
     )
@@ -289,7 +290,7 @@ def test_an_image_that_the_store_lacks(write_regions: Callable[..., RegionStore]
         draw(regions=write_regions(["42", "7"]))
 
 
-@pytest.mark.parametrize(("library", "package"), [("jinja2", "jinja2"), ("PIL", "pillow")])
+@pytest.mark.parametrize(("library", "package"), [("jinja2", "jinja2"), ("PIL", "Pillow")])
 def test_missing_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, package: str) -> None:
     photo(tmp_path / "7.jpg")
     real = builtins.__import__
@@ -300,5 +301,6 @@ def test_missing_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libr
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(DataError, match=rf'{package}: pip install "xgpt-fairseq\[report\]"'):
-        draw(ids=["7"], photos=match_photos(tmp_path, ["7"]))
+    known_formats.cache_clear()
+    with pytest.raises(DataError, match=rf'{package}: pip install "xgpt-fairseq\[(report|photos)\]"'):
+        draw(ids=["7"], photos=match_photos([tmp_path], ["7"]))

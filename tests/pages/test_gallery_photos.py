@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
@@ -31,7 +32,7 @@ def test_photos_are_in_the_page(tmp_path: Path, regions: RegionStore) -> None:
     photo(tmp_path / "COCO_val2014_000000000042.jpg", (1000, 500))
     photo(tmp_path / "000000000007.PNG", (30, 90))
     (tmp_path / "42.txt").touch()
-    photos = match_photos(tmp_path, THREE.image_ids)
+    photos = match_photos([tmp_path], THREE.image_ids)
     assert {image_id: file.name for image_id, file in photos.files.items()} == {
         "42": "COCO_val2014_000000000042.jpg", "7": "000000000007.PNG",
     }  # fmt: skip
@@ -54,16 +55,16 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
     turned[0x0112] = 6  # to be turned by 90 degrees clockwise
     photo(tmp_path / "7.jpg", (640, 480), exif=turned)
     for link_from in (None, tmp_path):
-        photos = match_photos(tmp_path, THREE.image_ids, link_from=link_from)
+        photos = match_photos([tmp_path], THREE.image_ids, link_from=link_from)
         (image,) = draw(ids=["7"], photos=photos).all("img")
         assert (image.attributes["width"], image.attributes["height"]) == ("240", "320")
-    embedded = draw(ids=["7"], photos=match_photos(tmp_path, ["7"])).all("img")[0].attributes["src"]
+    embedded = draw(ids=["7"], photos=match_photos([tmp_path], ["7"])).all("img")[0].attributes["src"]
     assert decoded(embedded).getpixel((230, 5))[2] > 200  # the blue corner, now at the right
 
 
 def test_regions_over_photos(tmp_path: Path, regions: RegionStore) -> None:
     photo(tmp_path / "7.jpg", (500, 1000))
-    page = draw(photos=match_photos(tmp_path, ["7"]), regions=regions, overlay=True)
+    page = draw(photos=match_photos([tmp_path], ["7"]), regions=regions, overlay=True)
     card = cards(page)["7"]
     (drawing,) = card.all("svg")
     assert drawing.attributes["viewbox"] == "0 0 160 320"
@@ -82,7 +83,7 @@ def test_linked_photos(tmp_path: Path, name: str, write_regions: Callable[..., R
     ours = references({name.lstrip("0"): ["A dog."]})
     (image_id,) = ours.image_ids
     scored = System("s", {image_id: "a"}, Scores({"CIDEr": 1.0}, {image_id: {"CIDEr": 1.0}}, {}))
-    photos = match_photos(folder, [image_id], link_from=tmp_path / "out")
+    photos = match_photos([folder], [image_id], link_from=tmp_path / "out")
     page = parsed(render_gallery(ours, [scored], [image_id], title="t", photos=photos))
     source = page.all("img")[0].attributes["src"]
     assert re.fullmatch(r"[\w./%-]+", source)
@@ -93,14 +94,16 @@ def test_linked_photos(tmp_path: Path, name: str, write_regions: Callable[..., R
 
 def test_photos_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: cannot be read: No such file"):
-        match_photos(tmp_path / "nowhere", ["7"])
+        match_photos([tmp_path / "nowhere"], ["7"])
     with pytest.raises(DataError, match=r"no photo of the 3 images, such as 42\.jpg"):
-        match_photos(tmp_path, THREE.image_ids)
+        match_photos([tmp_path], THREE.image_ids)
     photo(tmp_path / "7.jpg")
     photo(tmp_path / "COCO_val2014_000000000007.jpg")
-    with pytest.raises(DataError, match=r"two photos of image 7: 7\.jpg and COCO_val2014_000000000007\.jpg"):
-        match_photos(tmp_path, THREE.image_ids)
-    photos = match_photos(photo(tmp_path / "park.jpg").parent, ["park"])
+    with pytest.raises(
+        DataError, match=r"/7\.jpg and .*COCO_val2014_000000000007\.jpg may both be the photo of image 7"
+    ):
+        match_photos([tmp_path], THREE.image_ids)
+    photos = match_photos([photo(tmp_path / "park.jpg").parent], ["park"])
     with pytest.raises(DataError, match="image 42: neither a photo nor a region store"):
         draw(photos=photos)
     with pytest.raises(DataError, match="image park: its regions are to be drawn, but there is no region store"):
@@ -112,7 +115,7 @@ def test_photos_that_are_not_there(tmp_path: Path) -> None:
 def test_a_damaged_photo(tmp_path: Path, damage: bytes | None, linked: bool) -> None:
     whole = photo(tmp_path / "7.jpg").read_bytes()
     (tmp_path / "7.jpg").write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    photos = match_photos(tmp_path, ["7"], link_from=tmp_path if linked else None)
+    photos = match_photos([tmp_path], ["7"], link_from=tmp_path if linked else None)
     if linked and damage is None:  # only its beginning is looked at
         assert draw(ids=["7"], photos=photos).all("img")
         return
@@ -120,11 +123,34 @@ def test_a_damaged_photo(tmp_path: Path, damage: bytes | None, linked: bool) -> 
         draw(ids=["7"], photos=photos)
 
 
+def test_photos_of_shared_names_and_in_tars(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        photo(tmp_path / folder / "1.jpg", (100, 50) if folder == "a" else (50, 100))
+    photo(tmp_path / "7.png", (90, 90))
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        tar.add(tmp_path / "7.png", "x/park.png")
+    photos = match_photos([tmp_path], ["a/1", "b/1", "7", "park"])
+    ours = references({image_id: ["A dog."] for image_id in photos.files})
+    scored = System(
+        "s",
+        dict.fromkeys(ours.captions, "a"),
+        Scores({"CIDEr": 1.0}, {image_id: {"CIDEr": 1.0} for image_id in ours.captions}, {}),
+    )
+    page = parsed(render_gallery(ours, [scored], ours.image_ids, title="t", photos=photos))
+    sizes = [decoded(image.attributes["src"]).size for image in page.all("img")]
+    assert sizes == [(320, 160), (160, 320), (320, 320), (320, 320)]
+    with pytest.raises(DataError, match=r"a/1\.jpg and .*b/1\.jpg may both be the photo of image 1"):
+        match_photos([tmp_path / "a", tmp_path / "b"], ["1"])
+    with pytest.raises(DataError, match=r"park\.png is in a tar: leave --link-photos out"):
+        match_photos([tmp_path / "00000.tar"], ["park"], link_from=tmp_path)
+
+
 def test_real_photos(coco_mini: Path, tmp_path: Path) -> None:
     images = json.loads((coco_mini / "dataset_coco_mini.json").read_text())["images"]
     captions = {str(i["cocoid"]): [s["raw"] for s in i["sentences"]] for i in images if i["split"] == "test"}
     ours = references(captions)
-    photos = match_photos(coco_mini / "images", ours.image_ids)
+    photos = match_photos([coco_mini / "images"], ours.image_ids)
     shown = list(photos.files)[:8]
     assert len(shown) == 8
     first = System(

@@ -12,6 +12,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
+    file_name_of,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
@@ -69,7 +70,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
         if (image_id, number) in numbers:
             raise DataError(f"{where}: caption {number} of image {image_id} is listed twice")
         numbers.add((image_id, number))
-        image = images.setdefault(image_id, CaptionedImage(image_id, "", []))
+        image = images.setdefault(image_id, CaptionedImage(image_id, "", [], file_name_of(parsed.image)))
         image.captions.append(Caption(number, parsed.caption))
     yield from images.values()
 

@@ -123,10 +123,7 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
         from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
         from xgpt_fairseq.pages.gallery import picture_of_photo
 
-        cards = [
-            CaptionedPicture(str(file.path), picture_of_photo(file.path, file.content()), text)
-            for file, text in captions
-        ]
+        cards = [CaptionedPicture(str(file.path), picture_of_photo(file), text) for file, text in captions]
         _write_page(args.html, render_captions(cards, title=args.title, unreadable=unreadable))
     if not captions:
         raise DataError(f"none of the {len(files)} files could be read as a photo")

@@ -44,7 +44,10 @@ def gallery(args: argparse.Namespace) -> None:
         photos = match_photos(args.photos, image_ids, link_from=args.output.parent if args.link_photos else None)
         if len(photos.files) < len(image_ids):
             missing = _images(len(image_ids) - len(photos.files))
-            print(f"{args.photos} has no photo of {missing}: regions are drawn instead", file=sys.stderr)
+            print(
+                f"{', '.join(map(str, args.photos))} has no photo of {missing}: regions are drawn instead",
+                file=sys.stderr,
+            )
     drawn = overlay or photos is None or len(photos.files) < len(image_ids)
     page = render_gallery(
         references,
@@ -109,7 +112,11 @@ def _parser() -> argparse.ArgumentParser:
         help="fairseq-generate's output (generate-test.txt) or COCO results (JSON), with a name for the page",
     )
     parser.add_argument(
-        "--photos", type=Path, metavar="DIR", help="a folder of photos, named by COCO's long names or the bare ids"
+        "--photos",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="folders or tars of photos, named by COCO's long names or the bare ids",
     )
     parser.add_argument("--link-photos", action="store_true", help="link the photos instead of embedding copies")
     parser.add_argument(

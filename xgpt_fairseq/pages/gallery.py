@@ -22,8 +22,11 @@ from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.scores import Scores
 from xgpt_fairseq.pages.rendering import read_template, template
-from xgpt_fairseq.regions.image_ids import canonical_image_id, is_number, is_photo_name
+from xgpt_fairseq.regions.image_ids import NameIndex, is_number, is_photo_name
 from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.vision.photo_files import find_photos
+from xgpt_fairseq.vision.photo_formats import known_formats
+from xgpt_fairseq.vision.photos import PhotoFile
 
 THUMBNAIL = 320
 """Length of the longer side of a picture on the page, in pixels."""
@@ -108,30 +111,40 @@ class Picture:
 class Photos:
     """Photos of images: image id → file. A page in the folder *link_from* links them; without it, they are embedded."""
 
-    files: Mapping[str, Path]
+    files: Mapping[str, PhotoFile]
     link_from: Path | None = None
 
 
-def match_photos(folder: Path, image_ids: Sequence[str], *, link_from: Path | None = None) -> Photos:
-    """Find the photos of *image_ids* in *folder*, with COCO's long names or bare ids as file names.
+def match_photos(paths: Sequence[Path], image_ids: Sequence[str], *, link_from: Path | None = None) -> Photos:
+    """Find the photos of *image_ids* in *paths*, folders or tars, named as in `photo_files.find_photos`.
 
     Raises:
-        DataError: the folder is missing, or has no photo of the images, or two photos of the same image.
+        DataError: a path is missing, there is no photo of the images, or more than one may be an image's; or a photo is
+            to be linked and is in a tar.
     """
-    wanted = set(image_ids)
-    files: dict[str, Path] = {}
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
-    for name in names:
-        image_id = canonical_image_id(name)
-        if image_id in wanted and is_photo_name(name):
-            if image_id in files:
-                raise DataError(f"{folder} has two photos of image {image_id}: {files[image_id].name} and {name}")
-            files[image_id] = folder / name
+    for path in paths:
+        try:
+            path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    same_id: dict[str, list[PhotoFile]] = {}
+    for photo in find_photos(paths):
+        if is_photo_name(photo.path.name):
+            same_id.setdefault(photo.image_id, []).append(photo)
+    index = NameIndex((image_id, photos) for image_id, photos in same_id.items())
+    files: dict[str, PhotoFile] = {}
+    for image_id in image_ids:
+        found = [photo for photos in index.find(image_id) for photo in photos]
+        if len(found) > 1:
+            raise DataError(f"{found[0].path} and {found[1].path} may both be the photo of image {image_id}")
+        if found and link_from is not None and found[0].tar is not None:
+            raise DataError(f"{found[0].path} is in a tar: leave --link-photos out, so that the page holds its photos")
+        if found:
+            files[image_id] = found[0]
     if not files:
-        raise DataError(f"{folder}: no photo of the {len(wanted)} images, such as {image_ids[0]}.jpg")
+        raise DataError(
+            f"{', '.join(map(str, paths))}: no photo of the {len(image_ids)} images, such as {image_ids[0]}.jpg"
+        )
     return Photos(files, link_from)
 
 
@@ -220,21 +233,21 @@ def _of_image(system: System, image_id: str) -> dict[str, object]:
     }
 
 
-def picture_of_photo(file: Path, content: Path | io.BytesIO | None = None) -> Picture:
-    """The photo in *file*, or in *content* if that is given, held by the page.
+def picture_of_photo(photo: PhotoFile) -> Picture:
+    """The photo, held by the page.
 
     Raises:
         DataError: it cannot be read, or pillow is not installed.
     """
-    source, width, height = _photo(file, None, content)
+    source, width, height = _photo(photo, None)
     return Picture(width, height, source)
 
 
 def picture(image_id: str, photos: Photos | None, regions: RegionStore | None, *, overlay: bool) -> Picture:
     """The photo of an image or, if there is none, its regions."""
-    file = None if photos is None else photos.files.get(image_id)
-    if photos is not None and file is not None:
-        source, width, height = _photo(file, photos.link_from)
+    photo = None if photos is None else photos.files.get(image_id)
+    if photos is not None and photo is not None:
+        source, width, height = _photo(photo, photos.link_from)
         boxes = _boxes(regions, image_id, width, height) if overlay else []
         return Picture(width, height, source, boxes)
     if regions is None:
@@ -244,19 +257,18 @@ def picture(image_id: str, photos: Photos | None, regions: RegionStore | None, *
     return Picture(width, height, None, _boxes(regions, image_id, width, height), proportions_known=size is not None)
 
 
-def _photo(file: Path, link_from: Path | None, content: Path | io.BytesIO | None = None) -> tuple[str, int, int]:
-    """Source, width and height on the page of the photo in *file*, or in *content*."""
+def _photo(photo: PhotoFile, link_from: Path | None) -> tuple[str, int, int]:
+    """Source, width and height on the page of a photo."""
+    formats = known_formats()
+    from PIL import ExifTags, Image, ImageOps
+
     try:
-        from PIL import ExifTags, Image, ImageOps
-    except ImportError:
-        raise DataError('photos need pillow: pip install "xgpt-fairseq[report]"') from None
-    try:
-        with Image.open(content or file) as image:
+        with Image.open(photo.content(), formats=formats) as image:
             if link_from is not None:
                 # Only the header, not the pixels: browsers apply the EXIF orientation, and so do thumbnails.
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
                 width, height = reversed(image.size) if turned else image.size
-                path = Path(os.path.relpath(file, link_from)).as_posix()
+                path = Path(os.path.relpath(photo.path, link_from)).as_posix()
                 return urllib.parse.quote(path), *_scaled(width, height)
             image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
             upright = ImageOps.exif_transpose(image).convert("RGB")
@@ -264,7 +276,7 @@ def _photo(file: Path, link_from: Path | None, content: Path | io.BytesIO | None
             jpeg = io.BytesIO()
             upright.save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: not a readable photo: {error}") from None
+        raise DataError(f"{photo.path}: not a readable photo: {error}") from None
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), *upright.size
 
 
