@@ -38,6 +38,7 @@ def preload() -> None:
     """Import what takes long."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    warm_hydra()
     # what these scripts do to logging as they are imported, each program has to do for itself
     for name in [name for name in sys.modules if name.split(".")[0] == "fairseq_cli"]:
         del sys.modules[name]
@@ -46,6 +47,15 @@ def preload() -> None:
     # Noted as that module is imported, before `become` names another one: processes that are spawned are the real
     # Python, which takes the files that they inherit.
     multiprocessing.spawn.get_executable()
+
+
+def warm_hydra() -> None:
+    """Let hydra parse fairseq's options once: its parser learns its grammar as it goes, half a second of it."""
+    from fairseq import options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    parser = options.get_training_parser()
+    convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, ["data", "--arch", "transformer"]))
 
 
 def wait_for_jobs(path: Path) -> dict[str, Any]:
