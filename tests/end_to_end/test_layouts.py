@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from tests.end_to_end.layouts import COUNT, LAYOUTS, Layout, drawn, make, page_rows
-from tests.end_to_end.programs import ROOT, generate, generated, train
+from tests.end_to_end.programs import PLUGIN, ROOT, generated
 from xgpt_fairseq.cli import extract_regions, learn_bpe, prepare_captions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.regions.store import RegionStore
@@ -86,6 +88,7 @@ def test_a_layout_comes_in_as_the_page_says(
     tiny_vocabulary: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    trained_and_captioned: Callable[[Path, Path], None],
 ) -> None:
     _, photos, captions = row
     # of so few photos a tenth may be none
@@ -106,7 +109,41 @@ def test_a_layout_comes_in_as_the_page_says(
     check(found, made)
     if layout.__name__ == "nocaps":  # no training images
         return
-    save = tmp_path / "checkpoints"
-    train(made.folder / "data", save, "--max-update", "2", "--hidden-size", "16", "--ffn-size", "32", "--layers", "1")
-    generate(made.folder / "data", save / "checkpoint_last.pt", tmp_path, "--gen-subset", "valid", "--beam", "2")
+    trained_and_captioned(made.folder / "data", tmp_path)
     assert len(generated(tmp_path, "valid")) == len(found["valid"])
+
+
+@pytest.fixture(scope="module")
+def trained_and_captioned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, Path], None]:
+    """f(data, folder): two updates on *data*, and captions of its split valid in *folder*, by fairseq in this process.
+
+    The command lines are read once: that takes longer than all else here.
+    """
+    from fairseq_cli import generate, train
+
+    save = tmp_path_factory.mktemp("checkpoints")
+    small = ["--layers", "1", "--hidden-size", "16", "--ffn-size", "32", "--attention-heads", "2"]
+    shared = ["DATA", "--user-dir", str(PLUGIN), "--task", "xgpt_caption", "--cpu", "--batch-size", "16"]
+    shared += ["--num-workers", "0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fairseq-train", *shared])  # --user-dir is read from there
+        training = convert_namespace_to_omegaconf(
+            options.parse_args_and_arch(
+                options.get_training_parser(),
+                [*shared, "--arch", "xgpt_demo", *small, "--criterion", "xgpt", "--optimizer", "adam", "--lr", "1e-3",
+                 "--max-update", "2", "--save-dir", str(save)],
+            )
+        )  # fmt: skip
+        path = ["--path", str(save / "checkpoint_last.pt"), "--gen-subset", "valid", "--beam", "2", "--max-len-b", "9"]
+        generation = convert_namespace_to_omegaconf(
+            options.parse_args_and_arch(options.get_generation_parser(), [*shared, *path, "--results-path", "RESULTS"])
+        )
+
+    def run(data: Path, folder: Path) -> None:
+        (save / "checkpoint_last.pt").unlink(missing_ok=True)
+        training.task.data = generation.task.data = str(data)
+        generation.common_eval.results_path = str(folder)
+        train.main(training)
+        generate.main(generation)
+
+    return run
