@@ -331,9 +331,9 @@ def test_twenty_photos_are_memorised(coco_mini, tmp_path):
     preprocess("prepare_captions.py", tmp_path / "twenty.json", "--vocabulary", tmp_path / "vocabulary", "--regions",
                tmp_path / "regions", "--output", tmp_path / "data", "--splits", "train")  # fmt: skip
     train(
-        tmp_path / "data", tmp_path / "checkpoints", "--hidden-size", "128", "--ffn-size", "256",
-        "--dropout", "0.2", "--batch-size", "20", "--max-update", "200", "--clip-norm", "1",
-        "--adam-betas", "(0.9, 0.98)", "--lr", "3e-3", "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "40",
+        tmp_path / "data", tmp_path / "checkpoints", "--hidden-size", "96", "--ffn-size", "192",
+        "--dropout", "0.2", "--batch-size", "20", "--max-update", "130", "--clip-norm", "1",
+        "--adam-betas", "(0.9, 0.98)", "--lr", "4e-3", "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "30",
         "--disable-validation", "--no-epoch-checkpoints", "--save-interval", "1000",
     )  # fmt: skip
     last = tmp_path / "checkpoints" / "checkpoint_last.pt"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from tests.models.small import build, images
 from tests.objectives.batches import objective_of, sample_of
+from tests.preloaded import python
 from xgpt_fairseq.kernels import dropout, linear, switch
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.models.decoder import CACHE
@@ -84,7 +84,7 @@ def test_it_turns_every_kernel_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_environment_decides(value: str, status: int, said: str) -> None:
     code = "from xgpt_fairseq.kernels import switch; print(switch.fast())"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [python(), "-c", code],
         env={**os.environ, "XGPT_KERNELS": value},
         capture_output=True,
         text=True,

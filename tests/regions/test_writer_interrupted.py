@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -76,24 +77,30 @@ def at_every_event(act: Callable[[], None]) -> None:
         setattr(owner, name, wrapped)
 
 
-def in_child(work: Callable[[], None]) -> int:
-    """Run *work* in a forked process; return the signal that ended it, 0 for none."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+@pytest.fixture(scope="module")
+def killed_while_writing() -> Callable[[Path, int, bool], bool]:
+    """`write_and_die` in a process of its own; whether it was killed.
+
+    Its parent is a small process (multiprocessing's forkserver): forking this one, which other tests have filled, takes
+    longer than writing the store.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+
+    def run(path: Path, moment: int, overwrite: bool) -> bool:
+        process = context.Process(target=write_and_die, args=(path, moment, overwrite))
+        process.start()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        return process.exitcode != 0
+
+    return run
 
 
 def write_and_die(path: Path, moment: int, overwrite: bool) -> None:
     """Write the store, but be killed before the event number *moment*."""
     left = moment
+    os.fsync = lambda file: None  # as in this test's own process
 
     def act() -> None:
         nonlocal left
@@ -107,7 +114,9 @@ def write_and_die(path: Path, moment: int, overwrite: bool) -> None:
 
 # Up to the end, replacing a store is writing a new one.
 @pytest.mark.parametrize(("overwrite", "first_moment"), [(False, 0), (True, 120)], ids=["new", "overwrite"])
-def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, overwrite: bool, first_moment: int) -> None:
+def test_a_kill_at_any_moment_loses_nothing(
+    tmp_path: Path, overwrite: bool, first_moment: int, killed_while_writing: Callable[[Path, int, bool], bool]
+) -> None:
     write(tmp_path / "expected")
     expected = contents(tmp_path / "expected")
     assert len([name for name in expected if name.startswith("features")]) > 3
@@ -118,7 +127,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, overwrite: bool, fir
             path.mkdir()
             (path / "store.json").write_text(OLD)
             old = contents(path)
-        killed = in_child(lambda moment=moment: write_and_die(path, moment, overwrite))  # type: ignore[misc]
+        killed = killed_while_writing(path, moment, overwrite)
         if not killed:
             assert contents(path) == expected
             break
@@ -136,11 +145,11 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, overwrite: bool, fir
     assert not (tmp_path / ".store.partial").exists()
 
 
-def test_many_kills_of_one_import(tmp_path: Path) -> None:
+def test_many_kills_of_one_import(tmp_path: Path, killed_while_writing: Callable[[Path, int, bool], bool]) -> None:
     write(tmp_path / "expected")
     path = tmp_path / "store"
     kills = 0
-    while in_child(lambda: write_and_die(path, 45, False)):
+    while killed_while_writing(path, 45, False):
         kills += 1
         assert not path.exists()
     assert kills >= 3
