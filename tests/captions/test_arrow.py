@@ -88,6 +88,18 @@ def test_bad_rows(tmp_path: Path) -> None:
         read(path, columns={"image": "x"})
 
 
+def test_columns_of_several_captions(tmp_path: Path) -> None:
+    rows = [{"image": "1.jpg", "caption": "a", "caption_2": "b"}, {"image": "2.jpg", "caption": "c", "caption_2": None}]
+    images = read(parquet(tmp_path / "train.parquet", rows))
+    assert [[caption.text for caption in image.captions] for image in images] == [["a", "b"], ["c"]]
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    image, text = pyarrow.array(["1.jpg"]), pyarrow.array(["a"])
+    same = pyarrow.Table.from_arrays([image, text, text], names=["image", "caption", "caption"])
+    pyarrow.parquet.write_table(same, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"train\.parquet has several columns that are named 'caption', of which one"):
+        read(tmp_path / "train.parquet")
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     path = parquet(tmp_path / "train.parquet", ROWS)
     put(tmp_path, path.name, path.read_bytes()[:-20])

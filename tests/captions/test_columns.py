@@ -65,6 +65,29 @@ def test_columns_and_values_that_are_refused(record: dict[str, Any], message: st
         image(record)
 
 
+def texts(record: dict[str, Any], **columns: str) -> list[str]:
+    return [caption.text for caption in image({"image": "a.jpg", **record}, **columns).captions]
+
+
+@pytest.mark.parametrize("name", ["caption", "Raw", "captions", "text"])
+@pytest.mark.parametrize("numbered", ["{}_{}", "{}{}", "{} {}", "{}-{}"])
+def test_columns_of_several_captions(name: str, numbered: str) -> None:
+    """A number alone is what tells them apart."""
+    first, second = (numbered.format(name, number) for number in (2, 10))
+    assert texts({second: "ten", first: "two", f"{name}_de": "zwei"}) == ["ten", "two"]
+    assert texts({name: "one", "comment_number": 5, first: ["two", "too"], second: None}) == ["one", "two", "too"]
+    assert texts({name: "one", first: "two"}, caption=name) == ["one"]
+    assert texts({name: "one", first: "two", second: "ten"}, caption=f"{second}, {name}") == ["ten", "one"]
+
+
+def test_columns_of_one_name() -> None:
+    for chosen in ({}, {"caption": "text"}):
+        columns = choose_columns("here", ["image", "text", "text"], chosen, range(3))
+        assert [caption.text for caption in columns.read("here", ["a", "x", "y"]).captions] == ["x", "y"]
+    with pytest.raises(DataError, match=r"2 columns are named 'image' \(--columns image=…\)"):
+        choose_columns("here", ["image", "image", "text"], {"image": "image"}, range(3))
+
+
 def test_columns_that_are_said() -> None:
     record = {"image": "a.jpg", "filename": "b.jpg", "text": "x", "caption": "y", "split": "val", "set": "Test"}
     found = image(record, image="filename", caption="CAPTION", split="set")

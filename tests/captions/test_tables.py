@@ -159,6 +159,14 @@ def test_other_names_of_columns(tmp_path: Path) -> None:
         read(path, "table")
 
 
+@pytest.mark.parametrize("header", ["image,caption,caption,caption", "image,caption,caption_2,caption_3"])
+def test_columns_of_several_captions(tmp_path: Path, header: str) -> None:
+    path = put(tmp_path, "c.csv", f"{header}\n1.jpg,a,b,c\n2.jpg,d,,\n")
+    log = ReadingLog()
+    assert captions(path, log=log) == {"1.jpg": ["a", "b", "c"], "2.jpg": ["d"]}
+    assert log.counts == {"blank captions left out": 2}
+
+
 def test_entities_are_characters(tmp_path: Path) -> None:
     path = put(tmp_path, "c.csv", "image,caption\na&amp;b.jpg,Salt &amp; pepper &lt;3 AT&T\n")
     assert captions(path) == {"a&amp;b.jpg": ["Salt & pepper <3 AT&T"]}

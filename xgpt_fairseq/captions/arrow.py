@@ -115,11 +115,16 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _columns(path: Path, schema: Any, options: CaptionOptions) -> Columns:
-    return choose_columns(str(path), schema.names, options.columns)
+    columns = choose_columns(str(path), schema.names, options.columns)
+    names = [column.name for column in _used(columns)]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path} has several columns that are named {name!r}, of which one can be read")
+    return columns
 
 
 def _used(columns: Columns) -> list[Column]:
-    return [*columns.images, columns.caption, *([columns.split] if columns.split else [])]
+    return [*columns.images, *columns.captions, *([columns.split] if columns.split else [])]
 
 
 def _has_path(kind: Any, pyarrow: Any) -> bool:
@@ -144,8 +149,9 @@ def _images(
             values.append(column.to_pylist())
         for row in zip(*values, strict=True):
             record = dict(zip(names, row, strict=True))
-            if record[columns.caption.key] is None:
-                record[columns.caption.key] = ""  # an empty cell
+            for column in columns.captions:
+                if record[column.key] is None:
+                    record[column.key] = ""  # an empty cell
             where = f"{path}: row {number}"
             number += 1
             try:

@@ -105,7 +105,8 @@ class CaptionOptions:
         hold_out: split → which share of the training images it takes (--hold-out).
         unknown_split: the split of images whose split nothing tells; None: that is an error.
         image_id_of_url: how cc-tsv names the image of a URL (None: it has no name); if not given, by its line.
-        columns: `image`, `caption` or `split` → the name of that column in tables and records (--columns).
+        columns: `image`, `caption` or `split` → the name of that column in tables and records (--columns); of several
+            columns of captions, the names with commas between them.
         answers: of conversations with several answers: `one` is an error, `first` or `all` are captions (--answers).
         log: what readers leave out.
     """

@@ -49,12 +49,12 @@ class Columns:
 
     Attributes:
         images: those that may name the image.
-        caption: that of the caption, or of several.
+        captions: those of the captions, in the order of the table; each holds one, or several.
         split: that of the split; None if there is none.
     """
 
     images: tuple[Column, ...]
-    caption: Column
+    captions: tuple[Column, ...]
     split: Column | None
 
     def read(self, where: str, record: Any, split: str = "") -> CaptionedImage:
@@ -71,8 +71,13 @@ class Columns:
         if self.split is not None:
             split = split_name(f"{where}: {self.split.name!r}", record[self.split.key]) or split
         image_id, file_name = self._names(where, record)
-        texts = caption_texts(where, record[self.caption.key])
+        texts = [text for value in self._caption_values(record) for text in caption_texts(where, value)]
         return CaptionedImage(image_id, split, [Caption(n, text) for n, text in enumerate(texts)], file_name)
+
+    def _caption_values(self, record: Any) -> list[Any]:
+        """The values of the columns of captions. Of several columns, some may be empty."""
+        values = [record[column.key] for column in self.captions]
+        return values if len(values) == 1 else [value for value in values if value is not None]
 
     def _names(self, where: str, record: Any) -> tuple[str, str | None]:
         """The image's id and the name of its file."""
@@ -137,6 +142,16 @@ _IMAGE_KEYS, _CAPTION_KEYS, _SPLIT_KEYS = (
 )
 
 
+def caption_key(name: object) -> str:
+    """A column's name as `column_key` has it, without a number at its end: `caption_2` is `caption`, too."""
+    return column_key(name).rstrip("0123456789")
+
+
+def chosen_names(chosen: Mapping[str, str], what: str) -> list[str]:
+    """The names of the columns that --columns says for *what*."""
+    return [name.strip() for name in chosen[what].split(",")]
+
+
 def has_columns(names: Sequence[object], chosen: Mapping[str, str]) -> bool:
     """Whether there are columns for an image and for captions.
 
@@ -146,8 +161,10 @@ def has_columns(names: Sequence[object], chosen: Mapping[str, str]) -> bool:
     """
     keys = {column_key(name) for name in names}
     return all(
-        column_key(chosen[what]) in keys if what in chosen else not keys.isdisjoint(known)
-        for what, known in (("image", _IMAGE_KEYS), ("caption", _CAPTION_KEYS))
+        all(column_key(name) in keys for name in chosen_names(chosen, what))
+        if what in chosen
+        else any(key_of(name) in known for name in names)
+        for what, known, key_of in (("image", _IMAGE_KEYS, column_key), ("caption", _CAPTION_KEYS, caption_key))
     )
 
 
@@ -159,39 +176,46 @@ def choose_columns(
     Args:
         where: file and line, for messages.
         names: of all columns.
-        chosen: what --columns says: `image`, `caption` or `split` → a column's name.
+        chosen: what --columns says (see `CaptionOptions.columns`).
         keys: by what records are asked for each column's value; None: by its name.
 
     Raises:
-        DataError: none or several for captions, none for the image, or one of --columns is not there.
+        DataError: none for captions, or several that differ by more than a number; none for the image; or one of
+            --columns is not there.
     """
     columns = [Column(name, key) for name, key in zip(names, names if keys is None else keys, strict=True)]
     there = ", ".join(str(name).strip() for name in names) or "nothing"
 
-    def named(what: str, known: Mapping[str, int]) -> list[Column]:
-        if what not in chosen:
-            found = [column for column in columns if column_key(column.name) in known]
-            return sorted(found, key=lambda column: known[column_key(column.name)])
-        same = [column for column in columns if str(column.name).strip() == chosen[what]]
-        same = same or [column for column in columns if column_key(column.name) == column_key(chosen[what])]
+    def said(what: str, name: str) -> list[Column]:
+        same = [column for column in columns if str(column.name).strip() == name]
+        same = same or [column for column in columns if column_key(column.name) == column_key(name)]
         if not same:
-            raise DataError(f"{where} has no column {chosen[what]!r} (--columns {what}=…); it has: {there}"[:400])
-        if len(same) > 1:
-            raise DataError(f"{where}: {len(same)} columns are named {chosen[what]!r} (--columns {what}=…)")
+            raise DataError(f"{where} has no column {name!r} (--columns {what}=…); it has: {there}"[:400])
+        if len(same) > 1 and what != "caption":
+            raise DataError(f"{where}: {len(same)} columns are named {name!r} (--columns {what}=…)")
         return same
 
-    images, captions = named("image", _IMAGE_KEYS), named("caption", _CAPTION_KEYS)
+    def named(what: str, known: Mapping[str, int], key_of: Callable[[object], str]) -> list[Column]:
+        if what in chosen:
+            return [column for name in chosen_names(chosen, what) for column in said(what, name)]
+        found = [column for column in columns if key_of(column.name) in known]
+        return sorted(found, key=lambda column: known[key_of(column.name)])
+
+    images, captions = named("image", _IMAGE_KEYS, column_key), named("caption", _CAPTION_KEYS, caption_key)
     for what, found, usual in (("image", images, IMAGE_COLUMNS), ("caption", captions, CAPTION_COLUMNS)):
         if not found:
             raise DataError(
                 f"{where}: no column is named as one of {what}s ({', '.join(usual)}); there are: {there[:150]}; say "
                 f"which it is by --columns {what}=NAME"
             )
-    if len(captions) > 1:
+    if "caption" not in chosen and len({caption_key(column.name) for column in captions}) > 1:
         several = " and ".join(repr(column.name.strip()) for column in captions)
-        raise DataError(f"{where}: {several} may all be captions: say which are by --columns caption=NAME")
-    splits = named("split", _SPLIT_KEYS)
-    return Columns(tuple(images), captions[0], splits[0] if splits else None)
+        raise DataError(
+            f"{where}: {several} may all be captions: say which are by --columns caption=NAME, or caption=NAME,caption="
+            "NAME for several"
+        )
+    splits = named("split", _SPLIT_KEYS, column_key)
+    return Columns(tuple(images), tuple(captions), splits[0] if splits else None)
 
 
 def photo_path(value: object) -> object:

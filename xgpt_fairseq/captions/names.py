@@ -42,8 +42,9 @@ def recognise(file: CaptionFile) -> bool:
 def _texts(value: Any) -> list[Any]:
     """What may be the captions in a value of the object; [None] for anything else."""
     if isinstance(value, dict):
-        fitting = [of_key for key, of_key in value.items() if has_columns([_NAME, key], {})]
-        return _texts(fitting[0]) if len(fitting) == 1 and not isinstance(fitting[0], dict) else [None]
+        fitting = [of_key for key, of_key in value.items() if of_key is not None and has_columns([_NAME, key], {})]
+        texts = [[None] if isinstance(of_key, dict) else _texts(of_key) for of_key in fitting]
+        return list(itertools.chain(*texts)) or [None]
     return value if isinstance(value, list) else [value if isinstance(value, str) else None]
 
 

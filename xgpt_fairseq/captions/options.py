@@ -45,7 +45,7 @@ def add_caption_options(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="image=NAME,…",
         help="in tables and records: which columns hold the image, the caption and the split, such as "
-        "image=photo,caption=description",
+        "image=photo,caption=description; caption=… may be repeated",
     )
     parser.add_argument(
         "--answers",
@@ -81,17 +81,21 @@ def read_caption_options(
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """--columns image=NAME,… → `image`, `caption` or `split` → the name of its column.
+    """--columns image=NAME,… → the value of `CaptionOptions.columns`.
 
     Raises:
-        DataError: not such a list, or one of them twice.
+        DataError: not such a list, or the image or the split twice.
     """
     columns: dict[str, str] = {}
     for word in filter(None, text.split(",")):
         what, _, name = word.partition("=")
-        if what.strip() not in COLUMNS or not name.strip() or what.strip() in columns:
-            raise DataError(f"--columns {text}: expected {', '.join(f'{c}=NAME' for c in COLUMNS)}, each at most once")
-        columns[what.strip()] = name.strip()
+        what, name = what.strip(), name.strip()
+        if what not in COLUMNS or not name or (what in columns and what != "caption"):
+            raise DataError(
+                f"--columns {text}: expected {', '.join(f'{c}=NAME' for c in COLUMNS)}, each once, but for several "
+                "columns of captions"
+            )
+        columns[what] = f"{columns[what]},{name}" if what in columns else name
     return columns
 
 

@@ -133,9 +133,9 @@ def _read(
         columns = known.get(names)
         if columns is None:
             columns = known[names] = choose_columns(record.where, names, options.columns)
-        captions = value[columns.caption.key]
-        if strict and column_key(columns.caption.name) == "captions" and not isinstance(captions, list):
-            raise DataError(f"{record.where}: {columns.caption.name!r} must be a list, found {repr(captions)[:60]}")
+        for name, key in columns.captions:
+            if strict and column_key(name) == "captions" and not isinstance(value[key], list):
+                raise DataError(f"{record.where}: {name!r} must be a list, found {repr(value[key])[:60]}")
         return folder.within(columns.read(record.where, value, record.split))
 
     def images() -> Iterator[tuple[str, CaptionedImage]]:

@@ -140,7 +140,7 @@ def _said_layout(file: CaptionFile, columns: Mapping[str, str]) -> Layout:
 
 def _columns(file: CaptionFile, layout: Layout, chosen: Mapping[str, str]) -> Columns:
     if layout.names is None:
-        return Columns((Column("image", layout.image),), Column("caption", 1 - layout.image), None)
+        return Columns((Column("image", layout.image),), (Column("caption", 1 - layout.image),), None)
     return choose_columns(f"{file.path}: the header", layout.names, chosen, range(layout.width))
 
 
