@@ -54,7 +54,7 @@ def coco(**changes: Any) -> str:
         ("jsonl", '{"image": 1, "caption": "a", "split": 3}\n', r"line 1: 'split' must be a name, found 3"),
         ("jsonl", '{"image": 1, "caption": "a"}\n{"image": "1.jpg", "caption": "b", "split": "val"}\n',
          r"line 2: image 1 is of split 'valid', before of ''; these must agree"),
-        ("jsonl", '{"image": 1, "caption": "a \\ud83d"}\n', r"a caption is not Unicode text: image 1, caption 0"),
+        ("jsonl", '{"image": 1, "caption": "a \\ud83d"}\n', r"image 1, caption 0 is not Unicode text: 'a"),
         ("jsonl", '{"image": "\\ud83d", "caption": "a"}\n', r"line 1: 'image' must be"),
         ("jsonl", b'{"image": 1, "caption": "\xff"}\n', r"is not UTF-8 text: line 1, invalid start byte"),
         ("flickr30k-token", b"1.jpg#0\ta\n\n1.jpg#1\t\xff\n", r"is not UTF-8 text: line 3"),

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionOptions, fairseq_split
+from xgpt_fairseq.captions.base import (
+    Caption,
+    CaptionedImage,
+    CaptionFile,
+    CaptionOptions,
+    ReadingLog,
+    fairseq_split,
+)
 from xgpt_fairseq.captions.registry import FORMATS, open_source, read_captions, read_sources
 from xgpt_fairseq.errors import DataError
 
@@ -109,6 +116,58 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes | None, message: st
     with pytest.raises(DataError, match=message) as caught:
         list(read_captions(source, name))
     assert str(source) in str(caught.value)
+
+
+FULL = "Salt &amp; pepper"
+OF_FORMAT = {
+    "karpathy": {"images": [{"filename": "1.jpg", "split": "train", "sentences": [{"raw": FULL}]}]},
+    "coco": {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": FULL}]},
+    "flickr30k-token": f"1.jpg#0\t{FULL}",
+    "studies": [{"report": FULL, "image_path": "1.jpg"}],
+    "cc-tsv": f"{FULL}\thttp://a/b",
+    "jsonl": json.dumps({"image": "1.jpg", "captions": [FULL]}),
+    "table": f"image,caption\n1.jpg,{FULL}",
+    "json-records": [{"image": "1.jpg", "caption": FULL}],
+    "json-names": {"1.jpg": FULL},
+    "conversations": [{"image": "1.jpg", "messages": [{"role": "assistant", "content": FULL}]}],
+}
+
+
+@pytest.mark.parametrize("name", OF_FORMAT)
+def test_entities(tmp_path: Path, name: str) -> None:
+    """Published corpora are as they are; captions of other sources are web text, whose entities are characters."""
+    content = OF_FORMAT[name]
+    path = tmp_path / ("train.txt" if isinstance(content, str) else "train.json")
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    (found,) = read_captions(path)
+    is_corpus = name in ("karpathy", "coco", "flickr30k-token", "studies")
+    assert [caption.text for caption in found.captions] == [FULL if is_corpus else "Salt & pepper"]
+
+
+def captions_of(path: Path, texts: list[str], log: ReadingLog) -> list[str]:
+    path.write_text(json.dumps({"image": "1.jpg", "captions": texts}))
+    (found,) = read_captions(path, options=CaptionOptions(log=log))
+    return [caption.text for caption in found.captions]
+
+
+def test_captions_without_a_visible_character(tmp_path: Path) -> None:
+    log = ReadingLog()
+    texts = ["\u200b", " \u00ad\ufeff", "\x07\n", "&nbsp;", "", "\u3000", "a\u200db", "\u00a0b", "❤️", "\ue000"]
+    assert captions_of(tmp_path / "train.jsonl", texts, log) == texts[6:]
+    assert log.counts == {"blank captions left out": 6}
+
+
+def test_control_characters(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    assert captions_of(path, ["a\tb\r\nc\x0b\x0cd\x1c\x85"], ReadingLog()) == ["a\tb\r\nc\x0b\x0cd\x1c\x85"]
+    for character in "\0\x07\x08\x0e\x1b\x7f":
+        message = r"train\.jsonl: image 1, caption 1 has a control character, .*: 'a.*b' \(--skip-bad N"
+        with pytest.raises(DataError, match=message) as caught:
+            captions_of(path, ["x", f"a{character}b"], ReadingLog())
+        assert repr(character) in str(caught.value)
+        log = ReadingLog(1)
+        assert captions_of(path, ["x", f"a{character}b"], log) == ["x"]
+        assert len(log.bad) == 1
 
 
 def _coco(path: Path) -> None:

@@ -301,16 +301,22 @@ def test_a_split_without_captions(prepare: Callable[..., Any], tiny_captions: Pa
 
 
 def test_a_caption_of_nothing_that_can_be_read(
-    prepare: Callable[..., Any], tiny_captions: Path, tmp_path: Path
+    prepare: Callable[..., Any], tiny_captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "\u0001"  # not white space, but no tokenizer makes a token of it
+    text = "no token"
+    encode_ids = Vocabulary.encode_ids
+    monkeypatch.setattr(
+        Vocabulary, "encode_ids", lambda self, said: encode_ids(self, said)[: 0 if said == text else 99]
+    )
 
     def blank(images: list[dict[str, Any]]) -> None:
         images[-1]["sentences"][0]["raw"] = text
 
     done = prepare(source=change_images(tiny_captions, tmp_path / "blank.json", blank))
     assert done.status == 1
-    assert f"nothing is left of the caption {text!r} after tokenization; remove it" in done.error
+    images = [str(image["cocoid"]) for image in json.loads((tmp_path / "blank.json").read_text())["images"]]
+    message = f", image {images[-1]}: nothing is left of the caption {text!r} after tokenization; remove it"
+    assert message in done.error
     # the failure came late, when files were already being written
     assert [path.name for path in tmp_path.iterdir()] == ["blank.json"]
 

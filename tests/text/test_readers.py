@@ -242,5 +242,5 @@ def test_half_a_character_in_json(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     image = {"cocoid": 1, "split": "train", "sentences": [{"raw": "A cat \ud83d"}]}
     path.write_text(json.dumps({"images": [image]}))
-    with pytest.raises(DataError, match=r"dataset\.json: a caption is not Unicode text"):
+    with pytest.raises(DataError, match=r"dataset\.json: image .*, caption \d+ is not Unicode text"):
         lines([path])

@@ -15,10 +15,11 @@ from xgpt_fairseq.captions.base import (
     load_json,
     split_of_folder,
 )
-from xgpt_fairseq.captions.columns import Column, Columns, Folder, choose_columns, grouped_images, unescaped
+from xgpt_fairseq.captions.columns import Column, Columns, Folder, choose_columns, grouped_images
 from xgpt_fairseq.errors import DataError
 
 _MAGIC = b"PAR1"
+_SMALLEST = 12  # bytes: this at both ends, and the length of what describes the columns
 _SPLITS = "dataset_dict.json"  # a folder of a data set for each split
 _STATE = "state.json"  # a data set: which files it has, in their order
 _ROWS = 1024  # that are turned into Python's values at a time
@@ -42,7 +43,8 @@ def recognise_parquet(file: CaptionFile) -> bool:
     if not file.path.is_file():
         return False
     with open(file.path, "rb") as opened:
-        return opened.read(len(_MAGIC)) == _MAGIC
+        head = opened.read(_SMALLEST)
+    return len(head) == _SMALLEST and head.startswith(_MAGIC)
 
 
 def recognise_folder(file: CaptionFile) -> bool:
@@ -155,7 +157,7 @@ def _images(
             where = f"{path}: row {number}"
             number += 1
             try:
-                image = unescaped(folder.within(columns.read(where, record, split)))
+                image = folder.within(columns.read(where, record, split))
             except DataError as error:
                 options.log.bad_record(error)
             else:

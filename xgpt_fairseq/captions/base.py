@@ -216,6 +216,7 @@ class CaptionFormat:
         read: streams its images; raises `DataError` naming file and record.
         images_by_url: whether it has URLs in place of image ids, so that `CaptionOptions.image_id_of_url` counts.
         two_names: whether an image may have the name of a file and an id that is another (see `Pairing.choose`).
+        keeps_entities: whether `&amp;` in a caption stays: files of published corpora are scored as they are.
     """
 
     name: str
@@ -224,6 +225,7 @@ class CaptionFormat:
     read: Callable[[CaptionFile, CaptionOptions], Iterator[CaptionedImage]]
     images_by_url: bool = False
     two_names: bool = False
+    keeps_entities: bool = False
 
 
 # fairseq's names for splits; Karpathy's `restval` is training data in every published result

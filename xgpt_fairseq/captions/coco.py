@@ -101,5 +101,10 @@ def parse_coco(path: Path, value: Any) -> dict[str, list[Annotation]]:
 
 
 COCO = CaptionFormat(
-    "coco", "COCO's captions_*.json; also VizWiz, nocaps, annotation tools", recognise, read, two_names=True
+    "coco",
+    "COCO's captions_*.json; also VizWiz, nocaps, annotation tools",
+    recognise,
+    read,
+    two_names=True,
+    keeps_entities=True,
 )

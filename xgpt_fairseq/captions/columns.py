@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import html
 import io
 import json
 import re
@@ -293,14 +292,6 @@ def _is_same_photo(one: str, other: str) -> bool:
 
 def _extension(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
-
-
-def unescaped(image: CaptionedImage) -> CaptionedImage:
-    """*image*, with characters in place of the entities in its captions: `&amp;` is `&`."""
-    if not any("&" in caption.text for caption in image.captions):
-        return image
-    captions = [Caption(caption.caption_id, html.unescape(caption.text)) for caption in image.captions]
-    return CaptionedImage(image.image_id, image.split, captions, image.file_name)
 
 
 class Folder:

@@ -9,7 +9,6 @@ are read line by line, and data on all lines is kept in arrays.
 from __future__ import annotations
 
 import csv
-import html
 import re
 import zlib
 from array import array
@@ -107,8 +106,6 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
                 f"{where}: {url[:60]!r} is not a URL, and the {'first' if url_first else 'second'} column must be one "
                 f"({_BLANK})"
             )
-        if "&" in caption:
-            caption = html.unescape(caption)
         yield number - 1 - headers, caption, url.strip()
 
 

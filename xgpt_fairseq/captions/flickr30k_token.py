@@ -76,5 +76,9 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
 
 
 FLICKR30K_TOKEN = CaptionFormat(
-    "flickr30k-token", "lines IMAGE#NUMBER, a tab, a caption: Flickr30k, Flickr8k, Flickr8k-CN", recognise, read
+    "flickr30k-token",
+    "lines IMAGE#NUMBER, a tab, a caption: Flickr30k, Flickr8k, Flickr8k-CN",
+    recognise,
+    read,
+    keeps_entities=True,
 )

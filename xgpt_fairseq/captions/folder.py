@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -82,7 +81,7 @@ def agreed_captions(where: str, found: Sequence[tuple[str, Sequence[str]]]) -> l
     Raises:
         DataError: they differ.
     """
-    captions = {tuple(" ".join(as_text(text).split()) for text in texts): place for place, texts in found}
+    captions = {tuple(" ".join(text.split()) for text in texts): place for place, texts in found}
     said = {texts: place for texts, place in captions.items() if any(texts)} or captions
     if len(said) > 1:
         (one, place), (other, another), *_ = said.items()
@@ -90,11 +89,6 @@ def agreed_captions(where: str, found: Sequence[tuple[str, Sequence[str]]]) -> l
             f"{where} has different captions: {' '.join(one)[:60]!r} in {place}, {' '.join(other)[:60]!r} in {another}"
         )
     return list(next(iter(said)))
-
-
-def as_text(text: str) -> str:
-    """*text* without the entities of HTML, such as `&amp;`, that captions from web pages have."""
-    return html.unescape(text) if "&" in text else text
 
 
 def decode(where: str, content: bytes) -> str:

@@ -48,4 +48,6 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
         yield CaptionedImage(image_id, split, captions, file_name)
 
 
-KARPATHY = CaptionFormat("karpathy", "Karpathy's dataset_*.json; also RSICD, UCM", recognise, read, two_names=True)
+KARPATHY = CaptionFormat(
+    "karpathy", "Karpathy's dataset_*.json; also RSICD, UCM", recognise, read, two_names=True, keeps_entities=True
+)

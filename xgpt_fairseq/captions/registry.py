@@ -5,6 +5,9 @@ To add a format, write a module with a `CaptionFormat`, and add it to `FORMATS`.
 
 from __future__ import annotations
 
+import html
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +60,11 @@ FORMATS: dict[str, CaptionFormat] = {
         HF_DATASETS,
     )
 }
+
+# Control characters that are no blanks or line breaks
+_CONTROL = re.compile(r"[\0-\x08\x0e-\x1b\x7f]")
+# Categories of Unicode that show nothing: control and format characters, blanks and separators
+_INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 
 # The split of images that are in none of the lists of --split-files
 UNLISTED = "(in no list)"
@@ -112,11 +120,12 @@ def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None
 
     An image is of the split that its record says, or that the file was named by (SPLIT=FILE), or in whose list it is
     (--split-files). Where none of them says it, it is `UNLISTED` if there are lists; else the file's name may tell, or
-    the name of its folder, or it is training data, if --hold-out says what is not. Blank captions are left out.
+    the name of its folder, or it is training data, if --hold-out says what is not. Captions without a visible character
+    are left out; entities of HTML such as `&amp;` become characters, but in published corpora.
 
     Raises:
-        DataError: a caption that is not text, an image that comes twice, a split that is said in different ways or in
-            none.
+        DataError: a caption that is not text or has control characters, an image that comes twice, a split that is said
+            in different ways or in none.
     """
     options = options or CaptionOptions()
     return read_sources([open_source(path, name, options.columns)], options)
@@ -140,7 +149,7 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
             if (other := source_of.setdefault(photo, source)) is not source:
                 raise DataError(f"image {photo} is in {path} and in {other.file.path}; it may be in one of them")
             seen.add(image.image_id)
-            captions = _checked_captions(path, image, options.log)
+            captions = _checked_captions(path, image, options.log, keeps_entities=source.format.keeps_entities)
             split = splits.split_of(image)
             if split == image.split and captions is image.captions:
                 yield image
@@ -224,21 +233,41 @@ def _shared_names(source: CaptionSource, options: CaptionOptions) -> set[str]:
     return shared
 
 
-def _checked_captions(path: Path, image: CaptionedImage, log: ReadingLog) -> list[Caption]:
-    """The captions of *image* that are not blank."""
-    blank = 0
-    for caption in image.captions:
-        if not isinstance(caption.text, str):
-            raise DataError(
-                f"{path}: image {image.image_id}, caption {caption.caption_id} must be text, found {caption.text!r:.60}"
-            )
-        blank += not caption.text.strip()
-        if not is_unicode(caption.text):
-            raise DataError(
-                f"{path}: a caption is not Unicode text: image {image.image_id}, caption {caption.caption_id}, "
-                f"{caption.text!r}"
-            )
-    if not blank:
+def _checked_captions(path: Path, image: CaptionedImage, log: ReadingLog, *, keeps_entities: bool) -> list[Caption]:
+    """The captions of *image* that are not blank, and can be read."""
+    if all(_is_plain(caption.text) for caption in image.captions):
         return image.captions
-    log.count("blank captions left out", blank)
-    return [caption for caption in image.captions if caption.text.strip()]
+    kept = []
+    for caption in image.captions:
+        try:
+            text = _checked_text(f"{path}: image {image.shown}, caption {caption.caption_id}", caption.text)
+        except DataError as error:
+            log.bad_record(error)
+            continue
+        if "&" in text and not keeps_entities:
+            text = html.unescape(text)
+        if _is_blank(text):
+            log.count("blank captions left out")
+        else:
+            kept.append(Caption(caption.caption_id, text))
+    return kept
+
+
+def _is_plain(text: object) -> bool:
+    """Whether *text*, as most are, is beyond doubt: this is asked of millions."""
+    return isinstance(text, str) and text.isprintable() and "&" not in text and bool(text) and not text.isspace()
+
+
+def _checked_text(where: str, text: object) -> str:
+    if not isinstance(text, str):
+        raise DataError(f"{where} must be text, found {text!r:.60}")
+    if not is_unicode(text):
+        raise DataError(f"{where} is not Unicode text: {text!r:.60}")
+    found = _CONTROL.search(text)
+    if found is not None and not _is_blank(text):
+        raise DataError(f"{where} has a control character, {found[0]!r}: {text!r:.60}")
+    return text
+
+
+def _is_blank(text: str) -> bool:
+    return all(unicodedata.category(character) in _INVISIBLE for character in text)

@@ -65,4 +65,6 @@ def _images_of_study(record: Record) -> list[CaptionedImage]:
     ]
 
 
-STUDIES = CaptionFormat("studies", "R2Gen's annotation.json: a report of each study's photos", recognise, read)
+STUDIES = CaptionFormat(
+    "studies", "R2Gen's annotation.json: a report of each study's photos", recognise, read, keeps_entities=True
+)

@@ -23,7 +23,6 @@ from xgpt_fairseq.captions.columns import (
     column_key,
     grouped_images,
     has_columns,
-    unescaped,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
@@ -126,7 +125,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             except DataError as error:
                 options.log.bad_record(error)
                 continue
-            yield where, unescaped(image)
+            yield where, image
 
     return grouped_images(images, options.log)
 

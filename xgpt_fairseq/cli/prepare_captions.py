@@ -137,7 +137,8 @@ def write_splits(
             split, row, image_id, text = waiting.popleft()
             if len(ids) == 1:
                 raise DataError(
-                    f"split {split!r}: nothing is left of the caption {text!r} after tokenization; remove it"
+                    f"split {split!r}, image {image_id}: nothing is left of the caption {text!r} after tokenization; "
+                    "remove it"
                 )
             writers[split].add(row, image_id, text, ids, cut_tokens)
         for split, count in counts.items():
