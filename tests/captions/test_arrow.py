@@ -88,6 +88,12 @@ def test_bad_rows(tmp_path: Path) -> None:
         read(path, columns={"image": "x"})
 
 
+def test_lists_that_are_written_as_text(tmp_path: Path) -> None:
+    rows = [{"image": "1.jpg", "caption": "['a' 'b']"}, {"image": "2.jpg", "caption": "nan"}]
+    images = read(parquet(tmp_path / "train.parquet", rows))
+    assert [[caption.text for caption in image.captions] for image in images] == [["a", "b"], []]
+
+
 def test_columns_of_several_captions(tmp_path: Path) -> None:
     rows = [{"image": "1.jpg", "caption": "a", "caption_2": "b"}, {"image": "2.jpg", "caption": "c", "caption_2": None}]
     images = read(parquet(tmp_path / "train.parquet", rows))

@@ -6,11 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.captions.test_formats import put, read
 from xgpt_fairseq.captions.base import Caption, CaptionedImage
-from xgpt_fairseq.captions.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, caption_texts, choose_columns, has_columns
+from xgpt_fairseq.captions.columns import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    caption_texts,
+    captions_in_cell,
+    choose_columns,
+    has_columns,
+)
 from xgpt_fairseq.errors import DataError
 
 
@@ -105,28 +113,83 @@ def test_splits(value: str | None, expected: str) -> None:
     assert image({"image": "a", "text": "x", "set_name": value}).split == expected
 
 
-TEXTS = ["A dog.", "It's \"so\" [x], 'y'", "Bär\n"]
+TEXTS = ["A dog.", "It's \"so\" [x], 'y'", "Bär\n", "a\\"]
 
 
-@pytest.mark.parametrize("value", [TEXTS, json.dumps(TEXTS), json.dumps(TEXTS, ensure_ascii=False), repr(TEXTS)])
-def test_lists_of_captions(value: Any) -> None:
-    assert caption_texts("here", value) == TEXTS
+@pytest.mark.parametrize(
+    "cell",
+    [
+        json.dumps(TEXTS),
+        json.dumps(TEXTS, ensure_ascii=False),
+        f" {TEXTS!r}\n",
+        repr(tuple(TEXTS)),
+        "{" + repr(TEXTS)[1:-1] + "}",
+        str(np.array(TEXTS)),
+        repr(np.array(TEXTS)),
+        repr(np.array(TEXTS, dtype=object)),
+        repr(TEXTS).replace('"It', 'u"It'),
+    ],
+)
+def test_lists_in_cells(cell: str) -> None:
+    assert captions_in_cell("here", cell) == TEXTS
+
+
+@pytest.mark.parametrize("cell", ["['A dog.']", "('A dog.',)", '{"A dog."}', "array(['A dog.'],\n      dtype=object)"])
+def test_lists_of_one(cell: str) -> None:
+    assert captions_in_cell("here", cell) == ["A dog."]
+
+
+@pytest.mark.parametrize("cell", ["[]", " [ ]", "array([], dtype=object)"])
+def test_lists_of_none(cell: str) -> None:
+    assert captions_in_cell("here", cell) == []
 
 
 def test_lists_as_numpy_writes_them() -> None:
     """Python takes texts without a comma between them for one."""
-    assert caption_texts("here", "['A dog.' 'A cat.'\n \"It's\"]") == ["A dog.", "A cat.", "It's"]
+    assert captions_in_cell("here", "['A dog.' 'A cat.'\n \"It's\"]") == ["A dog.", "A cat.", "It's"]
 
 
-@pytest.mark.parametrize("text", ["[removed]", "[1, 2]", "A ['x'] b", "'a'", "[a dog] runs", "[", "[['a']]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[removed]", "[1, 2]", "A ['x'] b", "'a'", "[a dog] runs", "[", "[['a']]", "[] is a box", "(a, b)", "('a')",
+        '["stop", "go"] is on sign 1', '("stop", "go") it says', '("Hello" she says)', "{a, b}", "array of dogs",
+    ],
+)  # fmt: skip
 def test_text_that_is_no_list(text: str) -> None:
-    assert caption_texts("here", text) == [text]
+    assert captions_in_cell("here", text) == text
 
 
-@pytest.mark.parametrize("text", ["['a', 'b", "['a', nan]", "['a'] b]", '["a", 5]', "['a' + 'b']"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "['a', 'b", "['a', nan]", "['a'] b]", "['a' + 'b']", "('a', 'b", "('a', 5)", "{'en': 'a'}", "[{'en': 'a'}]",
+        "array(['a', 'b", "['a')", "['\\x']", '["a", ' + "[" * 100000,
+    ],
+)  # fmt: skip
 def test_lists_that_are_broken(text: str) -> None:
-    with pytest.raises(DataError, match=r"here: (the caption begins as a list does|a caption must be text)"):
-        caption_texts("here", text)
+    with pytest.raises(DataError, match=r"here: the caption begins as a list does, and is none that can be read: "):
+        captions_in_cell("here", text)
+
+
+def test_lists_of_other_values() -> None:
+    for value in ("a", 5), ({"en": "a"},):
+        with pytest.raises(DataError, match=r"here: a caption must be text, found (5|\{'en': 'a'\})"):
+            caption_texts("here", captions_in_cell("here", json.dumps(value)))
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", " None ", "null", "N/A", "<NA>"])
+def test_missing_values(cell: str) -> None:
+    assert captions_in_cell("here", cell) == ""
+    assert captions_in_cell("here", f"{cell}.") == f"{cell}."
+
+
+@pytest.mark.parametrize("text", ['["stop 1"]', '["stop", "go"] is on sign 1', "['a', 'b", "nan"])
+def test_texts_of_json_are_as_they_are(tmp_path: Path, text: str) -> None:
+    """What is no list in JSON is meant to be none."""
+    assert texts({"text": text}) == [text]
+    (found,) = read(put(tmp_path, "train.json", json.dumps({"a.jpg": text})))
+    assert [caption.text for caption in found.captions] == [text]
 
 
 # Records of one image, and photos of one id

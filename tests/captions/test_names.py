@@ -23,7 +23,7 @@ from xgpt_fairseq.errors import DataError
     [
         ("A dog.", ["A dog."], ""),
         (["A dog.", "Ein Bär."], ["A dog.", "Ein Bär."], ""),
-        ("['A dog.', 'A cat.']", ["A dog.", "A cat."], ""),
+        ("['A dog.', 'A cat.']", ["['A dog.', 'A cat.']"], ""),
         ({"caption": "A dog."}, ["A dog."], ""),
         ({"caption1": "A dog.", "caption2": "A cat.", "caption3": None, "split": "val"}, ["A dog.", "A cat."], "valid"),
         ({"captions": ["A dog.", "A cat."], "split": "val", "width": 5}, ["A dog.", "A cat."], "valid"),

@@ -172,6 +172,13 @@ def test_entities_are_characters(tmp_path: Path) -> None:
     assert captions(path) == {"a&amp;b.jpg": ["Salt & pepper <3 AT&T"]}
 
 
+def test_lists_and_missing_values(tmp_path: Path) -> None:
+    path = put(tmp_path, "c.csv", 'image,caption\n1.jpg,"(\'a\', \'b\')"\n2.jpg,nan\n1.jpg,"[""c""]"\n')
+    log = ReadingLog()
+    assert captions(path, log=log) == {"2.jpg": [], "1.jpg": ["a", "b", "c"]}
+    assert log.counts == {"blank captions left out": 1}
+
+
 def test_blank_captions_are_left_out(tmp_path: Path) -> None:
     path = put(tmp_path, "c.csv", "image,caption\n1.jpg,\n1.jpg,a\n2.jpg, \n")
     log = ReadingLog()

@@ -15,7 +15,7 @@ from xgpt_fairseq.captions.base import (
     load_json,
     split_of_folder,
 )
-from xgpt_fairseq.captions.columns import Column, Columns, Folder, choose_columns, grouped_images
+from xgpt_fairseq.captions.columns import Column, Columns, Folder, captions_in_cell, choose_columns, grouped_images
 from xgpt_fairseq.errors import DataError
 
 _MAGIC = b"PAR1"
@@ -151,12 +151,13 @@ def _images(
             values.append(column.to_pylist())
         for row in zip(*values, strict=True):
             record = dict(zip(names, row, strict=True))
-            for column in columns.captions:
-                if record[column.key] is None:
-                    record[column.key] = ""  # an empty cell
             where = f"{path}: row {number}"
             number += 1
             try:
+                for column in columns.captions:
+                    cell = record[column.key]
+                    if cell is None or isinstance(cell, str):
+                        record[column.key] = captions_in_cell(where, cell or "")
                 image = folder.within(columns.read(where, record, split))
             except DataError as error:
                 options.log.bad_record(error)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
-import io
 import json
 import re
-import tokenize
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -32,7 +30,18 @@ CAPTION_COLUMNS = ("text", "caption", "captions", "raw", "comment", "caption_str
 SPLIT_COLUMNS = ("split", "set_name")
 
 _ID_COLUMN = "imageid"  # beside the name of a file, this one alone is the image's id
-_LIST_IN_CELL = re.compile(r"\s*\[\s*(u?['\"]|\]\s*$)")
+
+# What pandas takes for a missing value
+_MISSING = {"nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "#N/A", "#NA"}
+
+# A string as Python writes it; and lists, tuples and sets of them, dictionaries, which are refused, numpy's arrays
+_STRING = re.compile(r"""u?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
+_LIST = re.compile(rf"[\[({{](?:[\s,]*{_STRING.pattern})*[\s,]*[\])}}]", re.DOTALL)
+_BEGINS_AS_LIST = re.compile(
+    rf"\s*(array\(\s*)?(\[\s*\{{?\s*u?['\"]|\[\s*\]|\(\s*{_STRING.pattern}\s*,|\{{\s*{_STRING.pattern}\s*[,:}}])",
+    re.DOTALL,
+)
+_ARRAY = re.compile(r"\s*array\((.*?)(,\s*dtype=[^\[\]]*)?\)\s*", re.DOTALL)
 
 
 class Column(NamedTuple):
@@ -241,44 +250,45 @@ def split_name(what: str, value: object) -> str:
 
 
 def caption_texts(where: str, value: object) -> list[str]:
-    """The captions in a value: a text, a list of texts, or such a list written as text, in JSON or as Python has it.
+    """The captions in a value: a text, or a list of texts.
 
     Raises:
         DataError: anything else.
     """
-    if isinstance(value, str) and _LIST_IN_CELL.match(value):
-        value = _list_in_cell(where, value)
     return [caption_text(where, text) for text in value] if isinstance(value, list) else [caption_text(where, value)]
 
 
-def _list_in_cell(where: str, cell: str) -> list[Any]:
-    """The list that is written in a cell. numpy writes no commas: Python would take the texts of such a list for one.
+def captions_in_cell(where: str, cell: str) -> str | list[Any]:
+    """A table's cell: a text, nothing for a value that is missing, or the list that is written in it.
+
+    Lists are those of JSON, of Python (tuples and sets, too) and of numpy, which writes no commas. A cell that goes on
+    behind a list is text.
 
     Raises:
-        DataError: it is none, for one that was cut off.
+        DataError: a list that was cut off, or holds something else than texts.
     """
+    if cell in _MISSING or cell.strip() in _MISSING:
+        return ""
+    if not _BEGINS_AS_LIST.match(cell):
+        return cell
+    array = _ARRAY.fullmatch(cell)
+    text = (array[1] if array else cell).strip()
     try:
-        value = json.loads(cell)
-    except ValueError:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
         pass
     else:
         if isinstance(value, list):
             return value
+    closing = {"[": "]", "(": ")", "{": "}"}.get(text[0], ")")
     try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(cell.strip()).readline))
-        texts = [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
-        other = {token.string for token in tokens if token.type == tokenize.OP}
-        kinds = {token.type for token in tokens} - {tokenize.STRING, tokenize.OP, tokenize.NL}
-        if other <= {"[", ",", "]"} and kinds <= {tokenize.NEWLINE, tokenize.ENDMARKER} and _is_one_list(tokens):
-            return texts
-    except (tokenize.TokenError, SyntaxError, ValueError):
+        if _LIST.fullmatch(text) and text.endswith(closing):
+            return [ast.literal_eval(found) for found in _STRING.findall(text)]
+    except (SyntaxError, ValueError):
         pass
-    raise DataError(f"{where}: the caption begins as a list does, and is none that can be read: {cell[:60]!r}")
-
-
-def _is_one_list(tokens: list[tokenize.TokenInfo]) -> bool:
-    brackets = [token.string for token in tokens if token.string in ("[", "]") and token.type == tokenize.OP]
-    return brackets == ["[", "]"]
+    if text.endswith(closing) or closing not in _STRING.sub("", text):
+        raise DataError(f"{where}: the caption begins as a list does, and is none that can be read: {cell[:60]!r}")
+    return cell
 
 
 def _is_same_photo(one: str, other: str) -> bool:

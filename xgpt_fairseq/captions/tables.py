@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from xgpt_fairseq.captions.base import (
     CaptionedImage,
@@ -19,6 +20,7 @@ from xgpt_fairseq.captions.columns import (
     Column,
     Columns,
     Folder,
+    captions_in_cell,
     choose_columns,
     column_key,
     grouped_images,
@@ -115,13 +117,16 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
 
     def images() -> Iterator[tuple[str, CaptionedImage]]:
         for where, row in _rows(file, layout, has_quotes, options.log):
+            values: list[Any] = [*row]
             try:
                 if layout.names is None and not _is_photo(row[layout.image]):
                     raise DataError(
                         f"{where}: {row[layout.image][:60]!r} is not the name of a photo, and column "
                         f"{layout.image + 1} must be"
                     )
-                image = folder.within(columns.read(where, row))
+                for column in columns.captions:
+                    values[column.key] = captions_in_cell(where, row[column.key])
+                image = folder.within(columns.read(where, values))
             except DataError as error:
                 options.log.bad_record(error)
                 continue
