@@ -89,13 +89,36 @@ def test_rows_with_too_many_or_too_few_cells(tmp_path: Path) -> None:
     assert [message.split(": ")[1][:6] for message in log.bad] == ["line 3", "line 5"]
 
 
-def test_a_quote_that_is_not_closed(tmp_path: Path) -> None:
-    """It must not take the rows behind it for a caption."""
-    path = put(tmp_path, "c.csv", 'image,caption\n1.jpg,"a dog\n2.jpg,b\n3.jpg,"a cat"\n4.jpg,d\n')
-    with pytest.raises(DataError, match=r"c\.csv: line 4 cannot be taken apart as a table: ',' expected after"):
+@pytest.mark.parametrize("names", ["image,caption", "caption,image"])
+def test_a_quote_that_is_not_closed(tmp_path: Path, names: str) -> None:
+    """It must not take the rows behind it for a caption, however far the next quote is."""
+    rows = [["1.jpg", "one"], ["2.jpg", '"two'], ["3.jpg", "three"], ["4.jpg", 'four"'], ["5.jpg", 'fi"ve']]
+    lines = [",".join(row if names.startswith("image") else row[::-1]) for row in rows]
+    path = put(tmp_path, "c.csv", "\n".join([names, *lines]))
+    with pytest.raises(DataError, match=r"c\.csv: the quotes that begin in line 3 are wrong, line 4 would be in"):
         captions(path)
-    with pytest.raises(DataError, match=r"unexpected end of data"):
-        captions(put(tmp_path, "c.csv", 'image,caption\n1.jpg,"a dog\n2.jpg,b\n'))
+    with pytest.raises(DataError, match=r"c\.csv: line 5 ends a cell that was left out: .*four.*more than --skip"):
+        captions(path, log=ReadingLog(1))
+    log = ReadingLog(2)
+    assert captions(path, log=log) == {"1.jpg": ["one"], "3.jpg": ["three"], "5.jpg": ['fi"ve']}
+    assert len(log.bad) == 2
+
+
+def test_quotes_that_are_wrong(tmp_path: Path) -> None:
+    good = '1.jpg,"one ""1""\n2.jpg\n, two"\n'
+    for row, problem in (
+        ('3.jpg,"he says \\"hi\\""', "',' expected after '\"'"),
+        ('3.jpg,"a" dog', "',' expected after '\"'"),
+        ('3.jpg,"a dog', "line 7 would be in a cell, and is a whole row"),
+    ):
+        path = put(tmp_path, "c.csv", f"image,caption\n{good}\n{row}\n4.jpg,four\n")
+        with pytest.raises(DataError) as caught:
+            captions(path)
+        assert f"{path}: the quotes that begin in line 6 are wrong, " in str(caught.value)
+        assert problem in str(caught.value)
+        assert captions(path, log=ReadingLog(1)) == {"1.jpg": ['one "1"\n2.jpg\n, two'], "4.jpg": ["four"]}
+    with pytest.raises(DataError, match=r"the quotes that begin in line 3 are wrong, line 4: unexpected end of data"):
+        captions(put(tmp_path, "c.csv", 'image,caption\n1.jpg,"a"\n2.jpg,"b\nc'))
 
 
 @pytest.mark.parametrize("separator", ["\t", "|"])

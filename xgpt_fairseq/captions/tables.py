@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from xgpt_fairseq.captions.columns import (
     grouped_images,
     has_columns,
 )
+from xgpt_fairseq.captions.rows import quoted_rows
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
 
@@ -116,7 +118,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     folder, has_quotes = Folder(file.path), _has_quotes(file, layout)
 
     def images() -> Iterator[tuple[str, CaptionedImage]]:
-        for where, row in _rows(file, layout, has_quotes, options.log):
+        for where, row in _rows(file, layout, columns, has_quotes, options.log):
             values: list[Any] = [*row]
             try:
                 if layout.names is None and not _is_photo(row[layout.image]):
@@ -148,41 +150,58 @@ def _columns(file: CaptionFile, layout: Layout, chosen: Mapping[str, str]) -> Co
     return choose_columns(f"{file.path}: the header", layout.names, chosen, range(layout.width))
 
 
-def _rows(file: CaptionFile, layout: Layout, has_quotes: bool, log: ReadingLog) -> Iterator[tuple[str, list[str]]]:
+def _rows(
+    file: CaptionFile, layout: Layout, columns: Columns, has_quotes: bool, log: ReadingLog
+) -> Iterator[tuple[str, list[str]]]:
     """(where it is, cells) of each row but the header; blank rows are passed over, cells may have line breaks.
 
     Args:
         file: the table.
         layout: how it is written.
+        columns: which of its columns count.
         has_quotes: whether quotes are CSV's, not text.
         log: where rows are counted that are mended, or left out.
     """
-    lines = (f"{line}\n" for _, line in numbered_lines(file.path))
-    reader = (
-        csv.reader(lines, delimiter=layout.separator, strict=True)
+    lines, separator = numbered_lines(file.path), layout.separator
+    rows: Iterator[tuple[int, list[str] | DataError]] = (
+        quoted_rows(file.path, lines, separator, functools.partial(_is_row, layout, columns))
         if has_quotes
-        else csv.reader(lines, delimiter=layout.separator, quoting=csv.QUOTE_NONE)
+        else ((number, line.split(separator)) for number, line in lines)
     )
     is_header = layout.names is not None
+    for number, cells in rows:
+        if isinstance(cells, DataError):
+            log.bad_record(cells)
+            continue
+        row = _stripped(cells, separator)
+        if not any(map(str.strip, row)):
+            continue
+        if is_header:
+            is_header = False
+            continue
+        where = f"{file.path}: line {number}"
+        if len(row) != layout.width:
+            mended = _mended(row, layout)
+            if mended is None:
+                log.bad_record(_wrong_width(where, row, layout))
+                continue
+            log.count(MENDED)
+            row = mended
+        yield where, row
+
+
+def _is_row(layout: Layout, columns: Columns, line: str) -> bool:
+    """Whether a line is by itself a row of the table, with the name of a photo.
+
+    Where photos stand behind captions, the last line of a caption with line breaks may look like one: `its end",1.jpg`.
+    """
     try:
-        for cells in reader:
-            row = _stripped(cells, layout.separator)
-            if not any(map(str.strip, row)):
-                continue
-            if is_header:
-                is_header = False
-                continue
-            where = f"{file.path}: line {reader.line_num}"
-            if len(row) != layout.width:
-                mended = _mended(row, layout)
-                if mended is None:
-                    log.bad_record(_wrong_width(where, row, layout))
-                    continue
-                log.count(MENDED)
-                row = mended
-            yield where, row
-    except csv.Error as error:
-        raise DataError(f"{file.path}: line {reader.line_num} cannot be taken apart as a table: {error}") from error
+        row = _stripped(next(csv.reader([line], delimiter=layout.separator), []), layout.separator)
+    except csv.Error:
+        return False
+    if len(row) != layout.width:
+        return False
+    return _is_photo(row[0]) or (line.count('"') % 2 == 0 and any(_is_photo(row[of.key]) for of in columns.images))
 
 
 def _wrong_width(where: str, row: list[str], layout: Layout) -> DataError:
