@@ -132,7 +132,7 @@ def test_quotes_that_are_text(tmp_path: Path, separator: str) -> None:
     assert captions(path) == {"1.jpg": ['"No'], "2.jpg": ['yes"']}
 
 
-@pytest.mark.parametrize("separator", [",", "\t", "|", " | "])
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|", " | "])
 @pytest.mark.parametrize("photo_first", [True, False])
 def test_no_header(tmp_path: Path, separator: str, photo_first: bool) -> None:
     rows = [("a/1.jpg", "A dog."), ("2.PNG", "A photo of x.jpg"), ("a/1.jpg", "Two.")]
@@ -144,6 +144,37 @@ def test_no_header(tmp_path: Path, separator: str, photo_first: bool) -> None:
         captions(path)
 
 
+def test_several_captions_without_a_header(tmp_path: Path) -> None:
+    path = put(tmp_path, "list.txt", "1.jpg\tA dog.\tTwo dogs, or more.\n2.jpg\tA cat.\t\n")
+    assert captions(path) == {"1.jpg": ["A dog.", "Two dogs, or more."], "2.jpg": ["A cat."]}
+    path = put(tmp_path, "list.txt", "".join(f"{n}.jpg,{k},{k} dogs of {n}\n" for n in range(9) for k in range(2)))
+    assert captions(path)["7.jpg"] == ["0 dogs of 7", "1 dogs of 7"]
+    path = put(tmp_path, "list.txt", "0|1.jpg|猫\n0|1.jpg|二\n")
+    assert captions(path) == {"1.jpg": ["猫", "二"]}
+
+
+def test_names_without_extension_and_header(tmp_path: Path) -> None:
+    lines = ["ROCO_1\tA dog.", "ROCO_1\tTwo dogs.", "ROCO_20\tA cat."]
+    path = put(tmp_path, "list.txt", "\n".join(lines))
+    assert captions(path) == {"ROCO_1": ["A dog.", "Two dogs."], "ROCO_20": ["A cat."]}
+    with pytest.raises(DataError, match="line 31: 'a b' is not the name of a photo, and column 1 must be"):
+        captions(put(tmp_path, "list.txt", "\n".join([*[f"a_{n}\tA dog." for n in range(30)], "a b\tA cat."])))
+
+
+def test_numbers_of_captions_behind_names(tmp_path: Path) -> None:
+    path = put(tmp_path, "c.csv", "image,caption\n1.jpg#0,a\n1.jpg#1,b\n2#0.jpg,c\n3#0,d\n")
+    assert captions(path) == {"1.jpg": ["a", "b"], "2#0.jpg": ["c"], "3#0": ["d"]}
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"'])
+def test_a_line_that_names_the_separator(tmp_path: Path, line: str) -> None:
+    path = put(tmp_path, "c.csv", f"{line}\r\nimage;caption\r\n1.jpg;a, b\r\n2.jpg\r\n")
+    with pytest.raises(DataError, match="line 4 has 1 columns"):
+        captions(path)
+    assert captions(path, log=ReadingLog(1)) == {"1.jpg": ["a, b"]}
+    assert captions(put(tmp_path, "c.csv", f"{line}\n1.jpg;a, b\n")) == {"1.jpg": ["a, b"]}
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -153,6 +184,15 @@ def test_no_header(tmp_path: Path, separator: str, photo_first: bool) -> None:
         "photo,description\n1.jpg,A dog.\n",
         "1.jpg,a,b\n2.jpg,a,b\n",
         "http://a/1.jpg\tA dog.\n",  # cc-tsv
+        "1.jpg,a dog, running\n2.jpg,a cat, asleep\n",  # commas of captions, or columns
+        "1.jpg\ttrain\ta dog\n2.jpg\tval\ta cat\n",
+        "1.jpg\thttp://a\ta dog\n2.jpg\thttp://b\ta cat\n",
+        "1.jpg\t640\t480\n2.jpg\t640\t480\n",
+        "1.jpg#0\ta dog\n2.jpg#0\ta cat\n3.jpg#0\ta cat\n",  # flickr30k-token
+        "1\ta good film\n0\ta bad film\n1\tanother one\n",  # labels
+        "ja1\ta good film\nno0\ta bad film\nja1\tanother one\n",
+        "mp3\tm4a\nmp4\tm4v\nmp5\tm5a\n",
+        "sep=;\n",
         "image,width\n1.jpg,5\n",
         "caption,url\na,http://b\n",
         '{"image": "1.jpg",\n"caption": "a"}\n',

@@ -36,7 +36,9 @@ SEPARATORS = (",", "\t", ";", "|")
 # Tables with these may have quotes that are text.
 MAY_BE_UNQUOTED = ("\t", "|")
 
-_WITHOUT_HEADER = (",", "\t", "|")
+_EXCEL_SEPARATOR = re.compile(r'"?sep=([,\t;|])"?\s*', re.IGNORECASE)
+_ID = re.compile(r"(?=.*\d)(?=.*[^\W\d])[^\s#:]+")  # of letters and digits
+_FEW = 3  # lines in which a pattern is no chance
 _NUMBER_AND_TEXT = re.compile(r"(\d+)\s{2,}(\S.*)", re.DOTALL)
 MENDED = "rows whose last separator is missing, mended"
 
@@ -47,21 +49,21 @@ class Layout:
 
     Attributes:
         separator: between its cells.
+        width: how many columns it has.
         names: of its columns, by the header; None: it has none.
-        image: without a header, which of the two columns has the photos' names.
+        image: without a header, which column has the photos' names.
+        captions: without a header, which columns have captions.
     """
 
     separator: str
+    width: int
     names: list[str] | None
     image: int = 0
-
-    @property
-    def width(self) -> int:
-        return 2 if self.names is None else len(self.names)
+    captions: tuple[int, ...] = ()
 
 
 def recognise(file: CaptionFile) -> bool:
-    """Whether the header has a column for images and one for captions, or a column of two has photos' names alone."""
+    """Whether the header has columns for images and captions; or, without one, what is in the columns tells these."""
     return find_layout(file.first_lines, file.columns) is not None
 
 
@@ -72,26 +74,70 @@ def find_layout(lines: Sequence[str], columns: Mapping[str, str]) -> Layout | No
         lines: the first ones that are not blank.
         columns: what --columns says.
     """
+    separators: Sequence[str] = SEPARATORS
+    if lines and (said := _EXCEL_SEPARATOR.fullmatch(lines[0])):
+        separators, lines = said[1], lines[1:]
     if not lines or lines[0].lstrip().startswith(("{", "[")):
         return None
-    for separator in SEPARATORS:
+    for separator in separators:
         header = next(iter(_head(lines[:1], separator)), [])
         if len(header) > 1 and has_columns(header, columns):
-            return Layout(separator, header)
+            return Layout(separator, len(header), header)
     if columns:
         return None
-    for separator in _WITHOUT_HEADER:
-        rows = _head(lines, separator)
-        if not rows or any(len(row) != 2 for row in rows):
-            continue
-        photos = [all(_is_photo(row[column]) for row in rows) for column in (0, 1)]
-        if sum(photos) == 1:
-            return Layout(separator, None, photos.index(True))
-    return None
+    layouts = (_layout_without_header(_head(lines, separator), separator) for separator in separators)
+    return next(filter(None, layouts), None)
+
+
+def _layout_without_header(rows: list[list[str]], separator: str) -> Layout | None:
+    """The layout of rows of which one column has the names of photos; None if they are no such rows.
+
+    A second column is the caption. Further ones must show that they are captions, by blanks between words; numbers are
+    passed over. With commas there is one caption, since captions have commas. With a tab, names may have no extension.
+    """
+    width = len(rows[0]) if rows else 0
+    if width < 2 or any(len(row) != width for row in rows):
+        return None
+    columns = list(zip(*rows, strict=True))
+    photos = [place for place, cells in enumerate(columns) if all(map(_is_photo, cells))]
+    if width == 2:
+        if not photos and separator == "\t" and _are_ids(columns[0]) and _are_sentences(columns[1]):
+            photos = [0]
+        return Layout(separator, width, None, photos[0], (1 - photos[0],)) if len(photos) == 1 else None
+    numbers = [place for place, cells in enumerate(columns) if all(cell.strip().isdecimal() for cell in cells)]
+    captions = tuple(place for place in range(width) if place not in (*photos, *numbers))
+    if len(photos) != 1 or not captions or not all(_are_sentences(columns[place]) for place in captions):
+        return None
+    return Layout(separator, width, None, photos[0], captions) if len(captions) == 1 or separator != "," else None
 
 
 def _is_photo(cell: str) -> bool:
     return file_name_of(cell) is not None and "://" not in cell
+
+
+def _are_ids(cells: Sequence[str]) -> bool:
+    """Whether cells are names like `ROCO_00001`: each image's rows follow each other, and no label comes again."""
+    runs = [cell for place, cell in enumerate(cells) if place == 0 or cell != cells[place - 1]]
+    return len(cells) >= _FEW and len(runs) == len(set(runs)) and all(map(_ID.fullmatch, cells))
+
+
+def _are_sentences(cells: Sequence[str]) -> bool:
+    """Whether cells are text of several words, or of scripts that may have no blanks between them."""
+    texts = [cell.strip() for cell in cells if cell.strip()]
+    return bool(texts) and all(" " in text or not text.isascii() for text in texts)
+
+
+def _without_number(cell: str) -> str:
+    """The name in a cell like `1.jpg#0`: the number is the caption's."""
+    name, _, number = cell.strip().rpartition("#")
+    return name if number.isdecimal() and _is_photo(name) else cell
+
+
+def _lines(file: CaptionFile) -> Iterator[tuple[int, str]]:
+    """The lines of a table with their numbers, but for `sep=;` in front, by which Excel is told the separator."""
+    for number, line in numbered_lines(file.path):
+        if number > 1 or not _EXCEL_SEPARATOR.fullmatch(line):
+            yield number, line
 
 
 def _head(lines: Sequence[str], separator: str) -> list[list[str]]:
@@ -121,11 +167,14 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
         for where, row in _rows(file, layout, columns, has_quotes, options.log):
             values: list[Any] = [*row]
             try:
-                if layout.names is None and not _is_photo(row[layout.image]):
+                if layout.names is None and not (_is_photo(row[layout.image]) or _ID.fullmatch(row[layout.image])):
                     raise DataError(
                         f"{where}: {row[layout.image][:60]!r} is not the name of a photo, and column "
                         f"{layout.image + 1} must be"
                     )
+                for column in columns.images:
+                    if "#" in row[column.key]:
+                        values[column.key] = _without_number(row[column.key])
                 for column in columns.captions:
                     values[column.key] = captions_in_cell(where, row[column.key])
                 image = folder.within(columns.read(where, values))
@@ -139,14 +188,16 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
 
 def _said_layout(file: CaptionFile, columns: Mapping[str, str]) -> Layout:
     """The layout of a file that is said to be a table: with the separator of which its first line has most."""
-    line = next((line for _, line in numbered_lines(file.path) if line.strip()), "")
+    line = next((line for _, line in _lines(file) if line.strip()), "")
     separator = max(SEPARATORS, key=line.count)
-    return Layout(separator, next(iter(_head([line], separator)), []))
+    names = next(iter(_head([line], separator)), [])
+    return Layout(separator, len(names), names)
 
 
 def _columns(file: CaptionFile, layout: Layout, chosen: Mapping[str, str]) -> Columns:
     if layout.names is None:
-        return Columns((Column("image", layout.image),), (Column("caption", 1 - layout.image),), None)
+        captions = tuple(Column("caption", place) for place in layout.captions)
+        return Columns((Column("image", layout.image),), captions, None)
     return choose_columns(f"{file.path}: the header", layout.names, chosen, range(layout.width))
 
 
@@ -162,7 +213,7 @@ def _rows(
         has_quotes: whether quotes are CSV's, not text.
         log: where rows are counted that are mended, or left out.
     """
-    lines, separator = numbered_lines(file.path), layout.separator
+    lines, separator = _lines(file), layout.separator
     rows: Iterator[tuple[int, list[str] | DataError]] = (
         quoted_rows(file.path, lines, separator, functools.partial(_is_row, layout, columns))
         if has_quotes
@@ -221,9 +272,9 @@ def _has_quotes(file: CaptionFile, layout: Layout) -> bool:
     if separator not in MAY_BE_UNQUOTED:
         return True
     whole = True
-    for _, line in numbered_lines(file.path):
+    for _, line in _lines(file):
         whole &= not line.strip() or line.count(separator) == layout.width - 1
-    reader = csv.reader((f"{line}\n" for _, line in numbered_lines(file.path)), delimiter=separator, strict=True)
+    reader = csv.reader((f"{line}\n" for _, line in _lines(file)), delimiter=separator, strict=True)
     try:
         rows = sum(1 for _ in reader)
     except csv.Error:
