@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from xgpt_fairseq.captions.options import parse_columns
+from xgpt_fairseq.captions.base import CaptionedImage
+from xgpt_fairseq.captions.options import parse_columns, read_split_files
 from xgpt_fairseq.errors import DataError
 
 
@@ -19,3 +22,28 @@ def test_columns_that_are_refused(text: str) -> None:
     with pytest.raises(DataError, match="each once, but for several columns of captions") as caught:
         parse_columns(text)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "1.jpg\n[2].jpg\n"),
+        ("a.txt", "\ufeffFile Name\r\n1.jpg\r\n[2].jpg\r\n"),
+        ("a.csv", "[2].jpg\n1.jpg\n"),
+        ("a.json", '["1.jpg", "[2].jpg"]'),
+        ("a.txt", '[\n "1.jpg",\n "[2].jpg"\n]'),
+    ],
+)
+def test_split_lists(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    lists = read_split_files([f"val={tmp_path / name}"])
+    assert lists is not None
+    assert len(lists) == 2
+    for image in ("1.jpg", "[2].jpg"):
+        assert lists.split_of(CaptionedImage("x", "", [], image)) == "valid"
+
+
+def test_split_lists_in_json_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text('{"train": ["1.jpg"]}')
+    with pytest.raises(DataError, match=r"a\.txt is JSON, and no list of image names or ids, as --split-files must be"):
+        read_split_files([f"train={tmp_path / 'a.txt'}"])

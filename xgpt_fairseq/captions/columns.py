@@ -160,6 +160,11 @@ def chosen_names(chosen: Mapping[str, str], what: str) -> list[str]:
     return [name.strip() for name in chosen[what].split(",")]
 
 
+def is_image_column(name: str) -> bool:
+    """Whether a column of this name names images."""
+    return column_key(name) in _IMAGE_KEYS
+
+
 def has_columns(names: Sequence[object], chosen: Mapping[str, str]) -> bool:
     """Whether there are columns for an image and for captions.
 

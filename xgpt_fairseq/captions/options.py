@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from xgpt_fairseq.captions.base import COLUMNS, CaptionOptions, ReadingLog, SplitLists, fairseq_split
+from xgpt_fairseq.captions.base import COLUMNS, CaptionOptions, ReadingLog, SplitLists, fairseq_split, load_json
+from xgpt_fairseq.captions.columns import is_image_column
 from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
 from xgpt_fairseq.captions.hold_out import parse_hold_out
 from xgpt_fairseq.captions.registry import FORMATS
 from xgpt_fairseq.errors import DataError, check_at_least
-from xgpt_fairseq.io.text_lines import numbered_lines
+from xgpt_fairseq.io.text_lines import first_lines, numbered_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
+_JSON_START = re.compile(r"\s*[\[{]\s*(\"|$)")
 _SPLIT_AND_FILE = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
 
 
@@ -143,18 +145,35 @@ def read_split_files(words: Sequence[str]) -> SplitLists | None:
             raise DataError(f"--split-files {word} is not SPLIT=LIST, such as train=train.txt")
         split, path = fairseq_split(match[1]), Path(match[2])
         ids = 0
-        for number, line in numbered_lines(path):
-            if not (image_id := canonical_image_id(line)):
+        for where, name in _listed(path):
+            if not (image_id := canonical_image_id(name)):
                 continue
             ids += 1
             if split_of.setdefault(image_id, split) != split:
                 raise DataError(
-                    f"{path}: line {number}: image {image_id} is of split {split_of[image_id]!r} by another list, and "
+                    f"{where}: image {image_id} is of split {split_of[image_id]!r} by another list, and "
                     f"of {split!r} by this one"
                 )
         if not ids:
             raise DataError(f"{path} names no image; --split-files are lists of image names or ids, one per line")
     return SplitLists(split_of.items())
+
+
+def _listed(path: Path) -> Iterator[tuple[str, str]]:
+    """(where it is, name) of each image in a list: one per line, with a header or not, or a list in JSON.
+
+    Raises:
+        DataError: JSON that is no list of names.
+    """
+    if path.suffix == ".json" or _JSON_START.match(next(iter(first_lines(path)), "")):
+        names = load_json(path)
+        if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
+            raise DataError(f"{path} is JSON, and no list of image names or ids, as --split-files must be")
+        yield from ((f"{path}: entry {place}", str(name)) for place, name in enumerate(names))
+        return
+    for number, line in numbered_lines(path):
+        if number > 1 or not is_image_column(line):
+            yield f"{path}: line {number}", line
 
 
 def image_id_resolver(words: Sequence[str]) -> Callable[[str], str | None] | None:
