@@ -186,6 +186,39 @@ def test_unknown_format(tmp_path: Path, name: str, make: Callable[[Path], None])
     assert "--columns" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", r"a\.csv is empty"),
+        ("a.csv", "image,caption\r1.jpg,a\r2.jpg,b\r", r"lines must end with .* here they end with \\r alone"),
+        ("a.csv", "image,caption\n1.jpg,a\n".encode("utf-16"), r"it looks like UTF-16 text \(Excel's .*UTF-8\)"),
+        ("a.xlsx", b"PK\3\4\0\0", r"it looks like a zip archive, as spreadsheets .*save the sheet as CSV"),
+        (
+            "a.csv",
+            "photo;caption\n1.jpg;a\n",
+            r"the header: no column .* images .*there are: photo, caption; say",
+        ),
+        ("a.txt", "photo,title\n1.jpg,a\n2.jpg,b\n", r"the header: no column .*there are: photo, title; say"),
+        ("a.csv", "1.jpg,a,b\n2.jpg,a,b\n", r"the first line is no header \('1\.jpg, a, b'\), .*image,caption"),
+        ("a.jsonl", '{"photo": 1, "text": "a"}\n{}\n', r"the first record: no column .*there are: photo, text; say"),
+        ("a.json", '[{"image": 1, "words": "a"}, {}]', r"the first record: no column .*there are: image, words; say"),
+        ("a.txt", "1.jpg a dog\n2.jpg a cat\n", r"it looks like lines that begin with the names of photos"),
+    ],
+)
+def test_the_nearest_miss(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message) as caught:
+        open_source(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["photo,caption\n1.jpg,a\n", '{"photo": "1.jpg", "caption": "a"}\n' * 2])
+def test_a_column_that_is_misspelt(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.txt").write_text(content)
+    with pytest.raises(DataError, match=r"no column 'foto' \(--columns image=…\); it has: photo, caption"):
+        open_source(tmp_path / "a.txt", columns={"image": "foto"})
+
+
 def test_every_format_says_no_to_others(tmp_path: Path) -> None:
     _coco(tmp_path / "coco.json")
     for caption_format in FORMATS.values():

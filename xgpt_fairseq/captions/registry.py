@@ -27,6 +27,7 @@ from xgpt_fairseq.captions.base import (
     split_of_folder,
 )
 from xgpt_fairseq.captions.coco import COCO
+from xgpt_fairseq.captions.columns import choose_columns
 from xgpt_fairseq.captions.conceptual_captions import CC_TSV
 from xgpt_fairseq.captions.conversations import CONVERSATIONS
 from xgpt_fairseq.captions.flickr30k_token import FLICKR30K_TOKEN
@@ -35,8 +36,9 @@ from xgpt_fairseq.captions.hold_out import hash_split
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.captions.names import JSON_NAMES
 from xgpt_fairseq.captions.records import JSON_RECORDS, JSONL
+from xgpt_fairseq.captions.structure import structure_of
 from xgpt_fairseq.captions.studies import STUDIES
-from xgpt_fairseq.captions.tables import TABLE
+from xgpt_fairseq.captions.tables import TABLE, what_is_missing
 from xgpt_fairseq.captions.tar_shards import TAR
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -108,11 +110,37 @@ def open_source(path: Path, name: str = "auto", columns: Mapping[str, str] | Non
         raise DataError(f"{path} does not exist")
     found = find_format(file)
     if found is None:
-        raise DataError(
-            f"{path}: not a caption file of a known format ({', '.join(FORMATS)}; --help describes them). Of a table "
-            "whose columns have other names, say which they are by --columns image=…,caption=…"
+        raise near_miss(file) or DataError(
+            f"{path}: not a caption file of a known format ({', '.join(FORMATS)}; --help describes them)"
+            f"{_looks_like(file)}. Of a table whose columns have other names, say which they are by --columns image=…,"
+            "caption=…"
         )
     return CaptionSource(file, found)
+
+
+def near_miss(file: CaptionFile) -> DataError | None:
+    """What a file of no known format lacks for the one that it is most like; None if it is like none."""
+    lines = file.first_lines
+    if file.path.is_file() and not lines:
+        return DataError(f"{file.path} is empty")
+    if len(lines) == 1 and "\r" in lines[0]:
+        return DataError(f"{file.path}: lines must end with \\n or \\r\\n; here they end with \\r alone")
+    structure = structure_of(file) or ""
+    if structure.startswith("JSON"):
+        records = file.json_value if file.json_value is not None else file.head_of_json_lines
+        if not isinstance(records, list) or len(records) < 2 or not isinstance(records[0], dict):  # one may be anything
+            return None
+        try:
+            choose_columns(f"{file.path}: the first record", list(records[0]), file.columns)
+        except DataError as error:
+            return error
+    is_table = structure.startswith("a table") or (bool(file.columns) and not structure)
+    return what_is_missing(file) if is_table else None
+
+
+def _looks_like(file: CaptionFile) -> str:
+    structure = structure_of(file)
+    return f"; it looks like {structure}" if structure else ""
 
 
 def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None = None) -> Iterator[CaptionedImage]:

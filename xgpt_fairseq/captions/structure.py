@@ -7,7 +7,7 @@ import json
 import re
 import tarfile
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from xgpt_fairseq.captions.base import CaptionFile
 from xgpt_fairseq.io.text_lines import COMPRESSIONS
@@ -29,6 +29,12 @@ _IMAGE_COLUMNS = re.compile(r"((image|img|photo|picture|file|media)s?(_?(id|name
 _CAPTION_COLUMNS = re.compile(
     r"(raw_)?(captions?|texts?|comments?|descriptions?|sentences?|alt(_text)?|prompts?)(_?\d+)?"
 )
+# How files begin that are not read, and what to do about them.
+_FIRST_BYTES = {
+    b"\xff\xfe": 'UTF-16 text (Excel\'s "Unicode text"; save it as UTF-8)',
+    b"\xfe\xff": "UTF-16 text (save it as UTF-8)",
+    b"PK\x03\x04": "a zip archive, as spreadsheets in .xlsx are (save the sheet as CSV)",
+}
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "|"}
 _URL = re.compile(r"(https?|ftp)://\S", re.IGNORECASE)
 _NUMBERED_ROW = re.compile(r"\d+[,;|]\D")
@@ -43,7 +49,7 @@ def structure_of(file: CaptionFile) -> str | None:
         return "a folder"
     if file.path.is_file() and tarfile.is_tarfile(file.path):
         return "a tar"
-    return structure_of_lines(file.first_lines) or _structure_by_name(file.path)
+    return _structure_by_bytes(file.path) or structure_of_lines(file.first_lines) or _structure_by_name(file.path)
 
 
 def structure_of_lines(lines: Sequence[str]) -> str | None:
@@ -62,6 +68,14 @@ def structure_of_lines(lines: Sequence[str]) -> str | None:
     if re.match(r"\s*<(\?xml|!doctype|html)\b", lines[0], re.IGNORECASE):
         return "XML or HTML"
     return _table(lines)
+
+
+def _structure_by_bytes(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with open(path, "rb") as opened:
+        head = opened.read(max(map(len, _FIRST_BYTES)))
+    return next((structure for begin, structure in _FIRST_BYTES.items() if head.startswith(begin)), None)
 
 
 def _structure_by_name(path: PurePath) -> str | None:

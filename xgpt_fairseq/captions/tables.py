@@ -111,6 +111,23 @@ def _layout_without_header(rows: list[list[str]], separator: str) -> Layout | No
     return Layout(separator, width, None, photos[0], captions) if len(captions) == 1 or separator != "," else None
 
 
+def what_is_missing(file: CaptionFile) -> DataError | None:
+    """Why a file that is written like a table is none of captions; None if it is not written so."""
+    layout = _said_layout(file)
+    if layout.names is None or layout.width < 2:
+        return None
+    if any(map(_is_photo, layout.names)):
+        return DataError(
+            f"{file.path}: the first line is no header ({', '.join(layout.names)[:60]!r}), and without one it is not "
+            f"clear which columns are captions: write one, such as image{layout.separator}caption"
+        )
+    try:
+        _columns(file, layout, file.columns)
+    except DataError as error:
+        return error
+    return None
+
+
 def _is_photo(cell: str) -> bool:
     return file_name_of(cell) is not None and "://" not in cell
 
@@ -159,7 +176,7 @@ def _stripped(row: list[str], separator: str) -> list[str]:
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """A row is an image with a caption, or with a list of them in one cell; rows of an image may stand apart."""
-    layout = find_layout(file.first_lines, options.columns) or _said_layout(file, options.columns)
+    layout = find_layout(file.first_lines, options.columns) or _said_layout(file)
     columns = _columns(file, layout, options.columns)
     folder, has_quotes = Folder(file.path), _has_quotes(file, layout)
 
@@ -186,7 +203,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     return grouped_images(images, options.log)
 
 
-def _said_layout(file: CaptionFile, columns: Mapping[str, str]) -> Layout:
+def _said_layout(file: CaptionFile) -> Layout:
     """The layout of a file that is said to be a table: with the separator of which its first line has most."""
     line = next((line for _, line in _lines(file) if line.strip()), "")
     separator = max(SEPARATORS, key=line.count)

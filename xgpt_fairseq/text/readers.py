@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, ReadingLog
-from xgpt_fairseq.captions.registry import find_format, read_captions
+from xgpt_fairseq.captions.registry import find_format, near_miss, read_captions
 from xgpt_fairseq.captions.structure import structure_of, structure_of_lines
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
@@ -71,15 +71,16 @@ def check_inputs(paths: Sequence[Path], captions: CaptionOptions | None = None) 
         if path.is_dir() and not is_caption_file(path, captions):
             raise DataError(f"--input {path} is a folder without captions of a known format; name the files in it")
         if path.is_file() and not is_caption_file(path, captions) and (structure := structure_of(CaptionFile(path))):
-            raise _not_text(path, structure)
+            raise _not_text(path, structure, near_miss(CaptionFile(path, captions.columns if captions else None)))
     if paths.count(STDIN) > 1:
         raise DataError("--input - (the standard input) is named twice; it can be read once")
 
 
-def _not_text(path: Path, structure: str) -> DataError:
+def _not_text(path: Path, structure: str, miss: DataError | None = None) -> DataError:
+    reason = f" ({miss})" if miss else ""
     return DataError(
-        f"--input {path} looks like {structure}, and no reader of captions knows it: of a table or of records, say "
-        "which columns have the captions by --columns image=…,caption=…; or make it plain text, one sentence a line"
+        f"--input {path} looks like {structure}, and no reader of captions knows it{reason}: of a table or of records, "
+        "say which columns have the captions by --columns image=…,caption=…; or make it plain text, one sentence a line"
     )
 
 
