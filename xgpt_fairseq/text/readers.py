@@ -77,10 +77,10 @@ def check_inputs(paths: Sequence[Path], captions: CaptionOptions | None = None) 
 
 
 def _not_text(path: Path, structure: str, miss: DataError | None = None) -> DataError:
-    reason = f" ({miss})" if miss else ""
+    columns = "of a table or of records, say which columns have the captions by --columns image=…,caption=…"
     return DataError(
-        f"--input {path} looks like {structure}, and no reader of captions knows it{reason}: of a table or of records, "
-        "say which columns have the captions by --columns image=…,caption=…; or make it plain text, one sentence a line"
+        f"--input {path} looks like {structure}, and no reader of captions knows it: {miss or columns}; or make it "
+        "plain text, one sentence a line"
     )
 
 
