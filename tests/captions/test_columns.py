@@ -78,13 +78,16 @@ def texts(record: dict[str, Any], **columns: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["caption", "Raw", "captions", "text"])
-@pytest.mark.parametrize("numbered", ["{}_{}", "{}{}", "{} {}", "{}-{}"])
+@pytest.mark.parametrize("numbered", ["{}_{}", "{}{}", "{} {}", "{}-{}", "{}.{}", "{}[{}]"])
 def test_columns_of_several_captions(name: str, numbered: str) -> None:
     """A number alone is what tells them apart."""
     first, second = (numbered.format(name, number) for number in (2, 10))
     assert texts({second: "ten", first: "two", f"{name}_de": "zwei"}) == ["ten", "two"]
     assert texts({name: "one", "comment_number": 5, first: ["two", "too"], second: None}) == ["one", "two", "too"]
     assert texts({name: "one", first: "two"}, caption=name) == ["one"]
+    assert texts({name: "one", "comment_2": "other"}) == ["one"]
+    with pytest.raises(DataError, match="may all be captions"):
+        texts({first: "two", "comment_2": "other"})
     assert texts({name: "one", first: "two", second: "ten"}, caption=f"{second}, {name}") == ["ten", "one"]
 
 

@@ -31,6 +31,8 @@ SPLIT_COLUMNS = ("split", "set_name")
 
 _ID_COLUMN = "imageid"  # beside the name of a file, this one alone is the image's id
 
+_NUMBER = re.compile(r"[.#/(\[]?\d+[)\]]?$")
+
 # What pandas takes for a missing value
 _MISSING = {"nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "#N/A", "#NA"}
 
@@ -151,8 +153,8 @@ _IMAGE_KEYS, _CAPTION_KEYS, _SPLIT_KEYS = (
 
 
 def caption_key(name: object) -> str:
-    """A column's name as `column_key` has it, without a number at its end: `caption_2` is `caption`, too."""
-    return column_key(name).rstrip("0123456789")
+    """A column's name as `column_key` has it, but a number at its end: `caption_2` and `caption.2` are `caption`."""
+    return _NUMBER.sub("", column_key(name))
 
 
 def chosen_names(chosen: Mapping[str, str], what: str) -> list[str]:
@@ -215,6 +217,9 @@ def choose_columns(
         return sorted(found, key=lambda column: known[key_of(column.name)])
 
     images, captions = named("image", _IMAGE_KEYS, column_key), named("caption", _CAPTION_KEYS, caption_key)
+    if "caption" not in chosen:  # a number counts where no other name fits without one
+        whole = {column_key(column.name) for column in captions} & _CAPTION_KEYS.keys()
+        captions = [column for column in captions if not whole or caption_key(column.name) in whole]
     for what, found, usual in (("image", images, IMAGE_COLUMNS), ("caption", captions, CAPTION_COLUMNS)):
         if not found:
             raise DataError(
