@@ -189,19 +189,19 @@ def test_unknown_format(tmp_path: Path, name: str, make: Callable[[Path], None])
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", r"a\.csv is empty"),
-        ("a.csv", "image,caption\r1.jpg,a\r2.jpg,b\r", r"lines must end with .* here they end with \\r alone"),
+        ("a.csv", "", r"known format \(it is empty\)"),
+        ("a.csv", "image,caption\r1.jpg,a\r2.jpg,b\r", r"known format \(its lines end with \\r alone; they must"),
         ("a.csv", "image,caption\n1.jpg,a\n".encode("utf-16"), r"it looks like UTF-16 text \(Excel's .*UTF-8\)"),
         ("a.xlsx", b"PK\3\4\0\0", r"it looks like a zip archive, as spreadsheets .*save the sheet as CSV"),
         (
             "a.csv",
             "photo;caption\n1.jpg;a\n",
-            r"the header: no column .* images .*there are: photo, caption; say",
+            r"its header: no column .* images .*there are: photo, caption; say",
         ),
-        ("a.txt", "photo,title\n1.jpg,a\n2.jpg,b\n", r"the header: no column .*there are: photo, title; say"),
-        ("a.csv", "1.jpg,a,b\n2.jpg,a,b\n", r"the first line is no header \('1\.jpg, a, b'\), .*image,caption"),
-        ("a.jsonl", '{"photo": 1, "text": "a"}\n{}\n', r"the first record: no column .*there are: photo, text; say"),
-        ("a.json", '[{"image": 1, "words": "a"}, {}]', r"the first record: no column .*there are: image, words; say"),
+        ("a.txt", "photo,title\n1.jpg,a\n2.jpg,b\n", r"its header: no column .*there are: photo, title; say"),
+        ("a.csv", "1.jpg,a,b\n2.jpg,a,b\n", r"its first line is no header \('1\.jpg, a, b'\), .*image,caption"),
+        ("a.jsonl", '{"photo": 1, "text": "a"}\n{}\n', r"its first record: no column .*there are: photo, text; say"),
+        ("a.json", '[{"image": 1, "words": "a"}, {}]', r"its first record: no column .*there are: image, words; say"),
         ("a.txt", "1.jpg a dog\n2.jpg a cat\n", r"it looks like lines that begin with the names of photos"),
     ],
 )

@@ -110,32 +110,33 @@ def open_source(path: Path, name: str = "auto", columns: Mapping[str, str] | Non
         raise DataError(f"{path} does not exist")
     found = find_format(file)
     if found is None:
-        raise near_miss(file) or DataError(
-            f"{path}: not a caption file of a known format ({', '.join(FORMATS)}; --help describes them)"
-            f"{_looks_like(file)}. Of a table whose columns have other names, say which they are by --columns image=…,"
-            "caption=…"
+        reason = near_miss(file) or (
+            f"({', '.join(FORMATS)}; --help describes them){_looks_like(file)}. Of a table whose columns have other "
+            "names, say which they are by --columns image=…,caption=…"
         )
+        raise DataError(f"{path}: not a caption file of a known format {reason}")
     return CaptionSource(file, found)
 
 
-def near_miss(file: CaptionFile) -> DataError | None:
-    """What a file of no known format lacks for the one that it is most like; None if it is like none."""
+def near_miss(file: CaptionFile) -> str | None:
+    """What a file of no known format lacks for the one that it is most like, in brackets; None if it is like none."""
     lines = file.first_lines
     if file.path.is_file() and not lines:
-        return DataError(f"{file.path} is empty")
+        return "(it is empty)"
     if len(lines) == 1 and "\r" in lines[0]:
-        return DataError(f"{file.path}: lines must end with \\n or \\r\\n; here they end with \\r alone")
+        return "(its lines end with \\r alone; they must end with \\n or \\r\\n)"
     structure = structure_of(file) or ""
     if structure.startswith("JSON"):
         records = file.json_value if file.json_value is not None else file.head_of_json_lines
         if not isinstance(records, list) or len(records) < 2 or not isinstance(records[0], dict):  # one may be anything
             return None
         try:
-            choose_columns(f"{file.path}: the first record", list(records[0]), file.columns)
+            choose_columns("its first record", list(records[0]), file.columns)
         except DataError as error:
-            return error
+            return f"({error})"
     is_table = structure.startswith("a table") or (bool(file.columns) and not structure)
-    return what_is_missing(file) if is_table else None
+    missing = what_is_missing(file) if is_table else None
+    return f"({missing})" if missing else None
 
 
 def _looks_like(file: CaptionFile) -> str:

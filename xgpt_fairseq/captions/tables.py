@@ -111,20 +111,20 @@ def _layout_without_header(rows: list[list[str]], separator: str) -> Layout | No
     return Layout(separator, width, None, photos[0], captions) if len(captions) == 1 or separator != "," else None
 
 
-def what_is_missing(file: CaptionFile) -> DataError | None:
+def what_is_missing(file: CaptionFile) -> str | None:
     """Why a file that is written like a table is none of captions; None if it is not written so."""
     layout = _said_layout(file)
     if layout.names is None or layout.width < 2:
         return None
     if any(map(_is_photo, layout.names)):
-        return DataError(
-            f"{file.path}: the first line is no header ({', '.join(layout.names)[:60]!r}), and without one it is not "
-            f"clear which columns are captions: write one, such as image{layout.separator}caption"
+        return (
+            f"its first line is no header ({', '.join(layout.names)[:60]!r}), and without one it is not clear which "
+            f"columns are captions: write one, such as image{layout.separator}caption"
         )
     try:
-        _columns(file, layout, file.columns)
+        choose_columns("its header", layout.names, file.columns, range(layout.width))
     except DataError as error:
-        return error
+        return str(error)
     return None
 
 

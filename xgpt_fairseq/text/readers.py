@@ -76,7 +76,7 @@ def check_inputs(paths: Sequence[Path], captions: CaptionOptions | None = None) 
         raise DataError("--input - (the standard input) is named twice; it can be read once")
 
 
-def _not_text(path: Path, structure: str, miss: DataError | None = None) -> DataError:
+def _not_text(path: Path, structure: str, miss: str | None = None) -> DataError:
     columns = "of a table or of records, say which columns have the captions by --columns image=…,caption=…"
     return DataError(
         f"--input {path} looks like {structure}, and no reader of captions knows it: {miss or columns}; or make it "
