@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from tests.captions.test_formats import SAMPLES, put, read
 from xgpt_fairseq.captions.base import CaptionOptions, SplitLists, split_in_name
+from xgpt_fairseq.captions.hold_out import parse_hold_out
 from xgpt_fairseq.captions.registry import UNLISTED, open_source, read_sources
 from xgpt_fairseq.errors import DataError
 
@@ -85,3 +88,17 @@ def test_several_files(tmp_path: Path) -> None:
     put(tmp_path, "val.token", "2.jpg#0\tb\n1.jpg#0\tb\n")
     with pytest.raises(DataError, match=r"image 1 is in .*val\.token and in .*train\.jsonl; it may be in one of them"):
         list(read_sources(sources, CaptionOptions()))
+
+
+@pytest.mark.parametrize("name", ["n/a", "../stray", "a\\b", ".hidden", "train set", "a,b", "a\nb"])
+def test_names_that_no_files_can_have(tmp_path: Path, name: str) -> None:
+    """Files are named after splits: a blank or a slash in a name would write elsewhere, or could not be chosen."""
+    lines = [{"image": "1.jpg", "caption": "a", "split": "train"}, {"image": "2.jpg", "caption": "b", "split": name}]
+    path = put(tmp_path, "mine.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match=f"mine.jsonl: image 2 is of split {re.escape(repr(name))}: the name of a spl"):
+        read(path)
+    with pytest.raises(DataError, match=f"--hold-out {re.escape(name)}=0.1 is of split|each once|SPLIT=SHARE"):
+        parse_hold_out(f"{name}=0.1")
+    for good in ("test-A_1.5", "développement", "_x"):
+        put(tmp_path, "mine.jsonl", json.dumps(lines[1] | {"split": good}) + "\n")
+        assert [image.split for image in read(path)] == [good]

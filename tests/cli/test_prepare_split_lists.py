@@ -110,3 +110,15 @@ def test_a_source_that_changes_meanwhile(
     assert done.status == 1
     assert done.error == "the source was changed while it was read; run the program again"
     assert not (tmp_path / "data").exists()
+
+
+def test_missing_images_of_a_split_that_is_not_written(
+    prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path
+) -> None:
+    [path] = as_jsonl(tmp_path, tiny_images)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write('{"image": "lost.jpg", "caption": "x", "split": "extra"}\n')
+    done = prepare(path)
+    assert done.status == 0, done.stderr
+    assert "split 'extra': 1 images are not used (--splits)" in done.stdout
+    assert not list(tmp_path.rglob("extra*"))

@@ -246,6 +246,18 @@ def fairseq_split(name: str) -> str:
     return _SPLITS.get(name, name)
 
 
+_SPLIT_NAME = re.compile(r"[\w-][\w.-]*")
+
+
+def check_split(where: str, name: str) -> None:
+    """Raises DataError where *name* cannot be a split's, whose files are named after it."""
+    if not _SPLIT_NAME.fullmatch(name):
+        raise DataError(
+            f"{where} is of split {name!r:.60}: the name of a split has letters, digits, - and _ (and . behind the "
+            "first)"
+        )
+
+
 def split_of_folder(name: str) -> str:
     """The split that a folder's whole name says, by fairseq's name; empty if it says none."""
     return _SPLITS.get(name.lower(), "")

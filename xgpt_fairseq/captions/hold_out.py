@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from xgpt_fairseq.captions.base import fairseq_split
+from xgpt_fairseq.captions.base import check_split, fairseq_split
 from xgpt_fairseq.errors import DataError
 
 
@@ -25,6 +25,7 @@ def parse_hold_out(text: str) -> dict[str, float]:
             raise DataError(f"--hold-out {word}: expected SPLIT=SHARE, such as val=0.1") from None
         if not name.strip() or split == "train" or split in shares:
             raise DataError(f"--hold-out {text}: name splits other than train, each once")
+        check_split(f"--hold-out {word}", split)
         if not 0 < share < 1:
             raise DataError(f"--hold-out {word}: a share is between 0 and 1")
         shares[split] = share

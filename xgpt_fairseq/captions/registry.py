@@ -21,6 +21,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     ReadingLog,
+    check_split,
     image_listed_twice,
     is_unicode,
     split_in_name,
@@ -200,12 +201,13 @@ class _Splits:
         self._named = options.named_splits.get(path)
         self._by_name = split_in_name(path.name) or split_of_folder(path.resolve().parent.name)
         self._shared = _shared_names(source, options) if options.hold_out else set()
+        self._usable: set[str] = set()  # the names of splits that were checked
 
     def split_of(self, image: CaptionedImage) -> str:
         """The split of *image*.
 
         Raises:
-            DataError: nothing says it, or what says it disagrees.
+            DataError: nothing says it, what says it disagrees, or it is no name (see `check_split`).
         """
         lists = self._options.split_lists
         listed = lists.split_of(image) if lists is not None else None
@@ -215,7 +217,11 @@ class _Splits:
             ways = ", ".join(f"{split!r} by {way}" for way, split in said.items() if split)
             raise DataError(f"{self._path}: image {image.image_id} is of split {ways}; these must agree")
         if different:
-            return self._hold_out(different.pop(), image)
+            split = different.pop()
+            if split not in self._usable:
+                check_split(f"{self._path}: image {image.shown}", split)
+                self._usable.add(split)
+            return self._hold_out(split, image)
         if lists is not None:
             return UNLISTED
         split = self._by_name or ("train" if self._options.hold_out else "")

@@ -17,6 +17,9 @@ from xgpt_fairseq.regions.store import RegionStore
 
 UNCAPTIONED = "uncaptioned-images.txt"
 
+# Those that are written if none are named.
+USUAL_SPLITS = ("train", "valid", "test")
+
 # How many images a message names.
 NAMED = 5
 
@@ -69,7 +72,7 @@ def survey(
 
     Args:
         images: of the source.
-        splits: those that are wanted; None: all.
+        splits: those that are written; None: those of `USUAL_SPLITS` that the source has.
         split_lists: the lists of --split-files.
         pairing: finds the images in the region store.
         folder: where lists are written.
@@ -103,7 +106,7 @@ def survey(
                 continue
             count.missing += 1
             _keep_first(count.first_missing, image.shown)
-            if splits is None or image.split in splits:
+            if image.split in (USUAL_SPLITS if splits is None else splits):
                 if image.split not in lists:
                     name = folder / f"{image.split}.missing-images.txt"
                     lists[image.split] = stack.enter_context(open(name, "w", encoding="utf-8"))
@@ -134,7 +137,7 @@ def usual_splits(counts: dict[str, Count], source: str) -> list[str]:
         DataError: none, or training images and no validation images, without which fairseq-train stops at the end of
             the first epoch.
     """
-    found: list[str] = [split for split in ("train", "valid", "test") if split in counts and counts[split].images]
+    found = [split for split in USUAL_SPLITS if split in counts and counts[split].images]
     if not found:
         others = ", ".join(sorted(key for key, count in counts.items() if key != UNLISTED and count.images))
         raise DataError(
