@@ -61,6 +61,38 @@ def test_where_captions_stand(tmp_path: Path) -> None:
     assert log.counts == {"photos in tars without a caption": 3, "texts in tars without a photo": 1}
 
 
+def test_several_lines_and_other_keys(tmp_path: Path) -> None:
+    log = ReadingLog()
+    files: dict[str, bytes | str] = {
+        "1_jpg": "",
+        "1_txt": "one\ntwo\n",
+        "2_jpg": "",
+        "2_json": '{"captions": ["a", "b"]}',
+    }
+    files |= {
+        "3_jpg": "",
+        "3_txt": "one\ntwo",
+        "3_json": '{"caption": "one\\ntwo"}',
+        "4_jpg": "",
+        "4_json": '{"raw": "x"}',
+    }
+    path = shard(tmp_path / "a.tar", **files, **{"5_jpg": "", "5_json": '{"prompt": "five"}'})
+    assert list(captions(read(path, log=log)).values()) == [["one", "two"], ["a", "b"], ["one two"], ["x"]]
+    assert log.counts == {
+        "texts of several lines, of which each is a caption": 1, "photos in tars without a caption": 1,
+    }  # fmt: skip
+    assert list(captions(read(path, columns={"caption": "prompt"})).values()) == [
+        ["one", "two"],
+        ["one", "two"],
+        ["five"],
+    ]
+    path = shard(tmp_path / "b.tar", **{"5_jpg": "", "5_json": '{"prompt": "five", "seed": 1}'})
+    with pytest.raises(
+        DataError, match=r"of its key; .*5\.json has none of text, .*, it has: prompt, seed \(--columns capt"
+    ):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -1,11 +1,15 @@
-"""folder: photos, each with a text file of its name beside it."""
+"""folder: photos, each with a text file of its name beside it, or in a folder beside the photos' folder."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import NoReturn
 
@@ -15,64 +19,124 @@ from xgpt_fairseq.captions.base import (
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
+    ReadingLog,
+    caption_text,
     image_id_of,
     split_of_folder,
 )
+from xgpt_fairseq.captions.columns import CAPTION_COLUMNS, chosen_names
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.folders import walk
 from xgpt_fairseq.regions.image_ids import is_photo_name
 
 TEXTS = (".txt", ".caption")
+# Keys of a photo's .json that hold its caption; of other names of captions only if it has none of these.
+JSON_KEYS = ("caption", "text")
 # Where Hugging Face's imagefolder has captions
 METADATA = ("metadata.jsonl", "metadata.csv")
 
+# The files of a region store, a vocabulary or a data directory, which are no captions
+_OWN = ({"store.json", "ids.npy"}, {"dict.txt", "vocabulary.json"}, {"dict.txt", "dataset.json"})
+_UNREADABLE = ".unreadable.txt"
+# Lines of numbers alone, such as boxes of a detector
+_NUMBERS = re.compile(r"[\d.eE+-]+(\s+[\d.eE+-]+){3,}\s*")
+
 
 @dataclass(frozen=True)
-class _Photo:
-    """The name of a photo in its folder, and those of the texts beside it."""
+class _Place:
+    """A folder: its path below the source, in parts; the photos in it; stem → texts, and files of JSON."""
 
-    name: str
-    texts: list[str]
+    parts: tuple[str, ...]
+    photos: list[str] = field(default_factory=list)
+    texts: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    objects: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    metadata: list[Path] = field(default_factory=list)
+
+    @cached_property
+    def folded(self) -> dict[str, Path]:
+        """Stem without case → text, of those that are of no photo here."""
+        stems = {_normal(PurePath(photo).stem) for photo in self.photos}
+        return {stem.casefold(): texts[0] for stem, texts in self.texts.items() if stem not in stems}
+
+
+@dataclass
+class _Listing:
+    """What lies in a source.
+
+    Attributes:
+        photos: those that have texts: their paths below the source, and the texts.
+        bare: how many others there are.
+        unused: how many texts are of no photo.
+        errors: what is wrong with photos that are in neither.
+        metadata: files of imagefolder's captions.
+    """
+
+    photos: list[tuple[PurePath, list[Path]]] = field(default_factory=list)
+    bare: int = 0
+    unused: int = 0
+    errors: list[DataError] = field(default_factory=list)
+    metadata: list[Path] = field(default_factory=list)
 
 
 def recognise(file: CaptionFile) -> bool:
-    """Whether it is a folder with a text beside a photo; or with imagefolder's captions, to which `read` points."""
+    """Whether it is a folder with a text of a photo; or with imagefolder's captions, to which `read` points."""
     if not file.path.is_dir():
         return False
     try:
-        return any(_pairs(folder, names)[0] for folder, names in _folders(file.path)) or bool(_metadata(file.path))
+        if any(_texts_beside(place, name) for place in _places(file.path) for name in place.photos):
+            return True
+        found = _list(file.path)
     except DataError:
         return True  # `read` says what is wrong
+    return bool(found.photos or found.errors or found.metadata)
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """`NAME.txt` or `NAME.caption` beside a photo `NAME.jpg` or any other, at any depth: its whole text is a caption.
+    """`NAME.txt`, `NAME.caption` or `NAME.json` of a photo `NAME.jpg` or any other, at any depth.
 
-    A folder called train, val, validation or test says the split of what is in it.
+    It lies beside the photo; or in a folder of texts beside the folder of photos, at the same place below it
+    (`images/a/1.jpg`, `captions/a/1.txt`). Each line of a text is a caption. JSON is looked at if there is no text. A
+    folder called train, val, validation or test says the split of what is in it.
     """
-    captioned = False
-    for folder, names in _folders(file.path):
-        photos, without_text, without_photo = _pairs(folder, names)
-        for photo in photos:
-            captioned = True
-            path = folder / photo.name
-            try:
-                image = _read_image(file.path, path, [folder / text for text in photo.texts])
-            except DataError as error:
-                options.log.bad_record(error)
-                continue
+    source, found = file.path, _list(file.path)
+    if found.photos and found.metadata:
+        raise DataError(
+            f"{source} has captions in {found.metadata[0]}, and {found.photos[0][1][0]} beside a photo: name the first "
+            "for its captions, or move it elsewhere for those of the texts"
+        )
+    for error in found.errors:
+        options.log.bad_record(error)
+    captioned, without = len(found.errors), []
+    for photo, texts in found.photos:
+        try:
+            image = _read_image(source, photo, texts, options)
+        except DataError as error:
+            options.log.bad_record(error)
+            captioned += 1
+            continue
+        if image is None:
+            without.append(texts[0])
+        else:
+            captioned += 1
             yield image
-        for what, count in (("photos without a text", without_text), ("texts without a photo", without_photo)):
-            if count:
-                options.log.count(f"{what} beside them in {file.path}", count)
     if not captioned:
-        found = _metadata(file.path)
-        hint = f"; its captions are in {' and '.join(map(str, found))}: name {'that' if len(found) == 1 else 'those'}"
-        raise DataError(f"{file.path}: no photo has a .txt or .caption of its name beside it{hint if found else ''}")
+        hint = _without_key(without[0]) if without else ""
+        if found.metadata:
+            which = "that" if len(found.metadata) == 1 else "those"
+            hint = f"; its captions are in {' and '.join(map(str, found.metadata[:3]))}: name {which}"
+        raise DataError(f"{source}: no photo has a .txt or .caption of its name beside it{hint}")
+    for what, count in (
+        ("photos without a text", found.bare + len(without)),
+        ("texts without a photo", found.unused),
+    ):
+        if count:
+            options.log.count(f"{what} in {source}", count)
 
 
 def agreed_captions(where: str, found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """The captions that all of *found* agree in, with single blanks; blank ones do not count.
+
+    Where they say the same in more and in fewer captions, the fewer count: a caption may have line breaks.
 
     Args:
         where: the photo, for messages.
@@ -81,14 +145,74 @@ def agreed_captions(where: str, found: Sequence[tuple[str, Sequence[str]]]) -> l
     Raises:
         DataError: they differ.
     """
-    captions = {tuple(" ".join(text.split()) for text in texts): place for place, texts in found}
-    said = {texts: place for texts, place in captions.items() if any(texts)} or captions
+    said: dict[str, tuple[str, list[str]]] = {}
+    for place, texts in found:
+        captions = [" ".join(text.split()) for text in texts]
+        whole = " ".join(filter(None, captions))
+        if whole not in said or len(captions) < len(said[whole][1]):
+            said[whole] = place, captions
     if len(said) > 1:
-        (one, place), (other, another), *_ = said.items()
-        raise DataError(
-            f"{where} has different captions: {' '.join(one)[:60]!r} in {place}, {' '.join(other)[:60]!r} in {another}"
-        )
-    return list(next(iter(said)))
+        said.pop("", None)
+    if len(said) > 1:
+        (one, (place, _)), (other, (another, _)), *_ = said.items()
+        raise DataError(f"{where} has different captions: {one[:60]!r} in {place}, {other[:60]!r} in {another}")
+    return next(iter(said.values()))[1]
+
+
+def lines_of(where: str, content: bytes) -> list[str]:
+    """The captions in a text: its lines that are not blank; if all are, one that is.
+
+    Raises:
+        DataError: it is not UTF-8, or has nothing but numbers.
+    """
+    lines = [line for line in re.split(r"\r\n?|\n", decode(where, content)) if line.strip()]
+    if lines and all(map(_NUMBERS.fullmatch, lines)):
+        raise DataError(f"{where} has numbers alone, {lines[0][:60]!r}: boxes of a detector are no caption")
+    return lines or [""]
+
+
+def count_lines(log: ReadingLog, texts: int) -> None:
+    """Count that a photo has the captions of a text of several lines."""
+    if texts > 1:
+        log.count("texts of several lines, of which each is a caption")
+
+
+def json_captions(where: str, content: bytes, columns: Mapping[str, str]) -> list[list[str]]:
+    """What a photo's .json says in each of the keys that captions have: all its captions.
+
+    Args:
+        where: the file, for messages.
+        content: of the file.
+        columns: what --columns says.
+
+    Raises:
+        DataError: it is no object of JSON, or a caption is not text.
+    """
+    record = _object(where, content)
+    usual = JSON_KEYS if any(record.get(key) is not None for key in JSON_KEYS) else CAPTION_COLUMNS
+    values = ((key, record.get(key)) for key in (chosen_names(columns, "caption") if "caption" in columns else usual))
+    return [
+        [caption_text(f"{where}: {key!r}", each) for each in (value if isinstance(value, list) else [value])]
+        for key, value in values
+        if value is not None
+    ]
+
+
+def other_keys(where: str, content: bytes) -> str:
+    """The end of the message that no photo has a caption, where a .json has other keys."""
+    known = ", ".join(CAPTION_COLUMNS)
+    return f"; {where} has none of {known}, it has: {', '.join(_object(where, content))[:200]} (--columns caption=NAME)"
+
+
+def _object(where: str, content: bytes) -> dict[str, object]:
+    text = decode(where, content)
+    try:
+        record = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: an object with {' or '.join(map(repr, JSON_KEYS))} expected, found {text[:60]!r}")
+    return record
 
 
 def decode(where: str, content: bytes) -> str:
@@ -111,60 +235,161 @@ def split_of_path(path: PurePath) -> str:
     return splits.pop() if splits else ""
 
 
-def _read_image(source: Path, photo: Path, files: list[Path]) -> CaptionedImage:
-    relative = photo.relative_to(source)
-    image_id = image_id_of(str(source), "file name", relative.as_posix())
-    texts = agreed_captions(str(photo), [(text.name, [_read_text(text)]) for text in files])
-    captions = [Caption(number, text) for number, text in enumerate(texts)]
-    return CaptionedImage(image_id, split_of_path(relative), captions, relative.as_posix())
+def _read_image(source: Path, photo: PurePath, texts: list[Path], options: CaptionOptions) -> CaptionedImage | None:
+    """The image of a photo; None if its .json has no caption."""
+    found = [(text.name, captions) for text in texts for captions in _read_text(text, options.columns)]
+    if not found:
+        return None
+    image_id = image_id_of(str(source), "file name", photo.as_posix())
+    captions = agreed_captions(str(source / photo), found)
+    if texts[0].suffix.lower() != ".json":
+        count_lines(options.log, len(captions))
+    said = [Caption(number, text) for number, text in enumerate(captions)]
+    return CaptionedImage(image_id, split_of_path(photo), said, photo.as_posix())
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, columns: Mapping[str, str]) -> list[list[str]]:
+    """The captions that a text has, each time as a list of all of them."""
+    content = _content(path)
+    if path.suffix.lower() == ".json":
+        return json_captions(str(path), content, columns)
+    return [lines_of(str(path), content)]
+
+
+def _without_key(path: Path) -> str:
+    return other_keys(str(path), _content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        return decode(str(path), path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _pairs(folder: Path, names: Sequence[str]) -> tuple[list[_Photo], int, int]:
-    """The photos of a folder that have texts; the numbers of other photos and of other texts.
-
-    The text of `a.jpg` is `a.txt`, or `a.jpg.txt`.
+def _list(source: Path) -> _Listing:
+    """Find the texts of all photos in *source*.
 
     Raises:
-        DataError: a text is that of two photos.
+        DataError: a folder cannot be listed, or a text is that of two photos.
     """
-    texts: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        if PurePath(name).suffix.lower() in TEXTS:
-            texts[PurePath(name).stem].append(name)
-    if not texts:
-        return [], sum(map(is_photo_name, names)), 0
-    photos, without = [], 0
-    owner: dict[str, str] = {}
-    for name in filter(is_photo_name, names):
-        mine = [*texts.get(PurePath(name).stem, ()), *texts.get(name, ())]
-        for text in mine:
-            if owner.setdefault(text, name) != name:
-                raise DataError(f"{folder / text}: is it the caption of {owner[text]} or of {name}, both beside it?")
-        if mine:
-            photos.append(_Photo(name, mine))
-        else:
-            without += 1
-    return photos, without, sum(map(len, texts.values())) - len(owner)
+    listing = _Listing()
+    places = list(_places(source))
+    trees = _Trees(places)
+    owner: dict[Path, PurePath] = {}
+    for place in places:
+        listing.metadata += place.metadata
+        for name in place.photos:
+            photo = PurePath(*place.parts, name)
+            try:
+                mine = _texts_beside(place, name) or trees.texts(place, name) or _unlike(place, name)
+            except DataError as error:
+                listing.errors.append(error)
+                continue
+            for text in mine:
+                if owner.setdefault(text, photo) != photo:
+                    raise DataError(f"{text}: is it the caption of {owner[text]} or of {photo}?")
+            if mine:
+                listing.photos.append((photo, mine))
+            else:
+                listing.bare += 1
+    texts = itertools.chain.from_iterable(each for place in places for each in place.texts.values())
+    listing.unused = sum(text not in owner for text in texts)
+    return listing
 
 
-def _folders(source: Path) -> Iterator[tuple[Path, list[str]]]:
+def _places(source: Path) -> Iterator[_Place]:
+    """The folders in *source*, but those that the programs write.
+
+    Raises:
+        DataError: one cannot be listed.
+    """
+
     def refuse(error: OSError) -> NoReturn:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}")
 
-    return walk(source, on_error=refuse)
+    for folder, names in walk(source, on_error=refuse):
+        if any(own.issubset(names) for own in _OWN):
+            continue
+        place = _Place(folder.relative_to(source).parts)
+        for name in names:
+            suffix = PurePath(name).suffix.lower()
+            if is_photo_name(name):
+                place.photos.append(name)
+            elif name in METADATA:
+                place.metadata.append(folder / name)
+            elif suffix in TEXTS and not _lists_unreadable(folder, name):
+                place.texts[_normal(PurePath(name).stem)].append(folder / name)
+            elif suffix == ".json":
+                place.objects[_normal(PurePath(name).stem)].append(folder / name)
+        yield place
 
 
-def _metadata(source: Path) -> list[Path]:
-    """The first files of imagefolder's captions in *source*."""
-    found = (folder / name for folder, names in _folders(source) for name in names if name in METADATA)
-    return list(itertools.islice(found, 3))
+def _lists_unreadable(folder: Path, name: str) -> bool:
+    """Whether a file is the list of what xgpt-extract-regions could not read, beside its store."""
+    return name.endswith(_UNREADABLE) and (folder / name.removesuffix(_UNREADABLE) / "store.json").is_file()
+
+
+def _texts_beside(place: _Place, name: str) -> list[Path]:
+    """The texts of a photo in its folder: `a.txt` and `a.jpg.txt` of `a.jpg`, or else `a.json`."""
+    return _texts_of(place, name) or place.objects.get(_normal(PurePath(name).stem), [])
+
+
+def _texts_of(place: _Place, name: str) -> list[Path]:
+    return [*place.texts.get(_normal(PurePath(name).stem), ()), *place.texts.get(_normal(name), ())]
+
+
+def _unlike(place: _Place, name: str) -> list[Path]:
+    """No text. Raises DataError where one beside a photo has its name but for case."""
+    text = place.folded.get(_normal(PurePath(name).stem).casefold())
+    if text is not None:
+        raise DataError(f"{text}: is it the text of {name} beside it? Their names differ in case: rename one")
+    return []
+
+
+def _normal(name: str) -> str:
+    """*name* in Unicode's normal form C: some systems write an accent by itself, and equal names are different then."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+class _Trees:
+    """Finds texts that lie in folders of their own.
+
+    Those of the photos in `x/images/a` are in `x/captions/a`, if no photo in `x/images` and below has a text beside it,
+    and there are no photos in `x/captions` and below.
+    """
+
+    def __init__(self, places: Sequence[_Place]) -> None:
+        self._at = {place.parts: place for place in places}
+        with_photos = _within(place for place in places if place.photos)
+        self._with_pairs = _within(place for place in places if any(_texts_beside(place, n) for n in place.photos))
+        self._names: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for *parent, name in sorted(_within(place for place in places if place.texts) - with_photos):
+            self._names[tuple(parent)].append(name)
+
+    def texts(self, place: _Place, name: str) -> list[Path]:
+        """The texts of a photo of *place*; none if there are none.
+
+        Raises:
+            DataError: several folders have some.
+        """
+        found = [texts for other in self._beside(place.parts) if (texts := _texts_of(other, name))]
+        if len(found) > 1:
+            photo = "/".join((*place.parts, name))
+            raise DataError(f"{photo}: its text may be {found[0][0]} or {found[1][0]}; leave one of them")
+        return found[0] if found else []
+
+    def _beside(self, parts: tuple[str, ...]) -> Iterator[_Place]:
+        for depth in range(len(parts)):
+            for name in () if parts[: depth + 1] in self._with_pairs else self._names.get(parts[:depth], ()):
+                other = self._at.get((*parts[:depth], name, *parts[depth + 1 :]))
+                if other is not None:
+                    yield other
+
+
+def _within(places: Iterable[_Place]) -> set[tuple[str, ...]]:
+    """The folders that have one of *places* in them, or are one; but the source itself."""
+    return {place.parts[:depth] for place in places for depth in range(1, len(place.parts) + 1)}
 
 
 FOLDER = CaptionFormat("folder", "a folder of photos, each with NAME.txt or NAME.caption beside it", recognise, read)

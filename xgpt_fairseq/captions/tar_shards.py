@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from xgpt_fairseq.captions.base import (
@@ -13,16 +12,20 @@ from xgpt_fairseq.captions.base import (
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
-    caption_text,
     image_id_of,
 )
-from xgpt_fairseq.captions.folder import TEXTS, agreed_captions, decode, split_of_path
+from xgpt_fairseq.captions.folder import (
+    TEXTS,
+    agreed_captions,
+    count_lines,
+    json_captions,
+    lines_of,
+    other_keys,
+    split_of_path,
+)
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import TarMember, is_tar, read_member, tar_members
 from xgpt_fairseq.regions.image_ids import is_photo_name
-
-# Keys of a KEY.json that hold the caption
-JSON_KEYS = ("caption", "text")
 
 
 def recognise(file: CaptionFile) -> bool:
@@ -40,6 +43,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     keys = Counter(_key(photo.name) for photo in photos)
     used: dict[str, str] = {}
     without_caption = 0
+    without_key: TarMember | None = None
     for photo in photos:
         mine = [*texts.get(_stem(photo.name), ()), *texts.get(photo.name, ())]
         if not mine and keys[_key(photo.name)] == 1:
@@ -48,16 +52,20 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             for text in mine:
                 if used.setdefault(text.name, photo.name) != photo.name:
                     raise DataError(f"{file.path}: is {text.name} the caption of {used[text.name]} or of {photo.name}?")
-            image = _read_image(file.path, photo.name, mine)
+            image = _read_image(file.path, photo.name, mine, options)
         except DataError as error:
             options.log.bad_record(error)
             continue
         if image is None:
             without_caption += 1
+            without_key = without_key or next(iter(mine), None)
         else:
             yield image
-    if not used:
-        raise DataError(f"{file.path}: no photo in it has a .txt, .caption or .json of its key")
+    if without_caption == len(photos):
+        raise DataError(
+            f"{file.path}: no photo in it has a .txt, .caption or .json of its key"
+            + ("" if without_key is None else other_keys(*_content(file.path, without_key)))
+        )
     if without_caption:
         options.log.count("photos in tars without a caption", without_caption)
     if unused := sum(map(len, texts.values())) - len(used):
@@ -89,37 +97,33 @@ def _key(name: str) -> str:
     return f"{folder}{slash}{base.split('.')[0]}"
 
 
-def _read_image(tar: Path, photo: str, texts: list[TarMember]) -> CaptionedImage | None:
+def _read_image(tar: Path, photo: str, texts: list[TarMember], options: CaptionOptions) -> CaptionedImage | None:
     """The image of a photo; None if it has no caption."""
     where = f"{tar}/{photo}"
-    found = [(text.name, caption) for text in texts for caption in _read_captions(tar, text)]
+    found = [(text.name, caption) for text in texts for caption in _read_captions(tar, text, options.columns)]
     if not found:
         return None
     file_name = "/".join(filter(None, (tar.absolute().parent.name, tar.name, photo)))
     image_id = image_id_of(str(tar), "member", file_name)
-    captions = [Caption(number, text) for number, text in enumerate(agreed_captions(where, found))]
-    return CaptionedImage(image_id, split_of_path(PurePosixPath(photo)), captions, file_name)
+    captions = agreed_captions(where, found)
+    if not any(text.name.lower().endswith(".json") for text in texts):
+        count_lines(options.log, len(captions))
+    said = [Caption(number, text) for number, text in enumerate(captions)]
+    return CaptionedImage(image_id, split_of_path(PurePosixPath(photo)), said, file_name)
 
 
-def _read_captions(tar: Path, text: TarMember) -> Iterator[list[str]]:
+def _read_captions(tar: Path, text: TarMember, columns: Mapping[str, str]) -> list[list[str]]:
     """The captions that a text has, each time as a list of all of them."""
+    where, content = _content(tar, text)
+    return json_captions(where, content, columns) if text.name.lower().endswith(".json") else [lines_of(where, content)]
+
+
+def _content(tar: Path, text: TarMember) -> tuple[str, bytes]:
+    """Where a text is, for messages, and what is in it."""
     where = f"{tar}/{text.name}"
     if text.reason:
         raise DataError(f"{where}: {text.reason}")
-    content = decode(where, read_member(tar, text))
-    if not text.name.lower().endswith(".json"):
-        yield [content]
-        return
-    try:
-        record = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: an object with {' or '.join(map(repr, JSON_KEYS))} expected, found {content[:60]!r}")
-    for key in JSON_KEYS:
-        value = record.get(key)
-        if value is not None:
-            yield [caption_text(f"{where}: {key!r}", each) for each in (value if isinstance(value, list) else [value])]
+    return where, read_member(tar, text)
 
 
 TAR = CaptionFormat("tar", "tars of WebDataset and img2dataset: KEY.jpg, KEY.txt, KEY.json", recognise, read)
