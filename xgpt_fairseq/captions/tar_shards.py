@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from xgpt_fairseq.captions.base import (
@@ -18,9 +19,11 @@ from xgpt_fairseq.captions.folder import (
     TEXTS,
     agreed_captions,
     count_lines,
+    files_alone,
     json_captions,
     lines_of,
     other_keys,
+    split_of_file,
     split_of_path,
 )
 from xgpt_fairseq.errors import DataError
@@ -29,8 +32,10 @@ from xgpt_fairseq.regions.image_ids import is_photo_name
 
 
 def recognise(file: CaptionFile) -> bool:
-    """Whether it begins like a tar; a compressed one, too, since `read` says what to do about it."""
-    return is_tar(file.path)
+    """Whether it begins like a tar; a compressed one, too, since `read` says what to do about it. Or a folder has tars,
+    and no photos.
+    """
+    return is_tar(file.path) or any(map(is_tar, files_alone(file.path, ".tar")))
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
@@ -39,7 +44,17 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     A folder in the tar called train, val, validation or test says the split. A photo is named by its member, the tar
     and the tar's folder: other tars often have the same keys, and `train` and `val` the same names of tars.
     """
-    photos, texts = _members(file.path)
+    if not file.path.is_dir():
+        yield from _read(file.path, options)
+        return
+    for path in files_alone(file.path, ".tar"):
+        split = split_of_file(file.path, path)
+        for image in _read(path, options):
+            yield image if image.split else replace(image, split=split)
+
+
+def _read(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
+    photos, texts = _members(path)
     keys = Counter(_key(photo.name) for photo in photos)
     used: dict[str, str] = {}
     without_caption = 0
@@ -51,8 +66,8 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
         try:
             for text in mine:
                 if used.setdefault(text.name, photo.name) != photo.name:
-                    raise DataError(f"{file.path}: is {text.name} the caption of {used[text.name]} or of {photo.name}?")
-            image = _read_image(file.path, photo.name, mine, options)
+                    raise DataError(f"{path}: is {text.name} the caption of {used[text.name]} or of {photo.name}?")
+            image = _read_image(path, photo.name, mine, options)
         except DataError as error:
             options.log.bad_record(error)
             continue
@@ -63,8 +78,8 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             yield image
     if without_caption == len(photos):
         raise DataError(
-            f"{file.path}: no photo in it has a .txt, .caption or .json of its key"
-            + ("" if without_key is None else other_keys(*_content(file.path, without_key)))
+            f"{path}: no photo in it has a .txt, .caption or .json of its key"
+            + ("" if without_key is None else other_keys(*_content(path, without_key)))
         )
     if without_caption:
         options.log.count("photos in tars without a caption", without_caption)

@@ -1,4 +1,4 @@
-"""`xgpt-caption`: captions of photos, folders and tars of photos, or the images of a region store."""
+"""`xgpt-caption`: captions of photos, folders, tars and tables of photos, or the images of a region store."""
 
 from __future__ import annotations
 
@@ -182,7 +182,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="xgpt-caption", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "photos", type=Path, nargs="+", metavar="PHOTO", help="photos, folders or tars of photos, or a region store"
+        "photos",
+        type=Path,
+        nargs="+",
+        metavar="PHOTO",
+        help="photos, folders, tars or tables of photos, or a region store",
     )
     parser.add_argument(
         "--path", type=Path, required=True, metavar="BUNDLE", help="a bundle of xgpt-export, or a checkpoint"

@@ -3,9 +3,10 @@
     xgpt-extract-regions photos --output data/regions
     xgpt-extract-regions photos --output data/regions --detections results.json
 
-PHOTOS are files, folders with all that is in them, and tars (WebDataset). Features are those of EfficientNet-lite0,
-whose weights come with the extra `photos`. Killed or stopped, the same command resumes. Files that cannot be read are
-listed in STORE.unreadable.txt. The store appears under its name when it is whole.
+PHOTOS are files, folders with all that is in them, tars (WebDataset), and tables with photos inside (Parquet files and
+what Hugging Face's `save_to_disk` writes). Features are those of EfficientNet-lite0, whose weights come with the extra
+`photos`. Killed or stopped, the same command resumes. Files that cannot be read are listed in STORE.unreadable.txt. The
+store appears under its name when it is whole.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Loaded:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", metavar="PHOTOS", type=Path, nargs="+", help="photos, folders and tars of photos")
+    parser.add_argument(
+        "photos", metavar="PHOTOS", type=Path, nargs="+", help="photos, folders, tars and tables of photos"
+    )
     parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
     regions = parser.add_mutually_exclusive_group()
     regions.add_argument(

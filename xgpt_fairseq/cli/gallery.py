@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="folders or tars of photos, named by COCO's long names or the bare ids",
+        help="folders, tars or tables of photos, named by COCO's long names or the bare ids",
     )
     parser.add_argument("--link-photos", action="store_true", help="link the photos instead of embedding copies")
     parser.add_argument(

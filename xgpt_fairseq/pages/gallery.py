@@ -116,11 +116,11 @@ class Photos:
 
 
 def match_photos(paths: Sequence[Path], image_ids: Sequence[str], *, link_from: Path | None = None) -> Photos:
-    """Find the photos of *image_ids* in *paths*, folders or tars, named as in `photo_files.find_photos`.
+    """Find the photos of *image_ids* in *paths*, folders, tars or tables, named as in `photo_files.find_photos`.
 
     Raises:
         DataError: a path is missing, there is no photo of the images, or more than one may be an image's; or a photo is
-            to be linked and is in a tar.
+            to be linked and is in a tar or a table.
     """
     for path in paths:
         try:
@@ -129,7 +129,7 @@ def match_photos(paths: Sequence[Path], image_ids: Sequence[str], *, link_from: 
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     same_id: dict[str, list[PhotoFile]] = {}
     for photo in find_photos(paths):
-        if is_photo_name(photo.path.name):
+        if is_photo_name(photo.path.name) or photo.cell is not None:
             same_id.setdefault(photo.image_id, []).append(photo)
     index = NameIndex((image_id, photos) for image_id, photos in same_id.items())
     files: dict[str, PhotoFile] = {}
@@ -137,8 +137,11 @@ def match_photos(paths: Sequence[Path], image_ids: Sequence[str], *, link_from: 
         found = [photo for photos in index.find(image_id) for photo in photos]
         if len(found) > 1:
             raise DataError(f"{found[0].path} and {found[1].path} may both be the photo of image {image_id}")
-        if found and link_from is not None and found[0].tar is not None:
-            raise DataError(f"{found[0].path} is in a tar: leave --link-photos out, so that the page holds its photos")
+        if found and link_from is not None and not found[0].is_file:
+            where = "a tar" if found[0].cell is None else "a table"
+            raise DataError(
+                f"{found[0].path} is in {where}: leave --link-photos out, so that the page holds its photos"
+            )
         if found:
             files[image_id] = found[0]
     if not files:

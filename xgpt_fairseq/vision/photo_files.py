@@ -1,4 +1,4 @@
-"""Photos found in folders and tars, and named."""
+"""Photos found in folders, tars and tables, and named."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from xgpt_fairseq.captions.arrow import place_in_table
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.folders import walk
 from xgpt_fairseq.io.tar_members import (
@@ -21,14 +22,17 @@ from xgpt_fairseq.io.tar_members import (
 from xgpt_fairseq.regions.image_ids import canonical_image_id, is_photo_name, name_parts, shortest_ids
 from xgpt_fairseq.regions.validation import one_line
 from xgpt_fairseq.vision.photos import PhotoError, PhotoFile, is_photo
+from xgpt_fairseq.vision.table_photos import SUFFIXES, photos_in_table
 
 
 def find_photos(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[PhotoFile]:
-    """The files that *paths* name, in that order; of folders all files in them and below, sorted; of tars their photos.
+    """The files that *paths* name, in that order; of folders all files in them and below, sorted; of tars and of tables
+    (Parquet, Arrow) their photos.
 
     What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *exclude*.
     A file that is named more than once is there once. A path that does not exist, and a folder that cannot be listed,
-    is in the result, too: reading it will say so. So is a tar without photos, or that is cut, behind its photos.
+    is in the result, too: reading it will say so. So is a tar or a table without photos; and a tar that is cut, behind
+    its photos.
 
     Raises:
         DataError: a tar is compressed.
@@ -51,15 +55,23 @@ def find_photos(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[
         below = os.path.relpath(file, root)
         for photo in _photos_in(file):
             found.append(photo)
-            relative.append(below if photo.member is None else f"{below}/{photo.member.name}")
+            inside = "." if photo.is_file else photo.path.relative_to(file.parent)
+            relative.append(below if photo.is_file else (Path(below).parent / inside).as_posix())
     return _named(found, relative)
 
 
 def _photos_in(file: Path) -> Iterator[PhotoFile]:
-    """*file* itself or, of a tar, its members that are named as photos."""
+    """*file* itself or, of a tar, its members that are named as photos, or the photos of a table."""
     if has_compressed_tar_name(file) and file.is_file():
         with open(file, "rb") as content:
             check_not_compressed(file, content)
+    if file.suffix.lower() in SUFFIXES and file.is_file():
+        try:
+            for name, cell in photos_in_table(file):
+                yield PhotoFile(place_in_table(file, name), cell=cell)
+        except DataError as error:
+            yield PhotoFile(file, reason=str(error))
+        return
     if file.suffix.lower() != ".tar" or not file.is_file():
         yield PhotoFile(file)
         return
@@ -85,7 +97,7 @@ def _named(photos: Sequence[PhotoFile], relative: Sequence[str]) -> list[PhotoFi
     last_parts = [name_parts(photo.path.name)[-1] for photo in photos]
     times = Counter(last_parts)
     counted = [
-        times[last] > 1 and (is_photo_name(photo.path.name) or is_photo(photo))
+        times[last] > 1 and (photo.cell is not None or is_photo_name(photo.path.name) or is_photo(photo))
         for photo, last in zip(photos, last_parts, strict=True)
     ]
     ids = shortest_ids(name for name, counts in zip(relative, counted, strict=True) if counts)

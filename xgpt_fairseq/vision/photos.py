@@ -1,4 +1,4 @@
-"""Photos from files and from tars, read upright and in the size that the backbone takes."""
+"""Photos from files, tars and tables, read upright and in the size that the backbone takes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import DamagedTarError, TarMember, read_member
 from xgpt_fairseq.vision.backbone import STRIDE
 from xgpt_fairseq.vision.photo_formats import HEAD_BYTES, known_formats, missing_reader
+from xgpt_fairseq.vision.table_photos import TableCell, read_cell
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,14 +45,15 @@ class PhotoError(DataError):
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A file that was found (`photo_files.find_photos`) and may be a photo, by itself or in a tar.
+    """A file that was found (`photo_files.find_photos`) and may be a photo, by itself, in a tar or in a table.
 
     Attributes:
-        path: of the file; in a tar, the tar's and the member's.
+        path: of the file; in a tar, the tar's and the member's; in a table, as `place_in_table` says.
         name: its name without folders or, where photos share that, its path below the folder that was given (below
             what the folders have in common, if several were given), with `/`.
         image_id: its id as `canonical_image_id` makes it of the name.
         tar, member: where it is in a tar.
+        cell: where it is in a table.
         reason: why it cannot be read, where that is known already.
     """
 
@@ -60,13 +62,19 @@ class PhotoFile:
     image_id: str = ""
     tar: Path | None = None
     member: TarMember | None = None
+    cell: TableCell | None = None
     reason: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file by itself."""
+        return self.tar is None and self.cell is None
 
     def content(self) -> Path | io.BytesIO:
         """What Pillow opens.
 
         Raises:
-            PhotoError: it is no file, or cannot be read from its tar.
+            PhotoError: it is no file, or cannot be read from its tar or table.
         """
         if self.reason:
             raise PhotoError(self.path, self.reason)
@@ -75,6 +83,11 @@ class PhotoFile:
                 return io.BytesIO(read_member(self.tar, self.member))
             except DamagedTarError as error:
                 raise PhotoError(self.path, error.reason) from None
+        if self.cell is not None:
+            try:
+                return io.BytesIO(read_cell(self.cell))
+            except DataError as error:
+                raise PhotoError(self.path, str(error)) from None
         if not self.path.is_file():
             # A pipe would be waited for, a folder is one that could not be listed.
             raise PhotoError(self.path, "not a file" if self.path.exists() else "no such file")

@@ -1,0 +1,137 @@
+"""Tables in Arrow's formats: Parquet files, and the Arrow files that Hugging Face's `datasets` saves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from xgpt_fairseq.errors import DataError
+
+_PARQUET = b"PAR1"
+_SMALLEST = 12  # bytes of a Parquet file: this at both ends, and the length of what describes its columns
+_ARROW_FILE = b"ARROW1"  # other Arrow files are streams
+
+
+def pyarrow_for(path: Path) -> Any:
+    """pyarrow, to read *path*. Raises DataError where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.compute  # noqa: F401  (an attribute of pyarrow from here on)
+        import pyarrow.ipc  # noqa: F401  (an attribute of pyarrow from here on)
+        import pyarrow.parquet  # noqa: F401  (an attribute of pyarrow from here on)
+    except ImportError as error:
+        raise DataError(
+            f'{path} is in Arrow\'s format: reading it needs pyarrow, pip install "xgpt-fairseq[datasets]"'
+        ) from error
+    return pyarrow
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet does."""
+    return path.is_file() and path.stat().st_size >= _SMALLEST and _first_bytes(path).startswith(_PARQUET)
+
+
+class ArrowTable:
+    """A Parquet or Arrow file, whose rows are read in batches; never all of them are in memory.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        schema: its columns.
+
+    Raises:
+        DataError: pyarrow is missing, or the file cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pyarrow = pyarrow = pyarrow_for(path)
+        self._files = contextlib.ExitStack()
+        self._parquet: Any = None
+        with self._errors():
+            if is_parquet(path):
+                # Mapped, so that a file of one large row group is not read into memory either.
+                opened = pyarrow.parquet.ParquetFile(path, memory_map=True)
+                self._parquet = self._files.enter_context(opened)
+                self.schema = self._parquet.schema_arrow
+            else:
+                self.schema = self._arrow().schema
+
+    def __enter__(self) -> ArrowTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._files.close()
+
+    def batches(self, columns: Sequence[str], size: int, first: int = 0) -> Iterator[tuple[int, Any]]:
+        """(number of its first row, record batch) of the rows in their order; the first batch has row *first* in it.
+
+        Args:
+            columns: which columns batches have, at least; `photo.path` is a field of a column of structs.
+            size: the most rows of a batch of Parquet.
+            first: a row.
+        """
+        with self._errors():
+            row = 0
+            if self._parquet is None:
+                reader = self._arrow()
+                for number in range(getattr(reader, "num_record_batches", 0)):
+                    batch = reader.get_batch(number)
+                    if row + len(batch) > first:
+                        yield row, batch
+                    row += len(batch)
+                for batch in () if hasattr(reader, "num_record_batches") else reader:
+                    if row + len(batch) > first:
+                        yield row, batch
+                    row += len(batch)
+                return
+            for group in range(self._parquet.metadata.num_row_groups):
+                end = row + self._parquet.metadata.row_group(group).num_rows
+                if end <= first:
+                    row = end
+                    continue
+                for batch in self._parquet.iter_batches(size, [group], list(columns), use_threads=False):
+                    if row + len(batch) > first:
+                        yield row, batch
+                    row += len(batch)
+
+    def has_field(self, column: str, field: str) -> bool:
+        """Whether a column is of structs, and has a field of that name."""
+        kind = self._kind(column)
+        return bool(self._pyarrow.types.is_struct(kind)) and kind.get_field_index(field) >= 0
+
+    def is_binary(self, column: str) -> bool:
+        """Whether a column is of bytes."""
+        types, kind = self._pyarrow.types, self._kind(column)
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def array(self, batch: Any, column: str, field: str | None = None) -> Any:
+        """The column of a batch, or a field of its structs, as an array of Arrow's."""
+        array = batch.column(batch.schema.get_field_index(column))
+        return array if field is None else self._pyarrow.compute.struct_field(array, field)
+
+    def _kind(self, column: str) -> Any:
+        return self.schema.field(self.schema.names.index(column)).type  # not by the name, which two may share
+
+    def _arrow(self) -> Any:
+        opened = self._files.enter_context(self._pyarrow.memory_map(str(self.path)))
+        is_file = _first_bytes(self.path).startswith(_ARROW_FILE)
+        return self._pyarrow.ipc.open_file(opened) if is_file else self._pyarrow.ipc.open_stream(opened)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{self.path} cannot be read: {error}") from error
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as opened:
+        return opened.read(len(_ARROW_FILE))
