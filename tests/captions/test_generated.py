@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.captions.test_references import COCO, written
+from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.captions.generated import read_captions, write_coco_results
 from xgpt_fairseq.captions.references import References, read_references
 from xgpt_fairseq.errors import DataError
@@ -72,13 +73,19 @@ def test_coco_results_may_come_in_any_order_and_spelling(tmp_path: Path, referen
         ({"42": ["a dog", "two"]}, "COCO results are a list"),
         ('{"image_id": 42, "caption": "a"}\n{"image_id": 7}\n', 'record 1: "caption" must be a string, found nothing'),
         ("42\ta\n7\tb\tc\n", r"line 2: '7\\tb\\tc' is not the name of an image, a tab and a caption"),
+        ("a\nb\tc\nd\n", r"line 2: 'b\\tc' has a tab, and most lines have none: captions alone have no tabs"),
+        ("42.jpg: a\n7.jpg: b\npark.jpg: c\n", r"'42\.jpg: a' and others begin with the names of photos: put a tab"),
+        ("- 000042 a\n- 7 b\n- park c\n", r"'- 000042 a' and others begin with the names of photos"),
+        ("'42.jpg' -> a\n'7.jpg' -> b\nc\n", "begin with the names of photos"),
+        ({"42": [{"caption": "a"}, {"caption": "b"}]}, "'42' has 2 captions; one for each image is scored"),
         ("42\ta\n42.jpg\tb\n", "line 2: image 42 has a caption already"),
         ("photo,words\n42.jpg,a\n7.jpg,b\n", "looks like a table .*--columns"),
         ('{"photo": "42.jpg"}\n{"photo": "7.jpg"}\n', "not JSON|record 0 lacks"),
         ("a\nb\n", "2 lines for the 3 images"),
         ("2024-01-01 12:00:00 | INFO | fairseq | a\nb\nc\n", "no line D-<image>"),
         ([{"image_id": 42}], 'record 0: "caption" must be a string'),
-        ([{"caption": "a"}], "record 0 lacks 'image_id'"),
+        ([{"caption": "a"}], "record 0 lacks 'image_id', it has: caption; say .* --columns image=…,caption=…"),
+        ([{"filename": "42.jpg", "prediction": "a"}], "record 0 lacks 'image_id', it has: filename, prediction; say"),
         ([{"image_id": 42, "caption": "a"}, {"image_id": "42", "caption": "b"}], "record 1: image 42 has a caption"),
         ([], r"3 images \(42, 7, park\) of"),
         (
@@ -110,6 +117,10 @@ def test_output_of_another_split_of_the_same_size_is_refused(tmp_path: Path) -> 
         '{"image_id": 42, "caption": "a"}\n{"image_id": "7", "caption": "b"}\n\n{"image_id": "park", "caption": "c"}\n',
         '{"image": "42.jpg", "caption": "a"}\n{"image": "7.png", "caption": "b"}\n{"image": "park", "caption": "c"}\n',
         {"COCO_val2014_000000000042.jpg": "a", "7": "b", "photos/park.jpg": "c"},
+        {"42": [{"caption": "a"}], "7": [{"image_id": 7, "caption": "b"}], "park": [{"caption": "c", "id": 3}]},
+        '\ufeff{"42": "a", "7": "b", "park": "c"}',
+        '\ufeff[{"image_id": 42, "caption": "a"}, {"image_id": 7, "caption": "b"}, '
+        '{"image_id": "park", "caption": "c"}]',
         "park\tc\n000000000042.jpg\t a \n\n7\tb\n",
         "42.jpg#0\ta\n7.jpg#0\tb\npark.jpg#0\tc\n",
         {
@@ -121,6 +132,30 @@ def test_output_of_another_split_of_the_same_size_is_refused(tmp_path: Path) -> 
 def test_captions_by_the_names_of_images(tmp_path: Path, references: References, content: Any) -> None:
     path = written(tmp_path / ("captions.txt" if isinstance(content, str) else "captions.json"), content)
     assert list(read_captions(path, references).items()) == [("42", "a"), ("7", "b"), ("park", "c")]
+
+
+def test_columns_of_other_names(tmp_path: Path, references: References) -> None:
+    records = [
+        {"file": f"{name}.jpg", "prediction": text} for name, text in zip(("42", "7", "park"), "abc", strict=True)
+    ]
+    options = CaptionOptions(columns={"image": "file", "caption": "prediction"})
+    for content in (records, "".join(json.dumps(record) + "\n" for record in records)):
+        path = written(tmp_path / ("c.jsonl" if isinstance(content, str) else "c.json"), content)
+        assert read_captions(path, references, options=options) == {"42": "a", "7": "b", "park": "c"}
+
+
+def test_utf16(tmp_path: Path, references: References) -> None:
+    path = tmp_path / "generate-test.txt"
+    path.write_bytes(GENERATED.encode("utf-16"))
+    with pytest.raises(DataError, match=r"generate-test\.txt is UTF-16 text, .*: convert it by iconv --from UTF-16"):
+        read_captions(path, references)
+
+
+def test_words_that_are_names_by_chance(tmp_path: Path) -> None:
+    """Lines that begin alike name no photos."""
+    references = References(tmp_path / "r.json", {"a": ["x"], "b": ["y"], "c": ["z"]})
+    path = written(tmp_path / "captions.txt", "a dog\na cat\na bus\n")
+    assert list(read_captions(path, references).values()) == ["a dog", "a cat", "a bus"]
 
 
 def test_lines_alone_are_in_the_order_of_the_references_and_it_is_said(

@@ -70,7 +70,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing: cannot be read: No such file"):
         read_references(tmp_path / "missing")
     (tmp_path / "photo").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(DataError, match="photo: not UTF-8 text"):
+    with pytest.raises(DataError, match="photo is not UTF-8 text"):
         read_references(tmp_path / "photo")
 
 

@@ -145,6 +145,12 @@ def test_chinese_is_scored_by_characters_and_a_warning_says_so(
     assert cider(capsys) == (value, "")
 
 
+def test_blank_captions_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    references = [[f"a thing {number}"] for number in range(3)]
+    main(score(tmp_path, ["a thing 0", " ", ""], references, "--metrics", "cider"))
+    assert "warning: 2 images (1, 2) of 3 with a blank caption, scored as such\n" in capsys.readouterr().err
+
+
 def test_one_caption_of_many_images_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     references = [[f"a thing {number}"] for number in range(20)]
     main(score(tmp_path, ["a man", "a man", *map(str, range(18))], references, "--metrics", "cider"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 import re
@@ -217,10 +218,15 @@ def _object(where: str, content: bytes) -> dict[str, object]:
 
 
 def decode(where: str, content: bytes) -> str:
-    """UTF-8 as text. Raises DataError where it is none."""
+    """UTF-8 as text, without a byte order mark. Raises DataError where it is none."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError(
+                f"{where} is UTF-16 text, as Windows' PowerShell writes; UTF-8 is read: convert it by "
+                "iconv --from UTF-16 --to UTF-8, or save it as UTF-8"
+            ) from None
         raise DataError(f"{where} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 

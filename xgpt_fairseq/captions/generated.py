@@ -16,6 +16,7 @@ from xgpt_fairseq.captions.base import (
     file_name_of,
     image_id_of,
     record_image_id,
+    split_of_folder,
 )
 from xgpt_fairseq.captions.references import References, named, parsed_json, text_of
 from xgpt_fairseq.captions.registry import CaptionSource, find_format, read_sources
@@ -23,7 +24,7 @@ from xgpt_fairseq.captions.structure import structure_of
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import write_json
 from xgpt_fairseq.io.text_lines import COMPRESSIONS, numbered_lines
-from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, json_image_id
+from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, json_image_id
 
 # fairseq-generate: sample, base-2 log-probability, detokenized text.
 _GENERATED = re.compile(r"D-(\d+)\t([^\t]*)\t(.*)", re.DOTALL)
@@ -32,6 +33,9 @@ _GENERATED = re.compile(r"D-(\d+)\t([^\t]*)\t(.*)", re.DOTALL)
 _TRUTH = re.compile(r"^T-(\d+)\t(.*)$", re.MULTILINE)
 _COMPARED = 20
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d .*\| [A-Z]+ \|")
+
+# What stands around the name of a photo in a line
+_AROUND_NAMES = " \t\"':,;|-*()[]{}<>"
 
 # What a record of COCO's results has; others are records of the caption formats.
 _RESULT_KEYS = {"image_id", "caption", "id"}
@@ -47,7 +51,7 @@ def read_captions(
     - what fairseq-generate writes: its `D-` lines; of several hypotheses of an image the first, which is the best;
     - COCO's results, `[{"image_id", "caption"}]`, or these records in JSON lines;
     - a caption file of any format of `registry`, with one caption for each image;
-    - `{name: caption}`, or lines of a name, a tab and a caption;
+    - `{name: caption}`, `{name: [{"caption"}]}` as pycocoevalcap has it, or lines of a name, a tab and a caption;
     - lines of captions alone, as many as images, in their order, which is said on the standard error.
 
     Args:
@@ -162,11 +166,15 @@ def _images(file: CaptionFile, text: str | None, options: CaptionOptions) -> Ite
         value = [value]  # JSON lines, one of them
     if isinstance(value, list) and (not value or _is_result(value[0])):
         return _results(path, value)
+    if _has_lists_of_records(value) and len(value) > 1:  # one may be a list of all images
+        return _lists_of_records(path, value)
     found = find_format(file)
     if found is not None:
         return _captioned_once(path, read_sources([CaptionSource(file, found)], _for_captions(options)))
     if isinstance(value, dict) and all(isinstance(caption, str) for caption in value.values()):
         return (_record(f"{path}: {name!r:.60}", name, caption) for name, caption in value.items())
+    if _has_lists_of_records(value):
+        return _lists_of_records(path, value)
     if isinstance(value, list):
         return _results(path, value)
     if value is not None:
@@ -175,7 +183,7 @@ def _images(file: CaptionFile, text: str | None, options: CaptionOptions) -> Ite
             "or a caption file of a known format; found none of these"
         )
     if text is not None and "\t" in text and "\0" not in text:
-        return _named_lines(path)
+        return _named_lines(path, text)
     if structure:
         raise DataError(
             f"{path} looks like {structure}, but is no caption file of a known format; of a table whose columns have "
@@ -193,6 +201,24 @@ def _is_result(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() <= _RESULT_KEYS
 
 
+def _has_lists_of_records(value: Any) -> bool:
+    """Whether each key of an object has a list of captions, [{"caption"}], and is no split's name."""
+    return isinstance(value, dict) and all(
+        isinstance(records, list)
+        and all(isinstance(record, dict) and "caption" in record for record in records)
+        and not split_of_folder(name)
+        for name, records in value.items()
+    )
+
+
+def _lists_of_records(path: Path, value: dict[str, list[dict[str, Any]]]) -> Iterator[_Record]:
+    for name, records in value.items():
+        where = f"{path}: {name!r:.60}"
+        if len(records) != 1:
+            raise DataError(f"{where} has {len(records)} captions; one for each image is scored")
+        yield _record(where, name, records[0]["caption"])
+
+
 def _record(where: str, name: object, caption: object, key: str = "image") -> _Record:
     if not isinstance(caption, str):
         shown = "nothing" if caption is None else repr(caption)[:60]
@@ -202,19 +228,33 @@ def _record(where: str, name: object, caption: object, key: str = "image") -> _R
 
 
 def _json_lines(path: Path, text: str) -> list[Any]:
-    lines = text.removeprefix("\ufeff").split("\n")
+    lines = text.split("\n")
     return [parsed_json(path, line, number) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _results(path: Path, value: list[Any]) -> Iterator[_Record]:
     for position, result in enumerate(value):
         where = f"{path}: record {position}"
+        if isinstance(result, dict) and "image_id" not in result:
+            raise DataError(
+                f"{where} lacks 'image_id', it has: {', '.join(result)[:200]}; say which are the image and the caption "
+                "by --columns image=…,caption=…"
+            )
         record_image_id(where, result, "image_id")
         yield _record(where, result["image_id"], result.get("caption"), "image_id")
 
 
-def _named_lines(path: Path) -> Iterator[_Record]:
+def _named_lines(path: Path, text: str) -> Iterator[_Record]:
+    tabs = ["\t" in line for line in text.split("\n") if line.strip()]
+    few = tabs.count(True) <= len(tabs) / 2
     for number, line in numbered_lines(path):
+        if few and "\t" in line:
+            raise DataError(
+                f"{path}: line {number}: {line[:60]!r} has a tab, and most lines have none: captions alone have no "
+                "tabs, and names and captions have one a line"
+            )
+        if few:
+            continue
         if not line.strip():
             continue
         name, tab, caption = line.partition("\t")
@@ -233,7 +273,7 @@ def _captioned_once(path: Path, images: Iterable[CaptionedImage]) -> Iterator[_R
 
 
 def _plain_lines(path: Path, text: str, references: References) -> dict[str, str]:
-    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n") if text.strip() else []
+    lines = text.removesuffix("\n").split("\n") if text.strip() else []
     if len(lines) != len(references.captions) or any(map(_LOG_LINE.match, lines)):
         raise DataError(
             f"{path}: no line D-<image>, no names of images, and {len(lines)} lines for the "
@@ -241,6 +281,7 @@ def _plain_lines(path: Path, text: str, references: References) -> dict[str, str
             "(--results-path writes it as generate-<split>.txt; --quiet leaves the captions out), COCO results, a "
             "table or records of names and captions, or a caption a line for all images in their order"
         )
+    _check_unnamed(path, lines, references)
     _check_order(path, references)
     print(
         f"{path}: lines without names, taken as captions of the {len(lines)} images of {references.path} in their "
@@ -248,6 +289,19 @@ def _plain_lines(path: Path, text: str, references: References) -> dict[str, str
         file=sys.stderr,
     )
     return dict(zip(references.captions, (line.strip() for line in lines), strict=True))
+
+
+def _check_unnamed(path: Path, lines: list[str], references: References) -> None:
+    """Refuse lines that begin with the names of photos: their order is not that of the references."""
+    beginnings = (line.strip(_AROUND_NAMES).split(maxsplit=1) for line in lines)
+    words = [words[0].rstrip(_AROUND_NAMES) for words in beginnings if words]
+    known = {canonical_image_id(name) for name in (*references.captions, *references.file_names.values())}
+    names = {word for word in words if is_photo_name(word.split("#")[0]) or canonical_image_id(word) in known}
+    if len(names) > len(lines) / 2:
+        raise DataError(
+            f"{path}: {lines[0][:60]!r} and others begin with the names of photos: put a tab between name and caption, "
+            "or write a table (image,caption) or JSON lines"
+        )
 
 
 def _of_references(path: Path, records: list[_Record], references: References, by: str) -> dict[str, str]:

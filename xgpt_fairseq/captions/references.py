@@ -10,6 +10,7 @@ from typing import Any
 
 from xgpt_fairseq.captions.base import CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions, fairseq_split
 from xgpt_fairseq.captions.coco import COCO, parse_coco
+from xgpt_fairseq.captions.folder import decode
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.captions.registry import UNLISTED, CaptionSource, find_format, open_source, read_sources
 from xgpt_fairseq.errors import DataError
@@ -118,13 +119,12 @@ def _of_split(path: Path, images: list[CaptionedImage], split: str | None) -> li
 
 
 def text_of(path: Path) -> str:
-    """The text of *path*, or a `DataError` that says why there is none."""
+    """The text of *path* without a byte order mark, or a `DataError` that says why there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    return decode(str(path), content)
 
 
 def parsed_json(path: Path, text: str, first_line: int = 1) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from xgpt_fairseq.captions.generated import read_captions, write_coco_results
 from xgpt_fairseq.captions.options import add_caption_options, format_list, read_caption_options
 from xgpt_fairseq.captions.pairing import PAIR_BY
-from xgpt_fairseq.captions.references import References, find_references
+from xgpt_fairseq.captions.references import References, find_references, named
 from xgpt_fairseq.captions.registry import FORMATS
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
@@ -80,6 +80,9 @@ def warnings(captions: Mapping[str, str], references: References, scores: Scores
     caption, times = Counter(captions.values()).most_common(1)[0]
     if times > 1 and times >= _REPEATED * len(captions):
         yield f"{times} of {len(captions)} images have the same caption: {caption!r:.80}"
+    blank = [image_id for image_id, caption in captions.items() if not caption.strip()]
+    if blank:
+        yield f"{named(blank)} of {len(captions)} with a blank caption, scored as such"
     if "CIDEr" in scores.corpus:
         if len(captions) == 1:
             yield "CIDEr of a single image is 0 by definition: words count by how few images have them"
