@@ -122,6 +122,8 @@ def test_recognised(tmp_path: Path) -> None:
     }.items():
         other = put_all(tmp_path / name, dict(files))
         assert find_format(CaptionFile(other)) is None
+        with pytest.raises(DataError, match=r"known format .* of texts whose photos lie elsewhere, name the folder"):
+            open_source(other)
         with pytest.raises(DataError, match=f"{name}: no photo has a .txt or .caption of its name beside it$"):
             read(other)
     assert not FORMATS["folder"].recognise(CaptionFile(folder / "captions.txt"))

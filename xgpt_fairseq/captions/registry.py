@@ -111,9 +111,10 @@ def open_source(path: Path, name: str = "auto", columns: Mapping[str, str] | Non
         raise DataError(f"{path} does not exist")
     found = find_format(file)
     if found is None:
+        texts = "; of texts whose photos lie elsewhere, name the folder that holds both" if path.is_dir() else ""
         reason = near_miss(file) or (
             f"({', '.join(FORMATS)}; --help describes them){_looks_like(file)}. Of a table whose columns have other "
-            "names, say which they are by --columns image=…,caption=…"
+            f"names, say which they are by --columns image=…,caption=…{texts}"
         )
         raise DataError(f"{path}: not a caption file of a known format {reason}")
     return CaptionSource(file, found)
