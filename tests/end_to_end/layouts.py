@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw
 
 COUNT = 12
@@ -109,6 +110,12 @@ def text_beside(out: Layout) -> None:
             out.write(f"photo {n}.txt", texts[0] + "\n" * (n % 2))
 
 
+def texts_in_a_folder(out: Layout) -> None:
+    for n in range(COUNT):
+        name = f"{n // 4:03d}.Black_footed_Albatross/{n}_a"
+        out.write(f"text/{name}.txt", "\n".join(out.photo(n, f"images/{name}.jpg", count=3)) + "\n")
+
+
 def _jpeg(number: int) -> bytes:
     data = io.BytesIO()
     drawn(number).save(data, "JPEG", quality=100, subsampling=0)
@@ -127,6 +134,22 @@ def tar_shards(out: Layout) -> None:
                     info = tarfile.TarInfo(f"{shard:05d}{n % 6:04d}{suffix}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
+
+
+def parquet_files(out: Layout) -> None:
+    """The first photos of both splits share a name; others have none."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    (out.folder / "parquet").mkdir()
+    for split, word in (("train", "train"), ("val", "validation")):
+        numbers = [n for n in range(COUNT) if SPLITS[n] == split]
+        paths = ["0.jpg", *[None] * (len(numbers) - 1)]
+        rows = [
+            {"image": {"bytes": _jpeg(n), "path": path}, "text": out.says(n, split, captions(n, 1))[0]}
+            for n, path in zip(numbers, paths, strict=True)
+        ]
+        path = out.folder / "parquet" / f"{word}-00000-of-00001.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 def img2dataset_files(out: Layout) -> None:
@@ -281,7 +304,8 @@ def r2gen(out: Layout) -> None:
 
 # In the order of the page's table.
 LAYOUTS: tuple[Callable[[Layout], None], ...] = (
-    kaggle_flickr8k, kaggle_flickr30k, imagefolder_jsonl, imagefolder_csv, text_beside, tar_shards, img2dataset_files,
+    kaggle_flickr8k, kaggle_flickr30k, imagefolder_jsonl, imagefolder_csv, text_beside, texts_in_a_folder,
+    tar_shards, parquet_files, img2dataset_files,
     cc12m, vizwiz, nocaps, coco_other_numbers, coco_2017, conversations, rsicd, object_of_captions, list_of_records,
     json_lines, own_csv, token_file, flickr8k_cn, r2gen,
 )  # fmt: skip

@@ -70,7 +70,7 @@ def _photos_in(file: Path) -> Iterator[PhotoFile]:
             for name, cell in photos_in_table(file):
                 yield PhotoFile(place_in_table(file, name), cell=cell)
         except DataError as error:
-            yield PhotoFile(file, reason=str(error))
+            yield PhotoFile(file, reason=str(error).removeprefix(f"{file}: "))
         return
     if file.suffix.lower() != ".tar" or not file.is_file():
         yield PhotoFile(file)
