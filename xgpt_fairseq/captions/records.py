@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from xgpt_fairseq.captions import coco
-from xgpt_fairseq.captions.base import CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions, split_of_folder
+from xgpt_fairseq.captions.base import (
+    CaptionedImage,
+    CaptionFile,
+    CaptionFormat,
+    CaptionOptions,
+    file_name_of,
+    split_of_folder,
+)
 from xgpt_fairseq.captions.columns import (
     Columns,
     Folder,
@@ -50,13 +58,16 @@ def json_lines(file: CaptionFile) -> Iterator[Record]:
 
 
 def json_list(file: CaptionFile, are_records: Callable[[list[Any]], bool]) -> Iterator[Record]:
-    """The records of a JSON list, or of the lists of a JSON object (`record_lists`).
+    """The records of a JSON list, of the lists of a JSON object (`record_lists`), or under its keys (`is_keyed`).
 
     Raises:
         DataError: there is no such list.
     """
     if isinstance(file.json, list):
         yield from (Record(f"{file.path}: record {place}", value) for place, value in enumerate(file.json))
+        return
+    if is_keyed(file.json, are_records):
+        yield from (Record(f"{file.path}: {key[:60]!r}", value) for key, value in file.json.items())
         return
     lists = record_lists(file.json, are_records)
     if not lists:
@@ -79,6 +90,12 @@ def record_lists(value: Any, are_records: Callable[[list[Any]], bool]) -> dict[s
     return lists if len(lists) == 1 or all(split_of_folder(key) for key in lists) else {}
 
 
+def is_keyed(value: Any, are_records: Callable[[list[Any]], bool]) -> bool:
+    """Whether an object has a record under each key, as pandas writes rows by their index: the keys name no photos."""
+    head = list(itertools.islice(value.items(), HEAD)) if isinstance(value, dict) else []
+    return are_records([of_key for _, of_key in head]) and not any(file_name_of(key) for key, _ in head)
+
+
 def record_object(record: Record) -> dict[str, Any]:
     """The object that a record is.
 
@@ -92,7 +109,8 @@ def record_object(record: Record) -> dict[str, Any]:
     return record.value
 
 
-def _are_captions(columns: Mapping[str, str]) -> Callable[[list[Any]], bool]:
+def are_captions(columns: Mapping[str, str]) -> Callable[[list[Any]], bool]:
+    """The test whether a list's first values are records with an image and captions."""
     return lambda head: (
         bool(head) and all(isinstance(value, dict) and has_columns(list(value), columns) for value in head)
     )
@@ -100,15 +118,15 @@ def _are_captions(columns: Mapping[str, str]) -> Callable[[list[Any]], bool]:
 
 def recognise_lines(file: CaptionFile) -> bool:
     """Whether each line is an object with an image and captions."""
-    return _are_captions(file.columns)(file.head_of_json_lines)
+    return are_captions(file.columns)(file.head_of_json_lines)
 
 
 def recognise_list(file: CaptionFile) -> bool:
     """Whether there is a list of objects with an image and captions, and it is not COCO's."""
-    value, are_captions = file.json_value, _are_captions(file.columns)
+    value, are_records = file.json_value, are_captions(file.columns)
     if isinstance(value, list):
-        return are_captions(value[:HEAD])
-    return not coco.recognise(file) and bool(record_lists(value, are_captions))
+        return are_records(value[:HEAD])
+    return not coco.recognise(file) and (is_keyed(value, are_records) or bool(record_lists(value, are_records)))
 
 
 def read_lines(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
@@ -117,8 +135,8 @@ def read_lines(file: CaptionFile, options: CaptionOptions) -> Iterator[Captioned
 
 
 def read_list(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """A list of such objects; an object that has one under some key, or one for each split."""
-    return _read(file, options, lambda: json_list(file, _are_captions(options.columns)))
+    """A list of such objects; an object that has one under some key, one for each split, or an object under each."""
+    return _read(file, options, lambda: json_list(file, are_captions(options.columns)))
 
 
 def _read(
