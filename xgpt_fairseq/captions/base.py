@@ -317,6 +317,12 @@ def caption_text(where: str, value: object) -> str:
     return value
 
 
+def most(are: Iterable[bool]) -> bool:
+    """Whether more than half are: of the first records of a file, some may be bad ones (--skip-bad)."""
+    values = list(are)
+    return 2 * sum(values) > len(values)
+
+
 def file_name_of(value: object) -> str | None:
     """*value* where it is the name of a photo's file, with an extension that photos have."""
     return value.strip() if isinstance(value, str) and is_photo_name(value.strip()) else None

@@ -126,7 +126,7 @@ def recognise_list(file: CaptionFile) -> bool:
     value, are_records = file.json_value, are_captions(file.columns)
     if isinstance(value, list):
         return are_records(value[:HEAD])
-    return not coco.recognise(file) and (is_keyed(value, are_records) or bool(record_lists(value, are_records)))
+    return not coco.is_layout(value) and (is_keyed(value, are_records) or bool(record_lists(value, are_records)))
 
 
 def read_lines(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
