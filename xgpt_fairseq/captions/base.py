@@ -107,6 +107,7 @@ class CaptionOptions:
         image_id_of_url: how cc-tsv names the image of a URL (None: it has no name); if not given, by its line.
         columns: `image`, `caption` or `split` → the name of that column in tables and records (--columns).
         answers: of conversations with several answers: `one` is an error, `first` or `all` are captions (--answers).
+        format: of caption files among other inputs, for readers that look for them (--format).
         log: what readers leave out.
     """
 
@@ -117,6 +118,7 @@ class CaptionOptions:
     image_id_of_url: Callable[[str], str | None] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     answers: str = "one"
+    format: str = "auto"
     log: ReadingLog = field(default_factory=ReadingLog)
 
 
