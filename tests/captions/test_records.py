@@ -71,6 +71,38 @@ def test_a_list_for_each_split(tmp_path: Path) -> None:
     assert find_format(CaptionFile(put(tmp_path, "all.json", json.dumps(two)))) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "columns"),
+    [
+        ({"image": ["1.jpg", "2.jpg"], "caption": ["A.", ["B.", "C."]], "labels": ["x"], "info": "y"}, {}),
+        ({"image": {"0": "1.jpg", "1": "2.jpg"}, "caption": {"0": "A.", "1": ["B.", "C."]}}, {}),
+        ({"images": ["1.jpg", "2.jpg"], "captions": ["A.", ["B.", "C."]]}, {"image": "images"}),
+    ],
+)
+def test_columns(tmp_path: Path, value: Any, columns: dict[str, str]) -> None:
+    path = put(tmp_path, "train.json", json.dumps(value))
+    found = find_format(CaptionFile(path, columns))
+    assert found is not None and found.name == "json-records"
+    assert [(image.file_name, len(image.captions)) for image in read(path, columns=columns)] == [
+        ("1.jpg", 1),
+        ("2.jpg", 2),
+    ]
+
+
+@pytest.mark.parametrize("caption", [["A."], {"0": "A.", "x": "B."}])
+def test_columns_of_different_rows(tmp_path: Path, caption: Any) -> None:
+    value = {"image": ["1.jpg", "2.jpg"], "caption": caption}
+    with pytest.raises(DataError, match=rf"'image' has 2 values and 'caption' {len(caption)}; columns must have"):
+        read(put(tmp_path, "train.json", json.dumps(value)))
+
+
+def test_captions_of_another_list_of_images(tmp_path: Path) -> None:
+    """By their ids alone they would be paired with photos of these numbers."""
+    images = [{"id": n, "file_name": f"{9 - n}.jpg"} for n in range(3)]
+    value = {"images": images, "captions": [{"image_id": n, "text": "x"} for n in range(3)]}
+    assert find_format(CaptionFile(put(tmp_path, "train.json", json.dumps(value)))) is None
+
+
 @pytest.mark.parametrize(("value", "name"), [(COCO, "coco"), (KARPATHY, "karpathy")])
 def test_what_is_of_another_format(tmp_path: Path, value: Any, name: str) -> None:
     assert detect(put(tmp_path, "train.json", json.dumps(value))) == name

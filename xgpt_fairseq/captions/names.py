@@ -16,6 +16,7 @@ from xgpt_fairseq.captions.base import (
     CaptionOptions,
     file_name_of,
     image_id_of,
+    most,
     split_of_folder,
 )
 from xgpt_fairseq.captions.columns import (
@@ -35,18 +36,38 @@ _KEY = "the key"
 
 
 def recognise(file: CaptionFile) -> bool:
-    """Whether the values of an object are captions, lists of them, or objects with them, and its keys may be names."""
+    """Whether most values of an object are captions, lists of them, or objects with them, and its keys may be names."""
     value = file.json_object
-    head = list(itertools.islice(value.items(), HEAD))
-    if has_columns(list(value), file.columns) or all(split_of_folder(key) for key in value):
-        return False  # one record with its keys; lists of each split
-    if is_keyed(value, are_captions(file.columns)):
-        return False  # records, which name their images
-    if any("://" in key for key, _ in head):
+    head = list(itertools.islice(_entries(value), HEAD))
+    if has_columns(list(value), file.columns) or is_keyed(value, are_captions(file.columns)):
+        return False  # one record, or columns; records, which name their images
+    if any("://" in name for _, name, _ in head):
         return False  # a map from URLs to names
-    texts = [text for _, of_name in head for text in _texts(of_name)]
-    are_texts = all(isinstance(text, str) for text in texts) and any(map(str.strip, texts))
-    return are_texts and not all(file_name_of(text) for text in texts)
+    if any(_is_image(name) or _is_caption(name) or split_of_folder(name) for _, name, _ in head):
+        return False  # columns of other names, or what belongs to a data set
+    lists = [of_name for _, _, of_name in head if isinstance(of_name, list) and of_name]
+    if any(
+        isinstance(of_list[0], dict | list) or (len(of_list) > 1 and all(map(_is_name, of_list))) for of_list in lists
+    ):
+        return False  # records; photos
+    texts = [_texts(of_name) for _, _, of_name in head]
+    are_texts = most(all(isinstance(text, str) for text in of_name) for of_name in texts)
+    said = [text for of_name in texts for text in of_name if isinstance(text, str) and text.strip()]
+    return are_texts and bool(said) and not most(map(_is_name, said))
+
+
+def _entries(value: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(split or an empty string, name, what is under it); an object may have such an object for each split."""
+    if all(split_of_folder(key) and isinstance(of_split, dict) for key, of_split in value.items()):
+        for key, of_split in value.items():
+            yield from ((split_of_folder(key), *entry) for entry in of_split.items())
+    else:
+        yield from (("", *entry) for entry in value.items())
+
+
+def _is_name(text: Any) -> bool:
+    """Whether a text is no caption, but the name of a photo, or a URL."""
+    return isinstance(text, str) and (file_name_of(text) is not None or ("://" in text and " " not in text))
 
 
 def _texts(value: Any) -> list[Any]:
@@ -71,21 +92,21 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     if not isinstance(value, dict):
         raise DataError(f"{path} is not an object of names and captions")
     _check_names_differ(file)
-    for name, of_name in value.items():
+    for split, name, of_name in _entries(value):
         where = f"{path}: {name[:60]!r}"
         try:
-            image = _image(where, name, of_name, options)
+            image = _image(where, name, of_name, split, options)
         except DataError as error:
             options.log.bad_record(error)
         else:
             yield image
 
 
-def _image(where: str, name: str, value: Any, options: CaptionOptions) -> CaptionedImage:
+def _image(where: str, name: str, value: Any, split: str, options: CaptionOptions) -> CaptionedImage:
     if isinstance(value, dict):
-        return _columns(where, name, value, options).read(where, {**value, _KEY: name})
+        return _columns(where, name, value, options).read(where, {**value, _KEY: name}, split)
     captions = [Caption(place, text) for place, text in enumerate(caption_texts(where, value))]
-    return CaptionedImage(image_id_of(where, "name", name), "", captions, file_name_of(name))
+    return CaptionedImage(image_id_of(where, "name", name), split, captions, file_name_of(name))
 
 
 def _columns(where: str, name: str, value: dict[str, Any], options: CaptionOptions) -> Columns:

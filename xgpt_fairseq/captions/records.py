@@ -14,15 +14,18 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     file_name_of,
+    most,
     split_of_folder,
 )
 from xgpt_fairseq.captions.columns import (
+    Column,
     Columns,
     Folder,
     choose_columns,
     column_key,
     grouped_images,
     has_columns,
+    photo_path,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
@@ -118,7 +121,8 @@ def are_captions(columns: Mapping[str, str]) -> Callable[[list[Any]], bool]:
 
 def recognise_lines(file: CaptionFile) -> bool:
     """Whether each line is an object with an image and captions."""
-    return are_captions(file.columns)(file.head_of_json_lines)
+    head = file.head_of_json_lines
+    return are_captions(file.columns)(head) and not (len(head) == 1 and _are_columns(head[0], file.columns))
 
 
 def recognise_list(file: CaptionFile) -> bool:
@@ -126,7 +130,51 @@ def recognise_list(file: CaptionFile) -> bool:
     value, are_records = file.json_value, are_captions(file.columns)
     if isinstance(value, list):
         return are_records(value[:HEAD])
-    return not coco.is_layout(value) and (is_keyed(value, are_records) or bool(record_lists(value, are_records)))
+    if coco.is_layout(value):
+        return False
+    return _are_columns(value, file.columns) or is_keyed(value, are_records) or _is_alone(value, are_records)
+
+
+def _is_alone(value: Any, are_records: Callable[[list[Any]], bool]) -> bool:
+    """Whether an object has lists of records, and no other list of images, with ids, that these may belong to."""
+    lists = record_lists(value, are_records)
+    images = value.get("images") if lists and "images" not in lists else None
+    are_images = isinstance(images, list) and most(isinstance(one, dict) and "id" in one for one in images[:HEAD])
+    return bool(lists) and not are_images
+
+
+def _are_columns(value: Any, chosen: Mapping[str, str]) -> bool:
+    """Whether an object has columns in place of records: equally long lists or, as pandas has it, objects."""
+    if not isinstance(value, dict) or not has_columns(list(value), chosen):
+        return False
+    values = [value[column.key] for column in _used(value, chosen)]
+    return all(isinstance(of, list) or (isinstance(of, dict) and photo_path(of) is of) for of in values)
+
+
+def _used(value: dict[str, Any], chosen: Mapping[str, str]) -> list[Column]:
+    columns = choose_columns("", tuple(value), chosen)
+    return [*columns.images, columns.caption, *([columns.split] if columns.split else [])]
+
+
+def _rows(file: CaptionFile, chosen: Mapping[str, str]) -> Iterator[Record]:
+    """The records that columns make.
+
+    Raises:
+        DataError: columns of different lengths, or of different keys.
+    """
+    columns = {column.key: file.json[column.key] for column in _used(file.json, chosen)}
+    first, *others = columns
+    keys = list(columns[first]) if isinstance(columns[first], dict) else range(len(columns[first]))
+    for other in others:
+        values = columns[other]
+        same = keys == list(values) if isinstance(values, dict) else keys == range(len(values))
+        if not same:
+            raise DataError(
+                f"{file.path}: {first!r} has {len(columns[first])} values and {other!r} {len(values)}; columns must "
+                "have the same rows"
+            )
+    for key in keys:
+        yield Record(f"{file.path}: row {key}", {name: values[key] for name, values in columns.items()})
 
 
 def read_lines(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
@@ -135,8 +183,17 @@ def read_lines(file: CaptionFile, options: CaptionOptions) -> Iterator[Captioned
 
 
 def read_list(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """A list of such objects; an object that has one under some key, one for each split, or an object under each."""
-    return _read(file, options, lambda: json_list(file, are_captions(options.columns)))
+    """A list of such objects; an object that has one under some key, one for each split, or an object under each; or
+    the columns of such objects.
+    """
+    chosen = options.columns
+    return _read(
+        file,
+        options,
+        lambda: (
+            _rows(file, chosen) if _are_columns(file.json, chosen) else json_list(file, are_captions(options.columns))
+        ),
+    )
 
 
 def _read(
