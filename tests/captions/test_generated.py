@@ -69,7 +69,7 @@ def test_coco_results_may_come_in_any_order_and_spelling(tmp_path: Path, referen
         ("", "no line D-<image>"),
         ("[1,", "captions:1: not JSON"),
         ({"42": "a dog"}, r"2 images \(7, park\) of"),
-        ({"42": ["a dog", "two"]}, "COCO results are a list"),
+        ({"42": ["a dog", "two"]}, "image 42 has 2 captions; one for each image is scored"),
         ('{"image_id": 42, "caption": "a"}\n{"image_id": 7}\n', 'record 1: "caption" must be a string, found nothing'),
         ("42\ta\n7\tb\tc\n", r"line 2: '7\\tb\\tc' is not the name of an image, a tab and a caption"),
         ("42\ta\n42.jpg\tb\n", "line 2: image 42 has a caption already"),

@@ -141,9 +141,33 @@ def test_bad_records(tmp_path: Path, records: list[Any], bad: int, message: str)
     assert "line 3 is not JSON" in log.bad[-1]
 
 
-def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.json is not JSON: "):
-        detect(put(tmp_path, "a.json", "[" * 100_000))
+@pytest.mark.parametrize("content", ["[" * 100_000, '[{"image": 1, "cap', '{"image": 1, "cap', "[" + "9" * 5000 + "]"])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.txt"])
+def test_json_that_cannot_be_read(tmp_path: Path, name: str, content: str) -> None:
+    """Cut, nested too deep, or with a number of too many digits."""
+    with pytest.raises(DataError, match=rf"{name} is not JSON: "):
+        detect(put(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("bad", ['{"image": "2.jpg", "cap', "[" * 5000, '{"image": "2.jpg"}', "{" + '"a":{' * 5000])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_bad_lines(tmp_path: Path, bad: str, place: int) -> None:
+    """Most of the first lines tell the format; the others go by --skip-bad."""
+    lines = [json.dumps({"image": f"{n}.jpg", "caption": "x"}) for n in range(3)]
+    lines.insert(place, bad)
+    path = put(tmp_path, "a.jsonl", "\n".join(lines))
+    assert detect(path) == "jsonl"
+    with pytest.raises(DataError, match=rf"a\.jsonl: line {place + 1}"):
+        read(path, unknown_split="")
+    assert len(read(path, unknown_split="", log=ReadingLog(1))) == 3
+
+
+def test_records_of_a_list_that_are_bad(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.json", json.dumps([{"image": "0.jpg"}, *ROWS, None]))
+    assert detect(path) == "json-records"
+    assert len(read(path, unknown_split="", log=ReadingLog(2))) == 2
+    with pytest.raises(DataError, match=r"record 0: no column is named as one of captions"):
+        read(path, unknown_split="")
 
 
 def test_a_file_without_records(tmp_path: Path) -> None:

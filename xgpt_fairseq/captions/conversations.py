@@ -35,7 +35,8 @@ def recognise(file: CaptionFile) -> bool:
 
 
 def _are_conversations(head: list[Any]) -> bool:
-    return bool(head) and all(_turns(value) is not None for value in head) and any(map(_photos, head))
+    turns = [value for value in head if _turns(value) is not None]
+    return 2 * len(turns) > len(head) and any(map(_photos, turns))
 
 
 def _turns(record: Any) -> list[tuple[str, Any]] | None:

@@ -30,6 +30,7 @@ from xgpt_fairseq.captions.columns import (
 )
 from xgpt_fairseq.captions.records import HEAD, are_captions, is_keyed
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.text_lines import whole_text
 
 # The column of the image's name, the key, beside those of its value.
 _KEY = "the key"
@@ -138,7 +139,7 @@ def _check_names_differ(file: CaptionFile) -> None:
                 )
             names.add(name)
 
-    json.loads(file.path.read_text(encoding="utf-8-sig"), object_pairs_hook=check)
+    json.loads(whole_text(file.path), object_pairs_hook=check)
 
 
 JSON_NAMES = CaptionFormat(

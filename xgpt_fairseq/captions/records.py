@@ -56,7 +56,7 @@ def json_lines(file: CaptionFile) -> Iterator[Record]:
         where = f"{file.path}: line {number}"
         try:
             yield Record(where, json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Record(where, DataError(f"{where} is not JSON: {error}"))
 
 
@@ -113,14 +113,12 @@ def record_object(record: Record) -> dict[str, Any]:
 
 
 def are_captions(columns: Mapping[str, str]) -> Callable[[list[Any]], bool]:
-    """The test whether a list's first values are records with an image and captions."""
-    return lambda head: (
-        bool(head) and all(isinstance(value, dict) and has_columns(list(value), columns) for value in head)
-    )
+    """The test whether most of a list's first values are records with an image and captions."""
+    return lambda head: most(isinstance(value, dict) and has_columns(list(value), columns) for value in head)
 
 
 def recognise_lines(file: CaptionFile) -> bool:
-    """Whether each line is an object with an image and captions."""
+    """Whether most lines are objects with an image and captions."""
     head = file.head_of_json_lines
     return are_captions(file.columns)(head) and not (len(head) == 1 and _are_columns(head[0], file.columns))
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from xgpt_fairseq.captions.base import CaptionFile, most
+from xgpt_fairseq.captions.base import CaptionFile, begins_json, most, parsed
 from xgpt_fairseq.io.text_lines import COMPRESSIONS
 from xgpt_fairseq.regions.image_ids import is_photo_name
 
@@ -36,7 +35,6 @@ _CAPTION_COLUMNS = re.compile(
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "|"}
 _URL = re.compile(r"(https?|ftp)://\S", re.IGNORECASE)
 _NUMBERED_ROW = re.compile(r"\d+[,;|]\D")
-_JSON_START = re.compile(r'\s*(\{\s*["}]|\[\s*[\[{"\]\d-])')
 _PYTHON_START = re.compile(r"\s*[\[(]?\s*\{\s*'[^'\n]*'\s*:")
 _KEY_AND_VALUE = re.compile(r"\s*(?:- *)?[\"']?([A-Za-z][\w -]{0,30}?)[\"']?\s*[:=]\s*(\S.*)")
 _OPENING = "[({<*•- \t"  # what may stand before a name
@@ -65,7 +63,7 @@ def structure_of_lines(lines: Sequence[str]) -> str | None:
         return "binary data"
     if most(_is_json_row(line) for line in lines):
         return "JSON lines" if len(lines) > 1 else "JSON"
-    if _begins_json("\n".join(lines)):
+    if begins_json("\n".join(lines)):
         return "JSON"
     if _PYTHON_START.match(lines[0]):
         return "what Python prints of a dictionary"
@@ -80,24 +78,7 @@ def _structure_by_name(path: PurePath) -> str | None:
 
 
 def _is_json_row(line: str) -> bool:
-    if line.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        json.loads(line)
-    except json.JSONDecodeError:
-        return False
-    return True
-
-
-def _begins_json(text: str) -> bool:
-    """Whether *text*, the beginning of a file, is JSON, cut somewhere or whole."""
-    if not _JSON_START.match(text):
-        return False
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
-    return True
+    return line.lstrip()[:1] in ("{", "[") and parsed(line) is not None
 
 
 def _is_xml(lines: Sequence[str]) -> bool:
