@@ -48,7 +48,7 @@ def coco(**changes: Any) -> str:
         ("jsonl", '{"image": "a\\nb", "caption": "a"}\n', r"line 1: 'image' must be .*, found 'a\\nb'"),
         ("jsonl", '{"image": 1}\n', r"line 1: no column is named as one of captions"),
         ("jsonl", '{"image": 1, "caption": "a", "captions": []}\n', r"line 1: 'caption' and 'captions' may all be"),
-        ("jsonl", '{"image": 1, "captions": "a"}\n', r"line 1: 'captions' must be a list, found 'a'"),
+        ("jsonl", '{"image": 1, "captions": {"a": 1}}\n', r"line 1: a caption must be text, found {'a': 1}"),
         ("jsonl", '{"image": 1, "captions": ["a", 3]}\n', r"line 1: a caption must be text, found 3"),
         ("jsonl", '{"image": 1, "caption": "a", "split": 3}\n', r"line 1: 'split' must be a name, found 3"),
         ("jsonl", '{"image": 1, "caption": "a"}\n{"image": "1.jpg", "caption": "b", "split": "val"}\n',

@@ -22,7 +22,6 @@ from xgpt_fairseq.captions.columns import (
     Columns,
     Folder,
     choose_columns,
-    column_key,
     grouped_images,
     has_columns,
     photo_path,
@@ -177,7 +176,7 @@ def _rows(file: CaptionFile, chosen: Mapping[str, str]) -> Iterator[Record]:
 
 def read_lines(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """An object per line: `image`, `caption` or `captions` (a list), `split` or not; or other names of `columns`."""
-    return _read(file, options, lambda: json_lines(file), strict=True)
+    return _read(file, options, lambda: json_lines(file))
 
 
 def read_list(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
@@ -195,7 +194,7 @@ def read_list(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedI
 
 
 def _read(
-    file: CaptionFile, options: CaptionOptions, records: Callable[[], Iterator[Record]], strict: bool = False
+    file: CaptionFile, options: CaptionOptions, records: Callable[[], Iterator[Record]]
 ) -> Iterator[CaptionedImage]:
     folder = Folder(file.path)
     known: dict[tuple[str, ...], Columns] = {}
@@ -206,9 +205,6 @@ def _read(
         columns = known.get(names)
         if columns is None:
             columns = known[names] = choose_columns(record.where, names, options.columns)
-        captions = value[columns.caption.key]
-        if strict and column_key(columns.caption.name) == "captions" and not isinstance(captions, list):
-            raise DataError(f"{record.where}: {columns.caption.name!r} must be a list, found {repr(captions)[:60]}")
         return folder.within(columns.read(record.where, value, record.split))
 
     def images() -> Iterator[tuple[str, CaptionedImage]]:

@@ -8,6 +8,7 @@ refused. Files are streamed, but for captions in JSON.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,11 +101,19 @@ def caption_format(path: Path, captions: CaptionOptions | None = None) -> Captio
     captions = captions or CaptionOptions()
     if path == STDIN:
         return None
-    file = CaptionFile(path, captions.columns)
-    if captions.format == "auto":
+    stamp = path.stat().st_mtime_ns if path.is_file() else None
+    return _find_format(path, stamp, tuple(captions.columns.items()), captions.format)
+
+
+@functools.lru_cache(maxsize=64)
+def _find_format(
+    path: Path, stamp: int | None, columns: tuple[tuple[str, str], ...], name: str
+) -> CaptionFormat | None:
+    """Cached by the time of the last change, *stamp*: JSON is parsed to find out what it is."""
+    file = CaptionFile(path, dict(columns))
+    if name == "auto":
         return find_format(file)
-    said = FORMATS[captions.format]
-    return said if structure_of(file) is not None or said.recognise(file) else None
+    return FORMATS[name] if structure_of(file) is not None or FORMATS[name].recognise(file) else None
 
 
 def report_caption_inputs(paths: Sequence[Path], captions: CaptionOptions) -> None:
