@@ -96,6 +96,14 @@ def test_columns_of_different_rows(tmp_path: Path, caption: Any) -> None:
         read(put(tmp_path, "train.json", json.dumps(value)))
 
 
+def test_columns_that_may_all_be_captions(tmp_path: Path) -> None:
+    value = {"image": ["1.jpg"], "caption": ["A."], "text": ["B."]}
+    path = put(tmp_path, "train.json", json.dumps(value))
+    with pytest.raises(DataError, match=r"train\.json: 'text' and 'caption' may all be captions: .*--columns"):
+        detect(path)
+    assert read(path, columns={"caption": "text"})[0].captions == [Caption(0, "B.")]
+
+
 def test_captions_of_another_list_of_images(tmp_path: Path) -> None:
     """By their ids alone they would be paired with photos of these numbers."""
     images = [{"id": n, "file_name": f"{9 - n}.jpg"} for n in range(3)]

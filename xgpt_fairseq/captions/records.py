@@ -119,7 +119,7 @@ def are_captions(columns: Mapping[str, str]) -> Callable[[list[Any]], bool]:
 def recognise_lines(file: CaptionFile) -> bool:
     """Whether most lines are objects with an image and captions."""
     head = file.head_of_json_lines
-    return are_captions(file.columns)(head) and not (len(head) == 1 and _are_columns(head[0], file.columns))
+    return are_captions(file.columns)(head) and not (len(head) == 1 and _are_columns(file, head[0], file.columns))
 
 
 def recognise_list(file: CaptionFile) -> bool:
@@ -129,7 +129,7 @@ def recognise_list(file: CaptionFile) -> bool:
         return are_records(value[:HEAD])
     if coco.is_layout(value):
         return False
-    return _are_columns(value, file.columns) or is_keyed(value, are_records) or _is_alone(value, are_records)
+    return _are_columns(file, value, file.columns) or is_keyed(value, are_records) or _is_alone(value, are_records)
 
 
 def _is_alone(value: Any, are_records: Callable[[list[Any]], bool]) -> bool:
@@ -140,16 +140,16 @@ def _is_alone(value: Any, are_records: Callable[[list[Any]], bool]) -> bool:
     return bool(lists) and not are_images
 
 
-def _are_columns(value: Any, chosen: Mapping[str, str]) -> bool:
+def _are_columns(file: CaptionFile, value: Any, chosen: Mapping[str, str]) -> bool:
     """Whether an object has columns in place of records: equally long lists or, as pandas has it, objects."""
     if not isinstance(value, dict) or not has_columns(list(value), chosen):
         return False
-    values = [value[column.key] for column in _used(value, chosen)]
+    values = [value[column.key] for column in _used(file, value, chosen)]
     return all(isinstance(of, list) or (isinstance(of, dict) and photo_path(of) is of) for of in values)
 
 
-def _used(value: dict[str, Any], chosen: Mapping[str, str]) -> list[Column]:
-    columns = choose_columns("", tuple(value), chosen)
+def _used(file: CaptionFile, value: dict[str, Any], chosen: Mapping[str, str]) -> list[Column]:
+    columns = choose_columns(str(file.path), tuple(value), chosen)
     return [*columns.images, columns.caption, *([columns.split] if columns.split else [])]
 
 
@@ -159,7 +159,7 @@ def _rows(file: CaptionFile, chosen: Mapping[str, str]) -> Iterator[Record]:
     Raises:
         DataError: columns of different lengths, or of different keys.
     """
-    columns = {column.key: file.json[column.key] for column in _used(file.json, chosen)}
+    columns = {column.key: file.json[column.key] for column in _used(file, file.json, chosen)}
     first, *others = columns
     keys = list(columns[first]) if isinstance(columns[first], dict) else range(len(columns[first]))
     for other in others:
@@ -184,13 +184,9 @@ def read_list(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedI
     the columns of such objects.
     """
     chosen = options.columns
-    return _read(
-        file,
-        options,
-        lambda: (
-            _rows(file, chosen) if _are_columns(file.json, chosen) else json_list(file, are_captions(options.columns))
-        ),
-    )
+    if _are_columns(file, file.json, chosen):
+        return _read(file, options, lambda: _rows(file, chosen))
+    return _read(file, options, lambda: json_list(file, are_captions(chosen)))
 
 
 def _read(
