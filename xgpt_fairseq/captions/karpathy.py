@@ -31,7 +31,7 @@ def recognise(file: CaptionFile) -> bool:
 def _images(value: Any) -> list[Any] | None:
     """The list of images, which an object has, or which the value itself is."""
     images = value.get("images") if isinstance(value, dict) else value
-    return images if isinstance(images, list) else None
+    return images if isinstance(images, list) and (images or images is not value) else None
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
@@ -61,7 +61,7 @@ def _image(where: str, image: Any) -> CaptionedImage:
         captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(sentences)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
-        raise DataError(f"{where} {problem}; each image needs cocoid or filename, split and sentences[].raw") from error
+        raise DataError(f"{where} {problem}; each image needs cocoid or filename, and sentences[].raw") from error
     return CaptionedImage(image_id, split_name(f"{where}: 'split'", image.get("split")), captions, file_name)
 
 
