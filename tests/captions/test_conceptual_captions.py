@@ -6,13 +6,14 @@ import gzip
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.captions.test_formats import CC, SAMPLES, put, read
-from xgpt_fairseq.captions.base import Caption, CaptionedImage
+from tests.captions.test_formats import CC, SAMPLES, detect, put, read
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, ReadingLog
 from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
 from xgpt_fairseq.errors import DataError
 
@@ -119,3 +120,20 @@ def test_bad_maps(tmp_path: Path, name: str, content: str | bytes, message: str)
 
 
 # Bad records
+
+
+@pytest.mark.parametrize("bad", ["broken", "a\tb\thttp://x.org/9.jpg", "neither\tof both"])
+@pytest.mark.parametrize("image_ids", [None, image_id_by_crc32])
+def test_bad_lines(tmp_path: Path, bad: str, image_ids: Any) -> None:
+    """Most lines tell the format; bad ones count, since the numbers of lines name photos."""
+    lines = [f"caption {n}\thttp://x.org/{n}.jpg" for n in range(3)]
+    path = put(tmp_path, "train.tsv", "\n".join([bad, lines[0], bad, *lines[1:]]))
+    assert detect(path) == "cc-tsv"
+    with pytest.raises(DataError, match=r"train\.tsv: line 1.*\(--skip-bad N leaves up to N out\)"):
+        read(path, image_id_of_url=image_ids)
+    with pytest.raises(DataError, match=r"line 3.*more than --skip-bad 1 allows"):
+        read(path, image_id_of_url=image_ids, log=ReadingLog(1))
+    log = ReadingLog(2)
+    images = read(path, image_id_of_url=image_ids, log=log)
+    assert [image.captions for image in images] == [[Caption(n, f"caption {m}")] for m, n in enumerate((1, 3, 4))]
+    assert len(log.bad) == 2

@@ -32,6 +32,7 @@ def messages(*turns: tuple[str, Any], **record: Any) -> dict[str, Any]:
             ("user", [{"type": "image", "image": "a/1.jpg"}, {"type": "text", "text": "?"}]),
             ("assistant", [{"type": "text", "text": "A dog."}]),
         ),
+        messages(("user", "Picture 1: <img>a/1.jpg</img>\nWhat?"), ("assistant", "A dog.")),  # Qwen-VL
         messages(
             ("user", [{"type": "image_url", "image_url": {"url": "a/1.jpg"}}]), ("assistant", "A dog."), image="a/1.jpg"
         ),

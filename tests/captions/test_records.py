@@ -71,6 +71,46 @@ def test_a_list_for_each_split(tmp_path: Path) -> None:
     assert find_format(CaptionFile(put(tmp_path, "all.json", json.dumps(two)))) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "columns"),
+    [
+        ({"image": ["1.jpg", "2.jpg"], "caption": ["A.", ["B.", "C."]], "labels": ["x"], "info": "y"}, {}),
+        ({"image": {"0": "1.jpg", "1": "2.jpg"}, "caption": {"0": "A.", "1": ["B.", "C."]}}, {}),
+        ({"images": ["1.jpg", "2.jpg"], "captions": ["A.", ["B.", "C."]]}, {"image": "images"}),
+    ],
+)
+def test_columns(tmp_path: Path, value: Any, columns: dict[str, str]) -> None:
+    path = put(tmp_path, "train.json", json.dumps(value))
+    found = find_format(CaptionFile(path, columns))
+    assert found is not None and found.name == "json-records"
+    assert [(image.file_name, len(image.captions)) for image in read(path, columns=columns)] == [
+        ("1.jpg", 1),
+        ("2.jpg", 2),
+    ]
+
+
+@pytest.mark.parametrize("caption", [["A."], {"0": "A.", "x": "B."}])
+def test_columns_of_different_rows(tmp_path: Path, caption: Any) -> None:
+    value = {"image": ["1.jpg", "2.jpg"], "caption": caption}
+    with pytest.raises(DataError, match=rf"'image' has 2 values and 'caption' {len(caption)}; columns must have"):
+        read(put(tmp_path, "train.json", json.dumps(value)))
+
+
+def test_columns_that_may_all_be_captions(tmp_path: Path) -> None:
+    value = {"image": ["1.jpg"], "caption": ["A."], "text": ["B."]}
+    path = put(tmp_path, "train.json", json.dumps(value))
+    with pytest.raises(DataError, match=r"train\.json: 'text' and 'caption' may all be captions: .*--columns"):
+        detect(path)
+    assert read(path, columns={"caption": "text"})[0].captions == [Caption(0, "B.")]
+
+
+def test_captions_of_another_list_of_images(tmp_path: Path) -> None:
+    """By their ids alone they would be paired with photos of these numbers."""
+    images = [{"id": n, "file_name": f"{9 - n}.jpg"} for n in range(3)]
+    value = {"images": images, "captions": [{"image_id": n, "text": "x"} for n in range(3)]}
+    assert find_format(CaptionFile(put(tmp_path, "train.json", json.dumps(value)))) is None
+
+
 @pytest.mark.parametrize(("value", "name"), [(COCO, "coco"), (KARPATHY, "karpathy")])
 def test_what_is_of_another_format(tmp_path: Path, value: Any, name: str) -> None:
     assert detect(put(tmp_path, "train.json", json.dumps(value))) == name
@@ -109,9 +149,33 @@ def test_bad_records(tmp_path: Path, records: list[Any], bad: int, message: str)
     assert "line 3 is not JSON" in log.bad[-1]
 
 
-def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.json is not JSON: "):
-        detect(put(tmp_path, "a.json", "[" * 100_000))
+@pytest.mark.parametrize("content", ["[" * 100_000, '[{"image": 1, "cap', '{"image": 1, "cap', "[" + "9" * 5000 + "]"])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.txt"])
+def test_json_that_cannot_be_read(tmp_path: Path, name: str, content: str) -> None:
+    """Cut, nested too deep, or with a number of too many digits."""
+    with pytest.raises(DataError, match=rf"{name} is not JSON: "):
+        detect(put(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("bad", ['{"image": "2.jpg", "cap', "[" * 5000, '{"image": "2.jpg"}', "{" + '"a":{' * 5000])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_bad_lines(tmp_path: Path, bad: str, place: int) -> None:
+    """Most of the first lines tell the format; the others go by --skip-bad."""
+    lines = [json.dumps({"image": f"{n}.jpg", "caption": "x"}) for n in range(3)]
+    lines.insert(place, bad)
+    path = put(tmp_path, "a.jsonl", "\n".join(lines))
+    assert detect(path) == "jsonl"
+    with pytest.raises(DataError, match=rf"a\.jsonl: line {place + 1}"):
+        read(path, unknown_split="")
+    assert len(read(path, unknown_split="", log=ReadingLog(1))) == 3
+
+
+def test_records_of_a_list_that_are_bad(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.json", json.dumps([{"image": "0.jpg"}, *ROWS, None]))
+    assert detect(path) == "json-records"
+    assert len(read(path, unknown_split="", log=ReadingLog(2))) == 2
+    with pytest.raises(DataError, match=r"record 0: no column is named as one of captions"):
+        read(path, unknown_split="")
 
 
 def test_a_file_without_records(tmp_path: Path) -> None:

@@ -80,14 +80,14 @@ def without(key: str) -> dict[str, Any]:
         ([image(), image(cocoid=None)], "image 42 is listed twice"),  # the long name is the same image
         ([image(sentences=[{"raw": None, "sentid": 5}])], "image 42, caption 5 must be text, found None"),
         ([image(sentences=[{"raw": ["a", "cat"]}])], r"image 42, caption 0 must be text, found \['a', 'cat'\]"),
-        ([image(), without("split")], r"images\[1\] lacks 'split'; each image needs"),
+        ([without("split")], "of which split is image"),
         ([image(), without("sentences")], r"images\[1\] lacks 'sentences'"),
         ([image(), image(sentences=[{"tokens": ["a"]}])], r"images\[1\] lacks 'raw'"),
         ([image(cocoid=None, filename=None)], r"images\[0\] lacks 'filename'"),
         ([image(), 17], r"images\[1\] is malformed"),
-        ([image(sentences=["A cat."])], r"images\[0\] is malformed"),
+        ([image(sentences=[7])], r"images\[0\] is malformed"),
         ([image(sentences=[{"raw": "A cat.", "sentid": "first"}])], r"images\[0\] is malformed"),
-        ([image(split=["train"])], r"images\[0\] is malformed"),
+        ([image(split=["train"])], r"images\[0\]: 'split' must be a name, found \['train'\]"),
     ],
 )
 def test_bad_records(tmp_path: Path, images: list[Any], message: str) -> None:

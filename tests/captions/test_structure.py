@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -62,6 +63,21 @@ def test_tables(rows: list[list[str]], delimiter: str) -> None:
         (['{"a.jpg": "A dog."}'], "JSON"),
         (['<?xml version="1.0"?>', "<annotation>"], "XML or HTML"),
         (["ustar\0\0A dog."], "binary data"),
+        # most lines decide
+        (["# Flickr", "9.jpg#0\tA dog.", "8.jpg#0\tA cat."], "a table of 2 columns, separated by tabs"),
+        (["My photos", "9.jpg,A dog.", "8.jpg,A cat."], "a table with a column of photos"),
+        (["x1\tA dog.", "x2\tA cat.\tCats.", "x3\tA bus.\tA red bus.\tBuses."], "a table of"),
+        (["id,utterance", "1,A dog.", "2,A cat.", "3,A bus."], "a table with a column of numbers"),
+        (['{"a": 1}', "# comment", '{"b": 2}'], "JSON lines"),
+        (["The photos:", "1.jpg: A dog.", "2.jpg: A cat."], "lines that begin with the names of photos"),
+        (["1.jpg -> A dog.", "2.jpg -> A cat."], "lines that begin with the names of photos"),
+        (['"my dog.jpg" "A dog."', '"my cat.jpg" "A cat."'], "lines that begin with the names of photos"),
+        (["('1.jpg', 'A dog.')", "('2.jpg', 'A cat.')"], "lines that begin with the names of photos"),
+        (["1.jpg", "A dog.", "2.jpg", "A cat."], "captions below the names of their photos"),
+        (["- file: 1.jpg", "  caption: A dog.", "- file: 2.jpg", "  caption: A cat."], "records of caption, file"),
+        (["{'1.jpg': ['A dog.'], '2.jpg': 'A cat.'}"], "what Python prints of a dictionary"),
+        (["{'image': '1.jpg', 'caption': 'A dog.'}", "{'image': '2.jpg', 'caption': 'A'}"], "what Python prints"),
+        (["<set>", "<image file='1.jpg'><caption>A dog.</caption></image>", "</set>"], "XML or HTML"),
     ],
 )
 def test_other_structures(lines: list[str], structure: str) -> None:
@@ -87,6 +103,14 @@ def test_other_structures(lines: list[str], structure: str) -> None:
         ["<doc id=1>", "A page of Wikipedia."],
         ["一只棕色的狗，在草地上奔跑。", "两个孩子，在海边玩耍。"],
         ["a | b", "c | d", "e | f"],
+        ["As dog.jpg shows, a dog.", "It runs.", "See cat.jpg", "A cat sleeps."],
+        ["0. a dog", "1. a cat", "2. a bus"],
+        ["000001 a dog", "000002 a cat", "000003 a bus"],
+        ["<s> a dog runs </s>", "<s> a cat sleeps </s>"],
+        ["Image: what you see.", "Text: what you read.", "Caption: what is below."],
+        ["Look https://t.co/abc", "at this.", "And this https://t.co/abd"],
+        ["one\ttab", "and no tab", "and none"],
+        ["It's {'set'} in Python.", "And {'a': 1} a dictionary."],
         ["Nachts; sagt man; ist es still.", "Morgens; sagt man; nicht.", "Abends; wer weiß; auch."],
     ],
 )
@@ -133,5 +157,7 @@ def test_files(tmp_path: Path) -> None:
     assert structure_of(CaptionFile(tmp_path / "shard.txt")) == "a tar"
     (tmp_path / "notes.csv").write_text("A dog.\nA cat.\n")
     assert structure_of(CaptionFile(tmp_path / "notes.csv")) == "a table (by its name)"
+    (tmp_path / "notes.YAML.gz").write_bytes(gzip.compress(b"A dog.\n"))
+    assert structure_of(CaptionFile(tmp_path / "notes.YAML.gz")) == "YAML (by its name)"
     (tmp_path / "x.jsonl").write_text("")
     assert structure_of(CaptionFile(tmp_path / "x.jsonl")) == "JSON lines (by its name)"

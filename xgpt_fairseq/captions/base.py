@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.text_lines import first_lines
+from xgpt_fairseq.io.text_lines import HEAD_BYTES, first_lines, whole_text
 from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, name_parts
+
+_JSON_START = re.compile(r'\s*(\{\s*["}]|\[\s*[\[{"\]\d-])')
 
 # What --columns can name.
 COLUMNS = ("image", "caption", "split")
@@ -108,6 +110,7 @@ class CaptionOptions:
         columns: `image`, `caption` or `split` → the name of that column in tables and records (--columns); of several
             columns of captions, the names with commas between them.
         answers: of conversations with several answers: `one` is an error, `first` or `all` are captions (--answers).
+        format: of caption files among other inputs, for readers that look for them (--format).
         log: what readers leave out.
     """
 
@@ -118,6 +121,7 @@ class CaptionOptions:
     image_id_of_url: Callable[[str], str | None] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     answers: str = "one"
+    format: str = "auto"
     log: ReadingLog = field(default_factory=ReadingLog)
 
 
@@ -180,29 +184,25 @@ class CaptionFile:
         """The file's JSON value. Raises DataError if it has none."""
         return load_json(self.path)
 
-    @property
+    @cached_property
     def json_value(self) -> Any:
-        """The JSON value in a file that is named so; None if there is none, or JSON in lines."""
-        if self.path.suffix != ".json" or (len(self.first_lines) > 1 and _is_json(self.first_lines[0])):
+        """The JSON value of a file that begins as one, or is named so; None if there is none, or JSON in lines."""
+        lines = self.first_lines
+        if len(lines) > 1 and (self.head_of_json_lines or parsed(lines[0]) is not None):
             return None
-        return self.json
+        return self.json if self.path.suffix == ".json" or begins_json("\n".join(lines)) else None
 
     @property
     def json_object(self) -> dict[str, Any]:
-        """The JSON object in a file that is named so; empty if there is none, or JSON in lines."""
+        """The JSON object of a file; empty if there is none, or JSON in lines."""
         value = self.json_value
         return value if isinstance(value, dict) else {}
 
     @cached_property
-    def head_of_json_lines(self) -> list[dict[str, Any]]:
-        """The objects of its first lines, one a line; empty if they are anything else."""
-        if not self.first_lines or not self.first_lines[0].lstrip().startswith("{"):
-            return []
-        try:
-            values = [json.loads(line) for line in self.first_lines]
-        except ValueError:
-            return []
-        return values if all(isinstance(value, dict) for value in values) else []
+    def head_of_json_lines(self) -> list[Any]:
+        """The JSON values of its first lines, one a line, None where a line is none; empty if most are no objects."""
+        values = [parsed(line) if line.lstrip().startswith("{") else None for line in self.first_lines]
+        return values if most(isinstance(value, dict) for value in values) else []
 
 
 @dataclass(frozen=True)
@@ -280,16 +280,30 @@ def load_json(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return json.loads(whole_text(path))
+    except (ValueError, RecursionError) as error:  # ValueError also of numbers of thousands of digits
         raise DataError(f"{path} is not JSON: {error}") from error
 
 
-def _is_json(text: str) -> bool:
+def parsed(text: str) -> Any:
+    """The JSON value that *text* is; None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def begins_json(text: str) -> bool:
+    """Whether *text*, the beginning of a file, is JSON, cut somewhere or whole."""
+    if not _JSON_START.match(text):
+        return False
     try:
         json.loads(text)
-    except json.JSONDecodeError:
-        return False
+    except json.JSONDecodeError as error:
+        in_word = len("false") if len(text) >= HEAD_BYTES // 2 else 0  # a line that was cut
+        return error.pos >= len(text.rstrip()) - in_word or error.msg.startswith("Unterminated string")
+    except (ValueError, RecursionError):
+        return True
     return True
 
 
@@ -330,6 +344,12 @@ def caption_text(where: str, value: object) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: a caption must be text, found {_shown(value)}")
     return value
+
+
+def most(are: Iterable[bool]) -> bool:
+    """Whether more than half are: of the first records of a file, some may be bad ones (--skip-bad)."""
+    values = list(are)
+    return 2 * sum(values) > len(values)
 
 
 def file_name_of(value: object) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from xgpt_fairseq.captions.base import (
     Caption,
@@ -15,19 +16,55 @@ from xgpt_fairseq.captions.base import (
     caption_text,
     file_name_of,
     image_listed_twice,
+    most,
     record_image_id,
 )
+from xgpt_fairseq.captions.columns import IMAGE_COLUMNS, column_key, has_columns
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
+# So many annotations are looked at to find out what they are.
+_HEAD = 20
+_CAPTION = "caption"
+
+
+def is_layout(value: Any) -> bool:
+    """Whether it is COCO's, lists of images and of annotations that belong to them, of captions or of anything else."""
+    return most("image_id" in annotation for annotation in _first_annotations(value))
+
 
 def recognise(file: CaptionFile) -> bool:
-    """Whether its first annotation has a caption."""
-    value = file.json_object
-    images, annotations = value.get("images"), value.get("annotations")
-    if not isinstance(images, list) or not isinstance(annotations, list) or not annotations:
-        return False
-    return isinstance(annotations[0], dict) and {"image_id", "caption"} <= annotations[0].keys()
+    """Whether most of the first annotations have a caption."""
+    return is_layout(file.json_value) and _caption_key(file, file.columns) is not None
+
+
+def _first_annotations(value: Any) -> list[dict[str, Any]]:
+    images, annotations = (value.get(key) if isinstance(value, dict) else None for key in ("images", "annotations"))
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        return []
+    return [annotation for annotation in annotations[:_HEAD] if isinstance(annotation, dict)]
+
+
+def _caption_key(file: CaptionFile, chosen: Mapping[str, str]) -> str | None:
+    """The key of captions in annotations: `caption`, another usual name, or what --columns says; None: there is none.
+
+    Raises:
+        DataError: several may be.
+    """
+    head = _first_annotations(file.json)
+    keys = [key for key in dict.fromkeys(itertools.chain.from_iterable(head)) if most(key in one for one in head)]
+    if "caption" in chosen:
+        wanted = column_key(chosen["caption"])
+        return next((key for key in keys if key == chosen["caption"] or column_key(key) == wanted), None)
+    found = [key for key in keys if has_columns([IMAGE_COLUMNS[0], key], {})]
+    if _CAPTION in found or not found:
+        return _CAPTION if found else None
+    if len(found) > 1:
+        raise DataError(
+            f"{file.path}: {' and '.join(map(repr, found))} of the annotations may all be captions: say which are by "
+            "--columns caption=NAME"
+        )
+    return found[0]
 
 
 class Annotation(NamedTuple):
@@ -40,7 +77,8 @@ class Annotation(NamedTuple):
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """COCO's `captions_train2014.json` and the like. The file says no split."""
-    parsed = parse_coco(file.path, file.json)
+    key = _caption_key(file, options.columns) or options.columns.get("caption", _CAPTION)
+    parsed = parse_coco(file.path, file.json, key, options.log.bad_record)
     images = {canonical_image_id(image["id"]): image for image in file.json["images"]}
     for image_id, of_image in parsed.items():
         kept = [annotation for annotation in of_image if not _is_withdrawn(file.json["annotations"][annotation.place])]
@@ -59,13 +97,17 @@ def _is_withdrawn(annotation: dict[str, Any]) -> bool:
 
 def _caption(path: Path, annotation: Annotation) -> Caption:
     where = f"{path}: annotations[{annotation.place}]"
-    caption_id = annotation.place if annotation.caption_id is None else annotation.caption_id
-    if not isinstance(caption_id, int):
-        raise DataError(f"{where}: 'id' must be a number, found {caption_id!r}")
+    caption_id = annotation.caption_id if isinstance(annotation.caption_id, int) else annotation.place
     return Caption(caption_id, caption_text(where, annotation.text))
 
 
-def parse_coco(path: Path, value: Any) -> dict[str, list[Annotation]]:
+def _refuse(error: DataError) -> NoReturn:
+    raise error
+
+
+def parse_coco(
+    path: Path, value: Any, key: str = _CAPTION, bad_record: Callable[[DataError], None] = _refuse
+) -> dict[str, list[Annotation]]:
     """The captions of each image in COCO's format: `images[].id`, `annotations[]` with `image_id`, `caption`, `id`.
 
     Images keep the order of `images`, captions that of `annotations`.
@@ -73,9 +115,11 @@ def parse_coco(path: Path, value: Any) -> dict[str, list[Annotation]]:
     Args:
         path: the file, for messages.
         value: its JSON value.
+        key: under which annotations have their caption, or a list of them.
+        bad_record: what is done about an annotation whose caption is not text or of an unlisted image.
 
     Raises:
-        DataError: another structure, an image listed twice, a caption that is not text or of an unlisted image.
+        DataError: another structure, or an image listed twice.
     """
     images, annotations = (value.get(key) if isinstance(value, dict) else None for key in ("images", "annotations"))
     if not isinstance(images, list) or not isinstance(annotations, list):
@@ -88,16 +132,27 @@ def parse_coco(path: Path, value: Any) -> dict[str, list[Annotation]]:
         of_image[image_id] = []
     for place, annotation in enumerate(annotations):
         where = f"{path}: annotations[{place}]"
-        image_id = record_image_id(where, annotation, "image_id")
-        if image_id not in of_image:
-            raise DataError(f"{where}: image {image_id} is not among the file's 'images'")
-        if "caption" not in annotation:
-            raise DataError(f"{where} lacks 'caption'; is it one of COCO's captions_*.json?")
-        text = annotation["caption"]
+        try:
+            image_id, texts = _captions(where, annotation, key)
+            if image_id not in of_image:
+                raise DataError(f"{where}: image {image_id} is not among the file's 'images'")
+        except DataError as error:
+            bad_record(error)
+        else:
+            of_image[image_id] += [Annotation(place, annotation.get("id"), text) for text in texts]
+    return of_image
+
+
+def _captions(where: str, annotation: Any, key: str) -> tuple[str, list[str]]:
+    """The image and the captions of an annotation."""
+    image_id = record_image_id(where, annotation, "image_id")
+    if key not in annotation:
+        raise DataError(f"{where} lacks {key!r}; is it one of COCO's captions_*.json?")
+    texts = annotation[key] if isinstance(annotation[key], list) else [annotation[key]]
+    for text in texts:
         if not isinstance(text, str):
             raise DataError(f"{where}: a caption must be text, found {text!r:.60}")
-        of_image[image_id].append(Annotation(place, annotation.get("id"), text))
-    return of_image
+    return image_id, texts
 
 
 COCO = CaptionFormat(

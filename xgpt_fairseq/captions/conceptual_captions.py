@@ -13,7 +13,7 @@ import re
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,10 @@ from xgpt_fairseq.captions.base import (
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
+    ReadingLog,
     image_id_of,
     load_json,
+    most,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
@@ -33,7 +35,6 @@ from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 _HEADER = {"caption", "url"}
-_BLANK = "to leave out a line, make it blank, since lines are counted"
 
 # Reports of DownloadConceptualCaptions have no header, and their columns changed over time. (number of columns, URL
 # column) → file column. Two columns are a plain map.
@@ -42,11 +43,15 @@ _MAP_ID_COLUMNS = ("id", "image_id", "image", "file", "filename", "file_name", "
 
 
 def recognise(file: CaptionFile) -> bool:
-    """Whether each line has two columns, and one of them is a URL."""
+    """Whether most lines have two columns, and one of them is a URL."""
     rows = [line.split("\t") for line in file.first_lines]
     if rows and _is_header(rows[0]):
         rows.pop(0)
-    return bool(rows) and all(len(row) == 2 and sum(map(_is_url, row)) == 1 for row in rows)
+    return most(_is_pair(row) for row in rows)
+
+
+def _is_pair(row: Sequence[str]) -> bool:
+    return len(row) == 2 and sum(map(_is_url, row)) == 1
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
@@ -57,14 +62,13 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     several URLs is ambiguous (of 3.3 million crc32 some 1300 are equal by chance). Such captions, and those whose URL
     has no id, get their URL as image id, which no region store has.
     """
-    path = file.path
     if options.image_id_of_url is None:
-        for line, caption, _ in _rows(path):
+        for line, caption, _ in _rows(file, options.log):
             yield CaptionedImage(str(line), "", [Caption(line, caption)])
         return
-    several = _hashes_of_several(path, options.image_id_of_url)
+    several = _hashes_of_several(file, options)
     held: dict[str, dict[str, list[Caption]]] = {}
-    for line, caption, url in _rows(path):
+    for line, caption, url in _rows(file, options.log):
         image_id = options.image_id_of_url(url) or url
         if hash(image_id) in several:
             held.setdefault(image_id, {}).setdefault(url, []).append(Caption(line, caption))
@@ -75,37 +79,42 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             yield CaptionedImage(image_id if len(captions_by_url) == 1 else url, "", captions)
 
 
-def _hashes_of_several(path: Path, image_id_of_url: Callable[[str], str | None]) -> set[int]:
+def _hashes_of_several(file: CaptionFile, options: CaptionOptions) -> set[int]:
     """`hash` of the image ids of more than one line. A chance collision does no harm."""
-    hashes = array("q", (hash(image_id_of_url(url) or url) for _, _, url in _rows(path)))
+    image_id_of_url, log = options.image_id_of_url, ReadingLog(options.log.skip_bad)
+    assert image_id_of_url is not None
+    hashes = array("q", (hash(image_id_of_url(url) or url) for _, _, url in _rows(file, log)))
     values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
     return set(values[counts > 1].tolist())
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line, caption, URL); lines are numbered from 0 after the header. Blank lines are counted and skipped."""
+def _rows(file: CaptionFile, log: ReadingLog) -> Iterator[tuple[int, str, str]]:
+    """(line, caption, URL); lines are numbered from 0 after the header. Blank and bad ones are counted and left out."""
     headers = 0
-    url_first: bool | None = None
-    for number, text in numbered_lines(path):
+    first = next(filter(_is_pair, (line.split("\t") for line in file.first_lines)), ["", ""])
+    url_first = _is_url(first[0])
+    for number, text in numbered_lines(file.path):
         if not text.strip():
             continue
         columns = text.split("\t")
         if number == 1 and _is_header(columns):
             headers = 1
             continue
-        where = f"{path}: line {number}"
+        where = f"{file.path}: line {number}"
         if len(columns) != 2:
-            raise DataError(
-                f"{where} has {len(columns)} columns: {text[:60]!r}; it must have two, a caption and a URL ({_BLANK})"
+            log.bad_record(
+                DataError(f"{where} has {len(columns)} columns: {text[:60]!r}; it must have two, a caption and a URL")
             )
-        if url_first is None:
-            url_first = _is_url(columns[0]) and not _is_url(columns[1])
+            continue
         url, caption = columns if url_first else reversed(columns)
         if not _is_url(url):
-            raise DataError(
-                f"{where}: {url[:60]!r} is not a URL, and the {'first' if url_first else 'second'} column must be one "
-                f"({_BLANK})"
+            log.bad_record(
+                DataError(
+                    f"{where}: {url[:60]!r} is not a URL, and the {'first' if url_first else 'second'} column must be "
+                    "one"
+                )
             )
+            continue
         yield number - 1 - headers, caption, url.strip()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from xgpt_fairseq.errors import DataError
 
 _ASSISTANTS = ("gpt", "assistant")
 _PLACEHOLDER = "<image>"
+_IMAGE_IN_TEXT = re.compile(r"<img>(.+?)</img>")  # Qwen-VL
 # (list of turns, who speaks, what is said)
 _LAYOUTS = (("conversations", "from", "value"), ("messages", "role", "content"), ("conversations", "role", "content"))
 
@@ -35,7 +37,8 @@ def recognise(file: CaptionFile) -> bool:
 
 
 def _are_conversations(head: list[Any]) -> bool:
-    return bool(head) and all(_turns(value) is not None for value in head) and any(map(_photos, head))
+    turns = [value for value in head if _turns(value) is not None]
+    return 2 * len(turns) > len(head) and any(map(_photos, turns))
 
 
 def _turns(record: Any) -> list[tuple[str, Any]] | None:
@@ -112,6 +115,8 @@ def _photos(record: dict[str, Any]) -> list[Any]:
                 if isinstance(part, dict):
                     url = part.get("image_url")
                     found += [part.get("image"), url.get("url") if isinstance(url, dict) else url]
+        elif isinstance(said, str) and "<img>" in said:
+            found += _IMAGE_IN_TEXT.findall(said)
     names = [name for value in found if (name := photo_path(value)) not in (None, "")]
     return [name for place, name in enumerate(names) if name not in names[:place]]
 

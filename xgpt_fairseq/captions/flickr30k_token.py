@@ -13,6 +13,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     file_name_of,
+    most,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
@@ -45,8 +46,8 @@ def _parse(text: str) -> _Line | None:
 
 
 def recognise(file: CaptionFile) -> bool:
-    """Whether each line is an image, a number and a caption."""
-    return bool(file.first_lines) and all(map(_parse, file.first_lines))
+    """Whether most lines are an image, a number and a caption."""
+    return most(_parse(line) is not None for line in file.first_lines)
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:

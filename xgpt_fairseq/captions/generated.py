@@ -187,7 +187,8 @@ def _images(file: CaptionFile, text: str | None, options: CaptionOptions) -> Ite
     if structure:
         raise DataError(
             f"{path} looks like {structure}, but is no caption file of a known format; of a table whose columns have "
-            "other names, say which they are by --columns image=…,caption=…"
+            "other names, say which they are by --columns image=…,caption=…; of lines, put a tab between name and "
+            "caption"
         )
     return None
 

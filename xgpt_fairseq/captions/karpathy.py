@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from xgpt_fairseq.captions.base import (
     Caption,
@@ -10,42 +11,58 @@ from xgpt_fairseq.captions.base import (
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
-    fairseq_split,
     file_name_of,
+    most,
 )
+from xgpt_fairseq.captions.columns import split_name
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 
+# So many images are looked at to find out what they are.
+_HEAD = 20
+
 
 def recognise(file: CaptionFile) -> bool:
-    """Whether its first image has sentences."""
-    images = file.json_object.get("images")
-    return isinstance(images, list) and bool(images) and isinstance(images[0], dict) and "sentences" in images[0]
+    """Whether most of the first images have sentences."""
+    images = _images(file.json_value)
+    return images is not None and most(isinstance(image, dict) and "sentences" in image for image in images[:_HEAD])
+
+
+def _images(value: Any) -> list[Any] | None:
+    """The list of images, which an object has, or which the value itself is."""
+    images = value.get("images") if isinstance(value, dict) else value
+    return images if isinstance(images, list) and (images or images is not value) else None
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """Read Karpathy's `dataset_coco.json`, `dataset_flickr30k.json` or `dataset_flickr8k.json`.
 
     `images[]` have `split`, `sentences[].raw` and `sentences[].sentid`; the image id is `cocoid` if there is one, else
-    `filename`.
+    `filename`. Sentences may be plain texts, and images may have no split.
     """
-    path, value = file.path, file.json
-    images = value.get("images") if isinstance(value, dict) else None
-    if not isinstance(images, list):
+    path, images = file.path, _images(file.json)
+    if images is None:
         raise DataError(f"{path} has no list 'images'; is it one of Karpathy's files?")
     for number, image in enumerate(images):
         where = f"{path}: images[{number}]"
         try:
-            image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else image["filename"])
-            file_name = file_name_of(image.get("filename"))
-            captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(image["sentences"])]
-            split = fairseq_split(image["split"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            problem = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
-            raise DataError(
-                f"{where} {problem}; each image needs cocoid or filename, split and sentences[].raw"
-            ) from error
-        yield CaptionedImage(image_id, split, captions, file_name)
+            captioned = _image(where, image)
+        except DataError as error:
+            options.log.bad_record(error)
+        else:
+            yield captioned
+
+
+def _image(where: str, image: Any) -> CaptionedImage:
+    try:
+        image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else image["filename"])
+        file_name = file_name_of(image.get("filename"))
+        sentences = [{"raw": one} if isinstance(one, str) else one for one in image["sentences"]]
+        captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(sentences)]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
+        raise DataError(f"{where} {problem}; each image needs cocoid or filename, and sentences[].raw") from error
+    return CaptionedImage(image_id, split_name(f"{where}: 'split'", image.get("split")), captions, file_name)
 
 
 KARPATHY = CaptionFormat(

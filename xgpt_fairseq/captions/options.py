@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from xgpt_fairseq.captions.base import COLUMNS, CaptionOptions, ReadingLog, SplitLists, fairseq_split, load_json
+from xgpt_fairseq.captions.base import (
+    COLUMNS,
+    CaptionFormat,
+    CaptionOptions,
+    ReadingLog,
+    SplitLists,
+    fairseq_split,
+    load_json,
+)
 from xgpt_fairseq.captions.columns import is_image_column
 from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
 from xgpt_fairseq.captions.hold_out import parse_hold_out
@@ -33,8 +41,15 @@ def add_split_files(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_caption_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of all programs that read captions."""
+def add_caption_options(parser: argparse.ArgumentParser, what: str = "the captions") -> None:
+    """Add the options of all programs that read captions: all that decides what is read, and what images are called.
+
+    Args:
+        what: is read in that format, for `--help`.
+    """
+    parser.add_argument(
+        "--format", choices=["auto", *FORMATS], default="auto", help=f"of {what} (default: by their content)"
+    )
     add_split_files(parser)
     parser.add_argument(
         "--hold-out",
@@ -56,30 +71,50 @@ def add_caption_options(parser: argparse.ArgumentParser) -> None:
         help="of conversations with several answers: first or all are captions; one (default): that is an error",
     )
     parser.add_argument(
+        "--image-ids",
+        nargs="+",
+        metavar="line|crc32|MAP",
+        help="image ids of cc-tsv files: line, the number of the line from 0 (default); crc32, of the URL; or files "
+        "that map URLs to image ids, in JSON, tab-separated, or reports of DownloadConceptualCaptions",
+    )
+    parser.add_argument(
         "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N records that cannot be read (0)"
     )
 
 
-def read_caption_options(
-    args: argparse.Namespace,
-    named_splits: Mapping[Path, str],
-    image_id_of_url: Callable[[str], str | None] | None = None,
-) -> CaptionOptions:
+def read_caption_options(args: argparse.Namespace, named_splits: Mapping[Path, str]) -> CaptionOptions:
     """The options of `add_caption_options`, checked.
 
     Raises:
-        DataError: an unusable list of --split-files, or value of another option.
+        DataError: an unusable list of --split-files or map of --image-ids, or value of another option.
     """
     check_at_least("--skip-bad", args.skip_bad, 0)
     return CaptionOptions(
         named_splits=named_splits,
         split_lists=read_split_files(args.split_files),
         hold_out=parse_hold_out(args.hold_out),
-        image_id_of_url=image_id_of_url,
+        image_id_of_url=image_id_resolver(args.image_ids or ["line"]),
         columns=parse_columns(args.columns),
         answers=args.answers,
+        format=args.format,
         log=ReadingLog(args.skip_bad),
     )
+
+
+def check_image_ids(args: argparse.Namespace, formats: Iterable[CaptionFormat], what: str) -> None:
+    """Refuse --image-ids where it would do nothing.
+
+    Args:
+        args: with the options of `add_caption_options`.
+        formats: of the captions.
+        what: the captions are called, as an option or argument.
+
+    Raises:
+        DataError: none of *formats* has URLs.
+    """
+    if args.image_ids is not None and not any(caption_format.images_by_url for caption_format in formats):
+        by_url = ", ".join(name for name, caption_format in FORMATS.items() if caption_format.images_by_url)
+        raise DataError(f"--image-ids is for {by_url} files, and no {what} is one")
 
 
 def parse_columns(text: str) -> dict[str, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from xgpt_fairseq.captions.base import CaptionFile
+from xgpt_fairseq.captions.base import CaptionFile, begins_json, most, parsed
 from xgpt_fairseq.io.text_lines import COMPRESSIONS
 from xgpt_fairseq.regions.image_ids import is_photo_name
 
@@ -23,6 +23,9 @@ _NAMED = {
     ".json": "JSON (by its name)",
     ".jsonl": "JSON lines (by its name)",
     ".ndjson": "JSON lines (by its name)",
+    ".yaml": "YAML (by its name)",
+    ".yml": "YAML (by its name)",
+    ".xml": "XML (by its name)",
 }
 # Names of columns, in lower case, with `_` for blanks and hyphens.
 _IMAGE_COLUMNS = re.compile(r"((image|img|photo|picture|file|media)s?(_?(id|name|file|path|url|key))?|path|url|key|id)")
@@ -38,7 +41,9 @@ _FIRST_BYTES = {
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "|"}
 _URL = re.compile(r"(https?|ftp)://\S", re.IGNORECASE)
 _NUMBERED_ROW = re.compile(r"\d+[,;|]\D")
-_JSON_START = re.compile(r'\s*(\{\s*["}]|\[\s*[\[{"\]\d-])')
+_PYTHON_START = re.compile(r"\s*[\[(]?\s*\{\s*'[^'\n]*'\s*:")
+_KEY_AND_VALUE = re.compile(r"\s*(?:- *)?[\"']?([A-Za-z][\w -]{0,30}?)[\"']?\s*[:=]\s*(\S.*)")
+_OPENING = "[({<*•- \t"  # what may stand before a name
 # Lines in which a pattern is no chance.
 _FEW = 3
 
@@ -55,19 +60,22 @@ def structure_of(file: CaptionFile) -> str | None:
 def structure_of_lines(lines: Sequence[str]) -> str | None:
     """The same of the first lines of a file that are not blank.
 
-    Prose has tabs here and there, commas everywhere, and photos' names at times; a table has them in all its lines.
+    Prose has tabs here and there, commas everywhere, and photos' names at times; a table has them in most of its lines,
+    but for a title, a comment or a broken one.
     """
     if not lines:
         return None
     if any("\0" in line for line in lines):
         return "binary data"
-    if all(_is_json_row(line) for line in lines):
+    if most(_is_json_row(line) for line in lines):
         return "JSON lines" if len(lines) > 1 else "JSON"
-    if _begins_json("\n".join(lines)):
+    if begins_json("\n".join(lines)):
         return "JSON"
-    if re.match(r"\s*<(\?xml|!doctype|html)\b", lines[0], re.IGNORECASE):
+    if _PYTHON_START.match(lines[0]):
+        return "what Python prints of a dictionary"
+    if re.match(r"\s*<(\?xml|!doctype|html)\b", lines[0], re.IGNORECASE) or _is_xml(lines):
         return "XML or HTML"
-    return _table(lines)
+    return _table(lines) or _named_photos(lines)
 
 
 def _structure_by_bytes(path: Path) -> str | None:
@@ -84,50 +92,71 @@ def _structure_by_name(path: PurePath) -> str | None:
 
 
 def _is_json_row(line: str) -> bool:
-    if line.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        json.loads(line)
-    except json.JSONDecodeError:
-        return False
-    return True
+    return line.lstrip()[:1] in ("{", "[") and parsed(line) is not None
 
 
-def _begins_json(text: str) -> bool:
-    """Whether *text*, the beginning of a file, is JSON, cut somewhere or whole."""
-    if not _JSON_START.match(text):
-        return False
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
-    return True
+def _is_xml(lines: Sequence[str]) -> bool:
+    """Whether most lines are tags, and name photos; marks of sentences, such as `<s>`, are part of some texts."""
+    tagged = [line for line in lines if line.lstrip().startswith("<") and line.rstrip().endswith(">")]
+    return 2 * len(tagged) > len(lines) and any(
+        is_photo_name(part) for line in tagged for part in re.split("[<>\"'=]", line)
+    )
 
 
 def _table(lines: Sequence[str]) -> str | None:
-    tabs = {line.strip().count("\t") for line in lines}
-    if len(lines) > 1 and len(tabs) == 1 and min(tabs) > 0:
-        return f"a table of {min(tabs) + 1} columns, separated by tabs"
+    tabs = Counter(line.strip().count("\t") for line in lines)
+    if len(lines) > 1 and 2 * tabs[0] < len(lines):
+        width = max(filter(None, tabs), key=tabs.__getitem__) + 1
+        return f"a table of {width} columns, separated by tabs"
     for separator, name in _SEPARATORS.items():
         rows = [_cells(line, separator) for line in lines]
         names = [re.sub(r"[ -]+", "_", cell.lower()) for cell in rows[0]]
         if any(map(_IMAGE_COLUMNS.fullmatch, names)) and any(map(_CAPTION_COLUMNS.fullmatch, names)):
             return f"a table with the header {', '.join(rows[0])[:80]}, separated by {name}"
-        if len(lines) < 2 or min(map(len, rows)) < 2:
+        if len(lines) < 2:
             continue
-        body = rows if any(map(_is_image, rows[0])) else rows[1:]  # the first may be a header
         for place in (0, 1, -2, -1):
-            if len(body) > 1 and all(_is_image(row[place]) for row in body):
+            column = [_is_image(row[place]) for row in rows if len(row) > 1 and len(row) > place]
+            if sum(column) > 1 and 2 * sum(column) > len(lines):
                 return f"a table with a column of photos or URLs, separated by {name}"
-        if len(lines) >= _FEW and len(set(map(len, rows))) == 1 and _is_quoted(lines, separator):
+        same = len(rows[0]) > 1 and len(set(map(len, rows))) == 1
+        if len(lines) >= _FEW and same and _is_quoted(lines, separator):
             return f"a table of {len(rows[0])} columns, separated by {name}"
-    if len(lines) >= _FEW and all(map(_NUMBERED_ROW.match, lines)):
+    numbered = [_NUMBERED_ROW.match(line) is not None for line in lines]
+    if sum(numbered) >= _FEW and all(numbered[1:]):  # the first may be a header
         return "a table with a column of numbers"
-    if all(_is_image(line.split()[0].split("#")[0]) for line in lines):
-        return "lines that begin with the names of photos or with URLs"
-    if len(lines) > 1 and all(_is_image(line.split()[-1]) for line in lines):
-        return "lines that end with the names of photos or with URLs"
     return None
+
+
+def _named_photos(lines: Sequence[str]) -> str | None:
+    """What lines look like that are no table but name photos, beside captions or in lines of their own."""
+    firsts, lasts = [_first_word(line) for line in lines], [line.split()[-1] for line in lines]
+    what = "with the names of photos or with URLs"
+    if most(map(_is_photo, firsts)) or all(map(_is_image, firsts)):
+        return f"lines that begin {what}"
+    if len(lines) > 1 and (most(map(_is_photo, lasts)) or all(map(_is_image, lasts))):
+        return f"lines that end {what}"
+    alone = sum(len(line.split()) == 1 and _is_photo(_first_word(line)) for line in lines)
+    if alone > 1 and alone * 8 >= len(lines):
+        return "captions below the names of their photos"
+    pairs = [match for line in lines if (match := _KEY_AND_VALUE.fullmatch(line)) is not None]
+    keys = {re.sub(r"[ -]+", "_", match[1].lower()): match[2].strip(" \"',") for match in reversed(pairs)}
+    named = any(_IMAGE_COLUMNS.fullmatch(key) and _is_image(value) for key, value in keys.items())
+    if 2 * len(pairs) > len(lines) and named and any(map(_CAPTION_COLUMNS.fullmatch, keys)):
+        return f"records of {', '.join(keys)[:80]}"
+    return None
+
+
+def _first_word(line: str) -> str:
+    """The first word of a line, or what is in its first quotation marks, without punctuation."""
+    text = line.strip().lstrip(_OPENING)
+    if text[:1] in ("'", '"'):
+        return text[1:].split(text[0], 1)[0]
+    return (text.split() or [""])[0].rstrip(":,;|>)]}\"'")
+
+
+def _is_photo(text: str) -> bool:
+    return is_photo_name(text.split("#")[0])
 
 
 def _is_quoted(lines: Sequence[str], separator: str) -> bool:
@@ -149,4 +178,4 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _is_image(text: str) -> bool:
-    return is_photo_name(text.split("#")[0]) or _URL.match(text) is not None
+    return _is_photo(text) or _URL.match(text) is not None

@@ -14,20 +14,21 @@ from xgpt_fairseq.captions.base import (
     caption_text,
     file_name_of,
     image_id_of,
+    most,
 )
 from xgpt_fairseq.captions.columns import grouped_images, split_name
-from xgpt_fairseq.captions.records import Record, json_list, record_lists, record_object
+from xgpt_fairseq.captions.records import HEAD, Record, json_list, record_lists, record_object
 from xgpt_fairseq.errors import DataError
 
 
 def recognise(file: CaptionFile) -> bool:
     """Whether there are lists of studies, one for each split."""
     value = file.json_value
-    return _are_studies(value) if isinstance(value, list) else bool(record_lists(value, _are_studies))
+    return _are_studies(value[:HEAD]) if isinstance(value, list) else bool(record_lists(value, _are_studies))
 
 
 def _are_studies(head: list[Any]) -> bool:
-    return bool(head) and all(isinstance(value, dict) and {"report", "image_path"} <= value.keys() for value in head)
+    return most(isinstance(value, dict) and {"report", "image_path"} <= value.keys() for value in head)
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:

@@ -13,7 +13,6 @@ from xgpt_fairseq.captions.generated import read_captions, write_coco_results
 from xgpt_fairseq.captions.options import add_caption_options, format_list, read_caption_options
 from xgpt_fairseq.captions.pairing import PAIR_BY
 from xgpt_fairseq.captions.references import References, find_references, named
-from xgpt_fairseq.captions.registry import FORMATS
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.errors import DataError
@@ -119,10 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the human captions: DATA/<split>.references.json, or captions in any of the formats below",
     )
     parser.add_argument("--split", help="which images, where the references have several splits")
-    parser.add_argument(
-        "--format", choices=["auto", *FORMATS], default="auto", help="of the references (default: by the content)"
-    )
-    add_caption_options(parser)
+    add_caption_options(parser, "the references")
     parser.add_argument(
         "--pair-by",
         choices=PAIR_BY,

@@ -33,14 +33,14 @@ from tqdm import tqdm
 from xgpt_fairseq.captions.base import CaptionedImage, ReadingLog, fairseq_split
 from xgpt_fairseq.captions.options import (
     add_caption_options,
+    check_image_ids,
     format_list,
-    image_id_resolver,
     parse_columns,
     parse_files,
     read_caption_options,
 )
 from xgpt_fairseq.captions.pairing import PAIR_BY, Pairing
-from xgpt_fairseq.captions.registry import FORMATS, open_source, read_sources
+from xgpt_fairseq.captions.registry import open_source, read_sources
 from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, print_summary, survey, usual_splits
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
@@ -163,10 +163,8 @@ def prepare_captions(args: argparse.Namespace) -> None:
     for file, caption_format in sources:
         print(f"{file.path}: {caption_format.name}")
     formats = list(dict.fromkeys(caption_format.name for _, caption_format in sources))
-    if args.image_ids is not None and not any(caption_format.images_by_url for _, caption_format in sources):
-        by_url = ", ".join(name for name, caption_format in FORMATS.items() if caption_format.images_by_url)
-        raise DataError(f"--image-ids is for {by_url} files, and no SOURCE is one")
-    options = read_caption_options(args, named_splits, image_id_resolver(args.image_ids or ["line"]))
+    check_image_ids(args, (caption_format for _, caption_format in sources), "SOURCE")
+    options = read_caption_options(args, named_splits)
     wanted_splits = None
     if args.splits is not None:
         wanted_splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
@@ -240,25 +238,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
     parser.add_argument("--regions", type=Path, required=True, metavar="STORE", help="region store of the images")
     parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
-    parser.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="see below")
     parser.add_argument(
         "--splits",
         help="which splits, by the source's or fairseq's names [train, val and test, where the source has them]",
     )
-    add_caption_options(parser)
+    add_caption_options(parser, "the captions, see below")
     parser.add_argument(
         "--pair-by",
         choices=PAIR_BY,
         default="auto",
         help="how captions find their photos: by the name of the file, or by the id; auto (default): by the file's "
         "name if any fits, else by the id",
-    )
-    parser.add_argument(
-        "--image-ids",
-        nargs="+",
-        metavar="line|crc32|MAP",
-        help="image ids of cc-tsv files: line, the number of the line from 0 (default); crc32, of the URL; or files "
-        "that map URLs to image ids, in JSON, tab-separated, or reports of DownloadConceptualCaptions",
     )
     parser.add_argument("--missing-images", choices=["error", "skip"], default="error")
     parser.add_argument(

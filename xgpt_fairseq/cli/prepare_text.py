@@ -260,7 +260,7 @@ def prepare(
     }
     if captions.named_splits or args.split_files:
         options["splits"] = [f"{split}={path}" for path, split in captions.named_splits.items()] + args.split_files
-    for name in ("hold_out", "columns", "answers", "skip_bad"):
+    for name in ("hold_out", "columns", "answers", "skip_bad", "image_ids", "format"):
         if getattr(args, name) != _parser().get_default(name):  # a journal of an earlier version lacks them
             options[name] = getattr(args, name)
     with ResumableOutput(args.output, options, overwrite=args.overwrite) as unfinished:

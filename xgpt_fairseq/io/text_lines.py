@@ -23,7 +23,7 @@ READ_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 # How much of a file is read to detect its format.
 _HEAD_LINES = 20
-_HEAD_BYTES = 1 << 16
+HEAD_BYTES = 1 << 16
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -67,13 +67,27 @@ def first_lines(path: Path) -> list[str]:
         return []
     try:
         with _opened(path) as file:
-            data = file.read(_HEAD_BYTES)
+            data = file.read(HEAD_BYTES)
     except READ_ERRORS as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     lines = data.removeprefix(BYTE_ORDER_MARK).decode("utf-8", errors="replace").split("\n")
-    if len(data) == _HEAD_BYTES and len(lines) > 1:
+    if len(data) == HEAD_BYTES and len(lines) > 1:
         lines.pop()  # truncated
     return [line.removesuffix("\r") for line in lines if line.strip()][:_HEAD_LINES]
+
+
+def whole_text(path: Path) -> str:
+    """The text of *path*, compressed or not, without a byte order mark.
+
+    Raises:
+        DataError: the file is damaged.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    try:
+        with _opened(path) as file:
+            return file.read().decode("utf-8-sig")
+    except READ_ERRORS as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 @contextlib.contextmanager

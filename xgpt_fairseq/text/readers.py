@@ -8,14 +8,15 @@ refused. Files are streamed, but for captions in JSON.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, ReadingLog
-from xgpt_fairseq.captions.registry import find_format, near_miss, read_captions
+from xgpt_fairseq.captions.base import CaptionFile, CaptionFormat, CaptionOptions, ReadingLog
+from xgpt_fairseq.captions.registry import FORMATS, find_format, near_miss, read_captions
 from xgpt_fairseq.captions.structure import structure_of, structure_of_lines
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
@@ -93,8 +94,27 @@ def total_bytes(paths: Sequence[Path]) -> int | None:
 
 def is_caption_file(path: Path, captions: CaptionOptions | None = None) -> bool:
     """Whether *path* holds captions: every `.json` is taken for that, other files if they are in a known format."""
-    columns = captions.columns if captions else None
-    return path.suffix == ".json" or (path != STDIN and find_format(CaptionFile(path, columns)) is not None)
+    return path.suffix == ".json" or caption_format(path, captions) is not None
+
+
+def caption_format(path: Path, captions: CaptionOptions | None = None) -> CaptionFormat | None:
+    """The format of captions in *path*: of whatever is not plain text the one of --format; None if there are none."""
+    captions = captions or CaptionOptions()
+    if path == STDIN:
+        return None
+    stamp = path.stat().st_mtime_ns if path.is_file() else None
+    return _find_format(path, stamp, tuple(captions.columns.items()), captions.format)
+
+
+@functools.lru_cache(maxsize=64)
+def _find_format(
+    path: Path, stamp: int | None, columns: tuple[tuple[str, str], ...], name: str
+) -> CaptionFormat | None:
+    """Cached by the time of the last change, *stamp*: JSON is parsed to find out what it is."""
+    file = CaptionFile(path, dict(columns))
+    if name == "auto":
+        return find_format(file)
+    return FORMATS[name] if structure_of(file) is not None or FORMATS[name].recognise(file) else None
 
 
 def report_caption_inputs(paths: Sequence[Path], captions: CaptionOptions) -> None:
@@ -189,7 +209,7 @@ def _whole_lines(path: Path, file: IO[bytes], line: int) -> bytes:
 def _caption_blocks(path: Path, position: int, options: CaptionOptions) -> Iterator[Block]:
     texts: list[str] = []
     line, size = 1, 0
-    for image in read_captions(path, options=options):
+    for image in read_captions(path, options.format, options):
         if image.split != "train":
             options.log.count(f"captions of {path} left out, which are not of the training split", len(image.captions))
             continue
