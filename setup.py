@@ -22,7 +22,8 @@ EXTRAS = {
     "tensorboard": ["tensorboard"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
-EXTRAS["dev"] = ["coverage", "hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"]
+# playwright: tests of pages in a browser, where the machine has chromium
+EXTRAS["dev"] = ["coverage", "hypothesis", "mypy", "playwright", "pre-commit", "pytest", "pytest-xdist", "ruff"]
 EXTRAS["mutants"] = ["cosmic-ray>=8.7"]  # make mutants
 
 setup(
