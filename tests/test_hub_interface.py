@@ -126,6 +126,37 @@ def test_captions_are_those_of_a_plain_search(captioner: XGPTHubInterface, photo
         assert captioner.caption(photos, options=SearchOptions(beam=beam), batch_size=batch_size) == expected
 
 
+@pytest.mark.parametrize("lenpen", [1.0, 0.5])
+def test_scores_are_log_probabilities_of_the_tokens(
+    captioner: XGPTHubInterface, photos: list[Path], lenpen: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All captions of a beam, each scored by the model's probabilities of its tokens, one photo after the other."""
+    tokens: list[list[int]] = []
+    to_text = XGPTHubInterface._to_text
+
+    def record(self: XGPTHubInterface, ids: torch.Tensor) -> str:
+        tokens.append(ids.tolist())
+        return to_text(self, ids)
+
+    extractor, options = captioner.extractor, SearchOptions(beam=3, lenpen=lenpen)
+    expected = captioner.caption(photos, options=options)
+    regions = extractor.extract([extractor.load(photo) for photo in photos])
+    monkeypatch.setattr(XGPTHubInterface, "_to_text", record)
+    found = captioner.candidates_of_regions(regions, options)
+    assert [candidates[0].text for candidates in found] == expected
+    assert [len(candidates) for candidates in found] == [3] * len(photos)
+    said = iter(tokens)
+    for candidates, of_photo in zip(found, regions, strict=True):
+        images = pad_regions([of_photo.features], [of_photo.boxes])
+        for candidate, ids in zip(candidates, said, strict=False):
+            with torch.no_grad():
+                logits, _ = captioner.model(**images, prev_output_tokens=torch.tensor([[2, *ids[:-1]]]))
+            probabilities = logits[0].log_softmax(dim=1)
+            score = sum(probabilities[place, token].item() for place, token in enumerate(ids)) / len(ids) ** lenpen
+            assert candidate.score == pytest.approx(score, abs=1e-4) and candidate.tokens == len(ids) - 1
+        assert candidates == sorted(candidates, key=lambda candidate: -candidate.score)
+
+
 def test_a_bundle_says_what_the_model_says(captioner: XGPTHubInterface, bundle: Path, photos: list[Path]) -> None:
     opened = XGPTModel.from_pretrained(str(bundle))
     assert opened.config == captioner.config and opened.extractor_settings == captioner.extractor_settings

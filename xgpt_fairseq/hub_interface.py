@@ -1,7 +1,6 @@
 """A trained model that captions photos: fairseq's hub interface, and the bundle that `xgpt-export` writes.
 
-    from xgpt_fairseq.models.transfer import check_boxes
-from xgpt_fairseq.models.xgpt import XGPTModel
+    from xgpt_fairseq.models.xgpt import XGPTModel
 
     model = XGPTModel.from_pretrained("bundle")
     model.caption(["photo.jpg", "another.jpg"])          # ["a man rides a horse.", …]
@@ -42,7 +41,7 @@ from xgpt_fairseq.search.generator import SearchOptions, build_generator
 from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
 
 if TYPE_CHECKING:
-    from xgpt_fairseq.vision.extractor import RegionExtractor
+    from xgpt_fairseq.vision.extractor import RegionExtractor, Regions
     from xgpt_fairseq.vision.photos import Photo
 
 BUNDLE_VERSION = 1
@@ -63,10 +62,13 @@ class Candidate:
     Attributes:
         text: the detokenized caption.
         tokens: its length in generated subwords, without the end of sentence.
+        score: fairseq's: its log-probability, the end of sentence included, divided by that length to the power of
+            `SearchOptions.lenpen`, so per token where that is 1. The natural logarithm.
     """
 
     text: str
     tokens: int
+    score: float
 
 
 class XGPTHubInterface(nn.Module):
@@ -273,17 +275,27 @@ class XGPTHubInterface(nn.Module):
                 f"width {self.config.feature_dim} ({self.trained_on})"
             )
 
-    @torch.inference_mode()
     def candidates(self, store: RegionStore, rows: Sequence[int], options: SearchOptions) -> list[list[Candidate]]:
         """All captions that one search finds for the images *rows* of a region store, decoded in one batch, best first.
 
         Sampling draws `options.beam` independent captions per image from torch's generator.
         """
+        return self._candidates(load_regions(store, np.asarray(rows)), options)
+
+    def candidates_of_regions(self, regions: Sequence[Regions], options: SearchOptions) -> list[list[Candidate]]:
+        """The same for photos, by their *regions* from `extractor`."""
+        images = pad_regions([each.features for each in regions], [each.boxes for each in regions])
+        return self._candidates(images, options)
+
+    @torch.inference_mode()
+    def _candidates(self, images: Mapping[str, Tensor], options: SearchOptions) -> list[list[Candidate]]:
         generator = build_generator([self.model], self.vocabulary, options)
-        found = self._search(generator, load_regions(store, np.asarray(rows)), options)
         return [
-            [Candidate(self._to_text(each["tokens"]), len(each["tokens"]) - 1) for each in hypotheses]
-            for hypotheses in found
+            [
+                Candidate(self._to_text(each["tokens"]), len(each["tokens"]) - 1, float(each["score"]))
+                for each in hypotheses
+            ]
+            for hypotheses in self._search(generator, images, options)
         ]
 
     @torch.inference_mode()

@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.photos import Photo, PhotoError, is_photo, load_photo, model_size
+from xgpt_fairseq.vision.photos import (
+    LargePhotoError,
+    NoPhotoError,
+    Photo,
+    PhotoError,
+    PhotoFile,
+    is_photo,
+    load_photo,
+    model_size,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -272,6 +281,31 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         assert "\n" not in error.value.reason
         assert str(error.value) == f"{path}: {error.value.reason}"
         assert is_photo(path) == (name == "cut.jpg")
+
+
+def test_a_photo_in_memory(tmp_path: Path) -> None:
+    path = saved(scene(30, 20), tmp_path / "a.png")
+    photo = load_photo(PhotoFile(Path("nowhere"), data=path.read_bytes()), 64)
+    np.testing.assert_array_equal(photo.pixels, load(path).pixels)
+    for data, reason in ((b"", "the file is empty"), (b"bread, milk", "not a photo, or damaged at its beginning")):
+        with pytest.raises(NoPhotoError) as error:
+            load_photo(PhotoFile(Path("nowhere"), data=data), 64)
+        assert error.value.reason.startswith(reason)
+
+
+def test_more_pixels_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the header alone; Pillow's own limit is higher, or another program's."""
+    path = saved(scene(30, 20), tmp_path / "a.png")
+    assert load_photo(path, 64, max_pixels=600).size == (30, 20)
+    monkeypatch.setattr("xgpt_fairseq.vision.photos._read", None)
+    with pytest.raises(LargePhotoError, match=r"a\.png: the photo has 30 x 20 pixels; at most 0.000599 megapixels are"):
+        load_photo(path, 64, max_pixels=599)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    with pytest.raises(LargePhotoError, match=r"the photo has more than 0\.0005 megapixels"):
+        load_photo(path, 64, max_pixels=500)
+    with pytest.raises(PhotoError, match="decompression bomb") as error:
+        load_photo(path, 64)
+    assert type(error.value) is PhotoError
 
 
 def test_a_photo_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

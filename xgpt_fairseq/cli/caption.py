@@ -1,4 +1,4 @@
-"""`xgpt-caption`: captions of photos, folders, tars and tables of photos, or the images of a region store."""
+"""`xgpt-caption`: captions of photos, folders, tars and tables of them, or of a region store; or a local page."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
 from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.search.generator import SearchOptions
+from xgpt_fairseq.serving.limits import BEAMS, DEFAULT_PORT, HOST, IN_WORDS
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.detections import Detections
@@ -32,17 +33,23 @@ _EXAMPLE = """\
 Each caption is printed as a line: file (or image id), tab, caption. Files that cannot be read as photos are listed on
 standard error; the exit status is 1 only if none could be read (with --strict, if any could not).
 
-example:
+With --serve, the browser of this machine, and no other, gets a page where photos are dropped and captioned; --beam is
+what it begins with. Its limits: LIMITS.
+
+examples:
   xgpt-caption photos holiday.jpg --path bundle --json captions.json --html captions.html
+  xgpt-caption --path bundle --serve
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run(lambda: caption(_parser().parse_args(arguments)))
+    run(lambda: caption(_parse(arguments)))
 
 
 def caption(args: argparse.Namespace) -> None:
-    """Caption, print, and write the requested files."""
+    """Caption, print, and write the requested files; or serve the page."""
+    if args.serve:
+        _check_serve(args)
     for output in (args.json, args.html):
         if output is not None:
             check_writable(output, overwrite=args.overwrite)
@@ -59,10 +66,30 @@ def caption(args: argparse.Namespace) -> None:
         no_repeat_ngram_size=args.no_repeat_ngram_size,
         cpu_bf16=args.cpu_bf16,
     )
-    if any((path / "store.json").is_file() for path in args.photos):
+    if args.serve:
+        from xgpt_fairseq.serving.server import serve
+
+        serve(captioner, options, port=args.port, title=args.title)
+    elif any((path / "store.json").is_file() for path in args.photos):
         _caption_store(args, captioner, options)
     else:
         _caption_photos(args, captioner, options)
+
+
+def _check_serve(args: argparse.Namespace) -> None:
+    """Refuse what makes no sense with --serve."""
+    if args.photos:
+        raise DataError(
+            "--serve captions the photos that are dropped on its page; without --serve, those of the command are "
+            f"captioned: {', '.join(map(str, args.photos))}"
+        )
+    for name in ("json", "html", "detections", "strict", "overwrite"):
+        if getattr(args, name):
+            raise DataError(f"--{name} is for the photos of a command, not for --serve")
+    if args.beam not in BEAMS:
+        raise DataError(f"--beam must be {BEAMS[0]} to {BEAMS[-1]} with --serve, got {args.beam}")
+    if not 0 <= args.port <= 65535:
+        raise DataError(f"--port must be 0 to 65535, got {args.port}")
 
 
 def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
@@ -177,14 +204,25 @@ def _write_page(path: Path, page: str) -> None:
         aside.write_text(page, encoding="utf-8", errors="replace")
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if not args.photos and not args.serve:
+        parser.error("the following arguments are required: PHOTO, or --serve")
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="xgpt-caption", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="xgpt-caption",
+        description=__doc__,
+        epilog=_EXAMPLE.replace("LIMITS", IN_WORDS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "photos",
         type=Path,
-        nargs="+",
+        nargs="*",
         metavar="PHOTO",
         help="photos, folders, tars or tables of photos, or a region store",
     )
@@ -211,6 +249,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the images with their captions")
     parser.add_argument("--title", default="Captions", help="title of the page")
+    parser.add_argument("--serve", action="store_true", help=f"serve a page that captions photos, on {HOST} alone")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of --serve (%(default)s); 0: any free one")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of --json and --html")
     return parser

@@ -7,7 +7,6 @@ text; the template escapes them all, and the page's content security policy allo
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
 import urllib.parse
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.scores import Scores
-from xgpt_fairseq.pages.rendering import read_template, template
+from xgpt_fairseq.pages.rendering import policy_hash, read_template, template
 from xgpt_fairseq.regions.image_ids import NameIndex, is_number, is_photo_name
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.vision.photo_files import find_photos
@@ -214,7 +213,7 @@ def render_gallery(
     metrics = list(systems[0].scores.corpus)
     return page.render(
         title=title,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=policy_hash(script),
         linked=photos is not None and photos.link_from is not None,
         systems=systems,
         metrics=metrics,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,18 @@ def read_template(name: str) -> str:
     return (resources.files("xgpt_fairseq.pages") / "templates" / name).read_text(encoding="utf-8")
 
 
-def template(name: str, *, what: str, script: str = "") -> jinja2.Template:
+def policy_hash(source: str) -> str:
+    """Names a script or style in a content security policy: the SHA-256 of what stands between its tags, in base64."""
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def template(name: str, *, what: str, script: str = "", style: str | None = None) -> jinja2.Template:
     """Load the template *name*. It escapes text; missing variables are an error.
 
     Args:
         what: name of the page, for the error if jinja2 is missing.
         script: inserted into the page unescaped, like the style.
+        style: None: `gallery.css`.
 
     Raises:
         DataError: jinja2 is not installed.
@@ -35,7 +43,8 @@ def template(name: str, *, what: str, script: str = "") -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["hundredfold"] = lambda value: f"{100 * value:.1f}"
+    style = read_template("gallery.css") if style is None else style
     made: jinja2.Template = environment.from_string(
-        read_template(name), globals={"style": Markup(read_template("gallery.css")), "script": Markup(script)}
+        read_template(name), globals={"style": Markup(style), "script": Markup(script)}
     )
     return made

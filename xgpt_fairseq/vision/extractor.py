@@ -131,9 +131,9 @@ class RegionExtractor:
                 )
         return extractor
 
-    def load(self, photo: Path | PhotoFile) -> Photo:
-        """The photo in *path*, in the size for `extract`. Raises DataError as `photos.load_photo`."""
-        return load_photo(photo, self.image_size)
+    def load(self, photo: Path | PhotoFile, *, max_pixels: int | None = None) -> Photo:
+        """*photo* in the size for `extract`. Raises DataError as `photos.load_photo`."""
+        return load_photo(photo, self.image_size, max_pixels=max_pixels)
 
     def extract(
         self, photos: Sequence[Photo], boxes: Sequence[npt.NDArray[np.floating[Any]]] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,9 +43,17 @@ class PhotoError(DataError):
         self.reason = reason
 
 
+class NoPhotoError(PhotoError):
+    """A file does not begin like a photo of a format that is read here."""
+
+
+class LargePhotoError(PhotoError):
+    """A photo has more pixels than are allowed."""
+
+
 @dataclass(frozen=True)
 class PhotoFile:
-    """A file that was found (`photo_files.find_photos`) and may be a photo, by itself, in a tar or in a table.
+    """A file that was found (`photo_files.find_photos`) and may be a photo: itself, or in a tar or table; or its bytes.
 
     Attributes:
         path: of the file; in a tar, the tar's and the member's; in a table, as `place_in_table` says.
@@ -55,6 +63,7 @@ class PhotoFile:
         tar, member: where it is in a tar.
         cell: where it is in a table.
         reason: why it cannot be read, where that is known already.
+        data: its bytes, where it is on no disk.
     """
 
     path: Path
@@ -64,6 +73,7 @@ class PhotoFile:
     member: TarMember | None = None
     cell: TableCell | None = None
     reason: str = ""
+    data: bytes | None = field(default=None, repr=False)
 
     @property
     def is_file(self) -> bool:
@@ -78,6 +88,8 @@ class PhotoFile:
         """
         if self.reason:
             raise PhotoError(self.path, self.reason)
+        if self.data is not None:
+            return io.BytesIO(self.data)
         if self.tar is not None and self.member is not None:
             try:
                 return io.BytesIO(read_member(self.tar, self.member))
@@ -123,19 +135,27 @@ def model_size(width: int, height: int, image_size: int) -> tuple[int, int]:
     return columns, rows
 
 
-def load_photo(photo: Path | PhotoFile, image_size: int = IMAGE_SIZE) -> Photo:
+def load_photo(photo: Path | PhotoFile, image_size: int = IMAGE_SIZE, *, max_pixels: int | None = None) -> Photo:
     """Read a photo.
 
     It is rotated by its EXIF orientation. Of an animation the first frame is read. Transparency is composited on white.
     16-bit values are scaled to 8 bits; colour profiles are ignored.
 
+    Args:
+        photo: the file.
+        image_size: longer side of the result in pixels.
+        max_pixels: refuse a photo of more pixels by its header, before it is decoded; None: Pillow's limit alone, 179
+            megapixels.
+
     Raises:
-        PhotoError: there is no such file, or it is not a readable photo.
+        NoPhotoError: the file does not begin like a photo.
+        LargePhotoError: the photo has more than *max_pixels*.
+        PhotoError: there is no such file, or it cannot be read or decoded.
         DataError: *image_size* is invalid, or Pillow is not installed.
     """
     check_image_size(image_size)
     formats = known_formats()
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     photo = PhotoFile(photo) if isinstance(photo, Path) else photo
     content = None
@@ -143,11 +163,17 @@ def load_photo(photo: Path | PhotoFile, image_size: int = IMAGE_SIZE) -> Photo:
         content = photo.content()
         # Pillow warns about metadata that it then ignores, and about sizes below its limit.
         with warnings.catch_warnings(action="ignore"), Image.open(content, formats=formats) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise LargePhotoError(photo.path, _too_large(max_pixels, image.size))
             return _read(image, image_size)
     except PhotoError:
         raise
+    except UnidentifiedImageError as error:
+        raise NoPhotoError(photo.path, _unknown(content)) from error
     except Exception as error:  # bytes that are damaged fail anywhere in Pillow
-        raise PhotoError(photo.path, _reason(content, error)) from error
+        if max_pixels is not None and isinstance(error, Image.DecompressionBombError):
+            raise LargePhotoError(photo.path, _too_large(max_pixels)) from error
+        raise PhotoError(photo.path, _reason(error)) from error
 
 
 def is_photo(photo: Path | PhotoFile) -> bool:
@@ -212,15 +238,24 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("L" if mode == "1" else "RGB")
 
 
-def _reason(content: Path | io.BytesIO | None, error: Exception) -> str:
-    from PIL import UnidentifiedImageError
+def _unknown(content: Path | io.BytesIO | None) -> str:
+    """Why Pillow does not know what *content* is."""
+    head = _first_bytes(content)
+    if not head:
+        return "the file is empty"
+    read = f"not a photo, or damaged at its beginning; {', '.join(known_formats())} are read"
+    return missing_reader(head) or read
 
-    if isinstance(error, UnidentifiedImageError):
-        head = _first_bytes(content)
-        if not head:
-            return "the file is empty"
-        read = f"not a photo, or damaged at its beginning; {', '.join(known_formats())} are read"
-        return missing_reader(head) or read
+
+def _too_large(max_pixels: int, size: tuple[int, int] | None = None) -> str:
+    most = f"{max_pixels / 1e6:g} megapixels"
+    if size is None:
+        return f"the photo has more than {most}"
+    width, height = size
+    return f"the photo has {width} x {height} pixels; at most {most} are read"
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
