@@ -57,6 +57,12 @@ def test_ids_in_json_are_numbers_where_they_are_numeric(image_id: str, expected:
     assert is_number(image_id) == isinstance(expected, int)
 
 
+def test_a_number_of_any_length_is_an_id() -> None:
+    """Python's int() refuses more than 4300 digits."""
+    digits = "7" * 5000
+    assert canonical_image_id(f"000{digits}.jpg") == json_image_id(digits) == digits
+
+
 def test_photos_by_their_names() -> None:
     photos = ["a.jpg", "a.JPEG", "a.b.png", "a.gif", "a.bmp", "a.webp", "COCO_val2014_000000000042.jpg"]
     others = ["a", "jpg", ".jpg", "a.jpg.txt", "a.npz", "a.npy", "a.json"]
@@ -105,6 +111,14 @@ def test_names_are_compared_from_their_end(names: list[str], name: str, expected
     assert found(names, name) == expected
 
 
+def test_ids_are_not_made_twice() -> None:
+    """`1.png.jpg` is the image `1.png`, and `1.png` the image 1."""
+    index = NameIndex((canonical_image_id(name), name) for name in ("1.png.jpg", "1.png", "a/p .jpg", "p.npy.jpg"))
+    for name in ("1.png.jpg", "1.png", "a/p .jpg", "p.npy.jpg"):
+        assert index.find(name) == index.find_id(canonical_image_id(name)) == [name]
+    assert index.find("p.npy") == []
+
+
 PATHS = st.lists(
     st.lists(st.sampled_from("ab12"), min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True
 )
@@ -116,7 +130,7 @@ def test_every_path_is_found_by_its_id_and_its_whole_name(paths: list[str]) -> N
     assert len(set(ids)) == len(paths)
     index = NameIndex(zip(ids, paths, strict=True))
     for path, image_id in zip(paths, ids, strict=True):
-        assert index.find(image_id) == index.find(f"{path}.jpg") == index.find(f"elsewhere/{path}.png") == [path]
+        assert index.find_id(image_id) == index.find(f"{path}.jpg") == index.find(f"elsewhere/{path}.png") == [path]
 
 
 def test_only_shared_names_have_their_folders() -> None:

@@ -146,8 +146,9 @@ class SplitLists:
         Raises:
             DataError: its name fits images of different splits.
         """
+        names = self._names
         for name in filter(None, (image.file_name, image.image_id)):
-            found = self._names.find(name)
+            found = names.find(name) if name is image.file_name else names.find_id(name)
             if len({split for _, split in found}) > 1:
                 names = " and ".join(sorted(name for name, _ in found)[:2])
                 raise DataError(f"image {name} fits {names} of --split-files, which are of different splits")
@@ -266,14 +267,14 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path} does not exist")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of too many digits is a ValueError
         raise DataError(f"{path} is not JSON: {error}") from error
 
 
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         return False
     return True
 

@@ -46,14 +46,14 @@ class Pairing:
         for image in images:
             if image.file_name is None or canonical_image_id(image.file_name) == image.image_id:
                 continue
-            file, of_id = self.store.find(image.file_name), self.store.find(image.image_id)
+            file, of_id = self.store.find(image.file_name), self.store.find_id(image.image_id)
             fits_file |= bool(file)
             if file and of_id and file != of_id and conflict is None:
                 conflict = image
         self._by = "file" if fits_file else "id"
         if conflict is not None and self.store.source.get("format") != "photos":
             assert conflict.file_name is not None
-            file, of_id = self.store.find(conflict.file_name), self.store.find(conflict.image_id)
+            file, of_id = self.store.find(conflict.file_name), self.store.find_id(conflict.image_id)
             raise DataError(
                 f"image {conflict.image_id} ({conflict.file_name}) is {self._id(of_id)} of {self.store.path} by its "
                 f"id, and {self._id(file)} by its file's name: say which is meant by --pair-by id or --pair-by file"
@@ -72,7 +72,7 @@ class Pairing:
             name = image.file_name
         elif "://" in name:  # an image that has no name (see conceptual_captions.read): a URL's end is none
             return None
-        found = self.store.find(name)
+        found = self.store.find(name) if by_file else self.store.find_id(name)
         if not found:
             return None
         if len(found) > 1:

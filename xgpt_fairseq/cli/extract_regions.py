@@ -232,7 +232,7 @@ def _add(
     next_position: int,
     detections: Detections | None,
 ) -> None:
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {"is_canonical": True}
     if detections is not None:
         detected = detections.of(image_id)
         extra["scores"] = np.concatenate([np.ones(1, dtype=np.float32), detected.scores])

@@ -102,26 +102,37 @@ class RegionStore:
         return [image_id.decode() for image_id in self.array("ids").tolist()]
 
     def has(self, image_id: str | int) -> bool:
-        """Whether the store has an image of this id or file name (see `find`)."""
-        return bool(self.find(image_id))
+        """Whether the store has an image of this id or file name (see `image_index`)."""
+        return bool(self._find_any(image_id))
 
-    def find(self, image_id: str | int) -> list[int]:
-        """The places of the images that an id or a file name may mean: none, one or, rarely, several.
+    def find(self, name: str | int) -> list[int]:
+        """The places of the images that a name, in any spelling, may mean: none, one or, rarely, several.
 
-        COCO's long names and the bare number are one id; of a path as many parts count as are needed (`NameIndex`). The
-        first call builds a table of all ids, about 100 bytes per image; a training run needs indices only.
+        COCO's long names and the bare number are one id; of a path as many parts count as are needed (`NameIndex`).
         """
+        return self._index.find(name)
+
+    def find_id(self, image_id: str) -> list[int]:
+        """The places of the images that an id, as `canonical_image_id` makes it, may mean."""
+        return self._index.find_id(image_id)
+
+    def _find_any(self, image_id: str | int) -> list[int]:
+        return self.find_id(str(image_id)) or self.find(image_id)
+
+    @property
+    def _index(self) -> NameIndex[int]:
+        """The table of all ids, about 100 bytes per image; a training run needs image indices only."""
         if self._names is None:
             self._names = NameIndex((image_id, index) for index, image_id in enumerate(self.image_ids()))
-        return self._names.find(image_id)
+        return self._names
 
     def image_index(self, image_id: str | int) -> int:
-        """The place of an image, by its id or file name (see `find`).
+        """The place of an image, by its id or else by its file's name (see `find`).
 
         Raises:
             DataError: the store has no such image, or several images of this name in different folders.
         """
-        found = self.find(image_id)
+        found = self._find_any(image_id)
         if not found:
             raise DataError(f"image {image_id!r} is not in the region store {self.path}")
         if len(found) > 1:

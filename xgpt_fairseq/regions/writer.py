@@ -153,6 +153,7 @@ class RegionWriter:
         size: tuple[int, int] | None = None,
         pixel: bool = False,
         truncated: bool = False,
+        is_canonical: bool = False,
     ) -> None:
         """Append one image.
 
@@ -165,13 +166,14 @@ class RegionWriter:
             labels: n class names.
             size: width and height of the image in pixels.
             truncated: the source has more regions of the image than are given here; counted in `truncated_images`.
+            is_canonical: *image_id* is an id already, such as `1.png` of `1.png.jpg`, and is stored as it is.
 
         Scores, labels and sizes are each stored for all images or for none.
 
         Raises:
             DataError: names the image, the region, the value and the violated rule. Nothing is written then.
         """
-        name = self._check_id(image_id)
+        name = self._check_id(str(image_id) if is_canonical else canonical_image_id(image_id), image_id)
         image = f"image {name}"
         half = check_features(features, self.feature_dim, image)
         if len(boxes) != len(half):
@@ -209,8 +211,7 @@ class RegionWriter:
         if unsafe >= self.journal_images or time.monotonic() - self._saved_time >= JOURNAL_SECONDS:
             self._save()
 
-    def _check_id(self, image_id: str | int) -> str:
-        name = canonical_image_id(image_id)
+    def _check_id(self, name: str, image_id: str | int) -> str:
         if not name or not one_line(name):
             raise DataError(f"image id {image_id!r} is empty, not Unicode, or contains a line break or NUL character")
         if name in self._ids:
