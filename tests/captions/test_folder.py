@@ -47,8 +47,8 @@ def test_text_beside_photos(tmp_path: Path) -> None:
     )  # fmt: skip
     images = read(folder, log=log)
     assert captions(images) == {
-        "a.PNG": "Ein Bär", "b.jpg": "A dog runs fast.", "c.webp": "Cats & dogs", "d.e.jpeg": "dotted",
-        "f.jpg": "whole name", "x/y/1.jpg": "deep",
+        "mine/a.PNG": "Ein Bär", "mine/b.jpg": "A dog runs fast.", "mine/c.webp": "Cats & dogs",
+        "mine/d.e.jpeg": "dotted", "mine/f.jpg": "whole name", "mine/x/y/1.jpg": "deep",
     }  # fmt: skip
     assert [image.image_id for image in images] == ["a", "b", "c", "d.e", "f", "x/y/1"]
     assert log.counts == {
@@ -74,7 +74,7 @@ def test_the_folder_says_the_split(tmp_path: Path) -> None:
 
 def test_two_texts_of_a_photo(tmp_path: Path) -> None:
     same = put_all(tmp_path / "same", {"1.jpg": "", "1.txt": "A  dog\n", "1.caption": "A dog", "1.jpg.txt": " "})
-    assert captions(read(same)) == {"1.jpg": "A dog"}
+    assert captions(read(same)) == {"same/1.jpg": "A dog"}
     other = put_all(
         tmp_path / "other", {"1.jpg": "", "1.txt": "A dog", "1.caption": "A cat", "2.jpg": "", "2.txt": "B"}
     )
@@ -83,7 +83,7 @@ def test_two_texts_of_a_photo(tmp_path: Path) -> None:
     ):
         read(other)
     log = ReadingLog(skip_bad=1)
-    assert captions(read(other, log=log)) == {"2.jpg": "B"}
+    assert captions(read(other, log=log)) == {"other/2.jpg": "B"}
     assert len(log.bad) == 1
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import first_lines
@@ -27,6 +27,20 @@ class Caption:
     text: str
 
 
+class Origin(NamedTuple):
+    """Where captions come from.
+
+    Attributes:
+        path: their file or folder.
+        folder: the folder that *path* is or lies in, from the root on.
+        split: what is said of their split, before images are held out; or an empty string.
+    """
+
+    path: Path
+    folder: str
+    split: str
+
+
 @dataclass(frozen=True)
 class CaptionedImage:
     """What a source says of an image.
@@ -36,12 +50,14 @@ class CaptionedImage:
         split: empty where the record does not say it; `read_captions` fills it in.
         captions: in their order.
         file_name: path of the photo, where the source has one: it counts before the id when photos are looked up.
+        origin: where its captions come from; `read_captions` fills it in.
     """
 
     image_id: str
     split: str
     captions: list[Caption]
     file_name: str | None = None
+    origin: Origin | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -146,9 +162,8 @@ class SplitLists:
         Raises:
             DataError: its name fits images of different splits.
         """
-        names = self._names
         for name in filter(None, (image.file_name, image.image_id)):
-            found = names.find(name) if name is image.file_name else names.find_id(name)
+            found = self._names.find(name) if name is image.file_name else self._names.find_id(name)
             if len({split for _, split in found}) > 1:
                 names = " and ".join(sorted(name for name, _ in found)[:2])
                 raise DataError(f"image {name} fits {names} of --split-files, which are of different splits")

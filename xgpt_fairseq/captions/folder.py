@@ -49,16 +49,18 @@ def recognise(file: CaptionFile) -> bool:
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """`NAME.txt` or `NAME.caption` beside a photo `NAME.jpg` or any other, at any depth: its whole text is a caption.
 
-    A folder called train, val, validation or test says the split of what is in it.
+    A folder called train, val, validation or test says the split of what is in it. The name of a photo's file begins
+    with that of the source's folder: `train` and `val` often have photos of the same names.
     """
     captioned = False
+    name = file.path.resolve().name
     for folder, names in _folders(file.path):
         photos, without_text, without_photo = _pairs(folder, names)
         for photo in photos:
             captioned = True
             path = folder / photo.name
             try:
-                image = _read_image(file.path, path, [folder / text for text in photo.texts])
+                image = _read_image(file.path, name, path, [folder / text for text in photo.texts])
             except DataError as error:
                 options.log.bad_record(error)
                 continue
@@ -117,12 +119,12 @@ def split_of_path(path: PurePath) -> str:
     return splits.pop() if splits else ""
 
 
-def _read_image(source: Path, photo: Path, files: list[Path]) -> CaptionedImage:
+def _read_image(source: Path, name: str, photo: Path, files: list[Path]) -> CaptionedImage:
     relative = photo.relative_to(source)
     image_id = image_id_of(str(source), "file name", relative.as_posix())
     texts = agreed_captions(str(photo), [(text.name, [_read_text(text)]) for text in files])
     captions = [Caption(number, text) for number, text in enumerate(texts)]
-    return CaptionedImage(image_id, split_of_path(relative), captions, relative.as_posix())
+    return CaptionedImage(image_id, split_of_path(relative), captions, f"{name}/{relative.as_posix()}")
 
 
 def _read_text(path: Path) -> str:

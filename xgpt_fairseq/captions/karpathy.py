@@ -27,7 +27,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     """Read Karpathy's `dataset_coco.json`, `dataset_flickr30k.json` or `dataset_flickr8k.json`.
 
     `images[]` have `split`, `sentences[].raw` and `sentences[].sentid`; the image id is `cocoid` if there is one, else
-    `filename`.
+    `filename`. COCO's have `filepath`, too, the folder of the photo.
     """
     path, value = file.path, file.json
     images = value.get("images") if isinstance(value, dict) else None
@@ -36,8 +36,11 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     for number, image in enumerate(images):
         where = f"{path}: images[{number}]"
         try:
-            image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else image["filename"])
-            file_name = file_name_of(image.get("filename"))
+            name = image.get("filename")
+            if name and image.get("filepath"):
+                name = f"{image['filepath']}/{name}"
+            image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else name or image["filename"])
+            file_name = file_name_of(name)
             captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(image["sentences"])]
             split = fairseq_split(image["split"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:

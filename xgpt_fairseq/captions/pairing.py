@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
+from pathlib import PurePosixPath
 
-from xgpt_fairseq.captions.base import CaptionedImage
+from xgpt_fairseq.captions.base import CaptionedImage, split_of_folder
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts
 from xgpt_fairseq.regions.store import RegionStore
 
 PAIR_BY = ("auto", "file", "id")
@@ -72,7 +74,7 @@ class Pairing:
             name = image.file_name
         elif "://" in name:  # an image that has no name (see conceptual_captions.read): a URL's end is none
             return None
-        found = self.store.find(name) if by_file else self.store.find_id(name)
+        found = self._find_file(image, name) if by_file else self.store.find_id(name)
         if not found:
             return None
         if len(found) > 1:
@@ -86,5 +88,66 @@ class Pairing:
             self.by_id += 1
         return found[0]
 
+    def _find_file(self, image: CaptionedImage, name: str) -> list[int]:
+        """The photos that *name* may mean.
+
+        Where photos of several folders share names, a name without folders is one of the folder that the captions lie
+        in, if photos do; else of the folder that is called like their split. So is a name that fits several photos.
+        """
+        found = self._find_in_folder(name)
+        if image.origin is None or not self.store.shares_name() or _is_absolute(name):
+            return found
+        if len(found) < 2 and len(name_parts(name)) > 1:
+            return found
+        if PurePosixPath(image.origin.folder).name in self.store.folders:
+            return self._find_in_folder(f"{image.origin.folder}/{name}")
+        if image.origin.split not in self._split_folders:
+            return found
+        said = {index: {split_of_folder(folder) for folder in self.store.folder_parts(index)} - {""} for index in found}
+        return [i for i in found if image.origin.split in said[i]] or [i for i in found if not said[i]]
+
+    @cached_property
+    def _split_folders(self) -> set[str]:
+        """The splits that folders of the store are called like."""
+        return {split_of_folder(folder) for folder in self.store.folders} - {""}
+
+    def _find_in_folder(self, name: str) -> list[int]:
+        """The photos whose names fit *name*, and whose folders do not contradict it."""
+        found = self.store.find(name)
+        if not found or ("/" not in name and "\\" not in name):
+            return found
+        parts = name_parts(name)
+        return [index for index in found if not self._is_elsewhere(parts, index)]
+
+    def _is_elsewhere(self, parts: tuple[str, ...], index: int) -> bool:
+        """Whether *parts*, a path, is known to be that of another photo, though only the last part of it counts.
+
+        That is so if the first folders from the end that differ are called like different splits, or are different
+        tars, or photos of the store lie in the one that *parts* has, and this one does not.
+        """
+        image_id = self.store.image_id(index)
+        folders = self.store.folder_parts(index)
+        if "/" in image_id or not folders:
+            return False
+        whole = (*folders, image_id)
+        for one, other in zip(reversed(parts), reversed(whole), strict=False):
+            if one == other:
+                continue
+            if split_of_folder(one) and split_of_folder(other):
+                return split_of_folder(one) != split_of_folder(other)
+            if one in self.store.folders and one not in whole and other not in parts:
+                return True
+            # "" is a folder whose name is not known
+            return bool(other) and (self.store.shares_name(image_id) or (_is_tar(one) and _is_tar(other)))
+        return False
+
     def _id(self, found: list[int]) -> str:
         return self.store.image_id(found[0])
+
+
+def _is_absolute(name: str) -> bool:
+    return name.startswith(("/", "\\")) or "://" in name or name[1:2] == ":"
+
+
+def _is_tar(folder: str) -> bool:
+    return folder.lower().endswith(".tar")

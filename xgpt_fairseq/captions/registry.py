@@ -17,6 +17,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
+    Origin,
     ReadingLog,
     image_listed_twice,
     is_unicode,
@@ -123,12 +124,11 @@ def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None
 
 
 def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """Read several files like `read_captions`. If photos have file names, ids may count anew in each file.
+    """Read several files like `read_captions`. Ids may count anew in each file, and `1.jpg` be another photo's name.
 
     Raises:
-        DataError: as for `read_captions`, or an image is in more than one file.
+        DataError: as for `read_captions`.
     """
-    source_of: dict[str, CaptionSource] = {}  # by the name of a photo's file if there is one, else by its id
     for source in sources:
         path = source.file.path
         seen: set[str] = set()
@@ -136,16 +136,11 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
         for image in source.format.read(source.file, options):
             if image.image_id in seen:
                 raise image_listed_twice(path, image.shown)
-            photo = image.image_id if image.file_name is None else canonical_image_id(image.file_name)
-            if (other := source_of.setdefault(photo, source)) is not source:
-                raise DataError(f"image {photo} is in {path} and in {other.file.path}; it may be in one of them")
             seen.add(image.image_id)
             captions = _checked_captions(path, image, options.log)
-            split = splits.split_of(image)
-            if split == image.split and captions is image.captions:
-                yield image
-            else:
-                yield CaptionedImage(image.image_id, split, captions, image.file_name)
+            said = splits.said_of(image)
+            split, origin = splits.split_of(image, said), splits.origin(said)
+            yield CaptionedImage(image.image_id, split, captions, image.file_name, origin)
 
 
 class _Splits:
@@ -162,12 +157,14 @@ class _Splits:
         self._named = options.named_splits.get(path)
         self._by_name = split_in_name(path.name) or split_of_folder(path.resolve().parent.name)
         self._shared = _shared_names(source, options) if options.hold_out else set()
+        self._folder = path.resolve() if path.is_dir() else path.resolve().parent
+        self._origins: dict[str, Origin] = {}
 
-    def split_of(self, image: CaptionedImage) -> str:
-        """The split of *image*.
+    def said_of(self, image: CaptionedImage) -> str:
+        """The split that is said of *image*, before any is held out; empty if nothing says it.
 
         Raises:
-            DataError: nothing says it, or what says it disagrees.
+            DataError: what says it disagrees.
         """
         lists = self._options.split_lists
         listed = lists.split_of(image) if lists is not None else None
@@ -177,33 +174,36 @@ class _Splits:
             ways = ", ".join(f"{split!r} by {way}" for way, split in said.items() if split)
             raise DataError(f"{self._path}: image {image.image_id} is of split {ways}; these must agree")
         if different:
-            return self._hold_out(different.pop(), image)
-        if lists is not None:
-            return UNLISTED
-        split = self._by_name or ("train" if self._options.hold_out else "")
-        if split:
-            return self._hold_out(split, image)
-        if self._options.unknown_split is None:
+            return different.pop()
+        return UNLISTED if lists is not None else self._by_name
+
+    def split_of(self, image: CaptionedImage, said: str) -> str:
+        """The split of *image*, of which *said* is said: that, or what it is held out for.
+
+        Raises:
+            DataError: nothing says it, or it is of one that others are held out for.
+        """
+        shares = self._options.hold_out
+        if said in ("train", "") and shares:
+            name = image.key
+            return hash_split(_whole_name(image) if name in self._shared else name, shares)
+        if said in shares:
+            raise DataError(
+                f"{self._path}: image {image.image_id} is of split {said!r} already: leave it out of --hold-out"
+            )
+        if not said and self._options.unknown_split is None:
             raise DataError(
                 f"{self._path}: of which split is image {image.image_id}? Neither its record nor the names of file and "
                 f"folder say it: hold images out by --hold-out val=0.1,test=0.1, name the file as SPLIT=FILE (such as "
                 f"train={self._path}), or name the images of each split by --split-files"
             )
-        return self._options.unknown_split
+        return said or self._options.unknown_split or ""
 
-    def _hold_out(self, split: str, image: CaptionedImage) -> str:
-        """*split*, or of a training image the one that --hold-out takes it for."""
-        shares = self._options.hold_out
-        if not shares:
-            return split
-        if split == "train":
-            name = image.key
-            return hash_split(_whole_name(image) if name in self._shared else name, shares)
-        if split in shares:
-            raise DataError(
-                f"{self._path}: image {image.image_id} is of split {split!r} already: leave it out of --hold-out"
-            )
-        return split
+    def origin(self, said: str) -> Origin:
+        """Where images come from of which the split *said* is said."""
+        if said not in self._origins:
+            self._origins[said] = Origin(self._path, self._folder.as_posix(), said)
+        return self._origins[said]
 
 
 def _whole_name(image: CaptionedImage) -> str:

@@ -97,6 +97,10 @@ class NameIndex(Generic[T]):
             return [self._alone[image_id]]
         return self._find(tuple(image_id.split("/")))
 
+    def shares(self, image_id: str | None = None) -> bool:
+        """Whether ids have folders, which they have where names are shared; or those of this name."""
+        return bool(self._within) if image_id is None else image_id in self._within
+
     def _find(self, parts: tuple[str, ...]) -> list[T]:
         alone = self._alone.get(parts[-1])
         if not self._within:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -33,7 +33,7 @@ from xgpt_fairseq.regions.append_only_file import (
     Column,
     State,
 )
-from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, Manifest
+from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, ArrayFile, Manifest
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.validation import check_features, check_labels, check_scores, normalise_boxes, one_line
 
@@ -306,8 +306,11 @@ class RegionWriter:
 
     # The end
 
-    def finish(self) -> None:
+    def finish(self, folders: Mapping[str, str] | None = None) -> None:
         """Complete the store, move it to *path*, and close the writer.
+
+        Args:
+            folders: image id → the folder of its photo, with `/`. They are kept where they say more than the ids.
 
         Raises:
             DataError: no image was added.
@@ -315,13 +318,16 @@ class RegionWriter:
         if self.images == 0:
             raise DataError(f"no images: nothing to write to {self.path}")
         self._save()
+        arrays: dict[str, ArrayFile] = {name: self._columns[name].finish() for name in ARRAYS if name in self._columns}
+        if any(folder and "/" not in image_id for image_id, folder in (folders or {}).items() if image_id in self._ids):
+            arrays["folders"] = self._write_folders(folders or {})
         manifest = Manifest(
             feature_dim=self.feature_dim,
             images=self.images,
             num_regions=self.num_regions,
             truncated_images=self.truncated_images,
             shards=self._columns["features"].finish(),
-            arrays={name: self._columns[name].finish() for name in ARRAYS if name in self._columns},
+            arrays=arrays,
             source=self.source,
         )
         write_json(self._run.data / MANIFEST, manifest.to_json())
@@ -329,3 +335,11 @@ class RegionWriter:
         self._refuse_existing()
         self._run.replace()
         self.close()
+
+    def _write_folders(self, folders: Mapping[str, str]) -> ArrayFile:
+        lines = AppendOnlyLines(self._run.folder / "folders.txt", self._run.data / "folders.npy")
+        with open(self._run.folder / "ids.txt", encoding="utf-8", newline="\n") as ids:
+            for image_id in ids:
+                folder = folders.get(image_id.rstrip("\n"), "")
+                lines.append([folder.encode() if one_line(folder) else b""])
+        return lines.finish()
