@@ -141,3 +141,23 @@ def test_names_of_one_photo_alone_are_of_any_folder_and_split(store: Store) -> N
     """Photos of `train`, split anew by lists in `val` and for `valid`."""
     alone = store("1", "2", folders={"1": "train", "2": "val"})
     assert found(alone, "1.jpg", folder="/data/val", split="valid") == ["1"]
+
+
+def test_other_extensions_do_not_count_where_nothing_else_fits(store: Store) -> None:
+    images = [image(str(n), f"{3 - n}.dcm") for n in range(1, 4)]
+    assert pairs(Pairing(store("0", "1", "2")), images) == ["2", "1", "0"]
+    images = [image("0", "a.v2"), image("a", "0.jpg")]
+    assert pairs(Pairing(store("0", "a")), images) == [None, "0"]  # a.v2 is not a
+    with pytest.raises(DataError, match=r"image 1 \(2.dcm\) is 1 of .* by its id, and 2 by its file's name"):
+        pairs(Pairing(store("1", "2", source="npz-dir")), [image("1", "2.dcm")])
+
+
+def test_ids_in_place_of_files_that_do_not_fit(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """An annotation tool has put something in front of all names."""
+    images = [image("11", "ab00-0.jpg"), image("10", "ab01-1.jpg")]
+    photos = store("10", "11")
+    assert pairs(Pairing(photos), images) == ["11", "10"]
+    warning = capsys.readouterr().err
+    assert "ab00-0.jpg, image 11 of the captions, is taken for the photo 11" in warning and "--pair-by id" in warning
+    assert pairs(Pairing(photos, "id"), images) == pairs(Pairing(store("10", "11", source="vlp-h5")), images)
+    assert capsys.readouterr().err == ""

@@ -47,5 +47,7 @@ def test_a_photo_has_its_captions_in_one_place(tmp_path: Path) -> None:
                                         r"store: put all captions of a photo into one file"):  # fmt: skip
         surveyed(tmp_path, human, machine)
     twice = put(tmp_path, "train.csv", "image,caption\n1.jpg,a\nimages/1.jpg,b\n")
-    with pytest.raises(DataError, match=r"train.csv: images/1.jpg and another image are both 1 of .*: name a photo in one way"):
+    with pytest.raises(
+        DataError, match=r"train.csv: images/1.jpg and another image are both 1 of .*: name a photo in one way"
+    ):
         surveyed(tmp_path, twice)

@@ -35,6 +35,9 @@ from xgpt_fairseq.regions.image_ids import (
         ("cc_000000000042_7", "cc_000000000042_7"),
         ("COCO_val2014_x", "COCO_val2014_x"),
         ("photo.v2.jpeg", "photo.v2"),
+        ("https://x.org/a%20b.jpg?size=big#x", "https:/x.org/a b"),
+        ("https://x.org/photo?id=7", "https:/x.org/photo?id=7"),  # not the photo "photo"
+        ("a#1.jpg", "a#1"),
         ("٤٢", "٤٢"),  # digits, but not ASCII ones: int() would take them
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import first_lines
-from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, name_parts
+from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, name_parts, path_of_url
 
 # What --columns can name.
 COLUMNS = ("image", "caption", "split")
@@ -310,12 +310,19 @@ def image_listed_twice(path: Path, image_id: str) -> DataError:
     return DataError(f"{path}: image {image_id} is listed twice; list each image once, with all its captions")
 
 
+_MEANS_ID = re.compile(r"id\s*$", re.IGNORECASE)
+
+
 def image_id_of(where: str, key: str, value: object) -> str:
-    """The image id in a record of JSON, a string or a number.
+    """The image id in a record, a string or a number. Ids that became floats, 42.0, as pandas makes them, are 42.
 
     Raises:
         DataError: *value* is something else.
     """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    elif isinstance(value, str) and value.endswith(".0") and value.strip()[:-2].isdecimal() and _MEANS_ID.search(key):
+        value = value.strip()[:-2]
     image_id = canonical_image_id(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not image_id or any(character in image_id for character in "\r\n") or not is_unicode(image_id):
         raise DataError(f"{where}: {key!r} must be an image's id or file name, found {_shown(value)}")
@@ -335,7 +342,15 @@ def caption_text(where: str, value: object) -> str:
 
 def file_name_of(value: object) -> str | None:
     """*value* where it is the name of a photo's file, with an extension that photos have."""
-    return value.strip() if isinstance(value, str) and is_photo_name(value.strip()) else None
+    name = path_of_url(value.strip()) if isinstance(value, str) else ""
+    return name if is_photo_name(name) else None
+
+
+def file_named(value: object) -> str | None:
+    """The name of a file in *value*, under a key that means one: any text or number, whatever extension it has."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return (path_of_url(value.strip()) or None) if isinstance(value, str) else None
 
 
 def is_unicode(text: str) -> bool:

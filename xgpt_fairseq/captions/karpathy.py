@@ -11,7 +11,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     fairseq_split,
-    file_name_of,
+    file_named,
 )
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -40,7 +40,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             if name and image.get("filepath"):
                 name = f"{image['filepath']}/{name}"
             image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else name or image["filename"])
-            file_name = file_name_of(name)
+            file_name = file_named(name)
             captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(image["sentences"])]
             split = fairseq_split(image["split"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:

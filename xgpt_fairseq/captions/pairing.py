@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -12,6 +14,8 @@ from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts
 from xgpt_fairseq.regions.store import RegionStore
 
 PAIR_BY = ("auto", "file", "id")
+# Of files that photos were made of, `x.dcm`
+_OTHER_EXTENSION = re.compile(r"\.[a-z][a-z0-9]{1,4}$", re.IGNORECASE)
 
 
 class Pairing:
@@ -19,8 +23,9 @@ class Pairing:
 
     A source may know a photo by two names, the name of its file and an id of its own, and in COCO's layout an id may
     count otherwise than the files do: then it fits another photo. So one of the two is chosen for all images that have
-    both. The file's name is, if it fits any image; but if the store comes from an archive, whose ids may be either, and
-    both names fit, different images, the user must say which.
+    both. The file's name is, if it fits any image, with its extension or, if none does, without it (`x.dcm`); but if
+    the store comes from an archive, whose ids may be either, and both names fit, different images, the user must say
+    which.
 
     Args:
         store: the region store.
@@ -34,6 +39,7 @@ class Pairing:
         self.store = store
         self.by_file = self.by_id = 0
         self._by = by
+        self._drops_extensions = False
 
     def choose(self, images: Iterable[CaptionedImage]) -> None:
         """Look at the images of the source, and choose; where it is said already, nothing is looked at.
@@ -43,19 +49,37 @@ class Pairing:
         """
         if self._by != "auto":
             return
-        fits_file = False
+        fits_file = fits_stem = False
+        by_id: CaptionedImage | None = None
         conflict: CaptionedImage | None = None
         for image in images:
             if image.file_name is None or canonical_image_id(image.file_name) == image.image_id:
                 continue
             file, of_id = self.store.find(image.file_name), self.store.find_id(image.image_id)
             fits_file |= bool(file)
+            if not file and (stem := _OTHER_EXTENSION.sub("", image.file_name)) != image.file_name:
+                file = self.store.find(stem)
+                fits_stem |= bool(file)
+            if of_id and by_id is None:
+                by_id = image
             if file and of_id and file != of_id and conflict is None:
                 conflict = image
-        self._by = "file" if fits_file else "id"
+        self._drops_extensions = fits_stem and not fits_file
+        self._by = "file" if fits_file or fits_stem else "id"
+        if self._by == "id" and by_id and self.store.source.get("format") == "photos":
+            photo = self._id(self.store.find_id(by_id.image_id))
+            print(
+                f"warning: no file that the captions name is in {self.store.path}, and photos are found by ids: "
+                f"{by_id.file_name}, image {by_id.image_id} of the captions, is taken for the photo {photo}. If ids "
+                "count otherwise than the names of photos do, that is another photo: give photos and captions the same "
+                "names. --pair-by id says that ids are meant",
+                file=sys.stderr,
+            )
         if conflict is not None and self.store.source.get("format") != "photos":
             assert conflict.file_name is not None
-            file, of_id = self.store.find(conflict.file_name), self.store.find_id(conflict.image_id)
+            stem = _OTHER_EXTENSION.sub("", conflict.file_name)
+            file = self.store.find(conflict.file_name) or self.store.find(stem)
+            of_id = self.store.find_id(conflict.image_id)
             raise DataError(
                 f"image {conflict.image_id} ({conflict.file_name}) is {self._id(of_id)} of {self.store.path} by its "
                 f"id, and {self._id(file)} by its file's name: say which is meant by --pair-by id or --pair-by file"
@@ -113,6 +137,8 @@ class Pairing:
 
     def _find_in_folder(self, name: str) -> list[int]:
         """The photos whose names fit *name*, and whose folders do not contradict it."""
+        if self._drops_extensions:
+            name = _OTHER_EXTENSION.sub("", name)
         found = self.store.find(name)
         if not found or ("/" not in name and "\\" not in name):
             return found

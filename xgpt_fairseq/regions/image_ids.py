@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
+from urllib.parse import unquote
 
 # Of all formats that are read as photos (`vision.photo_formats.FORMATS`).
 _PHOTO_EXTENSIONS = (
@@ -24,7 +25,7 @@ def canonical_image_id(name: str | int) -> str:
 
     COCO's long names and the bare number are one id, the number: `COCO_val2014_000000000042.jpg`,
     `000000000042.jpg`, `42` and the integer 42 all give `"42"`. Other names lose a file extension only. Folders stay,
-    separated by `/`: `photos\\a\\001.jpg` is `"photos/a/1"`.
+    separated by `/`: `photos\\a\\001.jpg` is `"photos/a/1"`; of a URL, what is in front of `?` and `#` counts.
     """
     return "/".join(name_parts(name))
 
@@ -36,8 +37,16 @@ def name_parts(name: str | int) -> tuple[str, ...]:
         text = unicodedata.normalize("NFC", text)
     if "/" not in text and "\\" not in text:
         return (_last_part(text),)
-    *folders, last = [part for part in re.split(r"[/\\]", text) if part not in ("", ".")] or [""]
+    *folders, last = [part for part in re.split(r"[/\\]", path_of_url(text)) if part not in ("", ".")] or [""]
     return (*folders, _last_part(last))
+
+
+def path_of_url(text: str) -> str:
+    """A photo's URL without query and fragment, and with characters in place of `%20`; other text as it is."""
+    if "://" not in text:
+        return text
+    path = unquote(re.split(r"[?#]", text, maxsplit=1)[0])
+    return path if is_photo_name(path) else text
 
 
 def _last_part(text: str) -> str:
