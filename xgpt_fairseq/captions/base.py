@@ -123,6 +123,8 @@ class CaptionOptions:
         image_id_of_url: how cc-tsv names the image of a URL (None: it has no name); if not given, by its line.
         columns: `image`, `caption` or `split` → the name of that column in tables and records (--columns).
         answers: of conversations with several answers: `one` is an error, `first` or `all` are captions (--answers).
+        is_only_source: whether no other captions are read. Then its folder's name alone does not say that all are of
+            one split, if some are to be held out.
         log: what readers leave out.
     """
 
@@ -133,6 +135,7 @@ class CaptionOptions:
     image_id_of_url: Callable[[str], str | None] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     answers: str = "one"
+    is_only_source: bool = False
     log: ReadingLog = field(default_factory=ReadingLog)
 
 

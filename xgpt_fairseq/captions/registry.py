@@ -155,9 +155,14 @@ class _Splits:
         self._path = path = source.file.path
         self._options = options
         self._named = options.named_splits.get(path)
-        self._by_name = split_in_name(path.name) or split_of_folder(path.resolve().parent.name)
-        self._shared = _shared_names(source, options) if options.hold_out else set()
         self._folder = path.resolve() if path.is_dir() else path.resolve().parent
+        self._by_file, self._by_folder = split_in_name(path.name), split_of_folder(path.resolve().parent.name)
+        self._names: _Names | None = None
+        if options.hold_out:
+            self._by_folder = "" if options.is_only_source else self._by_folder
+            self._names = _Names(source, options)
+            if self._named is None and options.split_lists is None:
+                self._names.count_other_splits(options.log)
         self._origins: dict[str, Origin] = {}
 
     def said_of(self, image: CaptionedImage) -> str:
@@ -175,7 +180,7 @@ class _Splits:
             raise DataError(f"{self._path}: image {image.image_id} is of split {ways}; these must agree")
         if different:
             return different.pop()
-        return UNLISTED if lists is not None else self._by_name
+        return UNLISTED if lists is not None else self._by_file or self._by_folder
 
     def split_of(self, image: CaptionedImage, said: str) -> str:
         """The split of *image*, of which *said* is said: that, or what it is held out for.
@@ -184,13 +189,11 @@ class _Splits:
             DataError: nothing says it, or it is of one that others are held out for.
         """
         shares = self._options.hold_out
-        if said in ("train", "") and shares:
-            name = image.key
-            return hash_split(_whole_name(image) if name in self._shared else name, shares)
+        if said in ("train", "") and self._names is not None:
+            return hash_split(self._names.key(image), shares)
         if said in shares:
-            raise DataError(
-                f"{self._path}: image {image.image_id} is of split {said!r} already: leave it out of --hold-out"
-            )
+            already = f"{self._path}: image {image.image_id} is of split {said!r} already"
+            raise DataError(f"{already}, by {self._what_says(image)}: leave it out of --hold-out")
         if not said and self._options.unknown_split is None:
             raise DataError(
                 f"{self._path}: of which split is image {image.image_id}? Neither its record nor the names of file and "
@@ -199,6 +202,13 @@ class _Splits:
             )
         return said or self._options.unknown_split or ""
 
+    def _what_says(self, image: CaptionedImage) -> str:
+        """What says the split of *image*, for messages."""
+        if image.split or self._named is not None or self._options.split_lists is not None:
+            return "its record" if image.split else "--split-files" if self._named is None else "SPLIT=FILE"
+        named = "file" if self._by_file else f"folder {self._folder}"
+        return f"the name of the {named} (train={self._path} in its place says that they are training images)"
+
     def origin(self, said: str) -> Origin:
         """Where images come from of which the split *said* is said."""
         if said not in self._origins:
@@ -206,22 +216,56 @@ class _Splits:
         return self._origins[said]
 
 
-def _whole_name(image: CaptionedImage) -> str:
-    return canonical_image_id(image.file_name or image.image_id)
+class _Names:
+    """The names by which images of a source are held out.
 
+    That is the name without folders; where images in different folders share it (a/1.jpg, b/1.jpg), with the last
+    folder or, if that does not tell them apart, with all: else all photos called 1.jpg would be of one split.
 
-def _shared_names(source: CaptionSource, options: CaptionOptions) -> set[str]:
-    """The names, without folders, that images in different folders of the source share (a/1.jpg, b/1.jpg).
-
-    If such images were held out by these names alone, all photos called 1.jpg would be of one split.
+    Args:
+        source: is read once.
+        options: how it is read.
     """
-    whole: dict[str, str] = {}
-    shared = set()
-    for image in source.format.read(source.file, replace(options, log=ReadingLog(options.log.skip_bad))):
-        name = image.key
-        if whole.setdefault(name, _whole_name(image)) != _whole_name(image):
-            shared.add(name)
-    return shared
+
+    def __init__(self, source: CaptionSource, options: CaptionOptions) -> None:
+        self._path = source.file.path
+        first: dict[str, str] = {}
+        shared: dict[str, set[str]] = {}
+        self._unsaid: dict[str, str] = {}  # folder → an image of it, where records say no split
+        for image in source.format.read(source.file, replace(options, log=ReadingLog(options.log.skip_bad))):
+            name, whole = image.key, self._whole(image)
+            if first.setdefault(name, whole) != whole:
+                shared.setdefault(name, {first[name]}).add(whole)
+            if not image.split:
+                self._unsaid.setdefault(whole.rpartition("/")[0], image.shown)
+        self._parts = {
+            name: 2 if len({_last_parts(whole, 2) for whole in names}) == len(names) else 0
+            for name, names in shared.items()
+        }
+
+    def key(self, image: CaptionedImage) -> str:
+        """What is hashed."""
+        return _last_parts(self._whole(image), self._parts[image.key]) if image.key in self._parts else image.key
+
+    def count_other_splits(self, log: ReadingLog) -> None:
+        """Count folders of training images that are called like different splits, which nothing says of the images."""
+        splits = {folder: {split_of_folder(part) for part in folder.split("/")} for folder in self._unsaid}
+        others = [folder for folder, said in splits.items() if said - {"", "train"}]
+        if others and len(set().union(*splits.values()) - {""}) > 1:
+            log.count(
+                f"folders of images of {self._path} are called like a split (the first has {self._unsaid[others[0]]}), "
+                "which --hold-out does not mind: say the splits in a column 'split', or by --split-files",
+                len(others),
+            )
+
+    @staticmethod
+    def _whole(image: CaptionedImage) -> str:
+        return canonical_image_id(image.file_name) if image.file_name is not None else image.image_id
+
+
+def _last_parts(name: str, count: int) -> str:
+    """The last *count* parts of a path; 0: all."""
+    return "/".join(name.split("/")[-count:])
 
 
 def _checked_captions(path: Path, image: CaptionedImage, log: ReadingLog) -> list[Caption]:

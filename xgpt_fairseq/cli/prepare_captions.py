@@ -24,6 +24,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,6 +167,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
         by_url = ", ".join(name for name, caption_format in FORMATS.items() if caption_format.images_by_url)
         raise DataError(f"--image-ids is for {by_url} files, and no SOURCE is one")
     options = read_caption_options(args, named_splits, image_id_resolver(args.image_ids or ["line"]))
+    options = replace(options, is_only_source=len(sources) == 1)
     wanted_splits = None
     if args.splits is not None:
         wanted_splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
