@@ -90,3 +90,9 @@ def test_long_first_lines_are_looked_at_in_part(tmp_path: Path, monkeypatch: pyt
     assert detect(path) == "cc-tsv"  # the second line is cut off, and not judged
     monkeypatch.setattr("xgpt_fairseq.io.text_lines.HEAD_BYTES", 1000)
     assert find_format(CaptionFile(path)) is None
+
+
+def test_an_integer_that_python_does_not_read(tmp_path: Path) -> None:
+    path = put(tmp_path, "captions.json", f'[{{"image_id": {"7" * 5000}, "caption": "a"}}]')
+    with pytest.raises(DataError, match=r"captions\.json is not JSON: .*5000 digits"):
+        read(path)

@@ -45,6 +45,17 @@ def test_names_of_columns(image_column: str, caption_column: str) -> None:
         ({"image_id": 42}, ("42", None)),
         ({"image_id": 42, "name": "COCO_val2014_000000000042"}, ("42", None)),
         ({"image": {"bytes": "…", "path": "a.jpg"}}, ("a", "a.jpg")),
+        ({"file_name": "a", "image_id": 7}, ("7", "a")),  # a file, whatever it is called
+        ({"filename": "a.dcm", "image_id": 7}, ("7", "a.dcm")),
+        ({"filename": 12, "image_id": 7}, ("7", "12")),
+        ({"file_name": "a", "image": "b.jpg"}, ("b", "b.jpg")),
+        ({"folder": "x", "filename": "a.jpg"}, ("x/a", "x/a.jpg")),
+        ({"Directory": "x", "image": "y/a.jpg"}, ("y/a", "y/a.jpg")),
+        ({"filepath": "x/y", "filename": "a.jpg"}, ("x/y/a", "x/y/a.jpg")),
+        ({"image": "https://x.org/a%201.jpg?w=3"}, ("https:/x.org/a 1", "https://x.org/a 1.jpg")),
+        ({"image_id": 123.0}, ("123", None)),  # as pandas writes ids beside an empty one
+        ({"image_id": "123.0"}, ("123", None)),
+        ({"image": "1.0"}, ("1.0", None)),
     ],
 )
 def test_the_file_counts_before_the_id(names: dict[str, Any], expected: tuple[str, str | None]) -> None:

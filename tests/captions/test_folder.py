@@ -30,8 +30,10 @@ def read(path: Path, **options: Any) -> list[CaptionedImage]:
     return list(read_captions(path, "folder", CaptionOptions(unknown_split="all", **options)))
 
 
-def captions(images: list[CaptionedImage]) -> dict[str | None, str]:
-    return {image.file_name: caption.text for image in images for caption in image.captions}
+def captions(images: list[CaptionedImage]) -> dict[str, str]:
+    """Path of the photo below the source's folder → caption."""
+    paths = {str(image.file_name).partition("/")[2]: image for image in images}
+    return {path: caption.text for path, image in paths.items() for caption in image.captions}
 
 
 def test_text_beside_photos(tmp_path: Path) -> None:
@@ -47,8 +49,8 @@ def test_text_beside_photos(tmp_path: Path) -> None:
     )  # fmt: skip
     images = read(folder, log=log)
     assert captions(images) == {
-        "a.PNG": "Ein Bär", "b.jpg": "A dog runs fast.", "c.webp": "Cats & dogs", "d.e.jpeg": "dotted",
-        "f.jpg": "whole name", "x/y/1.jpg": "deep",
+        "a.PNG": "Ein Bär", "b.jpg": "A dog runs fast.", "c.webp": "Cats & dogs",
+        "d.e.jpeg": "dotted", "f.jpg": "whole name", "x/y/1.jpg": "deep",
     }  # fmt: skip
     assert [image.image_id for image in images] == ["a", "b", "c", "d.e", "f", "x/y/1"]
     assert log.counts == {

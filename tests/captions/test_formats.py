@@ -146,6 +146,13 @@ def test_coco(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["11", "11.dcm", "x.org/11.tiff"])
+def test_what_coco_calls_a_file_name_is_one(tmp_path: Path, name: str) -> None:
+    images = [{"id": 7, "file_name": name}]
+    path = put(tmp_path, "train.json", json.dumps({"images": images, "annotations": []}))
+    assert [image.file_name for image in read(path, "coco")] == [name]
+
+
 def test_flickr30k_token(tmp_path: Path) -> None:
     images = read(put(tmp_path, *SAMPLES["flickr30k-token"]), unknown_split="all")
     assert [(image.image_id, [caption.caption_id for caption in image.captions]) for image in images] == [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions
+from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions, ReadingLog, SplitLists
 from xgpt_fairseq.captions.hold_out import hash_split, parse_hold_out
 from xgpt_fairseq.captions.registry import read_captions
 from xgpt_fairseq.errors import DataError
@@ -55,7 +55,7 @@ def test_training_images_are_held_out(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.jsonl", *["extra"] * 30)
     assert {image.split for image in read_captions(path, options=options)} == {"extra"}
     path = write(tmp_path / "mine.jsonl", "", "val")
-    with pytest.raises(DataError, match="image 1 is of split 'valid' already: leave it out of --hold-out"):
+    with pytest.raises(DataError, match="image 1 is of split 'valid' already, by its record: leave it out"):
         list(read_captions(path, options=options))
 
 
@@ -65,7 +65,7 @@ def test_photos_that_share_a_name_are_not_all_of_one_split(tmp_path: Path) -> No
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(f'{{"image": "images/{name}", "caption": "a"}}\n' for name in names))
     splits = [image.split for image in read_captions(path, options=CaptionOptions(hold_out=SHARES))]
-    assert splits[:-1] == [hash_split(f"images/{name[:-4]}", SHARES) for name in names[:-1]]
+    assert splits[:-1] == [hash_split(name[:-4], SHARES) for name in names[:-1]]
     assert set(splits[:-1:2]) == {"train", "valid", "test"}
     assert splits[-1] == hash_split("alone", SHARES)
 
@@ -92,3 +92,57 @@ def test_options() -> None:
 def test_what_is_no_share(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_hold_out(text)
+
+
+def held_out(path: Path, *names: str) -> list[str]:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("image,caption\n" + "".join(f"{name},a\n" for name in names))
+    return [image.split for image in read_captions(path, options=CaptionOptions(hold_out=SHARES))]
+
+
+def test_the_last_folder_tells_photos_of_one_name_apart_in_every_source(tmp_path: Path) -> None:
+    names = [f"{folder}/{number}.jpg" for folder in "abc" for number in range(20)]
+    splits = held_out(tmp_path / "c.csv", *names)
+    assert splits == [hash_split(name[:-4], SHARES) for name in names]
+    for root in ("images", "/data/me/images", "https://x.org"):
+        assert held_out(tmp_path / "c.csv", *(f"{root}/{name}" for name in names)) == splits
+    # and where it does not, the whole path does
+    names = [f"{site}/{folder}/{number}.jpg" for site in "xy" for folder in "ab" for number in range(20)]
+    assert held_out(tmp_path / "c.csv", *names) == [hash_split(name[:-4], SHARES) for name in names]
+
+
+def test_folders_called_like_splits_are_told(tmp_path: Path) -> None:
+    def counts(*names: str) -> list[str]:
+        log = ReadingLog()
+        path = tmp_path / "c.csv"
+        path.write_text("image,caption\n" + "".join(f"{name},a\n" for name in names))
+        list(read_captions(path, options=CaptionOptions(hold_out=SHARES, log=log)))
+        return list(log.counts)
+
+    [told] = counts("train/0.jpg", "x/val/1.jpg", "val/2.jpg")
+    assert "called like a split (the first has x/val/1.jpg)" in told and "--split-files" in told
+    assert counts("train/0.jpg", "train/1.jpg") == counts("val/0.jpg", "images/1.jpg") == []
+
+
+def test_a_folder_alone_does_not_keep_a_source_from_being_held_out(tmp_path: Path) -> None:
+    """A project that lies in a folder called test."""
+    path = tmp_path / "test" / "captions.csv"
+    path.parent.mkdir()
+    path.write_text("image,caption\n" + "".join(f"{n}.jpg,a\n" for n in range(30)))
+    for shares in (SHARES, {"valid": 0.3}):
+        options = CaptionOptions(hold_out=shares, is_only_source=True)
+        splits = [image.split for image in read_captions(path, options=options)]
+        assert splits == [hash_split(str(n), shares) for n in range(30)]
+    with pytest.raises(DataError, match=r"'test' already, by the name of the folder /.*/test \(train=.*: leave it out"):
+        list(read_captions(path, options=CaptionOptions(hold_out=SHARES)))
+    path = path.rename(path.parent.parent / "photos_test_1.csv")
+    with pytest.raises(
+        DataError, match=r"is of split 'test' already, by the name of the file \(train=.*csv in its place"
+    ):
+        list(read_captions(path, options=CaptionOptions(hold_out=SHARES, is_only_source=True)))
+    for options, by in (
+        (CaptionOptions(hold_out=SHARES, named_splits={path: "test"}), "SPLIT=FILE"),
+        (CaptionOptions(hold_out=SHARES, split_lists=SplitLists([("0", "test")])), "--split-files"),
+    ):
+        with pytest.raises(DataError, match=f"already, by {by}: leave"):
+            list(read_captions(path, options=options))

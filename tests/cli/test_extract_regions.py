@@ -360,3 +360,32 @@ def test_coco_mini(coco_mini: Path, tmp_path: Path, call_program: Callable[..., 
         assert found.shape == expected.shape
         cosines = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
         assert cosines.min() > 0.999
+
+
+def test_folders_that_ids_do_not_say_are_kept(extract: Extract, tmp_path: Path) -> None:
+    for seed, name in enumerate(("train/1.jpg", "train/2.jpg", "val/1.jpg")):
+        write_photo(tmp_path / "set" / name, seed)
+    (tmp_path / "set" / "val" / "2.npy").write_bytes(b"no photo, and of the same id")
+    for paths, ids, folders in (
+        (["set"], ["train/1", "2", "val/1"], [("set", "train"), ("set", "train"), ("set", "val")]),
+        (["set/val", "set/train"], ["val/1", "train/1", "2"], [("", "val"), ("", "train"), ("", "train")]),
+        (["set/train"], ["1", "2"], [("train",), ("train",)]),
+    ):
+        path = tmp_path / "store"
+        assert extract(*(tmp_path / each for each in paths), "--output", path, "--overwrite").status == 0
+        store = verify(path)
+        assert store.image_ids() == ids
+        assert [store.folder_parts(index) for index in range(len(store))] == folders
+        assert (path / "folders.npy").exists() == (len(ids) == 3)  # in one folder, nothing more is known
+
+
+def test_an_extension_within_a_name_is_of_the_id(extract: Extract, tmp_path: Path) -> None:
+    names = ["0.jpg", "0.jpg.png", "1.png.jpg", "p .jpg", "p.npy.jpg"]
+    for seed, name in enumerate(names):
+        write_photo(tmp_path / "photos" / name, seed)
+    done = extract(tmp_path / "photos", "--output", tmp_path / "store")
+    assert done.status == 0, done.stderr
+    store = RegionStore(tmp_path / "store")
+    assert store.image_ids() == ["0", "0.jpg", "1.png", "p ", "p.npy"]
+    assert [store.find(name) for name in names] == [[0], [1], [2], [3], [4]]
+    assert [store.image_index(image_id) for image_id in store.image_ids()] == [0, 1, 2, 3, 4]

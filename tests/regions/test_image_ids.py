@@ -35,6 +35,9 @@ from xgpt_fairseq.regions.image_ids import (
         ("cc_000000000042_7", "cc_000000000042_7"),
         ("COCO_val2014_x", "COCO_val2014_x"),
         ("photo.v2.jpeg", "photo.v2"),
+        ("https://x.org/a%20b.jpg?size=big#x", "https:/x.org/a b"),
+        ("https://x.org/photo?id=7", "https:/x.org/photo?id=7"),  # not the photo "photo"
+        ("a#1.jpg", "a#1"),
         ("٤٢", "٤٢"),  # digits, but not ASCII ones: int() would take them
     ],
 )
@@ -55,6 +58,12 @@ def test_the_id_of_an_id_is_the_id() -> None:
 def test_ids_in_json_are_numbers_where_they_are_numeric(image_id: str, expected: int | str) -> None:
     assert json_image_id(image_id) == expected
     assert is_number(image_id) == isinstance(expected, int)
+
+
+def test_a_number_of_any_length_is_an_id() -> None:
+    """Python's int() refuses more than 4300 digits."""
+    digits = "7" * 5000
+    assert canonical_image_id(f"000{digits}.jpg") == json_image_id(digits) == digits
 
 
 def test_photos_by_their_names() -> None:
@@ -105,6 +114,14 @@ def test_names_are_compared_from_their_end(names: list[str], name: str, expected
     assert found(names, name) == expected
 
 
+def test_ids_are_not_made_twice() -> None:
+    """`1.png.jpg` is the image `1.png`, and `1.png` the image 1."""
+    index = NameIndex((canonical_image_id(name), name) for name in ("1.png.jpg", "1.png", "a/p .jpg", "p.npy.jpg"))
+    for name in ("1.png.jpg", "1.png", "a/p .jpg", "p.npy.jpg"):
+        assert index.find(name) == index.find_id(canonical_image_id(name)) == [name]
+    assert index.find("p.npy") == []
+
+
 PATHS = st.lists(
     st.lists(st.sampled_from("ab12"), min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True
 )
@@ -116,7 +133,7 @@ def test_every_path_is_found_by_its_id_and_its_whole_name(paths: list[str]) -> N
     assert len(set(ids)) == len(paths)
     index = NameIndex(zip(ids, paths, strict=True))
     for path, image_id in zip(paths, ids, strict=True):
-        assert index.find(image_id) == index.find(f"{path}.jpg") == index.find(f"elsewhere/{path}.png") == [path]
+        assert index.find_id(image_id) == index.find(f"{path}.jpg") == index.find(f"elsewhere/{path}.png") == [path]
 
 
 def test_only_shared_names_have_their_folders() -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import HEAD_BYTES, first_lines, whole_text
-from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, name_parts
+from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, name_parts, path_of_url
 
 _JSON_START = re.compile(r'\s*(\{\s*["}]|\[\s*[\[{"\]\d-])')
 
@@ -29,6 +29,20 @@ class Caption:
     text: str
 
 
+class Origin(NamedTuple):
+    """Where captions come from.
+
+    Attributes:
+        path: their file or folder.
+        folder: the folder that *path* is or lies in, from the root on.
+        split: what is said of their split, before images are held out; or an empty string.
+    """
+
+    path: Path
+    folder: str
+    split: str
+
+
 @dataclass(frozen=True)
 class CaptionedImage:
     """What a source says of an image.
@@ -38,12 +52,14 @@ class CaptionedImage:
         split: empty where the record does not say it; `read_captions` fills it in.
         captions: in their order.
         file_name: path of the photo, where the source has one: it counts before the id when photos are looked up.
+        origin: where its captions come from; `read_captions` fills it in.
     """
 
     image_id: str
     split: str
     captions: list[Caption]
     file_name: str | None = None
+    origin: Origin | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -111,6 +127,8 @@ class CaptionOptions:
             columns of captions, the names with commas between them.
         answers: of conversations with several answers: `one` is an error, `first` or `all` are captions (--answers).
         format: of caption files among other inputs, for readers that look for them (--format).
+        is_only_source: whether no other captions are read. Then its folder's name alone does not say that all are of
+            one split, if some are to be held out.
         log: what readers leave out.
     """
 
@@ -122,6 +140,7 @@ class CaptionOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     answers: str = "one"
     format: str = "auto"
+    is_only_source: bool = False
     log: ReadingLog = field(default_factory=ReadingLog)
 
 
@@ -152,7 +171,7 @@ class SplitLists:
             DataError: its name fits images of different splits.
         """
         for name in filter(None, (image.file_name, image.image_id)):
-            found = self._names.find(name)
+            found = self._names.find(name) if name is image.file_name else self._names.find_id(name)
             if len({split for _, split in found}) > 1:
                 names = " and ".join(sorted(name for name, _ in found)[:2])
                 raise DataError(f"image {name} fits {names} of --split-files, which are of different splits")
@@ -323,12 +342,19 @@ def image_listed_twice(path: Path, image_id: str) -> DataError:
     return DataError(f"{path}: image {image_id} is listed twice; list each image once, with all its captions")
 
 
+_MEANS_ID = re.compile(r"id\s*$", re.IGNORECASE)
+
+
 def image_id_of(where: str, key: str, value: object) -> str:
-    """The image id in a record of JSON, a string or a number.
+    """The image id in a record, a string or a number. Ids that became floats, 42.0, as pandas makes them, are 42.
 
     Raises:
         DataError: *value* is something else.
     """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    elif isinstance(value, str) and value.endswith(".0") and value.strip()[:-2].isdecimal() and _MEANS_ID.search(key):
+        value = value.strip()[:-2]
     image_id = canonical_image_id(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not image_id or any(character in image_id for character in "\r\n") or not is_unicode(image_id):
         raise DataError(f"{where}: {key!r} must be an image's id or file name, found {_shown(value)}")
@@ -354,7 +380,15 @@ def most(are: Iterable[bool]) -> bool:
 
 def file_name_of(value: object) -> str | None:
     """*value* where it is the name of a photo's file, with an extension that photos have."""
-    return value.strip() if isinstance(value, str) and is_photo_name(value.strip()) else None
+    name = path_of_url(value.strip()) if isinstance(value, str) else ""
+    return name if is_photo_name(name) else None
+
+
+def file_named(value: object) -> str | None:
+    """The name of a file in *value*, under a key that means one: any text or number, whatever extension it has."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return (path_of_url(value.strip()) or None) if isinstance(value, str) else None
 
 
 def is_unicode(text: str) -> bool:

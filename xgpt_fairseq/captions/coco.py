@@ -14,7 +14,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     caption_text,
-    file_name_of,
+    file_named,
     image_listed_twice,
     most,
     record_image_id,
@@ -87,7 +87,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
                 "captions left out that the file marks as rejected or precanned", len(of_image) - len(kept)
             )
         captions = [_caption(file.path, annotation) for annotation in kept]
-        yield CaptionedImage(image_id, "", captions, file_name_of(images[image_id].get("file_name")))
+        yield CaptionedImage(image_id, "", captions, file_named(images[image_id].get("file_name")))
 
 
 def _is_withdrawn(annotation: dict[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from xgpt_fairseq.captions.base import (
     ReadingLog,
     caption_text,
     file_name_of,
+    file_named,
     image_id_of,
     split_of_folder,
 )
@@ -26,10 +27,13 @@ from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts
 
 # By order: of several names that are no photo's file the first counts for messages.
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "filepath", "filename", "image_name", "name", "image_id")
+FILE_COLUMNS = ("file_name", "image_path", "filepath", "filename")  # those that mean a file, whatever it is called
+FOLDER_COLUMNS = ("folder", "directory", "dir")  # of the photo, if its name has none
 CAPTION_COLUMNS = ("text", "caption", "captions", "raw", "comment", "caption_str")
 SPLIT_COLUMNS = ("split", "set_name")
 
 _ID_COLUMN = "imageid"  # beside the name of a file, this one alone is the image's id
+_PATH_COLUMN = "filepath"  # beside the name of a file, the path of its folder, as in Karpathy's layout
 
 _NUMBER = re.compile(r"[.#/(\[]?\d+[)\]]?$")
 
@@ -61,11 +65,13 @@ class Columns:
         images: those that may name the image.
         captions: those of the captions, in the order of the table; each holds one, or several.
         split: that of the split; None if there is none.
+        folder: that of the photo's folder; None if there is none.
     """
 
     images: tuple[Column, ...]
     captions: tuple[Column, ...]
     split: Column | None
+    folder: Column | None = None
 
     def read(self, where: str, record: Any, split: str = "") -> CaptionedImage:
         """The image of a record, whose values are `record[column.key]`.
@@ -91,22 +97,27 @@ class Columns:
 
     def _names(self, where: str, record: Any) -> tuple[str, str | None]:
         """The image's id and the name of its file."""
-        if len(self.images) == 1:
+        if len(self.images) == 1 and self.folder is None:
             value = record[self.images[0].key]
-            names = _names_of(value) if isinstance(value, str) else None
+            names = _names_of(self.images[0].name, value) if isinstance(value, str) else None
             if names is not None:
                 return names
         files: list[tuple[str, str]] = []
+        others: list[tuple[str, str]] = []  # of files, too, but without the extension of a photo
         ids: list[tuple[str, Any]] = []
         for name, key in self.images:
             value = photo_path(record[key])
             file = file_name_of(value)
             if file is not None:
                 files.append((name, file))
+            elif _means_file(name) and (file := file_named(value)) is not None:
+                others.append((name, file))
             elif value not in (None, ""):
                 ids.append((name, value))
+        if not files and len(others) == 1:
+            files = others
         if not files:
-            return self._id(where, record, ids), None
+            return self._id(where, record, [*others, *ids]), None
         name, file = max(files, key=lambda of: len(name_parts(of[1])))  # with its folders, where a column has them
         for other, other_file in files:
             if not _is_same_photo(file, other_file):
@@ -114,6 +125,11 @@ class Columns:
                     f"{where}: {name!r} is {file} and {other!r} is {other_file}: say which names the photo by "
                     f"--columns image=…"
                 )
+        folders = [folder for column, folder in others if column_key(column) == _PATH_COLUMN and others is not files]
+        if self.folder is not None:
+            folders.append(str(record[self.folder.key] or "").strip())
+        if len(name_parts(file)) == 1 and any(folders):
+            file = f"{next(filter(None, folders))}/{file}"
         file_id = image_id_of(where, name, file)
         return next((image_id_of(where, *of) for of in ids if column_key(of[0]) == _ID_COLUMN), file_id), file
 
@@ -131,12 +147,12 @@ class Columns:
 
 
 @functools.lru_cache(maxsize=1024)
-def _names_of(name: str) -> tuple[str, str | None] | None:
+def _names_of(column: str, name: str) -> tuple[str, str | None] | None:
     """The id and the file of an image that is named so; None if it is no name. Rows of an image mostly stand together,
     so that few names are looked at twice.
     """
     try:
-        return image_id_of("", "", name), file_name_of(name)
+        return image_id_of("", column, name), file_name_of(name)
     except DataError:
         return None
 
@@ -146,6 +162,7 @@ def column_key(name: object) -> str:
     return re.sub(r"[\s_\-\ufeff]+", "", str(name)).lower()
 
 
+_FILE_KEYS = {column_key(name) for name in FILE_COLUMNS}
 _IMAGE_KEYS, _CAPTION_KEYS, _SPLIT_KEYS = (
     {column_key(name): place for place, name in reversed(list(enumerate(names)))}
     for names in (IMAGE_COLUMNS, CAPTION_COLUMNS, SPLIT_COLUMNS)
@@ -233,7 +250,13 @@ def choose_columns(
             "NAME for several"
         )
     splits = named("split", _SPLIT_KEYS, column_key)
-    return Columns(tuple(images), tuple(captions), splits[0] if splits else None)
+    folders = [column for column in columns if column_key(column.name) in FOLDER_COLUMNS]
+    return Columns(tuple(images), tuple(captions), splits[0] if splits else None, folders[0] if folders else None)
+
+
+@functools.cache
+def _means_file(name: str) -> bool:
+    return column_key(name) in _FILE_KEYS
 
 
 def photo_path(value: object) -> object:

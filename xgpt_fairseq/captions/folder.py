@@ -98,7 +98,8 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
 
     It lies beside the photo; or in a folder of texts beside the folder of photos, at the same place below it
     (`images/a/1.jpg`, `captions/a/1.txt`). Each line of a text is a caption. JSON is looked at if there is no text. A
-    folder called train, val, validation or test says the split of what is in it.
+    folder called train, val, validation or test says the split of what is in it. The name of a photo's file begins
+    with that of the source's folder: `train` and `val` often have photos of the same names.
     """
     source, found = file.path, _list(file.path)
     if found.photos and found.metadata:
@@ -267,7 +268,7 @@ def _read_image(source: Path, photo: PurePath, texts: list[Path], options: Capti
     if texts[0].suffix.lower() != ".json":
         count_lines(options.log, len(captions))
     said = [Caption(number, text) for number, text in enumerate(captions)]
-    return CaptionedImage(image_id, split_of_path(photo), said, photo.as_posix())
+    return CaptionedImage(image_id, split_of_path(photo), said, f"{source.resolve().name}/{photo.as_posix()}")
 
 
 def _read_text(path: Path, columns: Mapping[str, str]) -> list[list[str]]:

@@ -308,15 +308,19 @@ def _check_unnamed(path: Path, lines: list[str], references: References) -> None
 def _of_references(path: Path, records: list[_Record], references: References, by: str) -> dict[str, str]:
     """Image id of *references* → caption."""
     ids = NameIndex((image_id, image_id) for image_id in references.captions)
-    files = NameIndex((references.file_names.get(image_id, image_id), image_id) for image_id in references.captions)
+    names = references.file_names
+    files = NameIndex(
+        (canonical_image_id(names[image_id]) if image_id in names else image_id, image_id)
+        for image_id in references.captions
+    )
     captions: dict[str, str] = {}
     unknown = []
     for where, image in records:
         name = image.file_name or image.image_id
-        of_file = files.find(name) if by != "id" else []
+        of_file = (files.find_id(name) if image.file_name is None else files.find(name)) if by != "id" else []
         # the id is another name than the file's only if it says something else
         is_id = image.file_name is None or canonical_image_id(image.file_name) != image.image_id or by == "id"
-        of_id = ids.find(image.image_id) if by != "file" and is_id else []
+        of_id = ids.find_id(image.image_id) if by != "file" and is_id else []
         if of_file and of_id and of_file != of_id:
             raise DataError(
                 f"{where} is {of_id[0]} of {references.path} by its id, and {of_file[0]} by its file's name: say which "

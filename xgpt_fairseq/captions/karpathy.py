@@ -11,7 +11,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
-    file_name_of,
+    file_named,
     most,
 )
 from xgpt_fairseq.captions.columns import split_name
@@ -38,7 +38,8 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     """Read Karpathy's `dataset_coco.json`, `dataset_flickr30k.json` or `dataset_flickr8k.json`.
 
     `images[]` have `split`, `sentences[].raw` and `sentences[].sentid`; the image id is `cocoid` if there is one, else
-    `filename`. Sentences may be plain texts, and images may have no split.
+    `filename`. COCO's have `filepath`, too, the folder of the photo. Sentences may be plain texts, and images may have
+    no split.
     """
     path, images = file.path, _images(file.json)
     if images is None:
@@ -55,8 +56,11 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
 
 def _image(where: str, image: Any) -> CaptionedImage:
     try:
-        image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else image["filename"])
-        file_name = file_name_of(image.get("filename"))
+        name = image.get("filename")
+        if name and image.get("filepath"):
+            name = f"{image['filepath']}/{name}"
+        image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else name or image["filename"])
+        file_name = file_named(name)
         sentences = [{"raw": one} if isinstance(one, str) else one for one in image["sentences"]]
         captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(sentences)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -73,7 +73,7 @@ def find_references(
     Raises:
         DataError: an unreadable file, an unknown split, several splits and none named, or no captions.
     """
-    options = replace(options or CaptionOptions(), unknown_split="")
+    options = replace(options or CaptionOptions(), unknown_split="", is_only_source=True)
     file = CaptionFile(path, options.columns)
     found = find_format(file) if name == "auto" and path.exists() else None
     if name == "auto" and (_is_of_data_directory(file, found) or (found is None and _is_json(path))):

@@ -20,6 +20,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFile,
     CaptionFormat,
     CaptionOptions,
+    Origin,
     ReadingLog,
     check_split,
     image_listed_twice,
@@ -163,12 +164,11 @@ def read_captions(path: Path, name: str = "auto", options: CaptionOptions | None
 
 
 def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """Read several files like `read_captions`. If photos have file names, ids may count anew in each file.
+    """Read several files like `read_captions`. Ids may count anew in each file, and `1.jpg` be another photo's name.
 
     Raises:
-        DataError: as for `read_captions`, or an image is in more than one file.
+        DataError: as for `read_captions`.
     """
-    source_of: dict[str, CaptionSource] = {}  # by the name of a photo's file if there is one, else by its id
     for source in sources:
         path = source.file.path
         seen: set[str] = set()
@@ -176,16 +176,11 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
         for image in source.format.read(source.file, options):
             if image.image_id in seen:
                 raise image_listed_twice(path, image.shown)
-            photo = image.image_id if image.file_name is None else canonical_image_id(image.file_name)
-            if (other := source_of.setdefault(photo, source)) is not source:
-                raise DataError(f"image {photo} is in {path} and in {other.file.path}; it may be in one of them")
             seen.add(image.image_id)
             captions = _checked_captions(path, image, options.log, keeps_entities=source.format.keeps_entities)
-            split = splits.split_of(image)
-            if split == image.split and captions is image.captions:
-                yield image
-            else:
-                yield CaptionedImage(image.image_id, split, captions, image.file_name)
+            said = splits.said_of(image)
+            split, origin = splits.split_of(image, said), splits.origin(said)
+            yield CaptionedImage(image.image_id, split, captions, image.file_name, origin)
 
 
 class _Splits:
@@ -200,15 +195,22 @@ class _Splits:
         self._path = path = source.file.path
         self._options = options
         self._named = options.named_splits.get(path)
-        self._by_name = split_in_name(path.name) or split_of_folder(path.resolve().parent.name)
-        self._shared = _shared_names(source, options) if options.hold_out else set()
         self._usable: set[str] = set()  # the names of splits that were checked
+        self._folder = path.resolve() if path.is_dir() else path.resolve().parent
+        self._by_file, self._by_folder = split_in_name(path.name), split_of_folder(path.resolve().parent.name)
+        self._names: _Names | None = None
+        if options.hold_out:
+            self._by_folder = "" if options.is_only_source else self._by_folder
+            self._names = _Names(source, options)
+            if self._named is None and options.split_lists is None:
+                self._names.count_other_splits(options.log)
+        self._origins: dict[str, Origin] = {}
 
-    def split_of(self, image: CaptionedImage) -> str:
-        """The split of *image*.
+    def said_of(self, image: CaptionedImage) -> str:
+        """The split that is said of *image*, before any is held out; empty if nothing says it.
 
         Raises:
-            DataError: nothing says it, what says it disagrees, or it is no name (see `check_split`).
+            DataError: what says it disagrees, or it is no name (see `check_split`).
         """
         lists = self._options.split_lists
         listed = lists.split_of(image) if lists is not None else None
@@ -222,51 +224,93 @@ class _Splits:
             if split not in self._usable:
                 check_split(f"{self._path}: image {image.shown}", split)
                 self._usable.add(split)
-            return self._hold_out(split, image)
-        if lists is not None:
-            return UNLISTED
-        split = self._by_name or ("train" if self._options.hold_out else "")
-        if split:
-            return self._hold_out(split, image)
-        if self._options.unknown_split is None:
+            return split
+        return UNLISTED if lists is not None else self._by_file or self._by_folder
+
+    def split_of(self, image: CaptionedImage, said: str) -> str:
+        """The split of *image*, of which *said* is said: that, or what it is held out for.
+
+        Raises:
+            DataError: nothing says it, or it is of one that others are held out for.
+        """
+        shares = self._options.hold_out
+        if said in ("train", "") and self._names is not None:
+            return hash_split(self._names.key(image), shares)
+        if said in shares:
+            already = f"{self._path}: image {image.image_id} is of split {said!r} already"
+            raise DataError(f"{already}, by {self._what_says(image)}: leave it out of --hold-out")
+        if not said and self._options.unknown_split is None:
             raise DataError(
                 f"{self._path}: of which split is image {image.image_id}? Neither its record nor the names of file and "
                 f"folder say it: hold images out by --hold-out val=0.1,test=0.1, name the file as SPLIT=FILE (such as "
                 f"train={self._path}), or name the images of each split by --split-files"
             )
-        return self._options.unknown_split
+        return said or self._options.unknown_split or ""
 
-    def _hold_out(self, split: str, image: CaptionedImage) -> str:
-        """*split*, or of a training image the one that --hold-out takes it for."""
-        shares = self._options.hold_out
-        if not shares:
-            return split
-        if split == "train":
-            name = image.key
-            return hash_split(_whole_name(image) if name in self._shared else name, shares)
-        if split in shares:
-            raise DataError(
-                f"{self._path}: image {image.image_id} is of split {split!r} already: leave it out of --hold-out"
-            )
-        return split
+    def _what_says(self, image: CaptionedImage) -> str:
+        """What says the split of *image*, for messages."""
+        if image.split or self._named is not None or self._options.split_lists is not None:
+            return "its record" if image.split else "--split-files" if self._named is None else "SPLIT=FILE"
+        named = "file" if self._by_file else f"folder {self._folder}"
+        return f"the name of the {named} (train={self._path} in its place says that they are training images)"
 
-
-def _whole_name(image: CaptionedImage) -> str:
-    return canonical_image_id(image.file_name or image.image_id)
+    def origin(self, said: str) -> Origin:
+        """Where images come from of which the split *said* is said."""
+        if said not in self._origins:
+            self._origins[said] = Origin(self._path, self._folder.as_posix(), said)
+        return self._origins[said]
 
 
-def _shared_names(source: CaptionSource, options: CaptionOptions) -> set[str]:
-    """The names, without folders, that images in different folders of the source share (a/1.jpg, b/1.jpg).
+class _Names:
+    """The names by which images of a source are held out.
 
-    If such images were held out by these names alone, all photos called 1.jpg would be of one split.
+    That is the name without folders; where images in different folders share it (a/1.jpg, b/1.jpg), with the last
+    folder or, if that does not tell them apart, with all: else all photos called 1.jpg would be of one split.
+
+    Args:
+        source: is read once.
+        options: how it is read.
     """
-    whole: dict[str, str] = {}
-    shared = set()
-    for image in source.format.read(source.file, replace(options, log=ReadingLog(options.log.skip_bad))):
-        name = image.key
-        if whole.setdefault(name, _whole_name(image)) != _whole_name(image):
-            shared.add(name)
-    return shared
+
+    def __init__(self, source: CaptionSource, options: CaptionOptions) -> None:
+        self._path = source.file.path
+        first: dict[str, str] = {}
+        shared: dict[str, set[str]] = {}
+        self._unsaid: dict[str, str] = {}  # folder → an image of it, where records say no split
+        for image in source.format.read(source.file, replace(options, log=ReadingLog(options.log.skip_bad))):
+            name, whole = image.key, self._whole(image)
+            if first.setdefault(name, whole) != whole:
+                shared.setdefault(name, {first[name]}).add(whole)
+            if not image.split:
+                self._unsaid.setdefault(whole.rpartition("/")[0], image.shown)
+        self._parts = {
+            name: 2 if len({_last_parts(whole, 2) for whole in names}) == len(names) else 0
+            for name, names in shared.items()
+        }
+
+    def key(self, image: CaptionedImage) -> str:
+        """What is hashed."""
+        return _last_parts(self._whole(image), self._parts[image.key]) if image.key in self._parts else image.key
+
+    def count_other_splits(self, log: ReadingLog) -> None:
+        """Count folders of training images that are called like different splits, which nothing says of the images."""
+        splits = {folder: {split_of_folder(part) for part in folder.split("/")} for folder in self._unsaid}
+        others = [folder for folder, said in splits.items() if said - {"", "train"}]
+        if others and len(set().union(*splits.values()) - {""}) > 1:
+            log.count(
+                f"folders of images of {self._path} are called like a split (the first has {self._unsaid[others[0]]}), "
+                "which --hold-out does not mind: say the splits in a column 'split', or by --split-files",
+                len(others),
+            )
+
+    @staticmethod
+    def _whole(image: CaptionedImage) -> str:
+        return canonical_image_id(image.file_name) if image.file_name is not None else image.image_id
+
+
+def _last_parts(name: str, count: int) -> str:
+    """The last *count* parts of a path; 0: all."""
+    return "/".join(name.split("/")[-count:])
 
 
 def _checked_captions(path: Path, image: CaptionedImage, log: ReadingLog, *, keeps_entities: bool) -> list[Caption]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+
 from xgpt_fairseq.captions.base import CaptionedImage, SplitLists
 from xgpt_fairseq.captions.pairing import Pairing
 from xgpt_fairseq.captions.registry import UNLISTED
@@ -82,7 +84,8 @@ def survey(
     """
     store = pairing.store
     counts: dict[str, Count] = defaultdict(Count)
-    captioned = bytearray(len(store))
+    captioned = np.zeros(len(store), dtype=np.uint16)  # by which source, from 1 on; 0: by none
+    sources: dict[Path | None, int] = {}
     with contextlib.ExitStack() as stack:
         lists: dict[str, TextIO] = {}
         for image in images:
@@ -94,13 +97,12 @@ def survey(
             count.images += 1
             index = pairing.find(image)
             if index is not None:
+                path = image.origin.path if image.origin is not None else None
+                number = sources.setdefault(path, len(sources) + 1)
                 if captioned[index]:
-                    raise DataError(
-                        f"{image.shown} and another image of the source are both "
-                        f"{store.image_id(index)} of {store.path}: photos that share a name need their folders in "
-                        "the store and in the captions"
-                    )
-                captioned[index] = True
+                    other = list(sources)[captioned[index] - 1]
+                    raise _captioned_twice(image, path, other, f"{store.image_id(index)} of {store.path}")
+                captioned[index] = number
                 count.kept += 1
                 count.captions += len(image.captions)
                 continue
@@ -111,10 +113,10 @@ def survey(
                     name = folder / f"{image.split}.missing-images.txt"
                     lists[image.split] = stack.enter_context(open(name, "w", encoding="utf-8"))
                 lists[image.split].write(f"{image.shown}\n")
-    uncaptioned = captioned.count(0)
+    uncaptioned = int((captioned == 0).sum())
     if uncaptioned:
         with open(folder / UNCAPTIONED, "w", encoding="utf-8") as file:
-            file.writelines(f"{store.image_id(row)}\n" for row, has in enumerate(captioned) if not has)
+            file.writelines(f"{store.image_id(row)}\n" for row in np.flatnonzero(captioned == 0).tolist())
     absent = [] if split_lists is None else split_lists.unused
     if split_lists is not None and len(absent) == len(split_lists):
         raise DataError(
@@ -123,6 +125,19 @@ def survey(
         )
     by = [f"{n} by {what}" for n, what in ((pairing.by_file, "file name"), (pairing.by_id, "id")) if n]
     return Survey(counts, uncaptioned, absent, ", ".join(by))
+
+
+def _captioned_twice(image: CaptionedImage, path: Path | None, other: Path | None, photo: str) -> DataError:
+    """The error for *image* of *path*, whose photo has captions already, from *other*."""
+    if path != other:
+        return DataError(
+            f"{image.shown} of {path} and an image of {other} are both {photo}: put all captions of a photo into one "
+            "file, under one name. Photos that share a name need their folders in the store and in the captions"
+        )
+    return DataError(
+        f"{path}: {image.shown} and another image are both {photo}: name a photo in one way. Photos that share a name "
+        "need their folders in the store and in the captions"
+    )
 
 
 def _keep_first(ids: list[str], image_id: str) -> None:

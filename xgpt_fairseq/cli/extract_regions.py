@@ -34,6 +34,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.image_ids import is_photo_name
 from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -166,7 +167,7 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
                     f"none of the {len(files)} files could be read as a photo; {_list_path(args.output)} says why. The "
                     f"first: {file}: {reason}"
                 )
-            writer.finish()
+            writer.finish(_folders(args, files))
     return RegionStore(args.output), len(unreadable), resumed_at
 
 
@@ -235,7 +236,7 @@ def _add(
     next_position: int,
     detections: Detections | None,
 ) -> None:
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {"is_canonical": True}
     if detections is not None:
         detected = detections.of(image_id)
         extra["scores"] = np.concatenate([np.ones(1, dtype=np.float32), detected.scores])
@@ -294,6 +295,15 @@ def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: Reg
                 "labels": "category numbers",
             }
     return source
+
+
+def _folders(args: argparse.Namespace, files: Sequence[PhotoFile]) -> dict[str, str]:
+    """Image id → the folder of its photo, below what was extracted; a tar is the folder of its photos."""
+    named_as_photos_last = sorted(files, key=lambda file: is_photo_name(file.path.name))  # others may share their ids
+    folders = {file.image_id: file.folder for file in named_as_photos_last}
+    if len(args.photos) > 1 or args.photos[0].suffix.lower() != ".tar":
+        return folders
+    return {image_id: folder.partition("/")[2] for image_id, folder in folders.items()}
 
 
 def _list_path(output: Path) -> Path:

@@ -24,6 +24,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,7 +165,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
         print(f"{file.path}: {caption_format.name}")
     formats = list(dict.fromkeys(caption_format.name for _, caption_format in sources))
     check_image_ids(args, (caption_format for _, caption_format in sources), "SOURCE")
-    options = read_caption_options(args, named_splits)
+    options = replace(read_caption_options(args, named_splits), is_only_source=len(sources) == 1)
     wanted_splits = None
     if args.splits is not None:
         wanted_splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))

@@ -133,7 +133,7 @@ def match_photos(paths: Sequence[Path], image_ids: Sequence[str], *, link_from: 
     index = NameIndex((image_id, photos) for image_id, photos in same_id.items())
     files: dict[str, PhotoFile] = {}
     for image_id in image_ids:
-        found = [photo for photos in index.find(image_id) for photo in photos]
+        found = [photo for photos in index.find_id(image_id) for photo in photos]
         if len(found) > 1:
             raise DataError(f"{found[0].path} and {found[1].path} may both be the photo of image {image_id}")
         if found and link_from is not None and not found[0].is_file:

@@ -10,6 +10,8 @@ A store is a folder of plain `.npy` files and one `store.json`:
     scores.npy           optional (regions,) float32, the detector's confidence, descending within an image
     labels.npy           optional (regions,) fixed-width bytes: class names, UTF-8
     sizes.npy            optional (images, 2) int32, width and height of the photo in pixels
+    folders.npy          optional (images,) fixed-width bytes: the folder of the photo below what was extracted, UTF-8;
+                         where an id of one part does not say that its photo lies in one
 
 Checksums are the crc32 of an array's bytes without the `.npy` header.
 """

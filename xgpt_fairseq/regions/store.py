@@ -5,7 +5,8 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from xgpt_fairseq.regions.format import (
     map_array,
     read_manifest,
 )
-from xgpt_fairseq.regions.image_ids import NameIndex
+from xgpt_fairseq.regions.image_ids import NameIndex, is_photo_name
 
 # A mapped file takes a file descriptor, and the usual limit per process is 1024.
 MAX_MAPPED_SHARDS: Final = 512
@@ -102,26 +103,66 @@ class RegionStore:
         return [image_id.decode() for image_id in self.array("ids").tolist()]
 
     def has(self, image_id: str | int) -> bool:
-        """Whether the store has an image of this id or file name (see `find`)."""
-        return bool(self.find(image_id))
+        """Whether the store has an image of this id or file name (see `image_index`)."""
+        return bool(self._find_any(image_id))
 
-    def find(self, image_id: str | int) -> list[int]:
-        """The places of the images that an id or a file name may mean: none, one or, rarely, several.
+    def find(self, name: str | int) -> list[int]:
+        """The places of the images that a name, in any spelling, may mean: none, one or, rarely, several.
 
-        COCO's long names and the bare number are one id; of a path as many parts count as are needed (`NameIndex`). The
-        first call builds a table of all ids, about 100 bytes per image; a training run needs indices only.
+        COCO's long names and the bare number are one id; of a path as many parts count as are needed (`NameIndex`).
         """
+        return self._index.find(name)
+
+    def find_id(self, image_id: str) -> list[int]:
+        """The places of the images that an id, as `canonical_image_id` makes it, may mean."""
+        return self._index.find_id(image_id)
+
+    def _find_any(self, image_id: str | int) -> list[int]:
+        return self.find_id(str(image_id)) or self.find(image_id)
+
+    @property
+    def _index(self) -> NameIndex[int]:
+        """The table of all ids, about 100 bytes per image; a training run needs image indices only."""
         if self._names is None:
             self._names = NameIndex((image_id, index) for index, image_id in enumerate(self.image_ids()))
-        return self._names.find(image_id)
+        return self._names
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        """The folders that photos of the store lie in, each name alone, as far as they are known."""
+        known = np.unique(self.array("folders")).tolist() if "folders" in self.manifest.arrays else []
+        return frozenset(self._index.folders).union(*(folder.decode().split("/") for folder in known)) - {""}
+
+    def folder_parts(self, image_index: int) -> tuple[str, ...]:
+        """The folders of photo *image_index*, the outermost first: that which was extracted, or "" if it has no name.
+
+        Empty in a store that was not made from photos.
+        """
+        if self.source.get("format") != "photos":
+            return ()
+        *folders, _ = self.image_id(image_index).split("/")
+        if not folders and "folders" in self.manifest.arrays:
+            folders = bytes(self.array("folders")[image_index]).decode().split("/")
+        return (self._extracted, *filter(None, folders))
+
+    @cached_property
+    def _extracted(self) -> str:
+        """The name of the folder that was extracted, as it was given; "" where several were, or it is not known."""
+        first, *others = str(self.source.get("path", "")).split(" … ")
+        path = PurePath(first)
+        return path.parent.name if is_photo_name(first) else "" if others or path.name == ".." else path.name
+
+    def shares_name(self, image_id: str | None = None) -> bool:
+        """Whether photos of different folders share a name; or this one, an id without folders."""
+        return self._index.shares(image_id)
 
     def image_index(self, image_id: str | int) -> int:
-        """The place of an image, by its id or file name (see `find`).
+        """The place of an image, by its id or else by its file's name (see `find`).
 
         Raises:
             DataError: the store has no such image, or several images of this name in different folders.
         """
-        found = self.find(image_id)
+        found = self._find_any(image_id)
         if not found:
             raise DataError(f"image {image_id!r} is not in the region store {self.path}")
         if len(found) > 1:

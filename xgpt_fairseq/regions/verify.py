@@ -70,6 +70,7 @@ def _verify_counts(store: RegionStore) -> None:
         "scores": (manifest.num_regions,),
         "labels": (manifest.num_regions,),
         "sizes": (manifest.images, 2),
+        "folders": (manifest.images,),
     }
     for name, array in manifest.arrays.items():
         if array.shape != shapes[name]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -33,7 +33,7 @@ from xgpt_fairseq.regions.append_only_file import (
     Column,
     State,
 )
-from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, Manifest
+from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, ArrayFile, Manifest
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.validation import check_features, check_labels, check_scores, normalise_boxes, one_line
 
@@ -153,6 +153,7 @@ class RegionWriter:
         size: tuple[int, int] | None = None,
         pixel: bool = False,
         truncated: bool = False,
+        is_canonical: bool = False,
     ) -> None:
         """Append one image.
 
@@ -165,13 +166,14 @@ class RegionWriter:
             labels: n class names.
             size: width and height of the image in pixels.
             truncated: the source has more regions of the image than are given here; counted in `truncated_images`.
+            is_canonical: *image_id* is an id already, such as `1.png` of `1.png.jpg`, and is stored as it is.
 
         Scores, labels and sizes are each stored for all images or for none.
 
         Raises:
             DataError: names the image, the region, the value and the violated rule. Nothing is written then.
         """
-        name = self._check_id(image_id)
+        name = self._check_id(str(image_id) if is_canonical else canonical_image_id(image_id), image_id)
         image = f"image {name}"
         half = check_features(features, self.feature_dim, image)
         if len(boxes) != len(half):
@@ -209,8 +211,7 @@ class RegionWriter:
         if unsafe >= self.journal_images or time.monotonic() - self._saved_time >= JOURNAL_SECONDS:
             self._save()
 
-    def _check_id(self, image_id: str | int) -> str:
-        name = canonical_image_id(image_id)
+    def _check_id(self, name: str, image_id: str | int) -> str:
         if not name or not one_line(name):
             raise DataError(f"image id {image_id!r} is empty, not Unicode, or contains a line break or NUL character")
         if name in self._ids:
@@ -305,8 +306,11 @@ class RegionWriter:
 
     # The end
 
-    def finish(self) -> None:
+    def finish(self, folders: Mapping[str, str] | None = None) -> None:
         """Complete the store, move it to *path*, and close the writer.
+
+        Args:
+            folders: image id → the folder of its photo, with `/`. They are kept where they say more than the ids.
 
         Raises:
             DataError: no image was added.
@@ -314,13 +318,16 @@ class RegionWriter:
         if self.images == 0:
             raise DataError(f"no images: nothing to write to {self.path}")
         self._save()
+        arrays: dict[str, ArrayFile] = {name: self._columns[name].finish() for name in ARRAYS if name in self._columns}
+        if any(folder and "/" not in image_id for image_id, folder in (folders or {}).items() if image_id in self._ids):
+            arrays["folders"] = self._write_folders(folders or {})
         manifest = Manifest(
             feature_dim=self.feature_dim,
             images=self.images,
             num_regions=self.num_regions,
             truncated_images=self.truncated_images,
             shards=self._columns["features"].finish(),
-            arrays={name: self._columns[name].finish() for name in ARRAYS if name in self._columns},
+            arrays=arrays,
             source=self.source,
         )
         write_json(self._run.data / MANIFEST, manifest.to_json())
@@ -328,3 +335,11 @@ class RegionWriter:
         self._refuse_existing()
         self._run.replace()
         self.close()
+
+    def _write_folders(self, folders: Mapping[str, str]) -> ArrayFile:
+        lines = AppendOnlyLines(self._run.folder / "folders.txt", self._run.data / "folders.npy")
+        with open(self._run.folder / "ids.txt", encoding="utf-8", newline="\n") as ids:
+            for image_id in ids:
+                folder = folders.get(image_id.rstrip("\n"), "")
+                lines.append([folder.encode() if one_line(folder) else b""])
+        return lines.finish()

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -144,6 +144,9 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
     """
     captions = captions or CaptionOptions()
     check_inputs(paths, captions)
+    if captions.hold_out:
+        only = len(paths) == 1 or sum(is_caption_file(path, captions) for path in paths) == 1
+        captions = replace(captions, is_only_source=only)
     position = 0
     for path in paths:
         if is_caption_file(path, captions):

@@ -67,7 +67,7 @@ class Detections:
         other = None
         for index, record in enumerate(_records(path)):
             given = _image_id(record, path, index)
-            found = names.find(given)
+            found = names.find_id(given)
             if not found:
                 other = given
                 self.others += 1

@@ -104,7 +104,9 @@ def _named(photos: Sequence[PhotoFile], relative: Sequence[str]) -> list[PhotoFi
     named = []
     for photo, whole, counts in zip(photos, relative, counted, strict=True):
         image_id = next(ids) if counts else canonical_image_id(photo.path.name)
-        named.append(replace(photo, name=whole if "/" in image_id else photo.path.name, image_id=image_id))
+        folder = "/".join(name_parts(whole)[:-1])
+        name = whole if "/" in image_id else photo.path.name
+        named.append(replace(photo, name=name, image_id=image_id, folder=folder))
     return named
 
 

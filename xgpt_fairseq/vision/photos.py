@@ -60,6 +60,7 @@ class PhotoFile:
         name: its name without folders or, where photos share that, its path below the folder that was given (below
             what the folders have in common, if several were given), with `/`.
         image_id: its id as `canonical_image_id` makes it of the name.
+        folder: the folders of its path, whether its name has them or not, as `canonical_image_id` has them.
         tar, member: where it is in a tar.
         cell: where it is in a table.
         reason: why it cannot be read, where that is known already.
@@ -69,6 +70,7 @@ class PhotoFile:
     path: Path
     name: str = ""
     image_id: str = ""
+    folder: str = ""
     tar: Path | None = None
     member: TarMember | None = None
     cell: TableCell | None = None
