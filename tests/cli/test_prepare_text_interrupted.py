@@ -196,13 +196,21 @@ def test_other_options_than_those_of_the_interrupted_run(
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--hold-out", "val=0.1"), ("--columns", "caption=words"), ("--answers", "first"), ("--skip-bad", 2)],
+    [
+        ("--hold-out", "val=0.1"),
+        ("--columns", "caption=words"),
+        ("--answers", "first"),
+        ("--skip-bad", 2),
+        ("--format", "table"),
+    ],
 )
 def test_other_options_of_captions(
-    prepare: Callable[..., Any], interrupt: Callable[..., Any], option: str, value: object
+    prepare: Callable[..., Any], interrupt: Callable[..., Any], text: Path, tmp_path: Path, option: str, value: object
 ) -> None:
-    interrupt(4)
-    done = prepare(option, value)
+    table = tmp_path / "train.csv"
+    table.write_text("image,caption,words\n1.jpg,A dog runs.,A dog\n2.jpg,A cat sits.,A cat\n")
+    interrupt(4, inputs=[text, table])
+    done = prepare(option, value, inputs=[text, table])
     assert done.status == 1
     name = option.lstrip("-").replace("-", "_")
     assert f"was started with other options ({name}: None then, {value} now)" in done.error

@@ -43,9 +43,9 @@ class Origin(NamedTuple):
     split: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class CaptionedImage:
-    """What a source says of an image.
+    """What a source says of an image. Millions of them are made: they are not frozen, which would take twice as long.
 
     Attributes:
         image_id: by which the source knows the image (`canonical_image_id`): its id, or the name of its file.

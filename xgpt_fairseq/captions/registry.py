@@ -177,10 +177,10 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
             if image.image_id in seen:
                 raise image_listed_twice(path, image.shown)
             seen.add(image.image_id)
-            captions = _checked_captions(path, image, options.log, keeps_entities=source.format.keeps_entities)
+            image.captions = _checked_captions(path, image, options.log, keeps_entities=source.format.keeps_entities)
             said = splits.said_of(image)
-            split, origin = splits.split_of(image, said), splits.origin(said)
-            yield CaptionedImage(image.image_id, split, captions, image.file_name, origin)
+            image.split, image.origin = splits.split_of(image, said), splits.origin(said)
+            yield image
 
 
 class _Splits:
@@ -214,7 +214,8 @@ class _Splits:
         """
         lists = self._options.split_lists
         listed = lists.split_of(image) if lists is not None else None
-        different = {split for split in (image.split, self._named, listed) if split}
+        different = {image.split, self._named or "", listed or ""}
+        different.discard("")
         if len(different) > 1:
             said = {"its record": image.split, "SPLIT=FILE": self._named, "--split-files": listed}
             ways = ", ".join(f"{split!r} by {way}" for way, split in said.items() if split)
@@ -315,7 +316,10 @@ def _last_parts(name: str, count: int) -> str:
 
 def _checked_captions(path: Path, image: CaptionedImage, log: ReadingLog, *, keeps_entities: bool) -> list[Caption]:
     """The captions of *image* that are not blank, and can be read."""
-    if all(_is_plain(caption.text) for caption in image.captions):
+    for caption in image.captions:
+        if not _is_plain(caption.text):
+            break
+    else:
         return image.captions
     kept = []
     for caption in image.captions:
