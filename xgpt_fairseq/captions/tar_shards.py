@@ -15,17 +15,8 @@ from xgpt_fairseq.captions.base import (
     CaptionOptions,
     image_id_of,
 )
-from xgpt_fairseq.captions.folder import (
-    TEXTS,
-    agreed_captions,
-    count_lines,
-    files_alone,
-    json_captions,
-    lines_of,
-    other_keys,
-    split_of_file,
-    split_of_path,
-)
+from xgpt_fairseq.captions.folder import TEXTS, files_alone, split_of_file, split_of_path
+from xgpt_fairseq.captions.photo_texts import agreed_captions, count_lines, json_captions, lines_of, other_keys
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import TarMember, is_tar, read_member, tar_members
 from xgpt_fairseq.regions.image_ids import is_photo_name
