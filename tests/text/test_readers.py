@@ -178,8 +178,8 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("captions.txt", "what,photo\nA dog.,1.jpg\nA cat.,2.jpg\n", "looks like a table with a column of photos"),
         ("captions.txt.gz", "1\tA dog.\n2\tA cat.\n", "looks like a table of 2 columns, separated by tabs"),
         ("lines", '{"photo": "1.jpg", "words": "A dog."}\n{"photo": "2.jpg", "words": "A cat."}\n', "like JSON lines"),
-        ("lines", '[\n{"photo": "1.jpg"}\n]\n', "looks like JSON, and no reader of captions knows it: .*--columns"),
-        ("captions.csv", "photo,words\n1.jpg,A dog.\n2.jpg,A cat.\n", r"knows it: .*there are: photo, words; say"),
+        ("lines", '[\n{"photo": "1.jpg"}\n]\n', "looks like JSON, and no reader of captions knows it .*--columns"),
+        ("captions.csv", "photo,words\n1.jpg,A dog.\n2.jpg,A cat.\n", r"knows it \(.*there are: photo, words; say"),
     ],
 )
 def test_tables_are_not_learned_as_text(tmp_path: Path, name: str, content: str, message: str) -> None:

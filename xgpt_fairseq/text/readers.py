@@ -78,9 +78,9 @@ def check_inputs(paths: Sequence[Path], captions: CaptionOptions | None = None) 
 
 
 def _not_text(path: Path, structure: str, miss: str | None = None) -> DataError:
-    columns = "of a table or of records, say which columns have the captions by --columns image=…,caption=…"
+    columns = "(of a table or of records, say which columns have the captions by --columns image=…,caption=…)"
     return DataError(
-        f"--input {path} looks like {structure}, and no reader of captions knows it: {miss or columns}; or make it "
+        f"--input {path} looks like {structure}, and no reader of captions knows it {miss or columns}; or make it "
         "plain text, one sentence a line"
     )
 
