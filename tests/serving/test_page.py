@@ -22,6 +22,7 @@ from xgpt_fairseq.serving.server import CaptionServer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
+expect.set_options(timeout=30_000)  # beside other tests a page may wait
 Page = Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -92,6 +93,9 @@ def page(browser: Any, server: CaptionServer) -> Iterator[Page]:
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text))
+    # Playwright tells the browser to hand choosers over when the first listener comes, and doesn't wait for its answer:
+    # a chooser that a key opens right after `expect_file_chooser` can be missed. One listener from the start on.
+    page.on("filechooser", lambda chooser: None)
     page.goto(server.url)
     yield page
     title = page.title()
