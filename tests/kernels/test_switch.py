@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import importlib.util
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from tests.models.small import build, images
 from tests.objectives.batches import objective_of, sample_of
-from tests.preloaded import python
 from xgpt_fairseq.kernels import dropout, linear, switch
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.models.decoder import CACHE
@@ -78,16 +77,21 @@ def test_it_turns_every_kernel_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert switch.fast()
 
 
-@pytest.mark.parametrize(
-    ("value", "status", "said"), [("plain", 0, "False"), ("fast", 0, "True"), ("off", 1, "must be one of fast, plain")]
-)
-def test_the_environment_decides(value: str, status: int, said: str) -> None:
-    code = "from xgpt_fairseq.kernels import switch; print(switch.fast())"
-    done = subprocess.run(
-        [python(), "-c", code],
-        env={**os.environ, "XGPT_KERNELS": value},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status and said in done.stdout + done.stderr
+def loaded(monkeypatch: pytest.MonkeyPatch, value: str) -> ModuleType:
+    """The module as a new process would load it."""
+    monkeypatch.setenv("XGPT_KERNELS", value)
+    spec = importlib.util.spec_from_file_location("loaded_anew", switch.__file__)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("value", "fast"), [("plain", False), ("fast", True)])
+def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch, value: str, fast: bool) -> None:
+    assert loaded(monkeypatch, value).fast() is fast
+
+
+def test_another_value_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="XGPT_KERNELS is 'off'; it must be one of fast, plain"):
+        loaded(monkeypatch, "off")
