@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import tempfile
-from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +15,10 @@ import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
 
+from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.data.caption_dataset import pad_regions
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.hub_interface import Candidate, XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import cpu_has_bfloat16
 from xgpt_fairseq.regions.store import RegionStore
@@ -25,6 +26,7 @@ from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.vision.extractor import RegionExtractor
+from xgpt_fairseq.vision.photos import PhotoError
 
 SIZES = {"layers": 2, "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "max_target_positions": 40}
 
@@ -83,19 +85,12 @@ def build(vocabulary: Path, *, grid: int | None = 2, extractor: bool = True, **o
     model, config = copy.deepcopy(trained(vocabulary, **options))
     settings = RegionExtractor(grid=grid, image_size=96, device="cpu").settings if extractor else None
     opened = Vocabulary(vocabulary)
-    return XGPTHubInterface(model, config, opened, extractor_settings=settings, trained_on="regions of photos (mine)")
+    return XGPTHubInterface(Bundle(model, config, opened, settings, trained_on="regions of photos (mine)"))
 
 
 @pytest.fixture(scope="module")
 def captioner(tiny_vocabulary: Path) -> XGPTHubInterface:
     return build(tiny_vocabulary)
-
-
-@pytest.fixture(scope="module")
-def bundle(captioner: XGPTHubInterface, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundles") / "bundle"
-    captioner.save(path)
-    return path
 
 
 def plain_captions(captioner: XGPTHubInterface, photos: list[Path], beam: int) -> list[str]:
@@ -126,22 +121,36 @@ def test_captions_are_those_of_a_plain_search(captioner: XGPTHubInterface, photo
         assert captioner.caption(photos, options=SearchOptions(beam=beam), batch_size=batch_size) == expected
 
 
+def test_images_of_pillow_one_or_several_with_scores(captioner: XGPTHubInterface, photos: list[Path]) -> None:
+    from PIL import Image
+
+    files = captioner.caption(photos, return_scores=True, beam=3)
+    opened = [Image.open(photo) for photo in photos]
+    assert captioner.caption(opened, return_scores=True, beam=3) == files
+    assert captioner.caption(opened[0], options=SearchOptions(beam=3)) == [files[0].text]
+    assert captioner.caption(str(photos[0]), beam=3) == captioner.caption(photos[0], beam=3) == [files[0].text]
+    greedy = captioner.caption(photos, return_scores=True, beam=1)
+    assert [each.score for each in greedy] != [each.score for each in files]
+    with pytest.raises(PhotoError, match=r"image: .*floating-point"):
+        captioner.caption(Image.new("F", (9, 9)))
+
+
 @pytest.mark.parametrize("lenpen", [1.0, 0.5])
 def test_scores_are_log_probabilities_of_the_tokens(
     captioner: XGPTHubInterface, photos: list[Path], lenpen: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All captions of a beam, each scored by the model's probabilities of its tokens, one photo after the other."""
     tokens: list[list[int]] = []
-    to_text = XGPTHubInterface._to_text
+    candidate_of = XGPTHubInterface._candidate
 
-    def record(self: XGPTHubInterface, ids: torch.Tensor) -> str:
-        tokens.append(ids.tolist())
-        return to_text(self, ids)
+    def record(self: XGPTHubInterface, hypothesis: Mapping[str, Any]) -> Candidate:
+        tokens.append(hypothesis["tokens"].tolist())
+        return candidate_of(self, hypothesis)
 
     extractor, options = captioner.extractor, SearchOptions(beam=3, lenpen=lenpen)
     expected = captioner.caption(photos, options=options)
     regions = extractor.extract([extractor.load(photo) for photo in photos])
-    monkeypatch.setattr(XGPTHubInterface, "_to_text", record)
+    monkeypatch.setattr(XGPTHubInterface, "_candidate", record)
     found = captioner.candidates_of_regions(regions, options)
     assert [candidates[0].text for candidates in found] == expected
     assert [len(candidates) for candidates in found] == [3] * len(photos)
@@ -155,37 +164,6 @@ def test_scores_are_log_probabilities_of_the_tokens(
             score = sum(probabilities[place, token].item() for place, token in enumerate(ids)) / len(ids) ** lenpen
             assert candidate.score == pytest.approx(score, abs=1e-4) and candidate.tokens == len(ids) - 1
         assert candidates == sorted(candidates, key=lambda candidate: -candidate.score)
-
-
-def test_a_bundle_says_what_the_model_says(captioner: XGPTHubInterface, bundle: Path, photos: list[Path]) -> None:
-    opened = XGPTModel.from_pretrained(str(bundle))
-    assert opened.config == captioner.config and opened.extractor_settings == captioner.extractor_settings
-    state = opened.model.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in captioner.model.state_dict().items())
-    assert opened.caption(photos) == captioner.caption(photos)
-    assert sorted(file.name for file in bundle.iterdir()) == [
-        "bpe.codes", "bundle.json", "dict.txt", "model.safetensors", "vocabulary.json",
-    ]  # fmt: skip
-
-
-def test_a_bundle_keeps_what_its_features_look_like(captioner: XGPTHubInterface, tmp_path: Path) -> None:
-    model = copy.deepcopy(captioner.model)
-    mean, std = torch.rand(2, 1280)
-    model.encoder.regions.keep_statistics(mean, std)
-    XGPTHubInterface(model, captioner.config, captioner.vocabulary, extractor_settings=None, trained_on="").save(
-        tmp_path / "bundle"
-    )
-    regions = XGPTHubInterface.from_path(tmp_path / "bundle").model.encoder.regions
-    assert torch.equal(regions.feature_mean, mean) and torch.equal(regions.feature_std, std)
-
-
-@pytest.mark.parametrize("sharing", ["enc", "enc-dec"])
-def test_every_structure_makes_a_bundle(
-    sharing: str, tiny_vocabulary: Path, photos: list[Path], tmp_path: Path
-) -> None:
-    captioner = build(tiny_vocabulary, sharing=sharing, normalize_before=True)
-    captioner.save(tmp_path / "bundle")
-    assert XGPTHubInterface.from_path(tmp_path / "bundle").caption(photos[:2]) == captioner.caption(photos[:2])
 
 
 def test_the_search_s_options_act(
@@ -218,9 +196,9 @@ def test_no_caption_says_unknown(tiny_vocabulary: Path, tiny_store: Path, option
     model = XGPTModel.build_model(config, SimpleNamespace(target_dictionary=vocabulary.dictionary))
     with torch.no_grad():
         model.decoder.output.bias[vocabulary.dictionary.unk()] = 30.0
-    captioner = XGPTHubInterface(model, config, vocabulary, extractor_settings=None, trained_on="")
+    captioner = XGPTHubInterface(Bundle(model, config, vocabulary, extractor_settings=None, trained_on=""))
     store, options = RegionStore(tiny_store), {"max_len_b": 8, **options}
-    said = [caption for _, caption in captioner.caption_store(store, SearchOptions(**options))]
+    said = [each.best.text for each in captioner.caption_store(store, SearchOptions(**options))]
     for found in captioner.candidates(store, range(len(store)), SearchOptions(**options)):
         said += [candidate.text for candidate in found]
     assert len(said) > len(store) and not any("unk" in text for text in said)
@@ -240,7 +218,9 @@ def test_a_region_store_is_captioned_as_its_photos(
         for number, regions in enumerate(extractor.extract([extractor.load(photo) for photo in photos])):
             writer.add(photos[number].stem, regions.features, regions.boxes, position=number + 1)
         writer.finish()
-    found = list(captioner.caption_store(RegionStore(tmp_path / "store"), batch_size=3))
+    found = [
+        (key, best.text) for key, best, _ in captioner.caption_store(RegionStore(tmp_path / "store"), batch_size=3)
+    ]
     assert found == list(zip((photo.stem for photo in photos), captioner.caption(photos), strict=True))
     narrow = RegionStore(write_store(tmp_path / "narrow", feature_dim=8))
     with pytest.raises(DataError, match=r"narrow has features of width 8, the model was trained on width 1280 \(reg"):
@@ -261,42 +241,3 @@ def test_a_model_of_other_regions_captions_no_photos(tiny_vocabulary: Path, phot
     captioner.save(tmp_path / "bundle")
     with pytest.raises(DataError, match=r"trained on regions of photos \(mine\), which cannot be made from photos"):
         XGPTHubInterface.from_path(tmp_path / "bundle").caption(photos)
-
-
-def test_what_is_wrong_with_a_bundle_is_said(captioner: XGPTHubInterface, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is not a bundle.*xgpt-export"):
-        XGPTHubInterface.from_path(tmp_path)
-    captioner.save(tmp_path / "bundle")
-    with pytest.raises(DataError, match="is a bundle, which needs no data directory"):
-        XGPTHubInterface.from_path(tmp_path / "bundle", data=tmp_path)
-    weights = tmp_path / "bundle" / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"model.safetensors is damaged or cut short"):
-        XGPTHubInterface.from_path(tmp_path / "bundle")
-    weights.unlink()
-    with pytest.raises(DataError, match=r"model.safetensors is missing; export the model again"):
-        XGPTHubInterface.from_path(tmp_path / "bundle")
-    description = tmp_path / "bundle" / "bundle.json"
-    description.write_text(description.read_text().replace('"layers"', '"leaders"'))
-    with pytest.raises(DataError, match=r"bundle.json is damaged: .*leaders"):
-        XGPTHubInterface.from_path(tmp_path / "bundle")
-
-
-def test_a_checkpoint_needs_its_configuration_and_images(
-    captioner: XGPTHubInterface, tiny_data: Path, tmp_path: Path
-) -> None:
-    state = captioner.model.state_dict()
-    torch.save({"model": state}, tmp_path / "bare.pt")
-    with pytest.raises(DataError, match="has no configuration of its model"):
-        XGPTHubInterface.from_path(tmp_path / "bare.pt")
-    cfg = {"model": Namespace(**SIZES), "task": {}}
-    torch.save({"model": state, "cfg": cfg}, tmp_path / "homeless.pt")
-    with pytest.raises(DataError, match="does not say which data it was trained on"):
-        XGPTHubInterface.from_path(tmp_path / "homeless.pt")
-    text = {name: tensor for name, tensor in state.items() if "region" not in name}
-    torch.save({"model": text, "cfg": cfg}, tmp_path / "text.pt")
-    with pytest.raises(DataError, match="is a model of text alone"):
-        XGPTHubInterface.from_path(tmp_path / "text.pt", data=tiny_data)
-    with pytest.raises(DataError, match=r"missing\.pt does not exist"):
-        XGPTModel.from_pretrained(str(tmp_path), "missing.pt")

@@ -1,15 +1,9 @@
-"""A trained model that captions photos: fairseq's hub interface, and the bundle that `xgpt-export` writes.
+"""A trained model that captions photos: fairseq's hub interface.
 
-    from xgpt_fairseq.models.xgpt import XGPTModel
+from xgpt_fairseq.models.xgpt import XGPTModel
 
-    model = XGPTModel.from_pretrained("bundle")
-    model.caption(["photo.jpg", "another.jpg"])          # ["a man rides a horse.", …]
-
-A bundle is a folder with everything that captioning needs, and nothing that only training needs:
-
-    bundle.json          format version; the model's structure and sizes; settings for the regions of photos
-    model.safetensors    the parameters
-    dict.txt, vocabulary.json, bpe.codes or bpe.model
+model = XGPTModel.from_pretrained()          # the captioner that comes with the package, or a bundle's path
+model.caption(["photo.jpg", "another.jpg"])  # ["a man rides a horse.", …]
 """
 
 from __future__ import annotations
@@ -18,8 +12,9 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,29 +22,24 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.bundle import RELEASED, Bundle
 from xgpt_fairseq.data.caption_dataset import load_regions, pad_regions
-from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
-from xgpt_fairseq.loading import build_model, model_config, trained_width
 from xgpt_fairseq.models.transfer import check_boxes
-from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.search.generator import SearchOptions, build_generator
-from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from xgpt_fairseq.vision.extractor import RegionExtractor, Regions
     from xgpt_fairseq.vision.photos import Photo
-
-BUNDLE_VERSION = 1
-WEIGHTS = "model.safetensors"
 
 Key = TypeVar("Key")
 Boxes = npt.NDArray[np.floating[Any]]
 LoadedPhoto = tuple[Key, "Photo", Boxes | None]
+Photos = Sequence["Path | str | Image"]
 
 # Photos whose regions are extracted together.
 PHOTOS_AT_ONCE = 32
@@ -71,112 +61,57 @@ class Candidate:
     score: float
 
 
-class XGPTHubInterface(nn.Module):
-    """A model, its vocabulary, and the settings that turn photos into regions.
+class Captioned(NamedTuple, Generic[Key]):
+    """An image with its caption.
 
-    Args:
-        model: the trained model.
-        config: the configuration that it was built from.
-        vocabulary: its vocabulary.
-        extractor_settings: settings of the region extractor (`RegionExtractor.settings`) for its training regions; None
-            if they did not come from our extractor: then only region stores can be captioned.
-        trained_on: origin of the training regions in words, for error messages.
+    Attributes:
+        key: what the caller named it.
+        best: its best caption.
+        novelty: its distance from the model's training images (`NoveltyDetector.distance`); None if that is not known.
     """
 
-    def __init__(
-        self,
-        model: XGPTModel,
-        config: XGPTConfig,
-        vocabulary: Vocabulary,
-        *,
-        extractor_settings: Mapping[str, Any] | None,
-        trained_on: str,
-    ) -> None:
+    key: Key
+    best: Candidate
+    novelty: float | None
+
+
+class XGPTHubInterface(nn.Module):
+    """A captioner: a model, its vocabulary, and the settings that turn photos into regions.
+
+    Args:
+        bundle: all of that.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
         super().__init__()
-        self.model = model.eval()
-        self.config = config
-        self.vocabulary = vocabulary
-        self.extractor_settings = extractor_settings
-        self.trained_on = trained_on
+        self.bundle = bundle
+        self.model = bundle.model.eval()
+        self.config = bundle.config
+        self.vocabulary = bundle.vocabulary
 
     @classmethod
-    def from_path(cls, path: Path | str, *, data: Path | str | None = None) -> XGPTHubInterface:
+    def from_path(cls, path: Path | str | None = None, *, data: Path | str | None = None) -> XGPTHubInterface:
         """Open a bundle, or a checkpoint with its data directory.
 
         Args:
-            path: a folder that `xgpt-export` wrote, or a checkpoint.
+            path: a folder that `xgpt-export` wrote, or a checkpoint; None: the captioner that comes with the package.
             data: the data directory of a checkpoint; None: the one that it was trained on.
 
         Raises:
             DataError: *path* is neither of the two, or damaged.
         """
-        path = Path(path)
-        if path.is_dir():
-            if data is not None:
-                raise DataError(f"{path} is a bundle, which needs no data directory; only checkpoints do")
-            return cls._from_bundle(path)
-        return cls._from_checkpoint(path, data)
-
-    @classmethod
-    def _from_bundle(cls, path: Path) -> XGPTHubInterface:
-        file = path / "bundle.json"
-        value = read_description(file, what="a bundle", made_by="xgpt-export", newest=BUNDLE_VERSION)
-        vocabulary = Vocabulary(path)
-        try:
-            options = dict(value["model"])
-            options.pop("tifg_target", None)  # in bundles of earlier versions; now an option of TIFG
-            config = XGPTConfig(**options)
-            extractor_settings, trained_on = value["extractor"], value["trained_on"]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{file} is damaged: {error}") from None
-        model = build_model(config, vocabulary)
-        weights = path / WEIGHTS
-        safetensors = _safetensors()
-        try:
-            state = safetensors.load_file(weights)
-        except FileNotFoundError:
-            raise DataError(f"{weights} is missing; export the model again") from None
-        except Exception as error:  # bytes that are damaged
-            raise DataError(f"{weights} is damaged or cut short: {error}") from None
-        model.load_state_dict(state)
-        return cls(model, config, vocabulary, extractor_settings=extractor_settings, trained_on=trained_on)
-
-    @classmethod
-    def _from_checkpoint(cls, path: Path, data: Path | str | None) -> XGPTHubInterface:
-        state = load_checkpoint(path)
-        config, task = model_config(path, state), (state.get("cfg") or {}).get("task") or {}
-        if data is None and "data" not in task:
-            raise DataError(f"{path} does not say which data it was trained on: name the data directory")
-        directory = DataDirectory(data if data is not None else task["data"])
-        source = directory.regions.source
-        extractor = source.get("extractor")
-        config.feature_dim = trained_width(path, state)
-        model = build_model(config, directory.vocabulary)
-        model.load_state_dict(state["model"])
-        name = Path(source.get("path", directory.regions_path)).name
-        trained_on = f"regions of {source.get('format', 'an unknown format')} ({name})"
-        return cls(model, config, directory.vocabulary, extractor_settings=extractor, trained_on=trained_on)
+        if path is None and not RELEASED.is_dir():
+            raise DataError("no captioner comes with this version: name a bundle of xgpt-export, or a checkpoint")
+        path = RELEASED if path is None else Path(path)
+        if not path.is_dir():
+            return cls(Bundle.of_checkpoint(path, data))
+        if data is not None:
+            raise DataError(f"{path} is a bundle, which needs no data directory; only checkpoints do")
+        return cls(Bundle.read(path))
 
     def save(self, output: Path) -> None:
-        """Write a bundle to *output*, complete or not at all.
-
-        Raises:
-            DataError: safetensors is not installed.
-        """
-        safetensors = _safetensors()
-        fields = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(XGPTConfig)}
-        model = {name: str(v) if isinstance(v, str) else v for name, v in fields.items() if not name.startswith("_")}
-        value = {
-            "version": BUNDLE_VERSION,
-            "model": model,
-            "extractor": self.extractor_settings,
-            "trained_on": self.trained_on,
-        }
-        state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        with atomic_directory(output, last="bundle.json", files=[*FILES, WEIGHTS, "bundle.json"]) as aside:
-            (aside / WEIGHTS).write_bytes(safetensors.save(state))
-            self.vocabulary.copy_to(aside)
-            write_json(aside / "bundle.json", value)
+        """Write the captioner as a bundle: `Bundle.write`."""
+        self.bundle.write(output)
 
     @property
     def device(self) -> torch.device:
@@ -190,54 +125,88 @@ class XGPTHubInterface(nn.Module):
         Raises:
             DataError: the training regions are of another origin, or the extra `photos` is not installed.
         """
-        if self.extractor_settings is None:
+        if self.bundle.extractor_settings is None:
             raise DataError(
-                f"the model was trained on {self.trained_on}, which cannot be made from photos here: give a region "
-                "store of the same features, or train on regions of xgpt-extract-regions"
+                f"the model was trained on {self.bundle.trained_on}, which cannot be made from photos here: give a "
+                "region store of the same features, or train on regions of xgpt-extract-regions"
             )
         from xgpt_fairseq.vision.extractor import RegionExtractor
 
-        return RegionExtractor.from_settings(self.extractor_settings, device=str(self.device))
+        return RegionExtractor.from_settings(self.bundle.extractor_settings, device=str(self.device))
+
+    @overload
+    def caption(
+        self,
+        photos: Photos | Path | str | Image,
+        *,
+        beam: int | None = ...,
+        return_scores: Literal[False] = ...,
+        boxes: Sequence[Boxes] | None = ...,
+        options: SearchOptions | None = ...,
+        batch_size: int = ...,
+    ) -> list[str]: ...
+
+    @overload
+    def caption(
+        self,
+        photos: Photos | Path | str | Image,
+        *,
+        beam: int | None = ...,
+        return_scores: Literal[True],
+        boxes: Sequence[Boxes] | None = ...,
+        options: SearchOptions | None = ...,
+        batch_size: int = ...,
+    ) -> list[Candidate]: ...
 
     def caption(
         self,
-        photos: Sequence[Path | str],
+        photos: Photos | Path | str | Image,
         *,
+        beam: int | None = None,
+        return_scores: bool = False,
         boxes: Sequence[Boxes] | None = None,
         options: SearchOptions | None = None,
         batch_size: int = 32,
-    ) -> list[str]:
+    ) -> list[str] | list[Candidate]:
         """Caption photos.
 
         Args:
-            photos: the files.
+            photos: files, or images of Pillow; one or several.
+            beam: beam size; None: that of *options*.
+            return_scores: also return what the captions' scores are.
             boxes: of each photo (n, 4) x1 y1 x2 y2 in 0..1, for a model that was trained on a detector's boxes.
             options: options of the search.
             batch_size: photos per batch of the search.
 
         Returns:
-            list: one caption per photo.
+            list: one caption per photo: its text, or with *return_scores* a `Candidate`.
 
         Raises:
             PhotoError: a file cannot be read as a photo.
             DataError: the model needs boxes and none are given; also see `extractor`.
         """
-        given = boxes if boxes is not None else [None] * len(photos)
+        options = options or SearchOptions()
+        if beam is not None:
+            options = dataclasses.replace(options, beam=beam)
+        several: Photos = photos if isinstance(photos, Sequence) and not isinstance(photos, str) else [photos]
+        given = boxes if boxes is not None else [None] * len(several)
         loaded = (
-            (None, self.extractor.load(Path(photo)), corners) for photo, corners in zip(photos, given, strict=True)
+            (None, self.extractor.load(Path(photo) if isinstance(photo, str | PathLike) else photo), corners)
+            for photo, corners in zip(several, given, strict=True)
         )
-        return [caption for _, caption in self.caption_loaded(loaded, options=options, batch_size=batch_size)]
+        found = [each.best for each in self.caption_loaded(loaded, options=options, batch_size=batch_size)]
+        return found if return_scores else [best.text for best in found]
 
     def caption_loaded(
         self, photos: Iterable[LoadedPhoto[Key]], *, options: SearchOptions | None = None, batch_size: int = 32
-    ) -> Iterator[tuple[Key, str]]:
+    ) -> Iterator[Captioned[Key]]:
         """Caption photos as they come.
 
         Args:
-            photos: for each its name, the photo, and its boxes or None; see `caption`.
+            photos: for each its key, the photo, and its boxes or None; see `caption`.
 
         Yields:
-            tuple: the name and the caption of each photo, in order.
+            Captioned: each photo with its caption, in order.
         """
 
         def regions() -> Iterator[tuple[Key, Any, Any]]:
@@ -252,8 +221,8 @@ class XGPTHubInterface(nn.Module):
 
     def caption_store(
         self, store: RegionStore, options: SearchOptions | None = None, batch_size: int = 32
-    ) -> Iterator[tuple[str, str]]:
-        """Caption the images of a region store, in its order: (image id, caption).
+    ) -> Iterator[Captioned[str]]:
+        """Caption the images of a region store, in its order, by their image ids.
 
         Raises:
             DataError: its features do not have the model's width.
@@ -272,7 +241,7 @@ class XGPTHubInterface(nn.Module):
         if store.feature_dim != self.config.feature_dim:
             raise DataError(
                 f"the region store {store.path} has features of width {store.feature_dim}, the model was trained on "
-                f"width {self.config.feature_dim} ({self.trained_on})"
+                f"width {self.config.feature_dim} ({self.bundle.trained_on})"
             )
 
     def candidates(self, store: RegionStore, rows: Sequence[int], options: SearchOptions) -> list[list[Candidate]]:
@@ -290,41 +259,31 @@ class XGPTHubInterface(nn.Module):
     @torch.inference_mode()
     def _candidates(self, images: Mapping[str, Tensor], options: SearchOptions) -> list[list[Candidate]]:
         generator = build_generator([self.model], self.vocabulary, options)
-        return [
-            [
-                Candidate(self._to_text(each["tokens"]), len(each["tokens"]) - 1, float(each["score"]))
-                for each in hypotheses
-            ]
-            for hypotheses in self._search(generator, images, options)
-        ]
+        return [list(map(self._candidate, found)) for found in self._search(generator, images, options)]
 
     @torch.inference_mode()
     def _caption(
         self, images: Iterable[tuple[Key, Any, Any]], options: SearchOptions | None, batch_size: int
-    ) -> Iterator[tuple[Key, str]]:
-        """(name, features (n, D), boxes (n, 4)) → (name, caption)."""
+    ) -> Iterator[Captioned[Key]]:
+        """(key, features (n, D), boxes (n, 4)) → the image with its caption."""
         options = options or SearchOptions()
+        novelty = self.bundle.novelty
         generator = build_generator([self.model], self.vocabulary, options)
         stream = iter(images)
         while batch := list(islice(stream, batch_size)):
             net_input = pad_regions([features for _, features, _ in batch], [boxes for *_, boxes in batch])
             found = self._search(generator, net_input, options)
-            for (name, *_), hypotheses in zip(batch, found, strict=True):
-                yield name, self._to_text(hypotheses[0]["tokens"])
+            for (key, features, _), hypotheses in zip(batch, found, strict=True):
+                distance = None if novelty is None else novelty.distance(features)
+                yield Captioned(key, self._candidate(hypotheses[0]), distance)
+
+    def _candidate(self, hypothesis: Mapping[str, Any]) -> Candidate:
+        tokens = hypothesis["tokens"]
+        text = self.vocabulary.decode(self.vocabulary.dictionary.string(tokens.int().cpu()))
+        return Candidate(text, len(tokens) - 1, float(hypothesis["score"]))
 
     def _search(self, generator: SequenceGenerator, images: Mapping[str, Tensor], options: SearchOptions) -> Any:
         """The hypotheses of each of the padded *images* (see `pad_regions`), best first."""
         net_input = {name: tensor.to(self.device) for name, tensor in images.items()}
         with autocast(options.cpu_bf16):
             return generator.generate([], {"net_input": net_input})
-
-    def _to_text(self, tokens: Tensor) -> str:
-        return self.vocabulary.decode(self.vocabulary.dictionary.string(tokens.int().cpu()))
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise DataError('bundles need the package safetensors: pip install "xgpt-fairseq[bundle]"') from None
-    return safetensors.torch

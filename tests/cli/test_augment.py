@@ -17,6 +17,7 @@ from tests.folders import contents
 from xgpt_fairseq.augmentation import generate as draw
 from xgpt_fairseq.augmentation.filters import REASONS, repeats_phrase
 from xgpt_fairseq.augmentation.output import write_retrieval
+from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.cli import augment as program
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
@@ -51,7 +52,9 @@ def learned(tiny_data: Path) -> XGPTHubInterface:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return XGPTHubInterface(model, config, directory.vocabulary, extractor_settings=None, trained_on="tiny regions")
+    return XGPTHubInterface(
+        Bundle(model, config, directory.vocabulary, extractor_settings=None, trained_on="tiny regions")
+    )
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.test_hub_interface import build, photos  # noqa: F401  (a fixture)
+from xgpt_fairseq import hub_interface
 from xgpt_fairseq.cli import caption as caption_program
 from xgpt_fairseq.cli import export as export_program
 from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.regions.novelty import NoveltyDetector
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,75 @@ def test_a_region_store(
     assert page.read_text().count("<svg") == 2
     both = call(call_program, store, store, "--path", tmp_path / "bundle")
     assert both.status == 1 and both.error.startswith("one region store at a time")
+
+
+def far_from(photo: Path, bundle: Path) -> NoveltyDetector:
+    """A detector to which that photo is novel, by its distance of 2."""
+    captioner = XGPTHubInterface.from_path(bundle)
+    [regions] = captioner.extractor.extract([captioner.extractor.load(photo)])
+    mean = regions.features.mean(axis=0, dtype=np.float32)
+    length = float(np.linalg.norm(mean))
+    return NoveltyDetector(0 * mean, np.zeros((1, 1280), np.float32), length / 2, limit=1.99, group_limit=1.5)
+
+
+def test_photos_and_stores_unlike_the_training_images(
+    call_program: Callable[..., Any],
+    tiny_vocabulary: Path,
+    bundle: Path,
+    folder: Path,
+    photos: list[Path],  # noqa: F811
+    write_store: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    known = build(tiny_vocabulary).bundle
+    known.novelty = far_from(photos[1], bundle)
+    known.write(tmp_path / "bundle")
+    done = call(call_program, folder / "1.png", "--path", tmp_path / "bundle")
+    assert done.status == 0 and done.stdout.count("\n") == 1
+    assert f"warning: {folder / '1.png'} looks unlike the images that the model was trained on" in done.stderr
+    known.novelty = NoveltyDetector(known.novelty.mean, known.novelty.directions, 1.0, limit=1e9, group_limit=1e-9)
+    known.write(tmp_path / "bundle")
+    store = write_store(tmp_path / "store", feature_dim=1280, images=range(1, 12))
+    done = call(call_program, store, "--path", tmp_path / "bundle")
+    assert "warning: these 11 images as a whole look unlike" in done.stderr
+    assert "warning" not in call(call_program, folder, "--path", bundle).stderr
+
+
+def test_about(call_program: Callable[..., Any], tiny_vocabulary: Path, bundle: Path, tmp_path: Path) -> None:
+    done = call(call_program, "--about", "--path", bundle)
+    assert done.status == 0 and done.stdout.endswith("\n\nIt has no model card.\n")
+    assert "photos      efficientnet-lite0 at 96 pixels, a grid of 2 x 2\n" in done.stdout
+    assert "trained on" not in done.stdout
+    (tmp_path / "card.md").write_text("# Mine\n\nIt knows cats.\n")
+    known = build(tiny_vocabulary, grid=None).bundle
+    known.training = {"data": "pets", "images": 1234, "captions": 6170, "updates": 900, "started_from": "averaged.pt"}
+    known.write(tmp_path / "pets")
+    exported = call_program(
+        export_program.main, tmp_path / "pets", "--output", tmp_path / "half", "--card", tmp_path / "card.md",
+        "--dtype", "float16",
+    )  # fmt: skip
+    assert exported.status == 0 and "does not notice images unlike its training images" in exported.stdout
+    done = call(call_program, "--about", "--path", tmp_path / "half")
+    assert done.stdout.endswith("\n\n# Mine\n\nIt knows cats.\n")
+    assert "trained on  pets: 1,234 images, 6,170 captions, 900 updates, started from averaged.pt\n" in done.stdout
+    assert "at 96 pixels, boxes of a detector\n" in done.stdout
+
+
+def test_a_card_that_cannot_be_read(call_program: Callable[..., Any], bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "card.md").write_bytes(b"\xff\xfe")
+    for name, reason in (("card.md", "is not UTF-8"), ("none.md", "No such file or directory")):
+        done = call_program(export_program.main, bundle, "--output", tmp_path / "b", "--card", tmp_path / name)
+        assert done.status == 1 and done.error == f"--card {tmp_path / name}: {reason}"
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_captioner_of_the_package(
+    call_program: Callable[..., Any], bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hub_interface, "RELEASED", bundle)
+    assert call(call_program, folder).stdout == call(call_program, folder, "--path", bundle).stdout != ""
+    monkeypatch.setattr(hub_interface, "RELEASED", tmp_path / "none")
+    assert "no captioner comes with this version" in call(call_program, folder).error
 
 
 def test_export_says_what_a_bundle_can_do(

@@ -235,6 +235,16 @@ def test_what_a_model_says_stays_text(page: Page) -> None:
     assert (box["width"], box["height"]) == (320, 240)
 
 
+@pytest.mark.parametrize("unlike", [True, False])
+def test_a_photo_unlike_the_training_images(page: Page, unlike: bool) -> None:
+    answer = {"caption": "a cat.", "hypotheses": [{"text": "a cat.", "score": -0.5}], "regions": [[0, 0, 1, 1]],
+              "width": 40, "height": 30, "unlike": unlike}  # fmt: skip
+    page.route("**/caption?*", lambda route: route.fulfill(json=answer))
+    drop(page, ("a.png", b"\0"))
+    expect(card(page, "a.png").locator(".caption")).to_have_text("a cat.")
+    expect(card(page, "a.png").get_by_text("This photo looks unlike those")).to_be_visible(visible=unlike)
+
+
 def test_by_keyboard_alone(page: Page, photos: list[Path]) -> None:  # noqa: F811
     def tab(to: str) -> None:
         page.keyboard.press("Tab")

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.test_hub_interface import build, photos  # noqa: F401  (a fixture)
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.regions.novelty import NoveltyDetector
 from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.serving.photo_captioner import PhotoCaptioner, RequestError
 
@@ -66,6 +68,23 @@ def test_an_answer(
         assert answer["regions"] == regions.boxes.tolist() and len(answer["regions"]) == 5
         columns = 3 + photos.index(photo) % 3
         assert (answer["width"], answer["height"]) == (24 * columns, 96)
+
+
+@pytest.mark.parametrize(("limit", "unlike"), [(0.99, True), (1.01, False)])
+def test_a_photo_unlike_the_training_images(
+    tiny_vocabulary: Path,
+    photos: list[Path],  # noqa: F811
+    limit: float,
+    unlike: bool,
+) -> None:
+    captioner = build(tiny_vocabulary)
+    [regions] = captioner.extractor.extract([captioner.extractor.load(photos[0])])
+    mean = regions.features.mean(axis=0, dtype=np.float32)
+    captioner.bundle.novelty = NoveltyDetector(
+        0 * mean, np.zeros((1, len(mean)), np.float32), float(np.linalg.norm(mean)), limit, group_limit=1.0
+    )
+    with running(captioner, SearchOptions(max_len_b=20)) as service:
+        assert service.caption(photos[0].read_bytes(), 1)["unlike"] is unlike
 
 
 def test_the_search_s_options_hold(captioner: XGPTHubInterface, photos: list[Path]) -> None:  # noqa: F811

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.novelty_warnings import NoveltyWarnings
 from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.hub_interface import PHOTOS_AT_ONCE, LoadedPhoto, XGPTHubInterface
@@ -31,12 +33,14 @@ LOADERS = 4  # threads that decode photos; more would only wait for the backbone
 
 _EXAMPLE = """\
 Each caption is printed as a line: file (or image id), tab, caption. Files that cannot be read as photos are listed on
-standard error; the exit status is 1 only if none could be read (with --strict, if any could not).
+standard error; the exit status is 1 only if none could be read (with --strict, if any could not). Images that look
+unlike those that the captioner was trained on are named there, too: their captions are probably wrong.
 
 With --serve, the browser of this machine, and no other, gets a page where photos are dropped and captioned; --beam is
 what it begins with. Its limits: LIMITS.
 
 examples:
+  xgpt-caption holiday.jpg
   xgpt-caption photos holiday.jpg --path bundle --json captions.json --html captions.html
   xgpt-caption --path bundle --serve
 """
@@ -47,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def caption(args: argparse.Namespace) -> None:
-    """Caption, print, and write the requested files; or serve the page."""
+    """Caption, print, and write the requested files; or serve the page; or print what the captioner is."""
+    if args.about:
+        print(about(XGPTHubInterface.from_path(args.path, data=args.data).bundle))
+        return
     if args.serve:
         _check_serve(args)
     for output in (args.json, args.html):
@@ -76,6 +83,28 @@ def caption(args: argparse.Namespace) -> None:
         _caption_photos(args, captioner, options)
 
 
+def about(bundle: Bundle) -> str:
+    """What a captioner is, in lines, and its model card."""
+    config, training, settings = bundle.config, bundle.training, bundle.extractor_settings
+    parameters = sum(each.numel() for each in bundle.model.parameters())
+    lines = [
+        f"model       {parameters:,} parameters, {config.layers} layers, {config.hidden_size} wide, {config.sharing}",
+        f"vocabulary  {len(bundle.vocabulary.dictionary):,} entries",
+        f"regions     {bundle.trained_on}, {config.feature_dim} wide",
+    ]
+    if settings is not None:
+        boxes = f"a grid of {settings['grid']} x {settings['grid']}" if settings["grid"] else "boxes of a detector"
+        lines.append(f"photos      {settings['backbone']} at {settings['image_size']} pixels, {boxes}")
+    if training:
+        updates = f", {training['updates']:,} updates" if training.get("updates") else ""
+        start = f", started from {training['started_from']}" if training.get("started_from") else ""
+        lines.append(
+            f"trained on  {training['data']}: {training['images']:,} images, {training['captions']:,} captions"
+            f"{updates}{start}"
+        )
+    return "\n".join([*lines, "", bundle.card.strip() or "It has no model card."])
+
+
 def _check_serve(args: argparse.Namespace) -> None:
     """Refuse what makes no sense with --serve."""
     if args.photos:
@@ -100,9 +129,13 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
     store = RegionStore(args.photos[0])
     captions: list[tuple[str, str]] = []
     found = captioner.caption_store(store, options, args.batch_size)
-    for image_id, text in tqdm(found, total=len(store), unit=" images", disable=None):
-        captions.append((image_id, text))
-        tqdm.write(f"{image_id}\t{text}", file=sys.stdout)
+    unlike = NoveltyWarnings(captioner.bundle.novelty)
+    for image_id, best, novelty in tqdm(found, total=len(store), unit=" images", disable=None):
+        captions.append((image_id, best.text))
+        tqdm.write(f"{image_id}\t{best.text}", file=sys.stdout)
+        for line in unlike.of(image_id, novelty):
+            tqdm.write(line, file=sys.stderr)
+    unlike.print_summary()
     if args.json is not None:
         _write_json(args.json, [{"image_id": image_id, "caption": text} for image_id, text in captions])
     if args.html is not None:
@@ -131,6 +164,7 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
     detections = _read_detections(args.detections, files) if needed else None
     captions: list[tuple[PhotoFile, str]] = []
     unreadable: list[tuple[str, str]] = []
+    unlike = NoveltyWarnings(captioner.bundle.novelty)
     with tqdm(total=len(files), unit=" photos", disable=None) as bar:
 
         def missed(file: PhotoFile, reason: str) -> None:
@@ -139,10 +173,13 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
             bar.update()
 
         photos = _load(captioner, files, detections, missed)
-        for file, text in captioner.caption_loaded(photos, options=options, batch_size=args.batch_size):
-            captions.append((file, text))
-            bar.write(f"{file.path}\t{text}", file=sys.stdout)
+        for file, best, novelty in captioner.caption_loaded(photos, options=options, batch_size=args.batch_size):
+            captions.append((file, best.text))
+            bar.write(f"{file.path}\t{best.text}", file=sys.stdout)
+            for line in unlike.of(str(file.path), novelty):
+                bar.write(line, file=sys.stderr)
             bar.update()
+    unlike.print_summary()
     if args.json is not None:
         named = [{"file": str(file.path), "image_id": file.image_id, "caption": text} for file, text in captions]
         _write_json(args.json, named)
@@ -207,8 +244,8 @@ def _write_page(path: Path, page: str) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args = parser.parse_args(arguments)
-    if not args.photos and not args.serve:
-        parser.error("the following arguments are required: PHOTO, or --serve")
+    if not args.photos and not args.serve and not args.about:
+        parser.error("the following arguments are required: PHOTO, or --serve, or --about")
     return args
 
 
@@ -227,7 +264,10 @@ def _parser() -> argparse.ArgumentParser:
         help="photos, folders, tars or tables of photos, or a region store",
     )
     parser.add_argument(
-        "--path", type=Path, required=True, metavar="BUNDLE", help="a bundle of xgpt-export, or a checkpoint"
+        "--path",
+        type=Path,
+        metavar="BUNDLE",
+        help="a bundle of xgpt-export, or a checkpoint [the captioner that comes with the package]",
     )
     parser.add_argument("--data", type=Path, help="data directory of a checkpoint [the one it was trained on]")
     parser.add_argument(
@@ -249,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the images with their captions")
     parser.add_argument("--title", default="Captions", help="title of the page")
+    parser.add_argument("--about", action="store_true", help="print what the captioner is, and its model card")
     parser.add_argument("--serve", action="store_true", help=f"serve a page that captions photos, on {HOST} alone")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of --serve (%(default)s); 0: any free one")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")

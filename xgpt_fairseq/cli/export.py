@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from xgpt_fairseq.bundle import DTYPES, Bundle
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.regions.novelty import FEWEST_IMAGES
 
 _EXAMPLE = """\
 example:
@@ -28,27 +29,53 @@ def export(args: argparse.Namespace) -> None:
         raise DataError(f"{output} is a file; a bundle is a folder")
     if output.is_dir() and any(output.iterdir()) and not args.overwrite:
         raise DataError(f"{output} exists and is not empty; --overwrite replaces a bundle in it")
-    captioner = XGPTHubInterface.from_path(args.checkpoint, data=args.data)
-    captioner.save(output)
+    bundle = _read(args)
+    if args.card is not None:
+        bundle.card = _read_card(args.card)
+    bundle.write(output, dtype=args.dtype)
     size = sum(file.stat().st_size for file in output.iterdir())
-    print(f"{output}: {sum(p.numel() for p in captioner.parameters()):,} parameters, {size / 1e6:.1f} MB")
-    if captioner.extractor_settings is None:
-        print(f"captions only region stores: the model was trained on {captioner.trained_on}")
-    elif captioner.extractor_settings["grid"] is None:
+    print(f"{output}: {sum(p.numel() for p in bundle.model.parameters()):,} parameters, {size / 1e6:.1f} MB")
+    if bundle.novelty is None:
+        print(f"does not notice images unlike its training images: that needs {FEWEST_IMAGES} of them")
+    if bundle.extractor_settings is None:
+        print(f"captions only region stores: the model was trained on {bundle.trained_on}")
+    elif bundle.extractor_settings["grid"] is None:
         print("captions region stores, and photos with --detections: it was trained on boxes of a detector")
     else:
         print("captions photos and region stores")
+
+
+def _read(args: argparse.Namespace) -> Bundle:
+    if not args.checkpoint.is_dir():
+        return Bundle.of_checkpoint(args.checkpoint, args.data)
+    if args.data is not None:
+        raise DataError(f"{args.checkpoint} is a bundle, which needs no data directory; only checkpoints do")
+    return Bundle.read(args.checkpoint)
+
+
+def _read_card(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--card {path}: {getattr(error, 'strerror', None) or 'is not UTF-8'}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xgpt-export", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, preferably an average")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, preferably an average; or a bundle")
     parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument(
         "--data", type=Path, help="its data directory, with vocabulary and regions [the one it was trained on]"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="of the stored parameters (%(default)s); float16 is half as large",
+    )
+    parser.add_argument("--card", type=Path, metavar="FILE", help="the model card, Markdown: README.md of the bundle")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     return parser
 

@@ -257,7 +257,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
     @classmethod
     def from_pretrained(
         cls,
-        model_name_or_path: str,
+        model_name_or_path: str | None = None,
         checkpoint_file: str | None = None,
         data_name_or_path: str | None = None,
         **unused: Any,
@@ -265,13 +265,16 @@ class XGPTModel(FairseqEncoderDecoderModel):
         """A model that captions photos (`XGPTHubInterface`).
 
         Args:
-            model_name_or_path: a bundle that xgpt-export wrote, a checkpoint, or the folder of *checkpoint_file*.
+            model_name_or_path: a bundle that xgpt-export wrote, a checkpoint, or the folder of *checkpoint_file*; None:
+                the captioner that comes with the package.
             checkpoint_file: a checkpoint in that folder.
             data_name_or_path: the data directory of a checkpoint; None: the one that it was trained on.
         """
         from xgpt_fairseq.hub_interface import XGPTHubInterface
 
-        path = Path(model_name_or_path, checkpoint_file) if checkpoint_file else Path(model_name_or_path)
+        path = model_name_or_path
+        if path is not None and checkpoint_file is not None:
+            path = str(Path(path, checkpoint_file))
         return XGPTHubInterface.from_path(path, data=data_name_or_path)
 
     def forward(self, method: str = "predict_words", **inputs: Any) -> Any:

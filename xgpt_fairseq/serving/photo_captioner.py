@@ -68,9 +68,9 @@ class PhotoCaptioner:
             beam: beam size.
 
         Returns:
-            dict: `caption`; `hypotheses`, all captions of the search, best first, each with `text` and `score` (see
-            `Candidate`); `regions`, [x1, y1, x2, y2] in 0..1 of width and height; `width` and `height` of the upright
-            photo in pixels.
+            dict: `caption`; `unlike`, whether the photo looks unlike the training images; `hypotheses`, all captions of
+            the search, best first, each with `text` and `score` (see `Candidate`); `regions`, [x1, y1, x2, y2] in 0..1
+            of width and height; `width` and `height` of the upright photo in pixels.
 
         Raises:
             RequestError: it is no photo, is damaged, or has too many pixels.
@@ -99,9 +99,11 @@ class PhotoCaptioner:
         [regions] = self._captioner.extractor.extract([photo])
         options = dataclasses.replace(self._options, beam=beam)
         [found] = self._captioner.candidates_of_regions([regions], options)
+        novelty = self._captioner.bundle.novelty
         width, height = photo.size
         return {
             "caption": found[0].text,
+            "unlike": novelty is not None and novelty.distance(regions.features) > novelty.limit,
             "hypotheses": [{"text": each.text, "score": each.score} for each in found],
             "regions": regions.boxes.tolist(),
             "width": width,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ SETTINGS_VERSION: Final = 1
 # Small batches leave a GPU idle; on a CPU larger ones only evict a photo's feature maps from the cache.
 GPU_BATCH: Final = 16
 CPU_BATCH: Final = 1
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class RegionExtractor:
                 )
         return extractor
 
-    def load(self, photo: Path | PhotoFile, *, max_pixels: int | None = None) -> Photo:
+    def load(self, photo: Path | PhotoFile | Image.Image, *, max_pixels: int | None = None) -> Photo:
         """*photo* in the size for `extract`. Raises DataError as `photos.load_photo`."""
         return load_photo(photo, self.image_size, max_pixels=max_pixels)
 

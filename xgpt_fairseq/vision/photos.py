@@ -137,14 +137,16 @@ def model_size(width: int, height: int, image_size: int) -> tuple[int, int]:
     return columns, rows
 
 
-def load_photo(photo: Path | PhotoFile, image_size: int = IMAGE_SIZE, *, max_pixels: int | None = None) -> Photo:
+def load_photo(
+    photo: Path | PhotoFile | Image.Image, image_size: int = IMAGE_SIZE, *, max_pixels: int | None = None
+) -> Photo:
     """Read a photo.
 
     It is rotated by its EXIF orientation. Of an animation the first frame is read. Transparency is composited on white.
     16-bit values are scaled to 8 bits; colour profiles are ignored.
 
     Args:
-        photo: the file.
+        photo: the file, or an image of Pillow.
         image_size: longer side of the result in pixels.
         max_pixels: refuse a photo of more pixels by its header, before it is decoded; None: Pillow's limit alone, 179
             megapixels.
@@ -159,6 +161,11 @@ def load_photo(photo: Path | PhotoFile, image_size: int = IMAGE_SIZE, *, max_pix
     formats = known_formats()
     from PIL import Image, UnidentifiedImageError
 
+    if isinstance(photo, Image.Image):
+        try:
+            return _read(photo.copy(), image_size)
+        except Exception as error:  # as below
+            raise PhotoError(Path(getattr(photo, "filename", "") or "image"), _reason(error)) from error
     photo = PhotoFile(photo) if isinstance(photo, Path) else photo
     content = None
     try:

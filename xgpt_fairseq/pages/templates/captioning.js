@@ -82,6 +82,7 @@ class Card {
       this.find("ol").append(...others.map(listed));
       this.find("details").hidden = false;
     }
+    this.find(".warning").hidden = !answer.unlike;
     const image = this.find("img");
     if (image) image.alt = text;
     this.resize(answer.width, answer.height);

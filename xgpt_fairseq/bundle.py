@@ -1,0 +1,202 @@
+"""Bundles: folders with everything that captioning needs, and nothing that only training needs.
+
+    bundle.json            format version; the model's structure and sizes; settings for the regions of photos; what the
+                           model was trained on
+    model.safetensors      the parameters, float32 or float16
+    novelty.safetensors    what the training images look like, to warn of others (`NoveltyDetector`); not in all bundles
+    dict.txt, vocabulary.json, bpe.codes or bpe.model
+    README.md              the model card, if `xgpt-export --card` gave one
+
+`xgpt-export` writes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
+from xgpt_fairseq.loading import build_model, model_config, trained_width
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.regions.novelty import NoveltyDetector
+from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
+
+BUNDLE_VERSION: Final = 1
+DESCRIPTION: Final = "bundle.json"
+WEIGHTS: Final = "model.safetensors"
+NOVELTY: Final = "novelty.safetensors"
+CARD: Final = "README.md"
+
+# The captioner that comes with the package.
+RELEASED: Final = Path(__file__).parent / "released"
+
+DTYPES: Final = {"float32": torch.float32, "float16": torch.float16}
+
+
+@dataclass
+class Bundle:
+    """A trained captioner.
+
+    Attributes:
+        model: the model, for inference.
+        config: the configuration that it was built from.
+        vocabulary: its vocabulary.
+        extractor_settings: settings of the region extractor (`RegionExtractor.settings`) for its training regions; None
+            if they did not come from our extractor: then only region stores can be captioned.
+        trained_on: origin of the training regions in words, for error messages.
+        training: what it was trained on: `data` (name of the data directory), `images`, `captions`, `updates`,
+            `started_from` (name of the checkpoint); empty in bundles of earlier versions.
+        novelty: detects images unlike its training images; None if that is not known.
+        card: the model card (Markdown); empty if there is none.
+    """
+
+    model: XGPTModel
+    config: XGPTConfig
+    vocabulary: Vocabulary
+    extractor_settings: Mapping[str, Any] | None
+    trained_on: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    novelty: NoveltyDetector | None = None
+    card: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Bundle:
+        """Read the bundle in the folder *path*.
+
+        Raises:
+            DataError: it is none, is damaged or of a newer version, or safetensors is not installed.
+        """
+        file = path / DESCRIPTION
+        value = read_description(file, what="a bundle", made_by="xgpt-export", newest=BUNDLE_VERSION)
+        vocabulary = Vocabulary(path)
+        try:
+            options = dict(value["model"])
+            options.pop("tifg_target", None)  # in bundles of earlier versions; now an option of TIFG
+            config = XGPTConfig(**options)
+            extractor_settings, trained_on = value["extractor"], value["trained_on"]
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{file} is damaged: {error}") from None
+        model = build_model(config, vocabulary)
+        model.load_state_dict(_load(path / WEIGHTS))
+        novelty = _novelty_of(_load(path / NOVELTY)) if (path / NOVELTY).exists() else None
+        card = (path / CARD).read_text(encoding="utf-8") if (path / CARD).exists() else ""
+        training = value.get("training", {})
+        return cls(model.eval(), config, vocabulary, extractor_settings, trained_on, training, novelty, card)
+
+    @classmethod
+    def of_checkpoint(cls, path: Path, data: Path | str | None) -> Bundle:
+        """The captioner of a checkpoint.
+
+        Args:
+            path: the checkpoint.
+            data: its data directory; None: the one that it was trained on.
+
+        Raises:
+            DataError: it is no checkpoint of a captioner, or its data directory is not there or another's.
+        """
+        state = load_checkpoint(path)
+        config, cfg = model_config(path, state), state.get("cfg") or {}
+        task = cfg.get("task") or {}
+        if data is None and "data" not in task:
+            raise DataError(f"{path} does not say which data it was trained on: name the data directory")
+        directory = DataDirectory(data if data is not None else task["data"])
+        source = directory.regions.source
+        config.feature_dim = trained_width(path, state)
+        model = build_model(config, directory.vocabulary)
+        model.load_state_dict(state["model"])
+        name = Path(source.get("path", directory.regions_path)).name
+        trained_on = f"regions of {source.get('format', 'an unknown format')} ({name})"
+        training, novelty = {}, None
+        if directory.has_split("train"):
+            split = directory.manifest.splits["train"]
+            training = {
+                "data": directory.path.resolve().name,
+                "images": split.images,
+                "captions": split.captions,
+                "updates": (state.get("optimizer_history") or [{}])[-1].get("num_updates"),
+                "started_from": Path((cfg.get("checkpoint") or {}).get("finetune_from_model") or "").name or None,
+            }
+            novelty = NoveltyDetector.fit(directory.regions, directory.pairs("train"))
+        extractor = source.get("extractor")
+        return cls(model.eval(), config, directory.vocabulary, extractor, trained_on, training, novelty)
+
+    def write(self, output: Path, *, dtype: str = "float32") -> None:
+        """Write the bundle to the folder *output*, complete or not at all.
+
+        Args:
+            output: the folder.
+            dtype: of the stored parameters, one of `DTYPES`; they are read as float32.
+
+        Raises:
+            DataError: safetensors is not installed, or a parameter is too large for *dtype*.
+        """
+        safetensors = _safetensors()
+        fields = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(XGPTConfig)}
+        model = {name: str(v) if isinstance(v, str) else v for name, v in fields.items() if not name.startswith("_")}
+        value = {
+            "version": BUNDLE_VERSION,
+            "model": model,
+            "extractor": self.extractor_settings,
+            "trained_on": self.trained_on,
+            "training": self.training,
+        }
+        state = {name: _stored(name, tensor, dtype) for name, tensor in self.model.state_dict().items()}
+        with atomic_directory(output, last=DESCRIPTION, files=[*FILES, WEIGHTS, NOVELTY, CARD, DESCRIPTION]) as aside:
+            (aside / WEIGHTS).write_bytes(safetensors.save(state))
+            if self.novelty is not None:
+                (aside / NOVELTY).write_bytes(safetensors.save(_tensors_of(self.novelty)))
+            if self.card:
+                (aside / CARD).write_text(self.card, encoding="utf-8")
+            self.vocabulary.copy_to(aside)
+            write_json(aside / DESCRIPTION, value)
+
+
+def _stored(name: str, tensor: Tensor, dtype: str) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.contiguous()
+    stored = tensor.to(DTYPES[dtype]).contiguous()
+    if not stored.isfinite().all():
+        raise DataError(f"parameter {name} has values that are not finite in {dtype}")
+    return stored
+
+
+def _tensors_of(novelty: NoveltyDetector) -> dict[str, Tensor]:
+    scalars = torch.tensor([novelty.median, novelty.limit, novelty.group_limit])
+    return {
+        "mean": torch.from_numpy(novelty.mean),
+        "directions": torch.from_numpy(novelty.directions).half(),
+        "limits": scalars,
+    }
+
+
+def _novelty_of(tensors: Mapping[str, Tensor]) -> NoveltyDetector:
+    median, limit, group_limit = tensors["limits"].tolist()
+    return NoveltyDetector(tensors["mean"].numpy(), tensors["directions"].float().numpy(), median, limit, group_limit)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    safetensors = _safetensors()
+    try:
+        state: dict[str, Tensor] = safetensors.load_file(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; export the model again") from None
+    except Exception as error:  # bytes that are damaged
+        raise DataError(f"{path} is damaged or cut short: {error}") from None
+    return state
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise DataError('bundles need the package safetensors: pip install "xgpt-fairseq[bundle]"') from None
+    return safetensors.torch
