@@ -8,7 +8,7 @@ JOBS ?= 2
 .PHONY: help install test coverage mutants lint format quickstart bench parameters clean
 
 help:
-	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=DIR: on real photos"
+	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=FOLDER: on photos with captions"
 	@echo "make test                  lint, types and all tests"
 	@echo "make coverage              all tests, and which lines of the package they ran"
 	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"

@@ -1,0 +1,34 @@
+# Steps that the examples share, sourced by quickstart/run.sh and real_photos/run.sh. Needs WORK, STAGES and SMALL, the
+# arguments of all trainings.
+
+say() { printf '\n== %s\n' "$*"; }
+
+# stage NAME SCRIPT ITERATIONS OBJECTIVES ARGUMENT…   runs a training; log in logs/NAME.log, progress in the terminal.
+stage() {
+    local name=$1 script=$2 iterations=$3 objectives=$4
+    shift 4
+    ITERATIONS=$iterations bash "$STAGES/$script" "${SMALL[@]}" "$@" 2>&1 |
+        python "$ROOT/examples/quickstart/progress.py" --name "$name" --updates $((iterations * objectives)) \
+            --log "$WORK/logs/$name.log"
+}
+
+# caption NAME CHECKPOINT DATA SUBSET…   captions and scores of a stage's checkpoint, in results/NAME.
+caption() {
+    local name=$1 checkpoint=$2 data=$3 subset
+    shift 3
+    for subset in "$@"; do
+        if [ -e "$WORK/results/$name/scores-$subset.json" ]; then continue; fi
+        CHECKPOINT=$checkpoint OUT=$WORK/results/$name SUBSET=$subset IN_DOMAIN_DATA=$data bash "$STAGES/5_caption.sh" \
+            > "$WORK/logs/caption-${name//\//-}-$subset.log" 2>&1 ||
+            { tail -n 20 "$WORK/logs/caption-${name//\//-}-$subset.log" >&2; exit 1; }
+    done
+}
+
+# prepare DATA VOCABULARY REGIONS CAPTIONS…   a data directory of captions; SPLITS are those that it must have.
+prepare() {
+    local data=$1 vocabulary=$2 regions=$3
+    shift 3
+    if [ -e "$data" ]; then return; fi
+    python "$ROOT/preprocess/prepare_captions.py" "$@" --vocabulary "$vocabulary" --regions "$regions" \
+        --output "$data" --workers 2 ${SPLITS:+--splits "$SPLITS"}
+}

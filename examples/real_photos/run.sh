@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# From photos and their captions to a captioner: all stages of the paper on real photos, then captions, scores, a page,
+# and a bundle for xgpt-caption.
+#
+#   bash examples/real_photos/run.sh path/to/photos                                    # photos of your own
+#   WEB=path/to/coco5k bash examples/real_photos/run.sh path/to/flickr8k               # the paper's whole path
+#
+# Each FOLDER holds photos and captions in any layout of preprocess/layouts.md; several are trained on together and
+# scored one by one. WEB is a folder for out-of-domain pre-training. When run again, it skips finished steps and resumes
+# an interrupted training. README.md lists the variables.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+STAGES=$ROOT/examples/xgpt_base
+if (($# == 0)); then
+    echo "usage: [WEB=FOLDER] bash examples/real_photos/run.sh FOLDER [FOLDER …]" >&2
+    exit 2
+fi
+for folder in "$@" ${WEB:+"$WEB"}; do
+    if [ ! -d "$folder" ]; then
+        echo "error: $folder is not a folder" >&2
+        exit 1
+    fi
+done
+FOLDERS=("$@")
+NAME=$(basename "$(cd "$1" && pwd)")
+WORK=${WORK:-$PWD/real_photos/$NAME}   # output folder
+mkdir -p "$WORK/logs"
+
+# Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels.
+GRID=${GRID:-6} IMAGE_SIZE=${IMAGE_SIZE:-224}
+# Lengths in iterations: one update of each of a stage's objectives.
+export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-160} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
+export CHECKPOINTS=$WORK/checkpoints DATASET=captions VALIDATIONS=${VALIDATIONS:-5} LOG_INTERVAL=${LOG_INTERVAL:-10}
+export TEXT_DATA=$WORK/text OUT_OF_DOMAIN_DATA=$WORK/web IN_DOMAIN_DATA=$WORK/captions
+TEXT_ITERATIONS=${TEXT_ITERATIONS:-1000} WEB_ITERATIONS=${WEB_ITERATIONS:-150}
+IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-150} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-2500}
+TEXT_LINES=${TEXT_LINES:-} SYMBOLS=${SYMBOLS:-3000}
+# shellcheck disable=SC2206
+SMALL=(--dropout "${DROPOUT:-0.1}" --label-smoothing 0.1 --log-format simple ${TRAINING-})   # TRAINING: more arguments
+export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
+
+# shellcheck source=../quickstart/steps.sh
+. "$ROOT/examples/quickstart/steps.sh"
+
+# captions_of FOLDER   sets CAPTIONS: the captions' files, and HELD_OUT: how images are held out where no split is said.
+captions_of() {
+    local found
+    found=$(python "$HERE/find_captions.py" "$1")
+    mapfile -t CAPTIONS <<< "$found"
+    HELD_OUT=()
+    if ((${#CAPTIONS[@]} > 2)) && [ "${CAPTIONS[-2]}" = --hold-out ]; then
+        HELD_OUT=("${CAPTIONS[@]: -2}")
+        CAPTIONS=("${CAPTIONS[@]:0:${#CAPTIONS[@]}-2}")
+    fi
+}
+
+say "1/7 photos: captions and regions"
+ALL=() ALL_HELD_OUT=()
+for folder in "${FOLDERS[@]}"; do
+    captions_of "$folder"
+    printf '%s\n' "captions of $folder: ${CAPTIONS[*]} ${HELD_OUT[*]-}"
+    if ((${#ALL[@]} > 0)) && [ "${HELD_OUT[*]-}" != "${ALL_HELD_OUT[*]-}" ]; then
+        echo "error: some of the folders have validation images, others have none; give their captions splits first" >&2
+        exit 1
+    fi
+    ALL+=("${CAPTIONS[@]}") ALL_HELD_OUT=("${HELD_OUT[@]}")
+done
+if [ -n "${WEB:-}" ]; then
+    captions_of "$WEB"
+    WEB_CAPTIONS=("${CAPTIONS[@]}" "${HELD_OUT[@]}")
+fi
+PHOTOS=()                              # each folder once: one of them may also be WEB
+for folder in "${FOLDERS[@]}" ${WEB:+"$WEB"}; do
+    folder=$(cd "$folder" && pwd)
+    for known in "${PHOTOS[@]}"; do
+        if [ "$known" = "$folder" ]; then continue 2; fi
+    done
+    PHOTOS+=("$folder")
+done
+if [ ! -e "$WORK/regions" ]; then
+    python "$ROOT/preprocess/extract_regions.py" "${PHOTOS[@]}" --output "$WORK/regions" --grid "$GRID" \
+        --image-size "$IMAGE_SIZE"
+fi
+
+say "2/7 text: COCO's captions, a vocabulary, data directories"
+if [ ! -e "$WORK/text.txt" ]; then
+    # train2014 alone, so that photos of COCO's validation set can be used to score; and nothing of one's own held-out ones
+    python "$HERE/held_out_of_coco.py" --part train2014 "${ALL[@]}" "${ALL_HELD_OUT[@]}" > "$WORK/held_out.txt"
+    EXCLUDE=(--exclude-nothing)
+    if [ -s "$WORK/held_out.txt" ]; then EXCLUDE=(--exclude-ids "$WORK/held_out.txt"); fi
+    python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --part train2014 "${EXCLUDE[@]}" \
+        ${TEXT_LINES:+--limit "$TEXT_LINES"}
+fi
+if [ ! -e "$WORK/vocabulary" ]; then
+    python "$ROOT/preprocess/learn_bpe.py" --input "$WORK/text.txt" "${ALL[@]}" "${ALL_HELD_OUT[@]}" \
+        --output "$WORK/vocabulary" --symbols "$SYMBOLS" --workers 2
+fi
+if [ ! -e "$TEXT_DATA" ] && ((TEXT_ITERATIONS > 0)); then
+    python "$ROOT/preprocess/prepare_text.py" --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
+        --output "$TEXT_DATA" --valid-lines "${VALID_LINES:-1000}" --workers 2
+fi
+MISSED=(${MISSING:+--missing-images skip --max-missing "$MISSING"})
+prepare "$IN_DOMAIN_DATA" "$WORK/vocabulary" "$WORK/regions" "${ALL[@]}" "${ALL_HELD_OUT[@]}" "${MISSED[@]}"
+if [ -n "${WEB:-}" ]; then prepare "$OUT_OF_DOMAIN_DATA" "$WORK/vocabulary" "$WORK/regions" "${WEB_CAPTIONS[@]}" "${MISSED[@]}"; fi
+SCORED=("$IN_DOMAIN_DATA") NAMES=("$NAME")
+if ((${#FOLDERS[@]} > 1)); then        # each is also scored by itself
+    SCORED=() NAMES=()
+    for folder in "${FOLDERS[@]}"; do
+        captions_of "$folder"
+        name=$(basename "$(cd "$folder" && pwd)")
+        if [[ " ${NAMES[*]-} " = *" $name "* ]]; then
+            echo "error: two folders are called $name; rename one of them" >&2
+            exit 1
+        fi
+        NAMES+=("$name")
+        SCORED+=("$WORK/each/${NAMES[-1]}")
+        mkdir -p "$WORK/each"
+        prepare "${SCORED[-1]}" "$WORK/vocabulary" "$WORK/regions" "${CAPTIONS[@]}" "${HELD_OUT[@]}" \
+            "${MISSED[@]}"
+    done
+fi
+if [ -n "${PREPARE_ONLY-}" ]; then exit; fi
+
+say "3/7 text pre-training: MLM and MASS, $TEXT_ITERATIONS iterations"
+FROM=none
+if ((TEXT_ITERATIONS > 0)); then
+    stage text 1_text.sh "$TEXT_ITERATIONS" 2
+    FROM=$CHECKPOINTS/text/averaged.pt
+fi
+export FROM
+
+say "4/7 out-of-domain pre-training: IC, IMLM, IDA and TIFG${WEB:+ on $WEB}, $WEB_ITERATIONS iterations"
+if [ -n "${WEB:-}" ] && ((WEB_ITERATIONS > 0)); then
+    stage out_of_domain 2_out_of_domain.sh "$WEB_ITERATIONS" 4 --captions-per-image 5
+    FROM=$CHECKPOINTS/out_of_domain/averaged.pt
+fi
+
+say "5/7 in-domain pre-training: the same on ${FOLDERS[*]}, $IN_DOMAIN_ITERATIONS iterations"
+if ((IN_DOMAIN_ITERATIONS > 0)); then
+    stage in_domain 3_in_domain.sh "$IN_DOMAIN_ITERATIONS" 4 --captions-per-image 5
+    FROM=$CHECKPOINTS/captions/in_domain/averaged.pt
+fi
+
+say "6/7 fine-tuning: image captioning, $FINETUNE_ITERATIONS iterations"
+stage finetune 4_finetune.sh "$FINETUNE_ITERATIONS" 1
+
+say "7/7 what came out"
+CAPTIONER=$CHECKPOINTS/captions/finetune/averaged.pt
+RESULTS=()
+for number in "${!SCORED[@]}"; do
+    data=${SCORED[number]} name=${NAMES[number]}
+    # the images that no choice was made by: those of the split test, if there are some
+    subset=$(python -c 'import json, sys; print("test" if "test" in json.load(open(sys.argv[1]))["splits"] else "valid")' \
+        "$data/dataset.json")
+    caption "$name" "$CAPTIONER" "$data" "$subset"
+    RESULTS+=("$name=$WORK/results/$name/scores-$subset.json")
+    xgpt-gallery --data "$data" --split "$subset" --captions "captioner=$WORK/results/$name/generate-$subset.txt" \
+        --photos "${PHOTOS[@]}" --limit "${PAGE_IMAGES:-200}" --metrics cider,bleu --output "$WORK/$name.html" --overwrite
+done
+# shellcheck disable=SC2046
+xgpt-curves --stages $(ls -tr "$WORK"/logs/{text,out_of_domain,in_domain,finetune}.log 2>/dev/null) \
+    --output "$WORK/curves.png" --overwrite
+python "$HERE/report.py" --scores "${RESULTS[@]}" ${NOTES:+--notes "$NOTES"} --card "$WORK/card.md"
+xgpt-export "$CAPTIONER" --output "$WORK/bundle" --dtype float16 --card "$WORK/card.md" --overwrite
+echo
+echo "captions: $WORK/*.html    curves: $WORK/curves.png"
+echo "caption other photos:    xgpt-caption PHOTO --path $WORK/bundle"

@@ -1,0 +1,136 @@
+"""Folders of photos with captions, to a captioner: examples/real_photos, and the quickstart on photos."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.layouts import LAYOUTS, make
+from tests.end_to_end.programs import path
+from tests.scripts import example
+from xgpt_fairseq.cli import caption
+from xgpt_fairseq.regions.store import RegionStore
+
+report = example("real_photos/report.py")
+held_out_of_coco = example("real_photos/held_out_of_coco.py")
+EXAMPLES = Path(report.__file__).parent.parent
+RUN = EXAMPLES / "real_photos" / "run.sh"
+
+TINY = {
+    "ARCH": "xgpt_demo", "BATCH": "8", "WORKERS": "0", "TEXT_LINES": "300", "SYMBOLS": "120", "TEXT_ITERATIONS": "3",
+    "WEB_ITERATIONS": "2", "IN_DOMAIN_ITERATIONS": "2", "FINETUNE_ITERATIONS": "6", "VALIDATIONS": "3",
+    "VALID_LINES": "20", "GRID": "2", "IMAGE_SIZE": "96", "CUDA_VISIBLE_DEVICES": "", "METRICS": "bleu,rouge,cider",
+    "TRAINING": "--layers 1 --hidden-size 32 --ffn-size 64 --attention-heads 2", "OMP_NUM_THREADS": "1",
+}  # fmt: skip
+
+
+def layout(name: str, folder: Path) -> Path:
+    return make(next(each for each in LAYOUTS if each.__name__ == name), folder).folder
+
+
+def bash(script: Path, *folders: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(script), *map(str, folders)],
+        env={**os.environ, **TINY, **environment, "PATH": path()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
+    call_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    photos, work = layout("kaggle_flickr8k", tmp_path / "my photos"), tmp_path / "work"
+    done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert f"captions of {photos}: {photos / 'captions.txt'} --hold-out val=0.1" in done.stdout
+    images = json.loads((work / "captions" / "dataset.json").read_text())["splits"]["valid"]["images"]
+    assert f"| my photos, valid | {images} | " in done.stdout
+    assert (work / "my photos.html").read_text().count("data:image/jpeg") == images
+    assert (work / "curves.png").read_bytes().startswith(b"\x89PNG")
+    said = call_program(caption.main, photos / "Images", "--path", work / "bundle")
+    assert said.status == 0 and said.stdout.count("\n") == 12
+    about = call_program(caption.main, "--about", "--path", work / "bundle")
+    assert "photos      efficientnet-lite0 at 96 pixels, a grid of 2 x 2" in about.stdout
+    assert f"| my photos, valid | {images} | " in about.stdout
+    trained = (work / "checkpoints" / "captions" / "finetune" / "averaged.pt").stat().st_mtime_ns
+    again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))
+    assert again.returncode == 0
+    assert (work / "checkpoints" / "captions" / "finetune" / "averaged.pt").stat().st_mtime_ns == trained
+
+
+def test_several_folders_one_of_them_also_out_of_domain(tmp_path: Path) -> None:
+    one, other = layout("vizwiz", tmp_path / "vizwiz"), layout("rsicd", tmp_path / "rsicd")
+    work = tmp_path / "work"
+    done = bash(RUN, one, other, WORK=str(work), WEB=str(other), PREPARE_ONLY="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    sizes = {}
+    for file in work.rglob("dataset.json"):
+        splits = json.loads(file.read_text())["splits"]
+        if file.parent.name != "text":
+            sizes[str(file.parent.relative_to(work))] = {split: each["images"] for split, each in splits.items()}
+    together = {
+        split: sizes["each/vizwiz"].get(split, 0) + sizes["each/rsicd"].get(split, 0) for split in sizes["captions"]
+    }
+    assert sizes["captions"] == together and sizes["web"] == sizes["each/rsicd"]
+    assert len(RegionStore(work / "regions")) == 24  # each photo once
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ([], "usage: [WEB=FOLDER] bash examples/real_photos/run.sh FOLDER [FOLDER …]"),
+        (["nothing"], "error: nothing is not a folder"),
+        (["vizwiz", "kaggle_flickr8k"], "error: some of the folders have validation images, others have none"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_said_at_once(folders: list[str], message: str, tmp_path: Path) -> None:
+    paths = [Path(name) if name == "nothing" else layout(name, tmp_path / name) for name in folders]
+    done = bash(RUN, *paths, WORK=str(tmp_path / "work"))
+    assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith(message)
+    assert not (tmp_path / "work" / "regions").exists()
+
+
+def test_captions_of_held_out_photos_of_coco(call_program: Callable[..., Any], tmp_path: Path) -> None:
+    photos = [
+        ("000000000009.jpg", "train"), ("000000000030.jpg", "val"), ("COCO_train2014_000000000072.jpg", "test"),
+        ("25.jpg", "val"), ("000000581929.jpg", "val"),
+    ]  # fmt: skip  # not named as COCO names photos; of val2014
+    images = [
+        {"filename": name, "split": split, "cocoid": place, "sentences": [{"raw": "a cat"}]}
+        for place, (name, split) in enumerate(photos)
+    ]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
+    done = call_program(held_out_of_coco.main, tmp_path / "dataset.json", "--part", "train2014")
+    assert done.status == 0 and done.stdout == "30\n72\n"
+
+
+def test_the_interval_is_that_of_the_mean() -> None:
+    values = np.random.default_rng(0).gamma(2.0, size=1000)
+    low, high = report.interval(values)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
+
+
+def test_the_card(call_program: Callable[..., Any], tmp_path: Path) -> None:
+    scores = {"CIDEr": 0.5, "BLEU@4": 0.2}
+    file = tmp_path / "scores-valid.json"
+    file.write_text(
+        json.dumps({"images": 2, "scores": scores, "per_image": {"1": {"CIDEr": 0.4}, "2": {"CIDEr": 0.6}}})
+    )
+    (tmp_path / "notes.md").write_text("# Mine\n\nKnows dogs.\n")
+    card = tmp_path / "card.md"
+    done = call_program(report.main, "--scores", f"dogs={file}", "--notes", tmp_path / "notes.md", "--card", card)
+    row = "| dogs, valid | 2 | 0.500 [0.400, 0.600] | 0.200 | – |\n"
+    assert done.status == 0 and row in done.stdout
+    assert card.read_text().startswith("# Mine\n\nKnows dogs.\n\n## Scores\n") and card.read_text().endswith(row)
+    assert call_program(report.main, "--scores", "dogs", "--card", card).error == "--scores dogs: NAME=FILE is needed"
