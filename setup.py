@@ -34,7 +34,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["xgpt_fairseq", "xgpt_fairseq.*"]),
-    package_data={"xgpt_fairseq.pages": ["templates/*"]},
+    package_data={"xgpt_fairseq": ["released/*"], "xgpt_fairseq.pages": ["templates/*"]},
     python_requires=">=3.11,<3.13",
     install_requires=[
         FAIRSEQ,
