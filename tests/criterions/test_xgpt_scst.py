@@ -50,6 +50,7 @@ def task_of(vocabulary: ToyVocabulary) -> Any:
         [*vocabulary.encode_ids(text), vocabulary.dictionary.eos()] for of_image in REFERENCES for text in of_image
     ]
     return SimpleNamespace(
+        objectives={"ic": None},
         vocabulary=vocabulary,
         target_dictionary=vocabulary.dictionary,
         training_captions=lambda: ([np.array(each) for each in captions], np.repeat([0, 1], 2)),
@@ -128,3 +129,65 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
     found, flat = torch.cat([g.flatten() for g in found]), torch.cat([g.flatten() for g in exact])
     assert flat.norm() > 0.1
     assert (found - flat).norm() < 0.08 * flat.norm()
+
+
+def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
+    criterion, _ = build()
+    cat, dog, eos, pad = (*criterion.task.vocabulary.encode_ids("cat dog"), 2, 1)
+    tokens = torch.tensor([[[cat, eos, pad], [cat, cat, eos]], [[dog, dog, eos], [cat, eos, pad]]])
+    [[cat_1, cat_2], [dog_2, wrong]] = criterion._reward(torch.tensor([0, 1]), tokens).tolist()
+    assert cat_1 > cat_2 > wrong == 0 and dog_2 > 0  # the limit of two tokens ended "cat cat", so it has no end
+    weighted, _ = build(scst_bleu_weight=2.0)
+    assert weighted._reward(torch.tensor([0, 1]), tokens)[0, 0] > cat_1
+
+
+def test_what_is_logged_of_samples() -> None:
+    criterion, model = build(scst_samples=50, scst_max_len=6)
+    loss, size, log = criterion(model, batch())
+    assert size == log["scst_samples"] == log["sample_size"] == 100 and loss.requires_grad
+    assert 0 < log["scst_distinct"] <= 100 and 0 <= log["scst_cut"] < 100 and log["scst_bad_ends"] == 0
+    assert log["scst_repeats"] > 0  # two words can't make many captions of six
+    assert log["scst_baseline"] == pytest.approx(log["scst_reward"])  # each sample's baseline is the others'
+    assert model.training
+    criterion.set_num_updates(1)
+    assert criterion(model, batch())[2]["scst_reward"] != log["scst_reward"]
+    criterion.set_num_updates(0)
+    assert criterion(model, batch())[2]["scst_reward"] == log["scst_reward"]
+
+
+def test_entropy_and_kl_pull_by_their_weights() -> None:
+    plain, model = build()
+    entropy, _ = build(scst_entropy=0.5)
+    kl, _ = build(scst_kl=0.5)
+    losses = [criterion(model, batch())[0].item() for criterion in (plain, entropy, kl)]
+    log = plain(model, batch())[2]
+    assert losses[1] == pytest.approx(losses[0] - 0.5 * log["scst_entropy"], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)  # nothing has changed since the start
+    with torch.no_grad():
+        model.decoder.output.bias[4] += 1.0
+    loss, size, log = kl(model, batch())
+    assert log["scst_kl"] / size > 0.01
+    assert loss.item() == pytest.approx(plain(model, batch())[0].item() + 0.5 * log["scst_kl"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scst_samples": 1}, "--scst-samples must be at least 2, got 1"),
+        ({"scst_samples": 0, "scst_baseline": "greedy"}, "--scst-samples must be at least 1, got 0"),
+        ({"scst_max_len": 0}, "--scst-max-len must be at least 1, got 0"),
+        ({"scst_kl": -1.0}, "--scst-kl must be at least 0, got -1.0"),
+        ({"scst_entropy": math.nan}, "--scst-entropy must be at least 0, got nan"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        build(**options)
+
+
+def test_other_objectives_are_refused() -> None:
+    task = task_of(ToyVocabulary())
+    task.objectives = {"ic": None, "imlm": None}
+    with pytest.raises(DataError, match="trains image captioning alone: it needs --task xgpt_caption"):
+        XGPTSCSTCriterion(task, **OPTIONS)

@@ -23,9 +23,9 @@ from torch import Tensor
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion, XGPTCriterionConfig
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.ngrams import NgramScorer
+from xgpt_fairseq.metrics.word_ids import WordIds
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.search.seeded_sampling import SeededSampling
-from xgpt_fairseq.text.word_ids import WordIds
 
 BASELINE = ChoiceEnum(["mean", "greedy"])
 
@@ -71,6 +71,8 @@ class XGPTSCSTCriterion(XGPTCriterion):
         seed: int,
     ) -> None:
         super().__init__(task, label_smoothing, sentence_avg)
+        if list(task.objectives) != ["ic"]:
+            raise DataError("--criterion xgpt_scst trains image captioning alone: it needs --task xgpt_caption")
         check_at_least("--scst-samples", scst_samples, 2 if str(scst_baseline) == "mean" else 1)
         check_at_least("--scst-max-len", scst_max_len, 1)
         for name, value in (("bleu-weight", scst_bleu_weight), ("entropy", scst_entropy), ("kl", scst_kl)):
@@ -122,7 +124,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
             loss = loss - self.entropy_weight * entropy.sum()
         if self.kl_weight:
             loss = loss + self.kl_weight * kl.sum()
-        log = {f"scst_{name}": 0.0 for name in LOGGED}
+        log: dict[str, Any] = {f"scst_{name}": 0.0 for name in LOGGED}
         log |= self._describe(tokens)
         log |= {
             "loss": loss.detach(),

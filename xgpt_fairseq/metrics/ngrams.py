@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from xgpt_fairseq.hashing import mix
+
 Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -23,13 +25,6 @@ SIGMA: Final = 6.0  # of CIDEr-D's length penalty
 # pycocoevalcap's smoothing of a caption's BLEU (bleu_scorer.py)
 _TINY: Final = 1e-15
 _SMALL: Final = 1e-9
-
-
-def mix(values: npt.NDArray[np.uint64]) -> Words:
-    """splitmix64's finaliser: a hash of 64-bit integers, without collisions."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 _ORDER_SALTS: Final = mix(np.arange(1, ORDERS + 1, dtype=np.uint64))
@@ -146,7 +141,7 @@ class NgramScorer:
         np.maximum.at(most, entry, np.where(hit, self._counts[at], 0.0))
         clipped = np.minimum(found.counts, most)
         places = found.captions * ORDERS + found.orders
-        correct = np.bincount(places, clipped, len(lengths) * ORDERS).reshape(-1, ORDERS)
+        correct: Floats = np.bincount(places, clipped, len(lengths) * ORDERS).reshape(-1, ORDERS)
         bleu = self._bleu(correct, lengths, caption, self._lengths[pair_reference])
         return cider, bleu
 

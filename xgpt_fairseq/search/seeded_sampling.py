@@ -8,7 +8,7 @@ from fairseq.data import Dictionary
 from fairseq.search import Search
 from torch import Tensor
 
-from xgpt_fairseq.metrics.ngrams import mix
+from xgpt_fairseq.hashing import mix
 
 
 class SeededSampling(Search):
@@ -31,9 +31,9 @@ class SeededSampling(Search):
 
     def uniforms(self, ids: np.ndarray, samples: int, step: int) -> np.ndarray:
         """(B, S) float32 in [0, 1): for images *ids* (B,), each sample, and the token *step*."""
-        key = mix(np.array([self.seed], np.uint64) + np.uint64(1))
-        for part in (np.array([self.update]), np.array([step])):
-            key = mix(key + part.astype(np.uint64))
+        key = np.zeros(1, dtype=np.uint64)
+        for part in (self.seed + 1, self.update, step):
+            key = mix(key + np.array([part], dtype=np.uint64))
         keys = mix(mix(key + ids.astype(np.uint64))[:, None] + np.arange(samples, dtype=np.uint64))
         return ((keys >> np.uint64(40)).astype(np.float32)) / np.float32(1 << 24)
 

@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.metrics.ngrams import Ints, Words, mix
+from xgpt_fairseq.hashing import mix
+from xgpt_fairseq.metrics.ngrams import Ints, Words
 from xgpt_fairseq.text.vocabulary import Vocabulary
 
 # What is no word: punctuation, and what Moses makes of it.

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from xgpt_fairseq.metrics.word_ids import END, WordIds
 from xgpt_fairseq.text.vocabulary import Vocabulary, learn_vocabulary
-from xgpt_fairseq.text.word_ids import END, WordIds
 
 TEXTS = [
     "a red cat sits in a field.", "the grey horse is standing on the table.", "a man, near an old man's house", ".",
