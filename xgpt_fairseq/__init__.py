@@ -9,7 +9,7 @@ import logging
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
 from xgpt_fairseq import checkpoints, errors
-from xgpt_fairseq.criterions import xgpt_criterion
+from xgpt_fairseq.criterions import xgpt_criterion, xgpt_scst
 from xgpt_fairseq.models import xgpt
 from xgpt_fairseq.tasks import xgpt_caption, xgpt_pretrain, xgpt_retrieval, xgpt_text_pretrain
 
@@ -23,5 +23,6 @@ __all__ = [
     "xgpt_criterion",
     "xgpt_pretrain",
     "xgpt_retrieval",
+    "xgpt_scst",
     "xgpt_text_pretrain",
 ]

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import register_task
 
-from xgpt_fairseq.data.caption_dataset import CaptionDataset
+from xgpt_fairseq.criterions.xgpt_scst import XGPTSCSTCriterion
+from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
@@ -61,6 +63,7 @@ class XGPTCaptionTask(RegionsTask):
         super().__init__(cfg, directory, **(objectives or {"objective_weights": {"ic": 1.0}}))
         self._scorers: dict[str, ValidationScorer] = {}
         self._greedy: Any = None
+        self._samples_captions = False
         check_at_least("--captions-per-image", cfg.captions_per_image, 1)
         self._window = renamed(cfg, "locality", "shuffle_window_images")
         check_at_least("--shuffle-window-images", self._window, 0)
@@ -82,6 +85,7 @@ class XGPTCaptionTask(RegionsTask):
         """
         generating = epoch is None
         training = not generating and split == self.cfg.train_subset
+        by_image = training and self._samples_captions
         dictionary = self.target_dictionary
         dataset = CaptionDataset(
             self.directory.captions(split),
@@ -93,7 +97,7 @@ class XGPTCaptionTask(RegionsTask):
             seed=self.cfg.seed,
             joint=self.joint and not generating,
             captions_per_image=self.cfg.captions_per_image if training else 0,
-            first_caption_only=generating,
+            first_caption_only=generating or by_image,
             locality=self._window,
             shuffle=training,
         )
@@ -109,6 +113,28 @@ class XGPTCaptionTask(RegionsTask):
         if self.cfg.eval_captions:
             self._greedy = self.build_generator([model], Namespace(beam=1))
         return model
+
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build the criterion. One that samples captions itself trains on images, each once an epoch."""
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        self._samples_captions = isinstance(criterion, XGPTSCSTCriterion)
+        return criterion
+
+    def train_step(
+        self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        """fairseq's step; a criterion that draws captions knows for which update."""
+        if isinstance(criterion, XGPTSCSTCriterion):
+            criterion.set_num_updates(update_num)
+        return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+
+    def training_captions(self) -> tuple[Any, np.ndarray]:
+        """The training split's token ids of captions, and the number of each one's image in the split, in order."""
+        rows = np.asarray(self.directory.pairs(self.cfg.train_subset))
+        order, first, count = group_captions(rows, 0)
+        images = np.repeat(np.arange(len(first)), count)
+        captions = self.directory.captions(self.cfg.train_subset)
+        return [captions[index] for index in order.tolist()], images
 
     def build_generator(
         self,

@@ -1,0 +1,193 @@
+"""The gradient of SCST, against REINFORCE over all captions of a toy vocabulary in float64; rewards and options."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fairseq.data import Dictionary
+
+from tests.models.small import images
+from xgpt_fairseq.criterions.xgpt_scst import XGPTSCSTCriterion
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.text.vocabulary import MASK
+
+WORDS = ["cat", "dog"]
+FILLERS = [f"x{number}" for number in range(600)]  # never drawn: fairseq allows fewer beams than symbols
+MAX_LEN = 2
+OPTIONS: dict[str, Any] = {
+    "label_smoothing": 0.0, "sentence_avg": False, "scst_samples": 4, "scst_baseline": "mean", "scst_max_len": MAX_LEN,
+    "scst_bleu_weight": 0.0, "scst_entropy": 0.0, "scst_kl": 0.0, "seed": 1,
+}  # fmt: skip
+# of both images: what their captions say
+REFERENCES = [["cat", "cat cat"], ["dog dog", "dog"]]
+
+
+class ToyVocabulary:
+    bpe = "subword_nmt"
+
+    def __init__(self) -> None:
+        self.dictionary = Dictionary()
+        for word in WORDS + FILLERS:
+            self.dictionary.add_symbol(word)
+        self.dictionary.add_symbol(MASK)
+
+    suppressed_symbols = ("<s>", MASK, *FILLERS)
+
+    def encode_ids(self, text: str) -> np.ndarray:
+        return np.array([self.dictionary.index(word) for word in text.split()])
+
+
+def task_of(vocabulary: ToyVocabulary) -> Any:
+    captions = [
+        [*vocabulary.encode_ids(text), vocabulary.dictionary.eos()] for of_image in REFERENCES for text in of_image
+    ]
+    return SimpleNamespace(
+        objectives={"ic": None},
+        vocabulary=vocabulary,
+        target_dictionary=vocabulary.dictionary,
+        training_captions=lambda: ([np.array(each) for each in captions], np.repeat([0, 1], 2)),
+    )
+
+
+def build(**options: Any) -> tuple[XGPTSCSTCriterion, XGPTModel]:
+    vocabulary = ToyVocabulary()
+    criterion = XGPTSCSTCriterion(task_of(vocabulary), **(OPTIONS | options))
+    config = XGPTConfig(feature_dim=7, layers=1, hidden_size=16, ffn_size=16, attention_heads=2, dropout=0.0,
+                        attention_dropout=0.0, max_target_positions=9)  # fmt: skip
+    torch.manual_seed(2)
+    model = XGPTModel.build_model(config, SimpleNamespace(target_dictionary=vocabulary.dictionary))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # so that captions differ in probability
+    return criterion, model.train()
+
+
+def batch() -> dict[str, Any]:
+    return {"net_input": images([3, 2]), "id": torch.tensor([0, 1])}
+
+
+def every_caption(dictionary: Dictionary) -> Iterator[list[int]]:
+    """All that can be drawn: up to MAX_LEN words, then the end, which the limit sets if not drawn."""
+    words = [dictionary.index(word) for word in WORDS]
+    for length in range(MAX_LEN + 1):
+        for chosen in itertools.product(words, repeat=length):
+            yield [*chosen, dictionary.eos()]
+
+
+def reinforce(criterion: XGPTSCSTCriterion, model: XGPTModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The expected reward of each image, and the gradient of minus their mean: over all captions, in float64."""
+    dictionary = criterion.task.target_dictionary
+    model = model.double()
+    expected = []
+    sample = batch()
+    for image in range(2):
+        inputs = {name: tensor[image : image + 1] for name, tensor in sample["net_input"].items()}
+        inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs.items()}
+        total = torch.zeros((), dtype=torch.float64)
+        probability = 0.0
+        for caption in every_caption(dictionary):
+            log_probability = torch.zeros((), dtype=torch.float64)
+            for place in range(min(len(caption), MAX_LEN)):
+                previous = torch.tensor([[dictionary.eos(), *caption[:place]]])
+                logits, _ = model(**inputs, prev_output_tokens=previous)
+                allowed = [dictionary.index(word) for word in WORDS] + [dictionary.eos()]
+                chosen = logits[0, -1, allowed].log_softmax(0)
+                log_probability = log_probability + chosen[allowed.index(caption[place])]
+            tokens = torch.tensor([[caption]])
+            reward = criterion._reward(torch.tensor([image]), tokens).item()
+            total = total + log_probability.exp() * reward
+            probability += log_probability.exp().item()
+        assert probability == pytest.approx(1)
+        expected.append(total)
+    loss = -torch.stack(expected).mean()
+    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return torch.stack(expected).detach(), [g for g in gradients if g is not None]
+
+
+@pytest.mark.parametrize("baseline", ["mean", "greedy"])
+def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
+    criterion, model = build(scst_baseline=baseline, scst_samples=500)
+    expected, exact = reinforce(*build())
+    model.zero_grad()
+    rewards = 0.0
+    updates = 40
+    for update in range(updates):
+        criterion.set_num_updates(update)
+        loss, size, log = criterion(model, batch())
+        (loss / size / updates).backward()
+        rewards += log["scst_reward"] / size / updates
+    assert rewards == pytest.approx(expected.mean().item(), rel=0.02)
+    found = [parameter.grad.double() for parameter in model.parameters() if parameter.grad is not None]
+    found, flat = torch.cat([g.flatten() for g in found]), torch.cat([g.flatten() for g in exact])
+    assert flat.norm() > 0.1
+    assert (found - flat).norm() < 0.08 * flat.norm()
+
+
+def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
+    criterion, _ = build()
+    cat, dog, eos, pad = (*criterion.task.vocabulary.encode_ids("cat dog"), 2, 1)
+    tokens = torch.tensor([[[cat, eos, pad], [cat, cat, eos]], [[dog, dog, eos], [cat, eos, pad]]])
+    [[cat_1, cat_2], [dog_2, wrong]] = criterion._reward(torch.tensor([0, 1]), tokens).tolist()
+    assert cat_1 > cat_2 > wrong == 0 and dog_2 > 0  # the limit of two tokens ended "cat cat", so it has no end
+    weighted, _ = build(scst_bleu_weight=2.0)
+    assert weighted._reward(torch.tensor([0, 1]), tokens)[0, 0] > cat_1
+
+
+def test_what_is_logged_of_samples() -> None:
+    criterion, model = build(scst_samples=50, scst_max_len=6)
+    loss, size, log = criterion(model, batch())
+    assert size == log["scst_samples"] == log["sample_size"] == 100 and loss.requires_grad
+    assert 0 < log["scst_distinct"] <= 100 and 0 <= log["scst_cut"] < 100 and log["scst_bad_ends"] == 0
+    assert log["scst_repeats"] > 0  # two words can't make many captions of six
+    assert log["scst_baseline"] == pytest.approx(log["scst_reward"])  # each sample's baseline is the others'
+    assert model.training
+    criterion.set_num_updates(1)
+    assert criterion(model, batch())[2]["scst_reward"] != log["scst_reward"]
+    criterion.set_num_updates(0)
+    assert criterion(model, batch())[2]["scst_reward"] == log["scst_reward"]
+
+
+def test_entropy_and_kl_pull_by_their_weights() -> None:
+    plain, model = build()
+    entropy, _ = build(scst_entropy=0.5)
+    kl, _ = build(scst_kl=0.5)
+    losses = [criterion(model, batch())[0].item() for criterion in (plain, entropy, kl)]
+    log = plain(model, batch())[2]
+    assert losses[1] == pytest.approx(losses[0] - 0.5 * log["scst_entropy"], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)  # nothing has changed since the start
+    with torch.no_grad():
+        model.decoder.output.bias[4] += 1.0
+    loss, size, log = kl(model, batch())
+    assert log["scst_kl"] / size > 0.01
+    assert loss.item() == pytest.approx(plain(model, batch())[0].item() + 0.5 * log["scst_kl"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scst_samples": 1}, "--scst-samples must be at least 2, got 1"),
+        ({"scst_samples": 0, "scst_baseline": "greedy"}, "--scst-samples must be at least 1, got 0"),
+        ({"scst_max_len": 0}, "--scst-max-len must be at least 1, got 0"),
+        ({"scst_kl": -1.0}, "--scst-kl must be at least 0, got -1.0"),
+        ({"scst_entropy": math.nan}, "--scst-entropy must be at least 0, got nan"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        build(**options)
+
+
+def test_other_objectives_are_refused() -> None:
+    task = task_of(ToyVocabulary())
+    task.objectives = {"ic": None, "imlm": None}
+    with pytest.raises(DataError, match="trains image captioning alone: it needs --task xgpt_caption"):
+        XGPTSCSTCriterion(task, **OPTIONS)

@@ -1,0 +1,326 @@
+"""The criterion `xgpt_scst`: self-critical sequence training (Rennie et al. 2017), which optimises CIDEr-D directly.
+
+Captions are sampled from the model, and the log-probability of each is raised or lowered by its advantage, its reward
+less a baseline: the mean reward of the image's other samples (Luo 2020, "A better variant of self-critical sequence
+training"), or that of the greedy caption (Rennie et al.). Validation is that of the criterion `xgpt`.
+"""
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
+from fairseq.sequence_generator import SequenceGenerator
+from omegaconf import II
+from torch import Tensor
+
+from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion, XGPTCriterionConfig
+from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.metrics.ngrams import NgramScorer
+from xgpt_fairseq.metrics.word_ids import WordIds
+from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
+from xgpt_fairseq.search.seeded_sampling import SeededSampling
+
+BASELINE = ChoiceEnum(["mean", "greedy"])
+
+# What is logged of the samples of a batch, as sums.
+LOGGED = ("samples", "reward", "baseline", "tokens", "distinct", "cut", "repeats", "bad_ends", "entropy", "kl",
+          "sampling_s", "reward_s", "batches")  # fmt: skip
+# A caption that ends in one of these was broken off; known of SCST without the end of sentence in the reward.
+_BAD_ENDS = ("a", "an", "the", "of", "with", "in", "on", "and", "at", "to", "for", "next", "is", "are")
+
+
+@dataclass
+class XGPTSCSTConfig(XGPTCriterionConfig):
+    scst_samples: int = field(default=5, metadata={"help": "captions sampled per image"})
+    scst_baseline: BASELINE = field(  # type: ignore[valid-type]
+        default="mean",
+        metadata={"help": "mean: of the image's other samples (Luo 2020); greedy: of its greedy caption (Rennie 2017)"},
+    )
+    scst_max_len: int = field(default=30, metadata={"help": "longest sample in tokens"})
+    scst_bleu_weight: float = field(default=0.0, metadata={"help": "weight of BLEU@4 in the reward, beside CIDEr-D"})
+    scst_entropy: float = field(default=0.0, metadata={"help": "weight of the entropy, which is to stay high"})
+    scst_kl: float = field(
+        default=0.0,
+        metadata={"help": "weight of the distance (KL per caption) from the model that training starts from"},
+    )
+    seed: int = II("common.seed")
+
+
+@register_criterion("xgpt_scst", dataclass=XGPTSCSTConfig)
+class XGPTSCSTCriterion(XGPTCriterion):
+    """Minus the expected reward of the model's captions, by samples; fairseq divides by the number of samples."""
+
+    def __init__(
+        self,
+        task: Any,
+        label_smoothing: float,
+        sentence_avg: bool,
+        scst_samples: int,
+        scst_baseline: str,
+        scst_max_len: int,
+        scst_bleu_weight: float,
+        scst_entropy: float,
+        scst_kl: float,
+        seed: int,
+    ) -> None:
+        super().__init__(task, label_smoothing, sentence_avg)
+        if list(task.objectives) != ["ic"]:
+            raise DataError("--criterion xgpt_scst trains image captioning alone: it needs --task xgpt_caption")
+        check_at_least("--scst-samples", scst_samples, 2 if str(scst_baseline) == "mean" else 1)
+        check_at_least("--scst-max-len", scst_max_len, 1)
+        for name, value in (("bleu-weight", scst_bleu_weight), ("entropy", scst_entropy), ("kl", scst_kl)):
+            if not (value >= 0 and math.isfinite(value)):
+                raise DataError(f"--scst-{name} must be at least 0, got {value}")
+        self.samples = scst_samples
+        self.greedy_baseline = str(scst_baseline) == "greedy"
+        self.max_len = scst_max_len
+        self.bleu_weight = scst_bleu_weight
+        self.entropy_weight = scst_entropy
+        self.kl_weight = scst_kl
+        self.seed = seed
+        self.update = 0
+        self._words = WordIds(task.vocabulary)
+        self._bad_ends = _word_hashes(self._words, task.vocabulary)
+        self._scorer: NgramScorer | None = None
+        self._generators: tuple[SequenceGenerator, SequenceGenerator] | None = None
+        self._start: Any = None  # the model that training starts from, for KL
+
+    def set_num_updates(self, update: int) -> None:
+        """Which update follows; draws depend on it."""
+        self.update = update
+
+    def forward(
+        self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[torch.Tensor, int, dict[str, Any]]:
+        """Loss (scalar, summed over samples), number of samples, and the log, whose values are sums."""
+        if not model.training:
+            return super().forward(model, sample, reduce)
+        images = {name: sample["net_input"][name] for name in ("features", "boxes", "padding_mask")}
+        ids = sample["id"]
+        began = time.perf_counter()
+        tokens = self._sample(model, images, ids)  # (B, S, T)
+        greedy = self._greedy(model, images) if self.greedy_baseline else None
+        sampled = time.perf_counter()
+        logp, entropy, kl, mask = self._score(
+            model, images, tokens.flatten(0, 1)
+        )  # on GPUs, while rewards are computed
+        scored = time.perf_counter()
+        reward = self._reward(ids, tokens)  # (B, S)
+        if greedy is not None:
+            baseline = self._reward(ids, greedy).expand_as(reward)
+        else:
+            baseline = (reward.sum(dim=1, keepdim=True) - reward) / (reward.size(1) - 1)
+        rewarded = time.perf_counter()
+        advantage = (reward - baseline).to(logp.device).float().flatten()  # (B S,)
+        loss = -(advantage * logp).sum()
+        if self.entropy_weight:
+            loss = loss - self.entropy_weight * entropy.sum()
+        if self.kl_weight:
+            loss = loss + self.kl_weight * kl.sum()
+        log: dict[str, Any] = {f"scst_{name}": 0.0 for name in LOGGED}
+        log |= self._describe(tokens)
+        log |= {
+            "loss": loss.detach(),
+            "ntokens": int(mask.sum()),
+            "nsentences": reward.numel(),
+            "sample_size": reward.numel(),
+            "scst_reward": float(reward.sum()),
+            "scst_baseline": float(baseline.sum()),
+            "scst_entropy": float(entropy.detach().sum()),
+            "scst_kl": float(kl.detach().sum()),
+            "scst_sampling_s": sampled - began,
+            "scst_reward_s": rewarded - scored,
+            "scst_batches": 1,
+        }
+        return loss, reward.numel(), log
+
+    @torch.no_grad()
+    def _sample(self, model: Any, images: dict[str, Tensor], ids: Tensor) -> Tensor:
+        """Captions drawn from the model without dropout: (B, S, T) with end of sentence, padded."""
+        generator, _ = self._build(model)
+        generator.search.update = self.update
+        return self._generate(model, generator, images, ids)
+
+    @torch.no_grad()
+    def _greedy(self, model: Any, images: dict[str, Tensor]) -> Tensor:
+        """(B, 1, T)"""
+        return self._generate(model, self._build(model)[1], images, None)
+
+    def _generate(
+        self, model: Any, generator: SequenceGenerator, images: dict[str, Tensor], ids: Tensor | None
+    ) -> Tensor:
+        model.eval()
+        try:
+            found = generator.generate([], {"net_input": images} | ({} if ids is None else {"id": ids}))
+        finally:
+            model.train()
+        texts = [hypothesis["tokens"] for of_image in found for hypothesis in of_image]
+        padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=self.padding_idx)
+        return padded.view(len(found), -1, padded.size(1))
+
+    def _build(self, model: Any) -> tuple[SequenceGenerator, SequenceGenerator]:
+        if self._generators is None:
+            bare = getattr(model, "module", model)
+            dictionary = self.task.target_dictionary
+            # an empty caption may be drawn, as the model has it: its log-probability is that of the whole vocabulary
+            options = {"max_len_b": self.max_len, "min_len": 0, **vocabulary_arguments(self.task.vocabulary)}
+            built = []
+            for beam, search in ((self.samples, SeededSampling(dictionary, self.seed)), (1, None)):
+                built.append(SequenceGenerator([bare], dictionary, beam_size=beam, search_strategy=search, **options))
+                adapt(built[-1])
+            self._generators = built[0], built[1]
+        return self._generators
+
+    def _score(self, model: Any, images: dict[str, Tensor], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Log-probabilities of captions, in one pass over given texts.
+
+        Args:
+            tokens: (M, T) with end of sentence, padded; as many of each image.
+
+        Returns:
+            tuple: log-probability of each caption (M,); its entropy, summed over tokens (M,); the same of the KL
+            divergence from the start (M,); (M, T) which tokens were drawn: not padding, or the end that the limit sets.
+        """
+        eos, pad = self.task.target_dictionary.eos(), self.padding_idx
+        mask = tokens.ne(pad)
+        mask[:, self.max_len :] = False
+        previous = torch.cat([tokens.new_full((len(tokens), 1), eos), tokens[:, :-1]], dim=1)
+        previous = previous.masked_fill(tokens.eq(pad), pad)
+        at = mask.flatten().nonzero().squeeze(1)
+        inputs = {**images, "prev_output_tokens": previous, "output_index": at}
+        logits, _ = model(**inputs)  # (P, V)
+        log_probabilities = self._normalised(logits)
+        target = tokens.flatten().index_select(0, at)
+        caption = at // tokens.size(1)
+        zeros = log_probabilities.new_zeros(len(tokens))
+        logp = zeros.index_add(0, caption, log_probabilities.gather(1, target[:, None]).squeeze(1))
+        probabilities = log_probabilities.exp() if self.entropy_weight else log_probabilities.detach().exp()
+        finite = log_probabilities.masked_fill(probabilities == 0, 0)
+        entropy = zeros.index_add(0, caption, -(probabilities * finite).sum(dim=1))
+        kl = zeros
+        if self.kl_weight:
+            with torch.no_grad():
+                start = self._normalised(self._start_model(model)(**inputs)[0])
+            difference = (finite - start.masked_fill(probabilities == 0, 0)) * log_probabilities.exp()
+            kl = zeros.index_add(0, caption, difference.sum(dim=1))
+        return logp, entropy, kl, mask
+
+    def _normalised(self, logits: Tensor) -> Tensor:
+        """Log-probabilities (P, V) of what can be drawn: the symbols that the search suppresses cannot."""
+        assert self._generators is not None
+        log_probabilities = logits.float().log_softmax(dim=-1)
+        never = self._generators[0].token_indices_to_suppress.to(logits.device)
+        allowed = log_probabilities.index_fill(1, never, -math.inf)
+        allowed[:, self.padding_idx] = -math.inf
+        return allowed.log_softmax(dim=-1)
+
+    def _start_model(self, model: Any) -> Any:
+        if self._start is None:
+            if self.update > 1:
+                raise DataError("--scst-kl: a resumed training doesn't have the model that it started from")
+            self._start = copy.deepcopy(getattr(model, "module", model)).eval().requires_grad_(False)
+        return self._start
+
+    def _reward(self, ids: Tensor, tokens: Tensor) -> Tensor:
+        """(B, S) CIDEr-D, and BLEU@4 by its weight, of captions (B, S, T) of images *ids*."""
+        if self._scorer is None:
+            self._scorer = _reference_scorer(self.task, self._words)
+        array = tokens.flatten(0, 1).cpu().numpy()
+        words, lengths = self._words(array, with_end=self._ended(array))
+        images = np.repeat(ids.cpu().numpy(), tokens.size(1))
+        cider, bleu = self._scorer.score(words, lengths, images)
+        return torch.from_numpy(cider + self.bleu_weight * bleu).view(tokens.shape[:2])
+
+    def _ended(self, tokens: np.ndarray) -> np.ndarray:
+        """(M,) whether captions (M, T) end by themselves, not by the limit."""
+        lengths = (tokens != self.padding_idx).sum(axis=1)
+        return lengths <= self.max_len
+
+    def _describe(self, tokens: Tensor) -> dict[str, float]:
+        """What is known of samples (B, S, T)."""
+        array = tokens.flatten(0, 1).cpu().numpy()
+        words, lengths = self._words(array)
+        distinct = sum(len(np.unique(of_image, axis=0)) for of_image in tokens.cpu().numpy())
+        bounds = np.cumsum(lengths)
+        last = words[np.maximum(bounds - 1, 0)][lengths > 0] if len(words) else words
+        captions = np.split(words, bounds[:-1])
+        return {
+            "scst_samples": len(array),
+            "scst_tokens": float((array != self.padding_idx).sum()),
+            "scst_distinct": float(distinct),
+            "scst_cut": float((~self._ended(array)).sum()),
+            "scst_repeats": float(sum(_repeats(caption) for caption in captions)),
+            "scst_bad_ends": float(np.isin(last, self._bad_ends).sum()),
+        }
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log what is known of the samples, in training; see `XGPTCriterion.reduce_metrics` for validation.
+
+        reward, baseline    means over samples: CIDEr-D 0 to 10, 100 times that in papers
+        length              tokens per sample, with the end of sentence
+        distinct            percent of an image's samples that differ from each other
+        cut, repeats, bad_ends    percent without end of sentence, with a repeated bigram, and that end in "a"
+        entropy             bits per sample; kl: nats per sample
+        sampling_s, reward_s      seconds per batch
+        """
+
+        def total(name: str) -> float:
+            return sum(float(log.get(f"scst_{name}", 0)) for log in logging_outputs)
+
+        samples = total("samples")
+        if not samples:
+            return super().reduce_metrics(logging_outputs)
+        metrics.log_scalar("loss", sum(float(log["loss"]) for log in logging_outputs) / samples, samples, round=4)
+        for name in ("reward", "baseline"):
+            metrics.log_scalar(name, total(name) / samples, samples, round=4)
+        metrics.log_scalar("length", total("tokens") / samples, samples, round=2)
+        for name in ("distinct", "cut", "repeats", "bad_ends"):
+            metrics.log_scalar(name, 100 * total(name) / samples, samples, round=2)
+        metrics.log_scalar("entropy", total("entropy") / samples / math.log(2), samples, round=2)
+        if total("kl"):
+            metrics.log_scalar("kl", total("kl") / samples, samples, round=4)
+        batches = total("batches")
+        for name in ("sampling_s", "reward_s"):
+            metrics.log_scalar(name, total(name) / batches, batches, round=3)
+        return None
+
+
+def _repeats(words: np.ndarray) -> bool:
+    """Whether a caption has a bigram twice."""
+    if len(words) < 4:
+        return False
+    pairs = words[:-1] * np.uint64(0x9E3779B97F4A7C15) ^ words[1:]
+    return len(np.unique(pairs)) < len(pairs)
+
+
+def _word_hashes(words: WordIds, vocabulary: Any) -> np.ndarray:
+    """The ids of `_BAD_ENDS`."""
+    found = []
+    for word in _BAD_ENDS:
+        ids, _ = words(np.asarray(vocabulary.encode_ids(word))[None])
+        found += ids.tolist()[:1]
+    return np.array(found, dtype=np.uint64)
+
+
+def _reference_scorer(task: Any, words: WordIds) -> NgramScorer:
+    """The scorer of the training split, whose references are its captions as they were encoded."""
+    captions, rows = task.training_captions()
+    every, lengths = [], []
+    pad = task.target_dictionary.pad()
+    for start in range(0, len(captions), 4096):
+        chunk = [captions[index] for index in range(start, min(start + 4096, len(captions)))]
+        padded = np.full((len(chunk), max(map(len, chunk))), pad)
+        for row, caption in zip(padded, chunk, strict=True):
+            row[: len(caption)] = caption
+        of_chunk, sizes = words(padded, with_end=np.ones(len(chunk), dtype=bool))
+        every.append(of_chunk)
+        lengths.append(sizes)
+    return NgramScorer(np.concatenate(every), np.concatenate(lengths), rows)
