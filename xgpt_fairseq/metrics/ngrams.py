@@ -141,7 +141,7 @@ class NgramScorer:
         np.maximum.at(most, entry, np.where(hit, self._counts[at], 0.0))
         clipped = np.minimum(found.counts, most)
         places = found.captions * ORDERS + found.orders
-        correct: Floats = np.bincount(places, clipped, len(lengths) * ORDERS).reshape(-1, ORDERS)
+        correct = np.bincount(places, clipped, len(lengths) * ORDERS).reshape(-1, ORDERS).astype(np.float64)
         bleu = self._bleu(correct, lengths, caption, self._lengths[pair_reference])
         return cider, bleu
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from fairseq.data import Dictionary
 from fairseq.search import Search
@@ -31,10 +34,10 @@ class SeededSampling(Search):
 
     def uniforms(self, ids: np.ndarray, samples: int, step: int) -> np.ndarray:
         """(B, S) float32 in [0, 1): for images *ids* (B,), each sample, and the token *step*."""
-        key = np.zeros(1, dtype=np.uint64)
-        for part in (self.seed + 1, self.update, step):
-            key = mix(key + np.array([part], dtype=np.uint64))
-        keys = mix(mix(key + ids.astype(np.uint64))[:, None] + np.arange(samples, dtype=np.uint64))
+        keys: npt.NDArray[np.uint64] = np.zeros((1, 1), dtype=np.uint64)
+        parts: tuple[Any, ...] = (self.seed + 1, self.update, step, ids[:, None], np.arange(samples))
+        for part in parts:
+            keys = mix(keys + np.asarray(part, dtype=np.uint64))  # (B, S) in the end
         return ((keys >> np.uint64(40)).astype(np.float32)) / np.float32(1 << 24)
 
     def step(
