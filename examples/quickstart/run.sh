@@ -20,7 +20,7 @@ if [ -n "${1:-}" ]; then
     export TEXT_LINES=${TEXT_LINES:-100000} TEXT_ITERATIONS=${TEXT_ITERATIONS:-300}
     export IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-40} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-600}
     export SYMBOLS=${SYMBOLS:-2000} DROPOUT=${DROPOUT:-0.2} WORK=${WORK:-$HERE/output/$(basename "$1")}
-    exec bash "$ROOT/examples/real_photos/run.sh" "$1"
+    exec bash "$ROOT/examples/real_photos/run.sh" "$1"   # CAPTIONS names its captions, if they are not found
 fi
 WORK=${WORK:-$HERE/output/scenes}      # output folder
 SCENES=${SCENES-}                      # options of xgpt-draw-scenes
@@ -94,9 +94,7 @@ caption finetune "$CHECKPOINTS/captions/finetune/averaged.pt" "$IN_DOMAIN_DATA" 
 
 say "7/7 what came out"
 python "$HERE/report.py" --results "$WORK/results" --data "$IN_DOMAIN_DATA" --subsets test,unseen --scenes "$CAPTIONS"
-# shellcheck disable=SC2046
-xgpt-curves --stages $(ls -tr "$WORK"/logs/{text,out_of_domain,in_domain,finetune}.log 2>/dev/null) \
-    --output "$WORK/curves.png" --overwrite
+curves
 GALLERY=()
 for name in out_of_domain in_domain finetune; do
     if [ -e "$WORK/results/$name" ]; then GALLERY+=("$name=$WORK/results/$name/generate-test.txt"); fi

@@ -32,3 +32,12 @@ prepare() {
     python "$ROOT/preprocess/prepare_captions.py" "$@" --vocabulary "$vocabulary" --regions "$regions" \
         --output "$data" --workers 2 ${SPLITS:+--splits "$SPLITS"}
 }
+
+# curves   draws the curves of all stages that were trained, as curves.png.
+curves() {
+    local name logs=()
+    for name in text out_of_domain in_domain finetune; do
+        if [ -e "$WORK/logs/$name.log" ]; then logs+=("$WORK/logs/$name.log"); fi
+    done
+    xgpt-curves --stages "${logs[@]}" --output "$WORK/curves.png" --overwrite
+}

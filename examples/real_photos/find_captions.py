@@ -1,23 +1,34 @@
 #!/usr/bin/env python
 """Print the arguments that name the captions of a folder of photos, one per line, for xgpt-prepare-captions.
 
-example:
+examples:
     python examples/real_photos/find_captions.py path/to/photos
+    python examples/real_photos/find_captions.py path/to/photos --captions "captions.csv --hold-out val=0.1"
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from xgpt_fairseq.captions.discovery import discover
 from xgpt_fairseq.cli import run
 
 
+def below(folder: Path, word: str) -> str:
+    """*word*, or the path of the file that it names in *folder*, as FILE or SPLIT=FILE."""
+    split, equals, name = word.rpartition("=")
+    return f"{split}{equals}{folder / name}" if name and (folder / name).exists() else word
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    print("\n".join(discover(parser.parse_args().folder)))
+    parser.add_argument("--captions", default="", metavar="ARGUMENTS", help="them, with files in the folder [found]")
+    args = parser.parse_args()
+    named = [below(args.folder, word) for word in shlex.split(args.captions)]
+    print("\n".join(named or discover(args.folder)))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,24 @@ for folder in "$@" ${WEB:+"$WEB"}; do
         exit 1
     fi
 done
-FOLDERS=("$@")
-NAME=$(basename "$(cd "$1" && pwd)")
-WORK=${WORK:-$PWD/real_photos/$NAME}   # output folder
+FOLDERS=() NAMES=()
+for folder in "$@"; do
+    folder=$(cd -- "$folder" && pwd)
+    name=$(basename "$folder" | tr '=|' '__')
+    for known in "${NAMES[@]}"; do
+        if [ "$known" = "$name" ]; then
+            echo "error: two folders are called $name; rename one of them" >&2
+            exit 1
+        fi
+    done
+    FOLDERS+=("$folder") NAMES+=("$name")
+done
+if [ -n "${WEB:-}" ]; then WEB=$(cd -- "$WEB" && pwd); fi
+if [ -n "${CAPTIONS:-}" ] && ((${#FOLDERS[@]} > 1)); then
+    echo "error: CAPTIONS names those of one folder; of several, give their captions names that are found" >&2
+    exit 1
+fi
+WORK=${WORK:-$PWD/real_photos/$(IFS=+ && echo "${NAMES[*]}")}   # output folder
 mkdir -p "$WORK/logs"
 
 # Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels.
@@ -41,39 +56,47 @@ TEXT_LINES=${TEXT_LINES:-} SYMBOLS=${SYMBOLS:-3000}
 SMALL=(--dropout "${DROPOUT:-0.1}" --label-smoothing 0.1 --log-format simple ${TRAINING-})   # TRAINING: more arguments
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 
+# What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
+SETTINGS=$WORK/real_photos.settings
+NOW=$(printf '%s\n' "folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID" \
+    "IMAGE_SIZE: $IMAGE_SIZE" "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED")
+if [ -e "$SETTINGS" ] && [ "$NOW" != "$(cat "$SETTINGS")" ]; then
+    echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it:" >&2
+    diff "$SETTINGS" - <<< "$NOW" >&2 || true
+    exit 1
+fi
+echo "$NOW" > "$SETTINGS"
+
 # shellcheck source=../quickstart/steps.sh
 . "$ROOT/examples/quickstart/steps.sh"
 
-# captions_of FOLDER   sets CAPTIONS: the captions' files, and HELD_OUT: how images are held out where no split is said.
+# captions_of FOLDER   sets FILES: the captions' files; and SAID: what says the splits of images, where captions do not.
 captions_of() {
-    local found
-    found=$(python "$HERE/find_captions.py" "$1")
-    mapfile -t CAPTIONS <<< "$found"
-    HELD_OUT=()
-    if ((${#CAPTIONS[@]} > 2)) && [ "${CAPTIONS[-2]}" = --hold-out ]; then
-        HELD_OUT=("${CAPTIONS[@]: -2}")
-        CAPTIONS=("${CAPTIONS[@]:0:${#CAPTIONS[@]}-2}")
-    fi
+    local found word
+    found=$(python "$HERE/find_captions.py" ${CAPTIONS:+--captions "$CAPTIONS"} -- "$1")
+    FILES=() SAID=()
+    while IFS= read -r word; do
+        if ((${#SAID[@]} > 0)) || [[ $word == --* ]]; then SAID+=("$word"); else FILES+=("$word"); fi
+    done <<< "$found"
 }
 
 say "1/7 photos: captions and regions"
-ALL=() ALL_HELD_OUT=()
+ALL=() ALL_SAID=()
 for folder in "${FOLDERS[@]}"; do
     captions_of "$folder"
-    printf '%s\n' "captions of $folder: ${CAPTIONS[*]} ${HELD_OUT[*]-}"
-    if ((${#ALL[@]} > 0)) && [ "${HELD_OUT[*]-}" != "${ALL_HELD_OUT[*]-}" ]; then
+    printf '%s\n' "captions of $folder: ${FILES[*]} ${SAID[*]-}"
+    if ((${#ALL[@]} > 0)) && [ "${SAID[*]-}" != "${ALL_SAID[*]-}" ]; then
         echo "error: some of the folders have validation images, others have none; give their captions splits first" >&2
         exit 1
     fi
-    ALL+=("${CAPTIONS[@]}") ALL_HELD_OUT=("${HELD_OUT[@]}")
+    ALL+=("${FILES[@]}") ALL_SAID=("${SAID[@]}")
 done
 if [ -n "${WEB:-}" ]; then
-    captions_of "$WEB"
-    WEB_CAPTIONS=("${CAPTIONS[@]}" "${HELD_OUT[@]}")
+    CAPTIONS='' captions_of "$WEB"
+    WEB_CAPTIONS=("${FILES[@]}" "${SAID[@]}")
 fi
 PHOTOS=()                              # each folder once: one of them may also be WEB
 for folder in "${FOLDERS[@]}" ${WEB:+"$WEB"}; do
-    folder=$(cd "$folder" && pwd)
     for known in "${PHOTOS[@]}"; do
         if [ "$known" = "$folder" ]; then continue 2; fi
     done
@@ -87,14 +110,14 @@ fi
 say "2/7 text: COCO's captions, a vocabulary, data directories"
 if [ ! -e "$WORK/text.txt" ]; then
     # train2014 alone, so that photos of COCO's validation set can be used to score; and nothing of one's own held-out ones
-    python "$HERE/held_out_of_coco.py" --part train2014 "${ALL[@]}" "${ALL_HELD_OUT[@]}" > "$WORK/held_out.txt"
+    python "$HERE/held_out_of_coco.py" --part train2014 "${ALL[@]}" "${ALL_SAID[@]}" > "$WORK/held_out.txt"
     EXCLUDE=(--exclude-nothing)
     if [ -s "$WORK/held_out.txt" ]; then EXCLUDE=(--exclude-ids "$WORK/held_out.txt"); fi
     python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --part train2014 "${EXCLUDE[@]}" \
         ${TEXT_LINES:+--limit "$TEXT_LINES"}
 fi
 if [ ! -e "$WORK/vocabulary" ]; then
-    python "$ROOT/preprocess/learn_bpe.py" --input "$WORK/text.txt" "${ALL[@]}" "${ALL_HELD_OUT[@]}" \
+    python "$ROOT/preprocess/learn_bpe.py" --input "$WORK/text.txt" "${ALL[@]}" "${ALL_SAID[@]}" \
         --output "$WORK/vocabulary" --symbols "$SYMBOLS" --workers 2
 fi
 if [ ! -e "$TEXT_DATA" ] && ((TEXT_ITERATIONS > 0)); then
@@ -102,23 +125,16 @@ if [ ! -e "$TEXT_DATA" ] && ((TEXT_ITERATIONS > 0)); then
         --output "$TEXT_DATA" --valid-lines "${VALID_LINES:-1000}" --workers 2
 fi
 MISSED=(${MISSING:+--missing-images skip --max-missing "$MISSING"})
-prepare "$IN_DOMAIN_DATA" "$WORK/vocabulary" "$WORK/regions" "${ALL[@]}" "${ALL_HELD_OUT[@]}" "${MISSED[@]}"
+prepare "$IN_DOMAIN_DATA" "$WORK/vocabulary" "$WORK/regions" "${ALL[@]}" "${ALL_SAID[@]}" "${MISSED[@]}"
 if [ -n "${WEB:-}" ]; then prepare "$OUT_OF_DOMAIN_DATA" "$WORK/vocabulary" "$WORK/regions" "${WEB_CAPTIONS[@]}" "${MISSED[@]}"; fi
-SCORED=("$IN_DOMAIN_DATA") NAMES=("$NAME")
+SCORED=("$IN_DOMAIN_DATA")
 if ((${#FOLDERS[@]} > 1)); then        # each is also scored by itself
-    SCORED=() NAMES=()
-    for folder in "${FOLDERS[@]}"; do
-        captions_of "$folder"
-        name=$(basename "$(cd "$folder" && pwd)")
-        if [[ " ${NAMES[*]-} " = *" $name "* ]]; then
-            echo "error: two folders are called $name; rename one of them" >&2
-            exit 1
-        fi
-        NAMES+=("$name")
-        SCORED+=("$WORK/each/${NAMES[-1]}")
-        mkdir -p "$WORK/each"
-        prepare "${SCORED[-1]}" "$WORK/vocabulary" "$WORK/regions" "${CAPTIONS[@]}" "${HELD_OUT[@]}" \
-            "${MISSED[@]}"
+    SCORED=()
+    mkdir -p "$WORK/each"
+    for number in "${!FOLDERS[@]}"; do
+        captions_of "${FOLDERS[number]}"
+        SCORED+=("$WORK/each/${NAMES[number]}")
+        prepare "${SCORED[-1]}" "$WORK/vocabulary" "$WORK/regions" "${FILES[@]}" "${SAID[@]}" "${MISSED[@]}"
     done
 fi
 if [ -n "${PREPARE_ONLY-}" ]; then exit; fi
@@ -159,9 +175,7 @@ for number in "${!SCORED[@]}"; do
     xgpt-gallery --data "$data" --split "$subset" --captions "captioner=$WORK/results/$name/generate-$subset.txt" \
         --photos "${PHOTOS[@]}" --limit "${PAGE_IMAGES:-200}" --metrics cider,bleu --output "$WORK/$name.html" --overwrite
 done
-# shellcheck disable=SC2046
-xgpt-curves --stages $(ls -tr "$WORK"/logs/{text,out_of_domain,in_domain,finetune}.log 2>/dev/null) \
-    --output "$WORK/curves.png" --overwrite
+curves
 python "$HERE/report.py" --scores "${RESULTS[@]}" ${NOTES:+--notes "$NOTES"} --card "$WORK/card.md"
 xgpt-export "$CAPTIONER" --output "$WORK/bundle" --dtype float16 --card "$WORK/card.md" --overwrite
 echo

@@ -6,10 +6,9 @@ BATCH=${BATCH:-64} GPU_BATCH=${GPU_BATCH:-16}   # captions; each takes four pair
 
 DATA=$ORIGINAL_DATA
 if [ "${TRAIN_ON:-original}" = augmented ]; then DATA=$AUGMENTED_DATA; fi
-FROM=$(start_from "$FROM")
+start_from "$FROM"
 ITERATIONS=${ITERATIONS:-$(iterations "$DATA" "${EPOCHS:-20}")}
 stage_length matching "$ITERATIONS" 20
-# shellcheck disable=SC2086
-train xgpt_retrieval "$DATA" "$CHECKPOINTS/retrieval" $FROM \
+train xgpt_retrieval "$DATA" "$CHECKPOINTS/retrieval" "${START[@]}" \
     --lr "$(rate 2e-5)" --hard-negative-pool "${HARD_POOL:-100}" \
     --best-checkpoint-metric matching_accuracy --maximize-best-checkpoint-metric "$@"

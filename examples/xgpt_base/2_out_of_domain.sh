@@ -4,9 +4,8 @@
 . "$(dirname "$0")/settings.sh"
 
 OBJECTIVES=${OBJECTIVES:-ic,imlm,ida,tifg}
-FROM=$(start_from "${FROM:-$CHECKPOINTS/text/averaged.pt}")
+start_from "${FROM:-$CHECKPOINTS/text/averaged.pt}"
 stage_length "$OBJECTIVES" "${ITERATIONS:-25000}" 25   # as 1_text.sh
-# shellcheck disable=SC2086
-train xgpt_pretrain "$OUT_OF_DOMAIN_DATA" "$CHECKPOINTS/out_of_domain" $FROM \
+train xgpt_pretrain "$OUT_OF_DOMAIN_DATA" "$CHECKPOINTS/out_of_domain" "${START[@]}" \
     --objectives "$OBJECTIVES" \
     --lr "$(rate 1e-4)" --best-checkpoint-metric "$(metric "$OBJECTIVES")" "$@"

@@ -5,10 +5,9 @@
 
 OBJECTIVES=${OBJECTIVES:-ic,imlm,ida,tifg}
 WEIGHTS=$(sed -E 's/([a-z]+)/\1=0.3/g; s/\bic=0.3/ic=1/' <<< "$OBJECTIVES")   # ic=1,imlm=0.3,ida=0.3,tifg=0.3
-FROM=$(start_from "${FROM:-$CHECKPOINTS/out_of_domain/averaged.pt}")
+start_from "${FROM:-$CHECKPOINTS/out_of_domain/averaged.pt}"
 ITERATIONS=${ITERATIONS:-$(iterations "$IN_DOMAIN_DATA" "${EPOCHS:-10}")}
 stage_length "$OBJECTIVES" "$ITERATIONS" 10
-# shellcheck disable=SC2086
-train xgpt_pretrain "$IN_DOMAIN_DATA" "$CHECKPOINTS/$DATASET/in_domain" $FROM \
+train xgpt_pretrain "$IN_DOMAIN_DATA" "$CHECKPOINTS/$DATASET/in_domain" "${START[@]}" \
     --objectives "$OBJECTIVES" --objective-weights "$WEIGHTS" \
-    --captions-per-image 5 --lr "$(rate "$(after "$FROM")")" --best-checkpoint-metric "$(metric "$OBJECTIVES")" "$@"
+    --captions-per-image 5 --lr "$(rate "$(after "${START[*]}")")" --best-checkpoint-metric "$(metric "$OBJECTIVES")" "$@"

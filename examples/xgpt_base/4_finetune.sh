@@ -3,10 +3,9 @@
 # IN_DOMAIN_DATA, started from FROM → CHECKPOINTS/DATASET/finetune/averaged.pt
 . "$(dirname "$0")/settings.sh"
 
-FROM=$(start_from "${FROM:-$CHECKPOINTS/$DATASET/in_domain/averaged.pt}")
+start_from "${FROM:-$CHECKPOINTS/$DATASET/in_domain/averaged.pt}"
 ITERATIONS=${ITERATIONS:-$(iterations "$IN_DOMAIN_DATA" "${EPOCHS:-30}")}
 stage_length ic "$ITERATIONS" 10
-# shellcheck disable=SC2086
-train xgpt_caption "$IN_DOMAIN_DATA" "$CHECKPOINTS/$DATASET/finetune" $FROM \
-    --captions-per-image 5 --lr "$(rate "$(after "$FROM")")" \
+train xgpt_caption "$IN_DOMAIN_DATA" "$CHECKPOINTS/$DATASET/finetune" "${START[@]}" \
+    --captions-per-image 5 --lr "$(rate "$(after "${START[*]}")")" \
     --eval-captions --best-checkpoint-metric cider --maximize-best-checkpoint-metric --batch-size-valid 64 "$@"

@@ -118,12 +118,13 @@ after() {
     if [ -n "$1" ]; then echo 1e-5; else echo 1e-4; fi
 }
 
-# The average that a stage starts from: "--finetune-from-model FILE", or nothing if the previous stage was left out.
+# start_from FILE   sets START, for train: "--finetune-from-model FILE", or nothing if FILE is "none".
 start_from() {
+    START=()
     if [ "$1" = none ]; then return; fi
     if [ ! -e "$1" ]; then
         echo "error: $1 is not there: run the stage before, or name a checkpoint by FROM=FILE (FROM=none: from scratch)" >&2
         exit 1
     fi
-    echo "--finetune-from-model $1"
+    START=(--finetune-from-model "$1")
 }

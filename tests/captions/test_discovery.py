@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.layouts import COUNT, LAYOUTS, Layout, make
-from xgpt_fairseq.captions.base import CaptionOptions
-from xgpt_fairseq.captions.discovery import discover
+from xgpt_fairseq.captions.discovery import MARK, discover
+from xgpt_fairseq.captions.options import add_caption_options, read_caption_options
 from xgpt_fairseq.captions.registry import open_source, read_sources
 from xgpt_fairseq.errors import DataError
 
 # Which columns mean what, only a person can say.
 NOT_FOUND = {"own_csv"}
-# Their splits are in files besides that of the captions.
-SPLITS_ELSEWHERE = {"token_file", "flickr8k_cn"}
+# Images of a test set alone.
+NO_TRAINING = {"nocaps"}
 
 
 def found_in(folder: Path) -> tuple[list[str], dict[str, Counter[str]]]:
     """The arguments, and split → its captions, of what they name."""
     arguments = discover(folder)
-    files = arguments[: arguments.index("--hold-out")] if "--hold-out" in arguments else arguments
-    sources = [open_source(Path(file)) for file in files]
-    options = CaptionOptions(unknown_split="all", is_only_source=len(sources) == 1)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", nargs="+")
+    add_caption_options(parser, "the captions")
+    args = parser.parse_args(arguments)
+    held_out, args.hold_out = args.hold_out, ""
+    sources = [open_source(Path(file)) for file in args.files]
+    options = replace(read_caption_options(args, {}), unknown_split="all", is_only_source=len(sources) == 1)
+    arguments = [] if not held_out else ["--hold-out", held_out]
     captions: dict[str, Counter[str]] = {}
     for image in read_sources(sources, options):
         texts = [" ".join(caption.text.split()) for caption in image.captions]
@@ -34,7 +42,9 @@ def found_in(folder: Path) -> tuple[list[str], dict[str, Counter[str]]]:
 
 
 @pytest.mark.parametrize(
-    "layout", [layout for layout in LAYOUTS if layout.__name__ not in NOT_FOUND], ids=lambda layout: layout.__name__
+    "layout",
+    [layout for layout in LAYOUTS if layout.__name__ not in NOT_FOUND | NO_TRAINING],
+    ids=lambda layout: layout.__name__,
 )
 def test_a_layout(layout: Callable[[Layout], None], tmp_path: Path) -> None:
     made = make(layout, tmp_path / "data")
@@ -43,14 +53,12 @@ def test_a_layout(layout: Callable[[Layout], None], tmp_path: Path) -> None:
         {"val": "valid"}.get(split, split): Counter(text for texts in photos.values() for text in texts)
         for split, photos in made.expected.items()
     }
-    if layout.__name__ in SPLITS_ELSEWHERE:
-        expected = {"all": sum(expected.values(), Counter())}
     captions = {split: texts for split, texts in captions.items() if texts}
     if list(expected) == ["all"]:
         assert sum(captions.values(), Counter()) == expected["all"]
     else:
         assert captions == expected
-    assert (arguments[-2:] == ["--hold-out", "val=0.1"]) == ("valid" not in captions)
+    assert (arguments == ["--hold-out", "val=0.1"]) == ("valid" not in captions)
 
 
 def test_columns_of_ones_own_must_be_named(tmp_path: Path) -> None:
@@ -80,3 +88,57 @@ def test_no_folder_and_no_captions(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("".join(f"{number}.jpg\n" for number in range(COUNT)))
     with pytest.raises(DataError, match="holds no captions of a known format"):
         discover(tmp_path)
+
+
+ROWS = "image,caption\n" + "".join(f"{number}.jpg,photo {number} shows a cat\n" for number in range(COUNT))
+
+
+def test_texts_of_other_kinds_do_not_hide_a_table(tmp_path: Path) -> None:
+    for folder, suffix, text in (("images", "jpg", ""), ("ocr", "txt", "STOP"), ("boxes", "json", '{"x": 1}')):
+        (tmp_path / folder).mkdir()
+        for number in range(150):
+            (tmp_path / folder / f"{number}.{suffix}").write_text(text)
+    (tmp_path / "captions.csv").write_text(ROWS)
+    assert discover(tmp_path) == [str(tmp_path / "captions.csv"), "--hold-out", "val=0.1"]
+
+
+def test_what_programs_wrote_is_passed_over(tmp_path: Path, tiny_data: Path) -> None:
+    (tmp_path / "captions.csv").write_text(ROWS)
+    for place in ("out/captions", ".git"):
+        (tmp_path / place).mkdir(parents=True)
+    for name in ("dict.txt", "dataset.json", "train.references.json"):
+        (tmp_path / "out" / "captions" / name).write_bytes((tiny_data / name).read_bytes())
+    (tmp_path / ".git" / "captions.csv").write_text(ROWS)
+    (tmp_path / "latest").symlink_to(tmp_path)
+    expected = [str(tmp_path / "captions.csv"), "--hold-out", "val=0.1"]
+    assert discover(tmp_path) == expected
+    (tmp_path / "work" / "each").mkdir(parents=True)
+    (tmp_path / "work" / "each" / "captions.json").write_text(json.dumps([{"image": "1.jpg", "caption": "a cat"}] * 3))
+    with pytest.raises(DataError, match="several files of captions"):
+        discover(tmp_path)
+    (tmp_path / "work" / MARK).write_text("")
+    assert discover(tmp_path) == expected
+
+
+def test_captions_of_validation_images_alone(tmp_path: Path) -> None:
+    nocaps = next(layout for layout in LAYOUTS if layout.__name__ == "nocaps")
+    with pytest.raises(DataError, match="has no captions of training images, only of valid"):
+        discover(make(nocaps, tmp_path / "data").folder)
+    (tmp_path / "test_captions.csv").write_text(ROWS)
+    (tmp_path / "data" / "nocaps_val_4500_captions.json").unlink()
+    with pytest.raises(DataError, match="only of test"):
+        discover(tmp_path)
+
+
+def test_lists_of_flickr8k_by_its_own_names(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text(ROWS)
+    for number in range(COUNT):
+        (tmp_path / f"{number}.jpg").touch()
+    for split, numbers in (("train", range(6)), ("dev", range(6, 9)), ("test", range(9, 12))):
+        names = "".join(f"{number}.jpg\n" for number in numbers)
+        (tmp_path / f"Flickr_8k.{split}Images.txt").write_text(names)
+    (tmp_path / "train_notes.txt").write_text("bought in June\n")
+    lists = [
+        f"{s}={tmp_path}/Flickr_8k.{n}Images.txt" for s, n in (("test", "test"), ("train", "train"), ("valid", "dev"))
+    ]
+    assert discover(tmp_path) == [str(tmp_path / "captions.csv"), "--split-files", *lists]

@@ -199,6 +199,12 @@ def test_about(call_program: Callable[..., Any], tiny_vocabulary: Path, bundle: 
     assert "at 96 pixels, boxes of a detector\n" in done.stdout
 
 
+def test_about_captions_nothing(call_program: Callable[..., Any], bundle: Path, folder: Path) -> None:
+    assert call(call_program, folder, "--about", "--path", bundle).error.startswith(
+        "--about prints what the captioner is"
+    )
+
+
 def test_a_card_that_cannot_be_read(call_program: Callable[..., Any], bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "card.md").write_bytes(b"\xff\xfe")
     for name, reason in (("card.md", "is not UTF-8"), ("none.md", "No such file or directory")):

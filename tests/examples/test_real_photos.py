@@ -48,7 +48,8 @@ def bash(script: Path, *folders: Path, **environment: str) -> subprocess.Complet
 def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     call_program: Callable[..., Any], tmp_path: Path
 ) -> None:
-    photos, work = layout("kaggle_flickr8k", tmp_path / "my photos"), tmp_path / "work"
+    photos = layout("kaggle_flickr8k", tmp_path / "my photos")
+    work = photos / "what came out"  # a second run does not take it for captions
     done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert f"captions of {photos}: {photos / 'captions.txt'} --hold-out val=0.1" in done.stdout
@@ -63,7 +64,7 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     assert f"| my photos, valid | {images} | " in about.stdout
     trained = (work / "checkpoints" / "captions" / "finetune" / "averaged.pt").stat().st_mtime_ns
     again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))
-    assert again.returncode == 0
+    assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
     assert (work / "checkpoints" / "captions" / "finetune" / "averaged.pt").stat().st_mtime_ns == trained
 
 
@@ -82,6 +83,20 @@ def test_several_folders_one_of_them_also_out_of_domain(tmp_path: Path) -> None:
     }
     assert sizes["captions"] == together and sizes["web"] == sizes["each/rsicd"]
     assert len(RegionStore(work / "regions")) == 24  # each photo once
+    refused = bash(RUN, one, WORK=str(work), WEB=str(other), PREPARE_ONLY="1", GRID="3")
+    assert refused.returncode == 1 and f"error: {work} was made with other settings" in refused.stderr
+    assert "< GRID: 2\n" in refused.stderr and "> GRID: 3\n" in refused.stderr
+
+
+def test_captions_that_are_not_found_are_named(tmp_path: Path) -> None:
+    photos, work = layout("own_csv", tmp_path / "own"), tmp_path / "work"
+    named = "captions.csv --columns image=picture,caption=description,split=part"
+    done = bash(RUN, photos, WORK=str(work), CAPTIONS=named, PREPARE_ONLY="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    splits = json.loads((work / "captions" / "dataset.json").read_text())["splits"]
+    assert {split: each["images"] for split, each in splits.items()} == {"train": 8, "valid": 4}
+    both = bash(RUN, photos, layout("vizwiz", tmp_path / "vizwiz"), CAPTIONS=named)
+    assert both.returncode == 1 and both.stderr.startswith("error: CAPTIONS names those of one folder")
 
 
 @pytest.mark.parametrize(
@@ -89,12 +104,13 @@ def test_several_folders_one_of_them_also_out_of_domain(tmp_path: Path) -> None:
     [
         ([], "usage: [WEB=FOLDER] bash examples/real_photos/run.sh FOLDER [FOLDER …]"),
         (["nothing"], "error: nothing is not a folder"),
+        (["vizwiz", "a/vizwiz"], "error: two folders are called vizwiz; rename one of them"),
         (["vizwiz", "kaggle_flickr8k"], "error: some of the folders have validation images, others have none"),
     ],
     ids=str,
 )
 def test_what_is_wrong_is_said_at_once(folders: list[str], message: str, tmp_path: Path) -> None:
-    paths = [Path(name) if name == "nothing" else layout(name, tmp_path / name) for name in folders]
+    paths = [Path(name) if name == "nothing" else layout(name.removeprefix("a/"), tmp_path / name) for name in folders]
     done = bash(RUN, *paths, WORK=str(tmp_path / "work"))
     assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith(message)
     assert not (tmp_path / "work" / "regions").exists()

@@ -68,7 +68,7 @@ def test_the_subspace_is_of_the_training_images_alone(store: RegionStore, detect
 def test_limits(store: RegionStore, detector: NoveltyDetector) -> None:
     seen = [detector.distance(store.features(index)) for index in range(200)]
     others = [detector.distance(store.features(index)) for index in range(200, 300)]
-    assert max(seen) == pytest.approx(detector.limit)
+    assert 1.05 * max(seen) == pytest.approx(detector.limit)
     assert 1 < detector.group_limit < detector.limit < min(others)
     assert np.median(seen) == pytest.approx(1, abs=0.15)
 
@@ -83,14 +83,14 @@ def test_a_sample_is_read(store: RegionStore, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_too_few_images(store: RegionStore) -> None:
-    assert NoveltyDetector.fit(store, np.arange(99).repeat(5)) is None
+    assert NoveltyDetector.fit(store, np.arange(199).repeat(5)) is None
 
 
 def test_images_that_are_all_the_same(tmp_path: Path) -> None:
     with RegionWriter(tmp_path / "same", WIDTH) as writer:
-        for number in range(100):
+        for number in range(200):
             writer.add(number, np.ones((2, WIDTH), np.float16), boxes(2), position=number + 1)
         writer.finish()
-    detector = NoveltyDetector.fit(RegionStore(tmp_path / "same"), np.arange(100))
+    detector = NoveltyDetector.fit(RegionStore(tmp_path / "same"), np.arange(200))
     assert detector is not None and np.isfinite([detector.limit, detector.group_limit]).all()
     assert detector.distance(np.ones((1, WIDTH))) == 0 and detector.distance(np.zeros((1, WIDTH))) > detector.limit

@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, split_in_name
+from xgpt_fairseq.captions.folder import OWN
 from xgpt_fairseq.captions.registry import CaptionSource, find_format, read_sources
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.folders import walk
+from xgpt_fairseq.regions.image_ids import is_photo_name
 
-# What caption files are called; in subfolders, such as annotations/, down to the second.
+# What caption files are called; in the folder and down to its second subfolders, such as annotations/.
 SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".token", ".parquet")
-_PATTERNS: Final = ("*", "*/*", "*/*/*")
-# More files than this are texts of photos, which are looked for as such.
-_MOST_FILES: Final = 100
+DEPTH: Final = 2
+# Files that are looked into, those near the top first.
+MOST_FILES: Final = 100
+
+# A file in a folder that a recipe writes, which holds no captions of one's own.
+MARK: Final = "real_photos.settings"
 
 # What is held out of captions that come without validation images.
 HOLD_OUT: Final = "val=0.1"
+
+_LISTED_SPLIT = re.compile(r"train|dev|val|test")
+# Lines of a list of photos that are looked at, and the share that must be photos of the folder.
+_LINES, _SHARE = 50, 0.8
 
 
 def discover(folder: Path) -> list[str]:
     """The arguments that name the captions of *folder* to `xgpt-learn-bpe --input` and `xgpt-prepare-captions`.
 
     Captions are a file of a known format, or several of one format, each of a split by its name; or the folder itself,
-    with texts beside the photos, tars or tables of photos. Where they come without validation images, --hold-out
-    follows.
+    with texts beside the photos, tars or tables of photos. Files named as photos, and folders that our programs or
+    recipes wrote, are passed over. Where captions come without splits, --split-files follows, if the folder has lists
+    of photos called train, val or test; where they come without validation images, --hold-out.
 
     Args:
         folder: photos and captions, in subfolders or not.
 
     Raises:
-        DataError: there are no captions, or several files hold some.
+        DataError: there are no captions, several files hold some, or they are of no training images.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
-    paths = sorted(path for pattern in _PATTERNS for path in folder.glob(pattern) if path.suffix.lower() in SUFFIXES)
-    found = [source for path in paths[: _MOST_FILES + 1] if (source := _source(path))]
-    if not found or len(paths) > _MOST_FILES:
-        itself = _source(folder)
-        found = [itself] if itself else found
+    files, photos = _listing(folder)
+    found = [source for path in files[:MOST_FILES] if (source := _source(path))]
+    if not found and (itself := _source(folder)):
+        found = [itself]
     if not found:
         raise DataError(
             f"{folder} holds no captions of a known format: neither a file such as captions.csv, captions.json or "
@@ -49,7 +60,27 @@ def discover(folder: Path) -> list[str]:
     if chosen is None:
         names = ", ".join(str(source.file.path.relative_to(folder)) for source in found)
         raise DataError(f"{folder} holds several files of captions: {names}; say which are to be read")
-    return [str(source.file.path) for source in chosen] + _hold_out(chosen)
+    return [str(source.file.path) for source in chosen] + _splits(folder, chosen, files, photos)
+
+
+def _listing(folder: Path) -> tuple[list[Path], set[str]]:
+    """The files that may hold captions, those near the top first, and the names of photos."""
+    files, photos = [], set[str]()
+    own = set[Path]()
+    for place, names in walk(folder, on_error=lambda error: None):
+        parts = place.relative_to(folder).parts
+        here = set(names)
+        if own & {place, *place.parents} or (parts and (MARK in here or any(each <= here for each in OWN))):
+            own.add(place)
+            continue
+        photos.update(name for name in names if is_photo_name(name))
+        if len(parts) <= DEPTH:
+            files += [place / name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    stems = {Path(name).stem for name in photos}
+    files = [path for path in files if path.stem not in stems]
+    distinct = {path.resolve(): path for path in reversed(files)}
+    files = sorted(distinct.values(), key=lambda path: (len(path.parts), str(path)))
+    return files, photos
 
 
 def _source(path: Path) -> CaptionSource | None:
@@ -70,7 +101,33 @@ def _of_different_splits(found: list[CaptionSource]) -> list[CaptionSource] | No
     return found if same and all(splits) and len(set(splits)) == len(splits) else None
 
 
-def _hold_out(sources: list[CaptionSource]) -> list[str]:
-    options = replace(CaptionOptions(unknown_split="train"), is_only_source=len(sources) == 1)
+def _splits(folder: Path, sources: list[CaptionSource], files: list[Path], photos: set[str]) -> list[str]:
+    """How the images' splits are found, where the captions do not say them.
+
+    Raises:
+        DataError: none is a training image.
+    """
+    options = replace(CaptionOptions(unknown_split=""), is_only_source=len(sources) == 1)
     splits = {image.split for image in read_sources(sources, options)}
-    return [] if "valid" in splits else ["--hold-out", HOLD_OUT]
+    if not splits & {"", "train"}:
+        raise DataError(f"{folder} has no captions of training images, only of {', '.join(sorted(splits))}")
+    arguments = []
+    if "train" not in splits:
+        lists = {split: path for path in files if (split := _split_of_list(path, photos))}
+        if "train" in lists and len(lists) > 1:
+            arguments = ["--split-files", *(f"{split}={path}" for split, path in sorted(lists.items()))]
+            splits |= lists.keys()
+    return arguments if "valid" in splits else [*arguments, "--hold-out", HOLD_OUT]
+
+
+def _split_of_list(path: Path, photos: set[str]) -> str:
+    """The split that *path* lists photos of; empty if it is no such list."""
+    named = set(_LISTED_SPLIT.findall(path.stem.lower()))
+    if path.suffix.lower() != ".txt" or len(named) != 1:
+        return ""
+    stems = {Path(name).stem for name in photos}
+    lines = CaptionFile(path).first_lines[:_LINES]
+    known = sum(line.strip() in photos or line.strip() in stems for line in lines)
+    if not lines or known < _SHARE * len(lines):
+        return ""
+    return {"dev": "valid", "val": "valid"}.get(split := named.pop(), split)

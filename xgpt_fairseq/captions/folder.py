@@ -31,7 +31,7 @@ TEXTS = (".txt", ".caption")
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 # The files of a region store, a vocabulary or a data directory, which are no captions
-_OWN = ({"store.json", "ids.npy"}, {"dict.txt", "vocabulary.json"}, {"dict.txt", "dataset.json"})
+OWN = ({"store.json", "ids.npy"}, {"dict.txt", "vocabulary.json"}, {"dict.txt", "dataset.json"})
 _UNREADABLE = ".unreadable.txt"
 
 
@@ -228,7 +228,7 @@ def _places(source: Path) -> Iterator[_Place]:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}")
 
     for folder, names in walk(source, on_error=refuse):
-        if any(own.issubset(names) for own in _OWN):
+        if any(own.issubset(names) for own in OWN):
             continue
         place = _Place(folder.relative_to(source).parts)
         for name in names:

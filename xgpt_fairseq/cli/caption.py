@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def caption(args: argparse.Namespace) -> None:
     """Caption, print, and write the requested files; or serve the page; or print what the captioner is."""
     if args.about:
+        if args.photos or args.serve:
+            raise DataError("--about prints what the captioner is; it captions nothing: leave photos and --serve out")
         print(about(XGPTHubInterface.from_path(args.path, data=args.data).bundle))
         return
     if args.serve:

@@ -35,7 +35,7 @@ class NoveltyWarnings:
             if self._far <= NAMED:
                 yield (
                     f"warning: {name} looks unlike the images that the model was trained on (distance {distance:.2f}; "
-                    f"the farthest of those: {self._detector.limit:.2f}): its caption is probably wrong"
+                    f"theirs is at most about {self._detector.limit:.2f}): its caption is probably wrong"
                 )
 
     def print_summary(self) -> None:
@@ -51,7 +51,8 @@ class NoveltyWarnings:
         elif count >= GROUP and median > self._detector.group_limit:
             print(
                 f"warning: these {count} images as a whole look unlike those that the model was trained "
-                f"on (median distance {median:.2f}; for {GROUP} of those at most {self._detector.group_limit:.2f}): "
+                f"on (median distance {median:.2f}; for {GROUP} of those at most about "
+                f"{self._detector.group_limit:.2f}): "
                 "many captions may be wrong",
                 file=sys.stderr,
             )
