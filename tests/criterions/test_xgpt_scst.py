@@ -118,17 +118,17 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
     expected, exact = reinforce(*build())
     model.zero_grad()
     rewards = 0.0
-    updates = 40
+    updates = 15
     for update in range(updates):
         criterion.set_num_updates(update)
         loss, size, log = criterion(model, batch())
         (loss / size / updates).backward()
         rewards += log["scst_reward"] / size / updates
-    assert rewards == pytest.approx(expected.mean().item(), rel=0.02)
+    assert rewards == pytest.approx(expected.mean().item(), rel=0.03)
     found = [parameter.grad.double() for parameter in model.parameters() if parameter.grad is not None]
     found, flat = torch.cat([g.flatten() for g in found]), torch.cat([g.flatten() for g in exact])
     assert flat.norm() > 0.1
-    assert (found - flat).norm() < 0.08 * flat.norm()
+    assert (found - flat).norm() < 0.12 * flat.norm()
 
 
 def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:

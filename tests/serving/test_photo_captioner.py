@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import signal
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -195,3 +197,21 @@ def test_models_that_need_more_than_a_photo(tiny_vocabulary: Path) -> None:
         PhotoCaptioner(build(tiny_vocabulary, grid=None), SearchOptions())
     with pytest.raises(DataError, match="which cannot be made from photos here"):
         PhotoCaptioner(build(tiny_vocabulary, extractor=False), SearchOptions())
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_ends_it(captioner: XGPTHubInterface) -> None:
+    """As one that comes just before the wait begins: Python runs its handler only when the wait is over."""
+    service = PhotoCaptioner(captioner, SearchOptions())
+    before = signal.signal(signal.SIGUSR1, lambda *_: service.end())
+    rescue = threading.Timer(20, service.end)
+    rescue.start()
+    try:
+        # to the thread that sends it, so that this one is not interrupted
+        sender = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+        sender.start()
+        began = time.monotonic()
+        service.run()
+        assert time.monotonic() - began < 15
+    finally:
+        rescue.cancel()
+        signal.signal(signal.SIGUSR1, before)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from http import HTTPStatus
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from xgpt_fairseq.errors import DataError
@@ -16,6 +16,9 @@ from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.search.generator import SearchOptions, build_generator
 from xgpt_fairseq.serving.limits import MAX_PIXELS
 from xgpt_fairseq.vision.photos import LargePhotoError, NoPhotoError, Photo, PhotoError, PhotoFile
+
+# Seconds after which `PhotoCaptioner.run` looks for signals while it waits for photos.
+_SIGNALS_WAIT = 0.5
 
 
 class RequestError(Exception):
@@ -83,7 +86,14 @@ class PhotoCaptioner:
 
     def run(self) -> None:
         """Caption what waits, until `end`."""
-        while (next_one := self._waiting.get()) is not None and not self._ended:
+        while not self._ended:
+            # A signal that comes just before the wait begins does not end it: its handler runs when the wait is over.
+            try:
+                next_one = self._waiting.get(timeout=_SIGNALS_WAIT)
+            except Empty:
+                continue
+            if next_one is None:
+                return
             photo, beam, found = next_one
             try:
                 found.set_result(self._search(photo, beam))
