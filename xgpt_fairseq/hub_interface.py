@@ -2,7 +2,7 @@
 
 from xgpt_fairseq.models.xgpt import XGPTModel
 
-model = XGPTModel.from_pretrained()          # the captioner that comes with the package, or a bundle's path
+model = XGPTModel.from_pretrained("bundle")
 model.caption(["photo.jpg", "another.jpg"])  # ["a man rides a horse.", …]
 """
 
@@ -94,7 +94,7 @@ class XGPTHubInterface(nn.Module):
         """Open a bundle, or a checkpoint with its data directory.
 
         Args:
-            path: a folder that `xgpt-export` wrote, or a checkpoint; None: the captioner that comes with the package.
+            path: a folder that `xgpt-export` wrote, or a checkpoint; None: the captioner in the package (`RELEASED`).
             data: the data directory of a checkpoint; None: the one that it was trained on.
 
         Raises:

@@ -130,4 +130,5 @@ def _split_of_list(path: Path, photos: set[str]) -> str:
     known = sum(line.strip() in photos or line.strip() in stems for line in lines)
     if not lines or known < _SHARE * len(lines):
         return ""
-    return {"dev": "valid", "val": "valid"}.get(split := named.pop(), split)
+    [split] = named
+    return "valid" if split in ("dev", "val") else split

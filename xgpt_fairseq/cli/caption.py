@@ -40,7 +40,6 @@ With --serve, the browser of this machine, and no other, gets a page where photo
 what it begins with. Its limits: LIMITS.
 
 examples:
-  xgpt-caption holiday.jpg
   xgpt-caption photos holiday.jpg --path bundle --json captions.json --html captions.html
   xgpt-caption --path bundle --serve
 """
@@ -269,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         "--path",
         type=Path,
         metavar="BUNDLE",
-        help="a bundle of xgpt-export, or a checkpoint [the captioner that comes with the package]",
+        help="a bundle of xgpt-export, or a checkpoint [the captioner in the package; this version has none]",
     )
     parser.add_argument("--data", type=Path, help="data directory of a checkpoint [the one it was trained on]")
     parser.add_argument(

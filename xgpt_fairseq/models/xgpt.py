@@ -266,7 +266,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
 
         Args:
             model_name_or_path: a bundle that xgpt-export wrote, a checkpoint, or the folder of *checkpoint_file*; None:
-                the captioner that comes with the package.
+                the captioner in the package, in versions that have one.
             checkpoint_file: a checkpoint in that folder.
             data_name_or_path: the data directory of a checkpoint; None: the one that it was trained on.
         """
