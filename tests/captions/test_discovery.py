@@ -110,6 +110,7 @@ def test_what_programs_wrote_is_passed_over(tmp_path: Path, tiny_data: Path) -> 
         (tmp_path / "out" / "captions" / name).write_bytes((tiny_data / name).read_bytes())
     (tmp_path / ".git" / "captions.csv").write_text(ROWS)
     (tmp_path / "latest").symlink_to(tmp_path)
+    (tmp_path / "regions.unreadable.txt").write_text("1.jpg#0\tnot a photo\n" * 3)
     expected = [str(tmp_path / "captions.csv"), "--hold-out", "val=0.1"]
     assert discover(tmp_path) == expected
     (tmp_path / "work" / "each").mkdir(parents=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, split_in_name
-from xgpt_fairseq.captions.folder import OWN
+from xgpt_fairseq.captions.folder import OWN, UNREADABLE
 from xgpt_fairseq.captions.registry import CaptionSource, find_format, read_sources
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.folders import walk
@@ -77,7 +77,7 @@ def _listing(folder: Path) -> tuple[list[Path], set[str]]:
         if len(parts) <= DEPTH:
             files += [place / name for name in names if Path(name).suffix.lower() in SUFFIXES]
     stems = {Path(name).stem for name in photos}
-    files = [path for path in files if path.stem not in stems]
+    files = [path for path in files if path.stem not in stems and not path.name.endswith(UNREADABLE)]
     distinct = {path.resolve(): path for path in reversed(files)}
     files = sorted(distinct.values(), key=lambda path: (len(path.parts), str(path)))
     return files, photos

@@ -32,7 +32,7 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 
 # The files of a region store, a vocabulary or a data directory, which are no captions
 OWN = ({"store.json", "ids.npy"}, {"dict.txt", "vocabulary.json"}, {"dict.txt", "dataset.json"})
-_UNREADABLE = ".unreadable.txt"
+UNREADABLE = ".unreadable.txt"
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _places(source: Path) -> Iterator[_Place]:
 
 def _lists_unreadable(folder: Path, name: str) -> bool:
     """Whether a file is the list of what xgpt-extract-regions could not read, beside its store."""
-    return name.endswith(_UNREADABLE) and (folder / name.removesuffix(_UNREADABLE) / "store.json").is_file()
+    return name.endswith(UNREADABLE) and (folder / name.removesuffix(UNREADABLE) / "store.json").is_file()
 
 
 def _texts_beside(place: _Place, name: str) -> list[Path]:
