@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PLUGIN = ROOT / "xgpt_fairseq"
 
 # a model that takes an update in a few hundredths of a second
-SMALL = ["--layers", "2", "--hidden-size", "64", "--ffn-size", "128", "--attention-heads", "4"]
+SMALL = ["--layers", "1", "--hidden-size", "64", "--ffn-size", "128", "--attention-heads", "4"]
 
 
 def path() -> str:

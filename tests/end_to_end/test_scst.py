@@ -15,20 +15,20 @@ PLAIN = ["--dropout", "0", "--attention-dropout", "0"]
 
 
 def test_it_raises_the_reward_and_goes_on_where_it_stopped(tiny_data: Path, tmp_path: Path) -> None:
-    train(tiny_data, tmp_path / "xe", *PLAIN, "--max-update", "40", "--disable-validation", "--no-epoch-checkpoints")
+    train(tiny_data, tmp_path / "xe", *PLAIN, "--max-update", "30", "--disable-validation", "--no-epoch-checkpoints")
     start = tmp_path / "xe" / "checkpoint_last.pt"
     scst = [
-        "--criterion", "xgpt_scst", "--finetune-from-model", start, *PLAIN, "--batch-size", "3", "--lr", "1e-3",
-        "--no-epoch-checkpoints", "--eval-captions", "--best-checkpoint-metric", "cider",
-        "--maximize-best-checkpoint-metric", "--validate-interval", "100",
+        "--criterion", "xgpt_scst", "--finetune-from-model", start, *PLAIN, "--batch-size", "4", "--lr", "2e-3",
+        "--scst-max-len", "16", "--save-interval", "100", "--no-epoch-checkpoints", "--eval-captions",
+        "--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric", "--validate-interval", "100",
     ]  # fmt: skip
-    whole = train(tiny_data, tmp_path / "whole", *scst, "--max-update", "40", "--validate-interval-updates", "40")
+    whole = train(tiny_data, tmp_path / "whole", *scst, "--max-update", "18", "--validate-interval-updates", "18")
     rewards = [float(value) for value in re.findall(r"train_inner .* reward=([\d.]+)", whole.stdout)]
-    assert len(rewards) == 40 and np.mean(rewards[-8:]) > 1.2 * np.mean(rewards[:8])
+    assert len(rewards) == 18 and np.mean(rewards[-4:]) > 1.2 * np.mean(rewards[:4])
     assert re.search(r"valid .* nll_loss [\d.]+ .*cider [\d.]+", whole.stdout)
-    train(tiny_data, tmp_path / "parts", *scst, "--max-update", "10", "--disable-validation")
-    again = train(tiny_data, tmp_path / "parts", *scst, "--max-update", "40", "--disable-validation")
-    assert re.search(r"Loaded checkpoint .*checkpoint_last\.pt \(epoch \d @ 10 updates\)", again.stdout)
+    train(tiny_data, tmp_path / "parts", *scst, "--max-update", "13", "--disable-validation")
+    again = train(tiny_data, tmp_path / "parts", *scst, "--max-update", "18", "--disable-validation")
+    assert re.search(r"Loaded checkpoint .*checkpoint_last\.pt \(epoch 7 @ 13 updates\)", again.stdout)
     one, other = (load_checkpoint(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     generate(tiny_data, tmp_path / "whole" / "checkpoint_last.pt", tmp_path, "--gen-subset", "test", "--beam", "2")
