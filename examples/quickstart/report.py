@@ -17,6 +17,7 @@ from xgpt_fairseq.captions.generated import read_captions
 from xgpt_fairseq.captions.references import References, read_references
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.metrics.ptb import PtbTokenizer
 from xgpt_fairseq.metrics.scores import score_captions
 from xgpt_fairseq.scenes.scores import read_images, shares
 
@@ -43,8 +44,10 @@ def held_back(references: References) -> Iterator[tuple[dict[str, str], Referenc
 
 def human_scores(references: References) -> dict[str, float]:
     """What a held-back human caption scores against the image's other captions: the mean over `held_back`."""
-    names = ("cider", "bleu", "rouge")
-    scores = [score_captions(spoken, others, names).corpus for spoken, others in held_back(references)]
+    names, tokenize = ("cider", "bleu", "rouge"), PtbTokenizer()
+    scores = [
+        score_captions(spoken, others, names, tokenize=tokenize).corpus for spoken, others in held_back(references)
+    ]
     return {name: statistics.mean(score[name] for score in scores) for name in METRICS}
 
 

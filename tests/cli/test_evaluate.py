@@ -70,6 +70,34 @@ def test_all_of_it(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.Capt
     assert said == ""
 
 
+def test_several_files_are_scored_as_each_alone(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generated, references = files
+    same = tmp_path / "same.txt"
+    same.write_text(re.sub(r"(?m)\t[^\t]*$", "\ta man on a street", generated.read_text(encoding="utf-8")))
+    options = ["--references", str(references), "--metrics", "bleu,cider"]
+    alone = []
+    for file in (generated, same):
+        main([str(file), *options, "--output", str(file.with_suffix(".alone"))])
+        alone.append(f"{file}\n{capsys.readouterr().out}")
+    outputs = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    main([str(generated), str(same), *options, "--output", *outputs])
+    printed, said = capsys.readouterr()
+    assert printed == "".join(alone)
+    assert said == "warning: 50 of 50 images have the same caption: 'a man on a street'\n"
+    for file, output in zip((generated, same), outputs, strict=True):
+        assert Path(output).read_text() == file.with_suffix(".alone").read_text()
+
+    for paths, message in (
+        (outputs[:1], f"--output {outputs[0]}: 1 file for the scores of 2 files with captions; name one for each"),
+        (outputs[:1] * 2, f"--output {outputs[0]} {outputs[0]}: names differ for each file with captions"),
+    ):
+        with pytest.raises(SystemExit):
+            main([str(generated), str(same), *options, "--overwrite", "--output", *paths])
+        assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def test_nothing_is_overwritten_unasked(files: tuple[Path, Path], tmp_path: Path) -> None:
     generated, references = files
     output = tmp_path / "scores.json"

@@ -12,7 +12,7 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.java import java_first_in_path
-from xgpt_fairseq.metrics.ptb import ptb_tokenize
+from xgpt_fairseq.metrics.ptb import PtbTokenizer, ptb_tokenize
 
 AWKWARD = [
     "",
@@ -80,6 +80,13 @@ def test_one_line_for_each_caption_whatever_it_holds() -> None:
     assert ptb_tokenize(captions[::-1]) == tokens[::-1]
     # METEOR separates captions with three bars.
     assert not any("|||" in line for line in tokens)
+
+
+def test_a_caption_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenize = PtbTokenizer()
+    assert tokenize(["A dog.", "a cat", "A dog."]) == ["a dog", "a cat", "a dog"]
+    monkeypatch.setenv("PATH", "")  # no Java any more
+    assert tokenize(["a cat", "A dog."]) == ["a cat", "a dog"]
 
 
 def fake_java(folder: Path, script: str) -> None:

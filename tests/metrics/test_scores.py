@@ -22,7 +22,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics import scores as metrics
 from xgpt_fairseq.metrics.java import find_java
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
-from xgpt_fairseq.metrics.scores import SPICE_JARS, score_captions, spice_command
+from xgpt_fairseq.metrics.scores import SPICE_JARS, score_captions, score_systems, spice_command
 
 NO_JAVA_METRICS = ("bleu", "rouge", "cider")
 
@@ -44,9 +44,13 @@ def test_the_same_as_pycocoevalcap(humans: tuple[dict[str, str], References], mo
         started.append(Meteor())
         return started[0]
 
-    # METEOR takes seconds to start: the one that score_captions starts is asked again below.
+    # METEOR takes seconds to start: the one that score_systems starts for both is asked again below.
     monkeypatch.setattr(metrics, "Meteor", start)
-    scores = score_captions(captions, references, ["meteor", "cider", "rouge", "bleu"])
+    names = ["meteor", "cider", "rouge", "bleu"]
+    others = {key: of_image[1] for key, of_image in references.captions.items()}
+    scores, of_others = score_systems([captions, others], references, names)
+    assert len(started) == 1
+    assert of_others.corpus["METEOR"] == pytest.approx(1) and of_others.corpus["CIDEr"] > scores.corpus["CIDEr"]
     lines = iter(ptb_tokenize([caption for of_image in references.captions.values() for caption in of_image]))
     truth = {key: [next(lines) for _ in of_image] for key, of_image in references.captions.items()}
     lines = iter(ptb_tokenize([captions[key] for key in truth]))

@@ -11,7 +11,7 @@ import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 
-from xgpt_fairseq.metrics import validation_scorer as online
+from xgpt_fairseq.metrics import ptb
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 
@@ -112,7 +112,7 @@ def test_captions_seen_before_are_not_tokenized_again(split: Split, monkeypatch:
         calls.append(captions)
         return ptb_tokenize(captions)
 
-    monkeypatch.setattr(online, "ptb_tokenize", counted)
+    monkeypatch.setattr(ptb, "ptb_tokenize", counted)
     scorer = ValidationScorer(split[0])
     first = scorer.add([0, 1, 2], ["a dog", "a cat", "a dog"])
     assert scorer.add([0, 1, 2], ["a dog", "a cat", "a dog"]) == first

@@ -17,7 +17,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_json
-from xgpt_fairseq.metrics.scores import METRICS, Scores, score_captions
+from xgpt_fairseq.metrics.scores import METRICS, Scores, score_systems
 from xgpt_fairseq.metrics.segmentation import SEGMENTATIONS
 from xgpt_fairseq.text.scripts import count_spacing
 
@@ -39,39 +39,62 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Score, print a table, and write the requested files."""
+    """Score, print a table for each file, and write the requested files."""
     captioning = {"CAPTIONS": args.captions, "--references": args.references}
     if args.retrieval:
         for name, value in {**captioning, "--coco-results": args.coco_results, "--split": args.split}.items():
-            if value is not None:
-                raise DataError(f"{name} {value} is for captions, not for --retrieval")
+            if value:
+                raise DataError(f"{name} {_joined(value)} is for captions, not for --retrieval")
+        if len(args.output) > 1:
+            raise DataError(f"--output {_joined(args.output)}: --retrieval writes one file")
+        args.output = args.output[0] if args.output else None
         evaluate_retrieval(args)
         return
     for name, value in captioning.items():
-        if value is None:
+        if not value:
             raise DataError(f"{name} is missing: xgpt-evaluate CAPTIONS --references FILE, or --retrieval")
-    for path in filter(None, (args.output, args.coco_results)):
-        check_writable(path, overwrite=args.overwrite)
+    for name, paths in {"--output": args.output, "--coco-results": args.coco_results}.items():
+        if paths and len(paths) != len(args.captions):
+            raise DataError(
+                f"{name} {_joined(paths)}: {_files(len(paths))} for the scores of {_files(len(args.captions))} with "
+                "captions; name one for each"
+            )
+        if len(set(paths)) < len(paths):
+            raise DataError(f"{name} {_joined(paths)}: names differ for each file with captions")
+        for path in paths:
+            check_writable(path, overwrite=args.overwrite)
     options = read_caption_options(args, {})
     references = find_references(args.references, args.split, name=args.format, options=options)
-    captions = read_captions(args.captions, references, by=args.pair_by, options=options)
+    systems = [read_captions(path, references, by=args.pair_by, options=options) for path in args.captions]
     for what, times in options.log.counts.items():
         print(f"{times} {what}", file=sys.stderr)
     for message in options.log.bad:
         print(f"left out (--skip-bad): {message}", file=sys.stderr)
     metrics = [metric.strip() for metric in args.metrics.split(",") if metric.strip()]
-    scores = score_captions(captions, references, metrics, spice_jars=args.spice_jars, segmentation=args.segment)
-    if not scores.corpus:
-        raise DataError("; ".join(f"{metric} left out: {reason}" for metric, reason in scores.left_out.items()))
-    for warning in warnings(captions, references, scores, args.segment):
-        print(f"warning: {warning}", file=sys.stderr)
-    print(_table(scores, len(set(captions.values()))))
-    for metric, reason in scores.left_out.items():
-        print(f"{metric} left out: {reason}", file=sys.stderr)
-    if args.output:
-        write_json(args.output, _report(scores, len(set(captions.values()))))
-    if args.coco_results:
-        write_coco_results(args.coco_results, captions)
+    found = score_systems(systems, references, metrics, spice_jars=args.spice_jars, segmentation=args.segment)
+    for number, (path, captions, scores) in enumerate(zip(args.captions, systems, found, strict=True)):
+        if not scores.corpus:
+            raise DataError("; ".join(f"{metric} left out: {reason}" for metric, reason in scores.left_out.items()))
+        if len(systems) > 1:
+            print(path)
+        different = len(set(captions.values()))
+        for warning in warnings(captions, references, scores, args.segment):
+            print(f"warning: {warning}", file=sys.stderr)
+        print(_table(scores, different))
+        for metric, reason in scores.left_out.items():
+            print(f"{metric} left out: {reason}", file=sys.stderr)
+        if args.output:
+            write_json(args.output[number], _report(scores, different))
+        if args.coco_results:
+            write_coco_results(args.coco_results[number], captions)
+
+
+def _joined(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'s' if count != 1 else ''}"
 
 
 def warnings(captions: Mapping[str, str], references: References, scores: Scores, segmentation: str) -> Iterator[str]:
@@ -106,10 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "captions",
         type=Path,
-        nargs="?",
+        nargs="*",
         metavar="CAPTIONS",
         help="fairseq-generate's output (generate-test.txt), COCO results, a table, JSON lines or JSON of names and "
-        "captions, or a caption a line in the order of the references; its content tells which",
+        "captions, or a caption a line in the order of the references; its content tells which. Several files are "
+        "scored one by one, in less time",
     )
     parser.add_argument(
         "--references",
@@ -139,10 +163,20 @@ def _parser() -> argparse.ArgumentParser:
         "letter; jieba, Chinese words (default: none)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write all scores, of the corpus and of each image, as JSON"
+        "--output",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="write all scores, of the corpus and of each image, as JSON; a file for each of CAPTIONS",
     )
     parser.add_argument(
-        "--coco-results", type=Path, metavar="FILE", help="write the captions in the COCO server's format"
+        "--coco-results",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="write the captions in the COCO server's format; a file for each of CAPTIONS",
     )
     parser.add_argument(
         "--spice-jars",

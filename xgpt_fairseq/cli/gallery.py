@@ -13,7 +13,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write, check_writable
-from xgpt_fairseq.metrics.scores import score_captions
+from xgpt_fairseq.metrics.scores import score_systems
 from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, match_photos, render_gallery
 
 _EXAMPLE = """\
@@ -68,7 +68,7 @@ def read_systems(arguments: Sequence[str], references: References, metrics: Sequ
     """The captions of each of *arguments*, `NAME=FILE`, with their scores.
 
     Raises:
-        DataError: an argument is not NAME=FILE, or a name is used twice; also see `read_captions`, `score_captions`.
+        DataError: an argument is not NAME=FILE, or a name is used twice; also see `read_captions`, `score_systems`.
     """
     files: dict[str, Path] = {}
     for argument in arguments:
@@ -80,8 +80,7 @@ def read_systems(arguments: Sequence[str], references: References, metrics: Sequ
         files[name] = Path(file)
     captions = {name: read_captions(file, references) for name, file in files.items()}  # all, before the slow part
     systems = []
-    for name in captions:
-        scores = score_captions(captions[name], references, metrics)
+    for name, scores in zip(captions, score_systems(list(captions.values()), references, metrics), strict=True):
         for metric, reason in scores.left_out.items():
             print(f"{name}: {metric} left out: {reason}", file=sys.stderr)
         if not scores.corpus:

@@ -8,8 +8,9 @@ import os
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pycocoevalcap import spice
@@ -41,13 +42,14 @@ SPICE_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 # Image id → tokenized captions, the input of pycocoevalcap's scorers.
 Tokenized = Mapping[str, list[str]]
+Tokenize = Callable[[Sequence[str]], list[str]]
 # Name → the corpus's value, and one per image in the order of the references.
 Values = dict[str, tuple[float, Sequence[float]]]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The result of `score_captions`.
+    """The scores of a system's captions.
 
     Attributes:
         corpus: metric (`BLEU@1` … `BLEU@4`, `METEOR`, `ROUGE-L`, `CIDEr`, `SPICE`) → value on pycocoevalcap's scale:
@@ -72,44 +74,73 @@ def score_captions(
     *,
     spice_jars: Path | None = None,
     segmentation: str = "none",
+    tokenize: Tokenize | None = None,
 ) -> Scores:
-    """Score *captions*, one per image of *references*, with pycocoevalcap after PTB tokenization.
+    """Score *captions*, one per image of *references*, as `score_systems` does several."""
+    (scores,) = score_systems(
+        [captions], references, metrics, spice_jars=spice_jars, segmentation=segmentation, tokenize=tokenize
+    )
+    return scores
+
+
+def score_systems(
+    systems: Sequence[Mapping[str, str]],
+    references: References,
+    metrics: Sequence[str] = METRICS,
+    *,
+    spice_jars: Path | None = None,
+    segmentation: str = "none",
+    tokenize: Tokenize | None = None,
+) -> list[Scores]:
+    """Score the captions of several systems, each as if it were scored alone; Java is started once for all.
 
     Args:
-        captions: image id → caption, as `read_captions` gives them.
+        systems: for each, image id → caption, as `read_captions` gives them.
         metrics: some of `METRICS`, or names of the results, such as `BLEU@4`, in capital letters or small ones. SPICE
             is left out, with the reason, where it cannot run.
         spice_jars: the folder of `SPICE_JARS`, if not pycocoevalcap's own.
         segmentation: `char` or `jieba`: how captions are cut into words in place of PTB tokenization (`segment`).
+        tokenize: what tokenizes in place of `ptb_tokenize`: a `PtbTokenizer` that several calls share.
 
     Raises:
         DataError: unknown metric, captions of other images, no Java, METEOR failed, *spice_jars* lacks a jar, or jieba
             is not installed.
     """
     wanted = _wanted(metrics)
-    if captions.keys() != references.captions.keys():
-        raise DataError(f"the captions are not those of the {len(references.captions)} images in {references.path}")
+    for captions in systems:
+        if captions.keys() != references.captions.keys():
+            raise DataError(f"the captions are not those of the {len(references.captions)} images in {references.path}")
     if spice_jars is not None:
         check_spice_jars(spice_jars)
+    if segmentation != "none":
+        tokenize = partial(segment, by=segmentation)
 
-    truth = _tokenized(references.captions, segmentation)
-    generated = _tokenized({image_id: [captions[image_id]] for image_id in truth}, segmentation)
+    raw = [{image_id: [captions[image_id]] for image_id in references.captions} for captions in systems]
+    truth, *generated = _tokenized([references.captions, *raw], tokenize or ptb_tokenize)
     if not any(caption for of_image in truth.values() for caption in of_image):
         raise DataError(f"{references.path}: no caption has a word")
 
-    values: Values = {}
-    left_out = {}
+    values: list[Values] = [{} for _ in systems]
+    left_out: list[dict[str, str]] = [{} for _ in systems]
     for metric in METRICS:
         if wanted.isdisjoint(_VALUES[metric]):
             continue
         if metric == "spice":
-            try:
-                values |= _spice(truth, generated, spice_jars)
-            except SpiceUnavailable as reason:
-                left_out["SPICE"] = str(reason)
+            for number, captions_of_system in enumerate(generated):
+                try:
+                    values[number] |= _spice(truth, captions_of_system, spice_jars)
+                except SpiceUnavailable as reason:
+                    left_out[number]["SPICE"] = str(reason)
         else:
-            values |= _SCORERS[metric](truth, generated)
-    values = {name: value for name, value in values.items() if name in wanted}
+            for number, found in enumerate(_SCORERS[metric](truth, generated)):
+                values[number] |= found
+    return [
+        _scores({name: value for name, value in each.items() if name in wanted}, truth, reasons)
+        for each, reasons in zip(values, left_out, strict=True)
+    ]
+
+
+def _scores(values: Values, truth: Tokenized, left_out: dict[str, str]) -> Scores:
     return Scores(
         corpus={name: float(corpus) for name, (corpus, _) in values.items()},
         per_image={
@@ -166,39 +197,45 @@ _WHERE_FROM = (
 _SERVICE = "META-INF/services/javax.script.ScriptEngineFactory"
 
 
-def _tokenized(captions: Mapping[str, list[str]], segmentation: str) -> dict[str, list[str]]:
-    texts = [caption for of_image in captions.values() for caption in of_image]
-    lines = iter(ptb_tokenize(texts) if segmentation == "none" else segment(texts, segmentation))
-    return {image_id: list(itertools.islice(lines, len(of_image))) for image_id, of_image in captions.items()}
+def _tokenized(sources: Sequence[Mapping[str, list[str]]], tokenize: Tokenize) -> list[dict[str, list[str]]]:
+    lines = iter(tokenize([caption for source in sources for of_image in source.values() for caption in of_image]))
+    return [
+        {image_id: list(itertools.islice(lines, len(of_image))) for image_id, of_image in source.items()}
+        for source in sources
+    ]
 
 
-def _bleu(truth: Tokenized, generated: Tokenized) -> Values:
-    corpus, per_image = Bleu(4).compute_score(truth, generated, verbose=0)
-    return {f"BLEU@{n}": (corpus[n - 1], per_image[n - 1]) for n in (1, 2, 3, 4)}
+def _bleu(truth: Tokenized, systems: Sequence[Tokenized]) -> Iterator[Values]:
+    for generated in systems:
+        corpus, per_image = Bleu(4).compute_score(truth, generated, verbose=0)
+        yield {f"BLEU@{n}": (corpus[n - 1], per_image[n - 1]) for n in (1, 2, 3, 4)}
 
 
-def _meteor(truth: Tokenized, generated: Tokenized) -> Values:
+def _meteor(truth: Tokenized, systems: Sequence[Tokenized]) -> Iterator[Values]:
     with java_first_in_path() as java:
-        scorer = Meteor()
-    try:
-        return {"METEOR": scorer.compute_score(truth, generated)}
-    except (OSError, ValueError) as error:
-        # compute_score fails with its lock held, and pycocoevalcap's destructor would wait for it forever.
-        scorer.lock.release()
-        scorer.meteor_p.kill()
-        said = scorer.meteor_p.communicate()[1].decode("utf-8", "replace")
-        raise DataError(f"METEOR failed ({java}): {last_stderr_lines(said)}") from error
+        scorer = Meteor()  # reads its paraphrases for ten seconds
+    for generated in systems:
+        try:
+            yield {"METEOR": scorer.compute_score(truth, generated)}
+        except (OSError, ValueError) as error:
+            # compute_score fails with its lock held, and pycocoevalcap's destructor would wait for it forever.
+            scorer.lock.release()
+            scorer.meteor_p.kill()
+            said = scorer.meteor_p.communicate()[1].decode("utf-8", "replace")
+            raise DataError(f"METEOR failed ({java}): {last_stderr_lines(said)}") from error
 
 
-def _rouge(truth: Tokenized, generated: Tokenized) -> Values:
-    return {"ROUGE-L": Rouge().compute_score(truth, generated)}
+def _rouge(truth: Tokenized, systems: Sequence[Tokenized]) -> Iterator[Values]:
+    for generated in systems:
+        yield {"ROUGE-L": Rouge().compute_score(truth, generated)}
 
 
-def _cider(truth: Tokenized, generated: Tokenized) -> Values:
-    return {"CIDEr": Cider().compute_score(truth, generated)}
+def _cider(truth: Tokenized, systems: Sequence[Tokenized]) -> Iterator[Values]:
+    for generated in systems:
+        yield {"CIDEr": Cider().compute_score(truth, generated)}
 
 
-_SCORERS: dict[str, Callable[[Tokenized, Tokenized], Values]] = {
+_SCORERS: dict[str, Callable[[Tokenized, Sequence[Tokenized]], Iterator[Values]]] = {
     "bleu": _bleu,
     "meteor": _meteor,
     "rouge": _rouge,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer, cook_refs, cook_test
 
 from xgpt_fairseq.metrics.cider import Cider
-from xgpt_fairseq.metrics.ptb import ptb_tokenize
+from xgpt_fairseq.metrics.ptb import PtbTokenizer
 
 _ORDERS = (1, 2, 3, 4)
 
@@ -38,12 +38,12 @@ class ValidationScorer:
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
         if not references or not all(references):
             raise ValueError("every image of the split needs at least one reference caption")
-        tokenized = iter(ptb_tokenize([caption for of_image in references for caption in of_image]))
+        # models repeat captions, within an epoch and between epochs
+        self._tokenize = PtbTokenizer()
+        tokenized = iter(self._tokenize([caption for of_image in references for caption in of_image]))
         of_images = [[next(tokenized) for _ in of_image] for of_image in references]
         self._cider = Cider(of_images)
         self._bleu_references = [cook_refs(captions) for captions in of_images]
-        # Raw caption → tokens. Models repeat captions, within an epoch and between epochs.
-        self._tokenized: dict[str, str] = {}
 
     def add(self, image_indices: Sequence[int], captions: Sequence[str]) -> dict[str, float]:
         """Score *captions* (raw text) of the images *image_indices*, each against its image's references.
@@ -87,8 +87,3 @@ class ValidationScorer:
         ]
         scores, _ = scorer.compute_score(option="closest")
         return float(scores[-1])
-
-    def _tokenize(self, captions: Sequence[str]) -> list[str]:
-        unseen = [caption for caption in dict.fromkeys(captions) if caption not in self._tokenized]
-        self._tokenized.update(zip(unseen, ptb_tokenize(unseen), strict=True))
-        return [self._tokenized[caption] for caption in captions]

@@ -9,6 +9,7 @@ from typing import Any
 from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import read_description
+from xgpt_fairseq.metrics.ptb import PtbTokenizer
 from xgpt_fairseq.metrics.scores import score_captions
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.scenes.claims import judge, read_claims
@@ -40,11 +41,11 @@ def ceiling(human: References) -> float:
     count = min(map(len, human.captions.values()))
     if count < 2:
         raise DataError(f"{human.path}: an image has one caption only, there is no other to compare it with")
-    total = 0.0
+    total, tokenize = 0.0, PtbTokenizer()
     for place in range(count):
         held_back = {name: texts[place] for name, texts in human.captions.items()}
         others = {name: texts[:place] + texts[place + 1 :] for name, texts in human.captions.items()}
-        total += score_captions(held_back, References(human.path, others), ["cider"]).corpus["CIDEr"]
+        total += score_captions(held_back, References(human.path, others), ["cider"], tokenize=tokenize).corpus["CIDEr"]
     return total / count
 
 
