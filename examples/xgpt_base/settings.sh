@@ -29,11 +29,12 @@ n = torch.cuda.device_count()
 print(n, torch.cuda.get_device_properties(0).total_memory >> 20 if n else 0)')
 fi
 GPUS=${GPUS:-$FOUND}                              # all nodes together; 0: the CPU
-BATCH=${BATCH:-512}                               # captions per update (section 5.3)
+BATCH=${BATCH:-512}                               # captions per update (section 5.3); 6_scst.sh: images
+PER_ROW=${PER_ROW:-1}                             # captions that a GPU holds for each of them
 PROCESSES=$((GPUS > 0 ? GPUS : 1))
 if [ -z "${GPU_BATCH:-}" ]; then                  # captions per GPU
     # xgpt_base needs up to 46 MB per caption with 100 regions (IMLM, TIFG), and 2 GB for weights and optimizer
-    MOST=$((MEMORY > 0 ? (MEMORY - 3000) / 48 : 64))
+    MOST=$((MEMORY > 0 ? (MEMORY - 3000) / 48 / PER_ROW : 64))
     GPU_BATCH=$((BATCH / PROCESSES))
     for ((PARTS = 2; GPU_BATCH > MOST && PARTS <= BATCH; PARTS++)); do
         if ((BATCH % (PROCESSES * PARTS) == 0)); then GPU_BATCH=$((BATCH / PROCESSES / PARTS)); fi
@@ -52,16 +53,16 @@ NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
 if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16} --ddp-backend legacy_ddp); fi
 if ((GPUS > 0)) && [ -z "$LAUNCH" ]; then DEVICE+=(--distributed-world-size "$GPUS"); fi
 
-# iterations DATA EPOCHS   the number of iterations in EPOCHS passes over the training pairs of DATA.
+# iterations DATA EPOCHS [images]   the number of iterations in EPOCHS passes over the training captions (or images) of DATA.
 iterations() {
     if [ ! -e "$1/dataset.json" ]; then
         echo "error: $1 is no data directory: it has no dataset.json (prepare it with 0_prepare.sh)" >&2
         exit 1
     fi
     python -c 'import json, sys
-data, epochs, batch = sys.argv[1:]
-captions = json.load(open(f"{data}/dataset.json", encoding="utf-8"))["splits"]["train"]["captions"]
-print(-(-captions * int(epochs) // int(batch)))' "$1" "$2" "$BATCH"
+data, epochs, batch, of = sys.argv[1:]
+count = json.load(open(f"{data}/dataset.json", encoding="utf-8"))["splits"]["train"][of]
+print(-(-count * int(epochs) // int(batch)))' "$1" "$2" "$BATCH" "${3:-captions}"
 }
 
 # The length of a stage is given in iterations. An iteration is one update of each objective, so all rows of a table
@@ -82,9 +83,9 @@ stage_length() {
 }
 VALIDATIONS=${VALIDATIONS:-25}
 
-# rate PAPER   the learning rate: the paper's, or LR. xgpt_demo, a third as wide and as deep, takes 1e-3 in all stages.
+# rate BASE [DEMO]   the learning rate: LR, or BASE; xgpt_demo, a third as wide and as deep, takes 1e-3 in the paper's stages.
 rate() {
-    if [ -n "${LR:-}" ]; then echo "$LR"; elif [ "$ARCH" = xgpt_demo ]; then echo 1e-3; else echo "$1"; fi
+    if [ -n "${LR:-}" ]; then echo "$LR"; elif [ "$ARCH" = xgpt_demo ]; then echo "${2:-1e-3}"; else echo "$1"; fi
 }
 
 # metric OBJECTIVES   the metric that selects the best checkpoints: the loss of captioning, or without it, of the rest.

@@ -23,8 +23,9 @@ WORDS = ["cat", "dog"]
 FILLERS = [f"x{number}" for number in range(600)]  # never drawn: fairseq allows fewer beams than symbols
 MAX_LEN = 2
 OPTIONS: dict[str, Any] = {
-    "label_smoothing": 0.0, "sentence_avg": False, "scst_samples": 4, "scst_baseline": "mean", "scst_max_len": MAX_LEN,
-    "scst_bleu_weight": 0.0, "scst_entropy": 0.0, "scst_kl": 0.0, "seed": 1,
+    "label_smoothing": 0.0, "sentence_avg": False, "scst_samples": 4, "scst_candidates": "sample",
+    "scst_temperature": 1.0, "scst_baseline": "mean", "scst_max_len": MAX_LEN, "scst_bleu_weight": 0.0,
+    "scst_entropy": 0.0, "scst_kl": 0.0, "seed": 1,
 }  # fmt: skip
 # of both images: what their captions say
 REFERENCES = [["cat", "cat cat"], ["dog dog", "dog"]]
@@ -82,53 +83,73 @@ def every_caption(dictionary: Dictionary) -> Iterator[list[int]]:
             yield [*chosen, dictionary.eos()]
 
 
-def reinforce(criterion: XGPTSCSTCriterion, model: XGPTModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The expected reward of each image, and the gradient of minus their mean: over all captions, in float64."""
+def rated_captions(
+    criterion: XGPTSCSTCriterion, model: XGPTModel, image: int, temperature: float
+) -> list[tuple[torch.Tensor, float]]:
+    """Log-probability and reward of each caption that can be drawn, one token after the other in float64."""
     dictionary = criterion.task.target_dictionary
-    model = model.double()
-    expected = []
-    sample = batch()
-    for image in range(2):
-        inputs = {name: tensor[image : image + 1] for name, tensor in sample["net_input"].items()}
-        inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs.items()}
-        total = torch.zeros((), dtype=torch.float64)
-        probability = 0.0
-        for caption in every_caption(dictionary):
-            log_probability = torch.zeros((), dtype=torch.float64)
-            for place in range(min(len(caption), MAX_LEN)):
-                previous = torch.tensor([[dictionary.eos(), *caption[:place]]])
-                logits, _ = model(**inputs, prev_output_tokens=previous)
-                allowed = [dictionary.index(word) for word in WORDS] + [dictionary.eos()]
-                chosen = logits[0, -1, allowed].log_softmax(0)
-                log_probability = log_probability + chosen[allowed.index(caption[place])]
-            tokens = torch.tensor([[caption]])
-            reward = criterion._reward(torch.tensor([image]), tokens).item()
-            total = total + log_probability.exp() * reward
-            probability += log_probability.exp().item()
-        assert probability == pytest.approx(1)
-        expected.append(total)
-    loss = -torch.stack(expected).mean()
+    inputs = {name: tensor[image : image + 1] for name, tensor in batch()["net_input"].items()}
+    inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs.items()}
+    allowed = [dictionary.index(word) for word in WORDS] + [dictionary.eos()]
+    rated = []
+    for caption in every_caption(dictionary):
+        log_probability = torch.zeros((), dtype=torch.float64)
+        for place in range(min(len(caption), MAX_LEN)):
+            previous = torch.tensor([[dictionary.eos(), *caption[:place]]])
+            logits, _ = model(**inputs, prev_output_tokens=previous)
+            chosen = (logits[0, -1, allowed] / temperature).log_softmax(0)
+            log_probability = log_probability + chosen[allowed.index(caption[place])]
+        rated.append((log_probability, criterion._reward(torch.tensor([image]), torch.tensor([[caption]])).item()))
+    assert sum(log_probability.exp().item() for log_probability, _ in rated) == pytest.approx(1)
+    return rated
+
+
+def gradient(loss: torch.Tensor, model: XGPTModel) -> torch.Tensor:
     gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    return torch.stack(expected).detach(), [g for g in gradients if g is not None]
+    return torch.cat([g.flatten() for g in gradients if g is not None])
 
 
-@pytest.mark.parametrize("baseline", ["mean", "greedy"])
-def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
-    criterion, model = build(scst_baseline=baseline, scst_samples=500)
-    expected, exact = reinforce(*build())
-    model.zero_grad()
+def gradient_of(criterion: XGPTSCSTCriterion, model: XGPTModel, updates: int) -> tuple[torch.Tensor, float]:
+    """The mean gradient over updates, and the mean reward."""
     rewards = 0.0
-    updates = 15
     for update in range(updates):
         criterion.set_num_updates(update)
         loss, size, log = criterion(model, batch())
         (loss / size / updates).backward()
         rewards += log["scst_reward"] / size / updates
+    found = [parameter.grad.double().flatten() for parameter in model.parameters() if parameter.grad is not None]
+    return torch.cat(found), rewards
+
+
+@pytest.mark.parametrize(("baseline", "temperature"), [("mean", 1.0), ("greedy", 1.0), ("mean", 0.6)])
+def test_the_gradient_is_that_of_the_expected_reward(baseline: str, temperature: float) -> None:
+    """REINFORCE over all captions of both images."""
+    criterion, model = build()
+    model = model.double()
+    rated = [rated_captions(criterion, model, image, temperature) for image in range(2)]
+    expected = torch.stack([torch.stack([logp.exp() * reward for logp, reward in each]).sum() for each in rated])
+    exact = gradient(-expected.mean(), model)
+    sampled, rewards = gradient_of(
+        *build(scst_baseline=baseline, scst_temperature=temperature, scst_samples=500), updates=15
+    )
     assert rewards == pytest.approx(expected.mean().item(), rel=0.03)
-    found = [parameter.grad.double() for parameter in model.parameters() if parameter.grad is not None]
-    found, flat = torch.cat([g.flatten() for g in found]), torch.cat([g.flatten() for g in exact])
-    assert flat.norm() > 0.1
-    assert (found - flat).norm() < 0.12 * flat.norm()
+    assert exact.norm() > 0.1
+    assert (sampled - exact).norm() < 0.12 * exact.norm()
+
+
+def test_the_captions_of_a_beam_stand_for_samples() -> None:
+    """As many beams as there are captions: each is raised or lowered by its reward less the mean of the others'."""
+    criterion, model = build()
+    model, loss = model.double(), torch.zeros(())
+    for image in range(2):
+        rated = rated_captions(criterion, model, image, 1.0)
+        for logp, reward in rated:
+            others = (sum(each for _, each in rated) - reward) / (len(rated) - 1)
+            loss = loss - (reward - others) * logp / (2 * len(rated))
+    exact = gradient(loss, model)
+    found, _ = gradient_of(*build(scst_candidates="beam", scst_samples=len(rated)), updates=1)
+    assert exact.norm() > 0.1
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-3)
 
 
 def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
@@ -175,6 +196,7 @@ def test_entropy_and_kl_pull_by_their_weights() -> None:
     [
         ({"scst_samples": 1}, "--scst-samples must be at least 2, got 1"),
         ({"scst_samples": 0, "scst_baseline": "greedy"}, "--scst-samples must be at least 1, got 0"),
+        ({"scst_temperature": 0.0}, "--scst-temperature must be more than 0, got 0.0"),
         ({"scst_max_len": 0}, "--scst-max-len must be at least 1, got 0"),
         ({"scst_kl": -1.0}, "--scst-kl must be at least 0, got -1.0"),
         ({"scst_entropy": math.nan}, "--scst-entropy must be at least 0, got nan"),

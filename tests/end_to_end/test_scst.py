@@ -25,7 +25,7 @@ def test_it_raises_the_reward_and_goes_on_where_it_stopped(tiny_data: Path, tmp_
     whole = train(tiny_data, tmp_path / "whole", *scst, "--max-update", "18", "--validate-interval-updates", "18")
     rewards = [float(value) for value in re.findall(r"train_inner .* reward=([\d.]+)", whole.stdout)]
     assert len(rewards) == 18 and np.mean(rewards[-4:]) > 1.2 * np.mean(rewards[:4])
-    assert re.search(r"valid .* nll_loss [\d.]+ .*cider [\d.]+", whole.stdout)
+    assert re.search(r"valid .* nll_loss [\d.]+ .*cider [\d.]+ .*repeats [\d.]+ \| bad_ends [\d.]+", whole.stdout)
     train(tiny_data, tmp_path / "parts", *scst, "--max-update", "13", "--disable-validation")
     again = train(tiny_data, tmp_path / "parts", *scst, "--max-update", "18", "--disable-validation")
     assert re.search(r"Loaded checkpoint .*checkpoint_last\.pt \(epoch 7 @ 13 updates\)", again.stdout)

@@ -24,14 +24,14 @@ from xgpt_fairseq.models.xgpt import XGPTConfig
 
 RECIPE = ROOT / "examples" / "xgpt_base"
 STAGES = {"text": "1_text.sh", "out_of_domain": "2_out_of_domain.sh", "in_domain": "3_in_domain.sh",
-          "finetune": "4_finetune.sh"}  # fmt: skip
+          "finetune": "4_finetune.sh", "scst": "6_scst.sh"}  # fmt: skip
 
 # Sections 5.1 to 5.4 and appendix A.2, and paper-silent choices that the README states.
 EVERY_STAGE: dict[str, Any] = {
     "layers": 12, "hidden_size": 768, "attention_heads": 8, "ffn_size": 3072, "dropout": 0.1,
     "max_target_positions": 60, "refine_layers": 1, "sharing": "enc-dec-share",
     "optimizer": "adam", "adam_betas": "(0.9, 0.98)", "clip_norm": 5.0, "lr_scheduler": "inverse_sqrt",
-    "fp16": True, "keep_best_checkpoints": 4, "label_smoothing": 0.0,
+    "criterion": "xgpt", "fp16": True, "keep_best_checkpoints": 4, "label_smoothing": 0.0,
 }  # fmt: skip
 PAPER: dict[str, dict[str, Any]] = {
     "text": {"task": "xgpt_text_pretrain", "objectives": "mlm,mass", "objective_weights": "", "lr": [1e-4],
@@ -47,9 +47,18 @@ PAPER: dict[str, dict[str, Any]] = {
     "finetune": {"task": "xgpt_caption", "lr": [1e-5], "max_update": 33_208, "warmup_updates": 3320,
                  "captions_per_image": 5,
                  "eval_captions": True, "best_checkpoint_metric": "cider", "maximize_best_checkpoint_metric": True},
+    # what the paper doesn't have: rate, passes and batch of VLP's README
+    "scst": {"task": "xgpt_caption", "criterion": "xgpt_scst", "scst_samples": 5, "scst_candidates": "beam",
+             "scst_baseline": "mean",
+             "scst_bleu_weight": 0.0, "lr": [1e-6], "dropout": 0.0, "attention_dropout": 0.0,
+             "max_update": 53_104, "warmup_updates": 4000, "captions_per_image": 1,  # COCO: 30 passes over the images
+             "eval_captions": True, "best_checkpoint_metric": "cider", "maximize_best_checkpoint_metric": True},
 }  # fmt: skip
 CAPTIONS = {"coco": 566_747, "flickr30k": 145_000}
-STARTS_FROM = {"out_of_domain": "text", "in_domain": "out_of_domain", "finetune": "coco/in_domain"}
+IMAGES = {"coco": 113_287, "flickr30k": 29_000}
+STARTS_FROM = {"out_of_domain": "text", "in_domain": "out_of_domain", "finetune": "coco/in_domain",
+               "scst": "coco/finetune"}  # fmt: skip
+BATCH = {stage: 64 if stage == "scst" else 512 for stage in STAGES}
 
 
 @pytest.fixture
@@ -67,7 +76,9 @@ def recorder(tmp_path: Path) -> Path:
     for name, captions in CAPTIONS.items():  # all that the scripts read of a data directory
         folder = tmp_path / "data" / name
         folder.mkdir(parents=True)
-        (folder / "dataset.json").write_text(json.dumps({"splits": {"train": {"captions": captions}}}))
+        (folder / "dataset.json").write_text(
+            json.dumps({"splits": {"train": {"captions": captions, "images": IMAGES[name]}}})
+        )
     with_gpu_memory(programs, 0, 0)  # torch, which takes seconds to import, would say the same
     return programs
 
@@ -118,7 +129,7 @@ def test_each_stage_passes_the_papers_hyperparameters(stage: str, recorder: Path
     args = vars(arguments_of(stage, recorder))
     expected = {**EVERY_STAGE, **PAPER[stage]}
     assert {name: args[name] for name in expected} == expected
-    assert args["batch_size"] * args["update_freq"][0] * args["distributed_world_size"] == 512
+    assert args["batch_size"] * args["update_freq"][0] * args["distributed_world_size"] == BATCH[stage]
     if stage in STARTS_FROM:
         assert args["finetune_from_model"] == f"checkpoints/{STARTS_FROM[stage]}/averaged.pt"
     average = called(recorder.parent)[-1]
@@ -158,6 +169,15 @@ def test_a_gpu_holds_as_many_captions_as_its_memory(gigabytes, gpus, batch, reco
         return
     args = parsed(called(recorder.parent)[0][1:])
     assert (args.batch_size, args.batch_size * args.update_freq[0] * gpus) == (batch, 512)
+
+
+def test_a_gpu_s_memory_counts_each_sample_of_an_image(recorder: Path) -> None:
+    with_gpu_memory(recorder, 8 * 1024, 1)
+    args = arguments_of("scst", recorder, 1)
+    assert (args.batch_size, args.batch_size * args.update_freq[0]) == (16, 64)
+    args = arguments_of("scst", recorder, 1, IMAGES="32", SAMPLES="2", EPOCHS="1")
+    assert (args.batch_size, args.update_freq, args.scst_samples) == (32, [1], 2)
+    assert args.max_update == math.ceil(IMAGES["coco"] / 32)
 
 
 @pytest.mark.parametrize("objectives", ["ic", "ic,ida", "ic,imlm,ida,tifg"])
@@ -265,26 +285,30 @@ def test_the_yaml_says_what_the_script_passes(stage: str, recorder: Path) -> Non
 ITERATIONS = 5
 OBJECTIVES = {
     "text": ["mlm", "mass"], "out_of_domain": ["ic", "imlm", "ida", "tifg"], "in_domain": ["ic", "imlm", "ida", "tifg"],
-    "finetune": ["ic"],
+    "finetune": ["ic"], "scst": ["ic"],
 }  # fmt: skip
 
 
 def tiny(**environment: str) -> dict[str, str]:
     """Sizes, device and length: nothing else of the recipe."""
     return {
-        "GPUS": "0", "BATCH": "16", "GPU_BATCH": "8", "WORKERS": "0", "ARCH": "xgpt_demo",
+        "GPUS": "0", "BATCH": "16", "IMAGES": "8", "GPU_BATCH": "8", "WORKERS": "0", "ARCH": "xgpt_demo",
         "ITERATIONS": str(ITERATIONS), "VALIDATIONS": "5", "LOG_INTERVAL": "1", **environment,
     }  # fmt: skip
 
 
-def check_trained(log: str, folder: Path, objectives: list[str]) -> None:
+def check_trained(log: str, folder: Path, stage: str) -> None:
     """Each objective was updated as often as the stage says, with a gradient; it was validated; four best are there."""
+    objectives = OBJECTIVES[stage]
     length = ITERATIONS * len(objectives)
     assert f"num_updates: {length} >= max_update: {length}" in log
     states = [load_checkpoint(path) for path in folder.glob("checkpoint.best_*.pt")]
     assert len(states) == 4
     assert load_checkpoint(folder / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == length
     assert all(math.isfinite(state["extra_state"]["val_loss"]) for state in states)
+    if stage == "scst":
+        assert len(re.findall(r"train_inner\b.*\breward\W+[\d.]+", log)) == ITERATIONS
+        return
     for name in objectives:
         assert len(re.findall(rf"train_inner\b.*\b{name}_updates\W+1\b", log)) == ITERATIONS, name
         norms = [float(value) for value in re.findall(rf"train_inner\b.*\b{name}_gnorm\W+([\d.]+)", log)]
@@ -309,9 +333,9 @@ def test_every_script_runs_on_tiny_data(tiny_captions: Path, tmp_path: Path) -> 
     logs = {}
     for stage, name in STAGES.items():
         logs[stage] = run("bash", RECIPE / name, *SMALL, cwd=tmp_path, **tiny()).stdout
-    for stage, objectives in OBJECTIVES.items():
-        folder = tmp_path / "checkpoints" / (f"coco/{stage}" if stage in ("in_domain", "finetune") else stage)
-        check_trained(logs[stage], folder, objectives)
+    for stage in STAGES:
+        folder = tmp_path / "checkpoints" / (f"coco/{stage}" if stage in ("in_domain", "finetune", "scst") else stage)
+        check_trained(logs[stage], folder, stage)
         assert load_checkpoint(folder / "averaged.pt")["extra_state"]["averaged"], stage
     done = run("bash", RECIPE / "5_caption.sh", cwd=tmp_path, **tiny())
     assert re.search(r"^CIDEr +[\d.]+$", done.stdout, re.MULTILINE)
@@ -340,7 +364,7 @@ def test_each_yaml_file_trains(stage: str, tiny_data: Path, tiny_text_data: Path
         f"dataset.validate_interval_updates={length // 5}", f"hydra.run.dir={tmp_path}",
         cwd=tmp_path,
     )  # fmt: skip
-    check_trained(done.stderr + done.stdout, tmp_path / "save", OBJECTIVES[stage])
+    check_trained(done.stderr + done.stdout, tmp_path / "save", stage)
 
 
 def npz_archive(folder: Path, captions: Path) -> Path:

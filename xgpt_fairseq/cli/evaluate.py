@@ -17,6 +17,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_json
+from xgpt_fairseq.metrics.degeneration import degeneration
 from xgpt_fairseq.metrics.scores import METRICS, Scores, score_systems
 from xgpt_fairseq.metrics.segmentation import SEGMENTATIONS
 from xgpt_fairseq.text.scripts import count_spacing
@@ -32,6 +33,8 @@ example:
 
 # An image model that says one caption of so many images has hardly looked at them.
 _REPEATED = 0.1
+# Captions are degenerate if so many more of them than of people's repeat words, or break off.
+_DEGENERATE = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,7 +87,7 @@ def evaluate(args: argparse.Namespace) -> None:
         for metric, reason in scores.left_out.items():
             print(f"{metric} left out: {reason}", file=sys.stderr)
         if args.output:
-            write_json(args.output[number], _report(scores, different))
+            write_json(args.output[number], _report(scores, captions))
         if args.coco_results:
             write_coco_results(args.coco_results[number], captions)
 
@@ -102,6 +105,14 @@ def warnings(captions: Mapping[str, str], references: References, scores: Scores
     caption, times = Counter(captions.values()).most_common(1)[0]
     if times > 1 and times >= _REPEATED * len(captions):
         yield f"{times} of {len(captions)} images have the same caption: {caption!r:.80}"
+    ours = degeneration(captions.values())
+    people = degeneration(caption for of_image in references.captions.values() for caption in of_image)
+    for what, share, of_people in (
+        ("have two successive words twice", ours.repeats, people.repeats),
+        ('end in "a", "of" and the like', ours.bad_ends, people.bad_ends),
+    ):
+        if share > of_people + _DEGENERATE:
+            yield f"{100 * share:.0f} % of the captions {what}, {100 * of_people:.0f} % of the references"
     blank = [image_id for image_id, caption in captions.items() if not caption.strip()]
     if blank:
         yield f"{named(blank)} of {len(captions)} with a blank caption, scored as such"
@@ -196,10 +207,11 @@ def _table(scores: Scores, different: int) -> str:
     return "\n".join([header, *(f"{name:<8} {100 * value:6.1f}" for name, value in scores.corpus.items())])
 
 
-def _report(scores: Scores, different: int) -> dict[str, Any]:
+def _report(scores: Scores, captions: Mapping[str, str]) -> dict[str, Any]:
     return {
         "images": len(scores.per_image),
-        "different_captions": different,
+        "different_captions": len(set(captions.values())),
+        "degenerate": degeneration(captions.values())._asdict(),
         "scores": scores.corpus,
         "left_out": scores.left_out,
         "per_image": scores.per_image,

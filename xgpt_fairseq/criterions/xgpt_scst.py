@@ -1,8 +1,9 @@
 """The criterion `xgpt_scst`: self-critical sequence training (Rennie et al. 2017), which optimises CIDEr-D directly.
 
-Captions are sampled from the model, and the log-probability of each is raised or lowered by its advantage, its reward
-less a baseline: the mean reward of the image's other samples (Luo 2020, "A better variant of self-critical sequence
-training"), or that of the greedy caption (Rennie et al.). Validation is that of the criterion `xgpt`.
+Captions are sampled from the model, or those of a beam search are taken for samples (Cornia et al. 2020, section 3.3),
+and the log-probability of each is raised or lowered by its advantage, its reward less a baseline: the mean reward of
+the image's other samples (Luo 2020, "A better variant of self-critical sequence training"), or that of the greedy
+caption (Rennie et al.). Validation is that of the criterion `xgpt`.
 """
 
 import copy
@@ -15,11 +16,11 @@ import numpy as np
 import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
-from fairseq.logging import metrics
 from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import II
 from torch import Tensor
 
+from xgpt_fairseq.criterions.scst_log import LOGGED, SampleLog, log_samples
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion, XGPTCriterionConfig
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.ngrams import NgramScorer
@@ -28,17 +29,22 @@ from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.search.seeded_sampling import SeededSampling
 
 BASELINE = ChoiceEnum(["mean", "greedy"])
-
-# What is logged of the samples of a batch, as sums.
-LOGGED = ("samples", "reward", "baseline", "tokens", "distinct", "cut", "repeats", "bad_ends", "entropy", "kl",
-          "sampling_s", "reward_s", "batches")  # fmt: skip
-# A caption that ends in one of these was broken off; known of SCST without the end of sentence in the reward.
-_BAD_ENDS = ("a", "an", "the", "of", "with", "in", "on", "and", "at", "to", "for", "next", "is", "are")
+CANDIDATES = ChoiceEnum(["sample", "beam"])
 
 
 @dataclass
 class XGPTSCSTConfig(XGPTCriterionConfig):
-    scst_samples: int = field(default=5, metadata={"help": "captions sampled per image"})
+    scst_samples: int = field(default=5, metadata={"help": "captions per image"})
+    scst_candidates: CANDIDATES = field(  # type: ignore[valid-type]
+        default="sample",
+        metadata={
+            "help": "sample: captions drawn from the model; beam: those of a beam search with as many beams (Cornia et "
+            "al. 2020), where samples are far worse than the best caption"
+        },
+    )
+    scst_temperature: float = field(
+        default=1.0, metadata={"help": "of the distribution that is drawn from and optimised; below 1: nearer the best"}
+    )
     scst_baseline: BASELINE = field(  # type: ignore[valid-type]
         default="mean",
         metadata={"help": "mean: of the image's other samples (Luo 2020); greedy: of its greedy caption (Rennie 2017)"},
@@ -63,6 +69,8 @@ class XGPTSCSTCriterion(XGPTCriterion):
         label_smoothing: float,
         sentence_avg: bool,
         scst_samples: int,
+        scst_candidates: str,
+        scst_temperature: float,
         scst_baseline: str,
         scst_max_len: int,
         scst_bleu_weight: float,
@@ -78,7 +86,11 @@ class XGPTSCSTCriterion(XGPTCriterion):
         for name, value in (("bleu-weight", scst_bleu_weight), ("entropy", scst_entropy), ("kl", scst_kl)):
             if not (value >= 0 and math.isfinite(value)):
                 raise DataError(f"--scst-{name} must be at least 0, got {value}")
+        if not (scst_temperature > 0 and math.isfinite(scst_temperature)):
+            raise DataError(f"--scst-temperature must be more than 0, got {scst_temperature}")
         self.samples = scst_samples
+        self.beam = str(scst_candidates) == "beam"
+        self.temperature = scst_temperature
         self.greedy_baseline = str(scst_baseline) == "greedy"
         self.max_len = scst_max_len
         self.bleu_weight = scst_bleu_weight
@@ -87,7 +99,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
         self.seed = seed
         self.update = 0
         self._words = WordIds(task.vocabulary)
-        self._bad_ends = _word_hashes(self._words, task.vocabulary)
+        self._log = SampleLog(self._words, task.vocabulary, self.padding_idx)
         self._scorer: NgramScorer | None = None
         self._generators: tuple[SequenceGenerator, SequenceGenerator] | None = None
         self._start: Any = None  # the model that training starts from, for KL
@@ -125,7 +137,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
         if self.kl_weight:
             loss = loss + self.kl_weight * kl.sum()
         log: dict[str, Any] = {f"scst_{name}": 0.0 for name in LOGGED}
-        log |= self._describe(tokens)
+        log |= self._log.describe(tokens, self._ended(tokens.flatten(0, 1).cpu().numpy()))
         log |= {
             "loss": loss.detach(),
             "ntokens": int(mask.sum()),
@@ -143,8 +155,10 @@ class XGPTSCSTCriterion(XGPTCriterion):
 
     @torch.no_grad()
     def _sample(self, model: Any, images: dict[str, Tensor], ids: Tensor) -> Tensor:
-        """Captions drawn from the model without dropout: (B, S, T) with end of sentence, padded."""
+        """Captions of the model without dropout, drawn or the best: (B, S, T) with end of sentence, padded."""
         generator, _ = self._build(model)
+        if self.beam:
+            return self._generate(model, generator, images, None)
         generator.search.update = self.update
         return self._generate(model, generator, images, ids)
 
@@ -170,9 +184,11 @@ class XGPTSCSTCriterion(XGPTCriterion):
             bare = getattr(model, "module", model)
             dictionary = self.task.target_dictionary
             # an empty caption may be drawn, as the model has it: its log-probability is that of the whole vocabulary
-            options = {"max_len_b": self.max_len, "min_len": 0, **vocabulary_arguments(self.task.vocabulary)}
+            options = {"max_len_b": self.max_len, "min_len": 0, "temperature": self.temperature}
+            options |= vocabulary_arguments(self.task.vocabulary)
+            sampling = None if self.beam else SeededSampling(dictionary, self.seed)
             built = []
-            for beam, search in ((self.samples, SeededSampling(dictionary, self.seed)), (1, None)):
+            for beam, search in ((self.samples, sampling), (1, None)):
                 built.append(SequenceGenerator([bare], dictionary, beam_size=beam, search_strategy=search, **options))
                 adapt(built[-1])
             self._generators = built[0], built[1]
@@ -215,7 +231,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
     def _normalised(self, logits: Tensor) -> Tensor:
         """Log-probabilities (P, V) of what can be drawn: the symbols that the search suppresses cannot."""
         assert self._generators is not None
-        log_probabilities = logits.float().log_softmax(dim=-1)
+        log_probabilities = (logits.float() / self.temperature).log_softmax(dim=-1)
         never = self._generators[0].token_indices_to_suppress.to(logits.device)
         allowed = log_probabilities.index_fill(1, never, -math.inf)
         allowed[:, self.padding_idx] = -math.inf
@@ -243,71 +259,11 @@ class XGPTSCSTCriterion(XGPTCriterion):
         lengths = (tokens != self.padding_idx).sum(axis=1)
         return lengths <= self.max_len
 
-    def _describe(self, tokens: Tensor) -> dict[str, float]:
-        """What is known of samples (B, S, T)."""
-        array = tokens.flatten(0, 1).cpu().numpy()
-        words, lengths = self._words(array)
-        distinct = sum(len(np.unique(of_image, axis=0)) for of_image in tokens.cpu().numpy())
-        bounds = np.cumsum(lengths)
-        last = words[np.maximum(bounds - 1, 0)][lengths > 0] if len(words) else words
-        captions = np.split(words, bounds[:-1])
-        return {
-            "scst_samples": len(array),
-            "scst_tokens": float((array != self.padding_idx).sum()),
-            "scst_distinct": float(distinct),
-            "scst_cut": float((~self._ended(array)).sum()),
-            "scst_repeats": float(sum(_repeats(caption) for caption in captions)),
-            "scst_bad_ends": float(np.isin(last, self._bad_ends).sum()),
-        }
-
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log what is known of the samples, in training; see `XGPTCriterion.reduce_metrics` for validation.
-
-        reward, baseline    means over samples: CIDEr-D 0 to 10, 100 times that in papers
-        length              tokens per sample, with the end of sentence
-        distinct            percent of an image's samples that differ from each other
-        cut, repeats, bad_ends    percent without end of sentence, with a repeated bigram, and that end in "a"
-        entropy             bits per sample; kl: nats per sample
-        sampling_s, reward_s      seconds per batch
-        """
-
-        def total(name: str) -> float:
-            return sum(float(log.get(f"scst_{name}", 0)) for log in logging_outputs)
-
-        samples = total("samples")
-        if not samples:
-            return super().reduce_metrics(logging_outputs)
-        metrics.log_scalar("loss", sum(float(log["loss"]) for log in logging_outputs) / samples, samples, round=4)
-        for name in ("reward", "baseline"):
-            metrics.log_scalar(name, total(name) / samples, samples, round=4)
-        metrics.log_scalar("length", total("tokens") / samples, samples, round=2)
-        for name in ("distinct", "cut", "repeats", "bad_ends"):
-            metrics.log_scalar(name, 100 * total(name) / samples, samples, round=2)
-        metrics.log_scalar("entropy", total("entropy") / samples / math.log(2), samples, round=2)
-        if total("kl"):
-            metrics.log_scalar("kl", total("kl") / samples, samples, round=4)
-        batches = total("batches")
-        for name in ("sampling_s", "reward_s"):
-            metrics.log_scalar(name, total(name) / batches, batches, round=3)
-        return None
-
-
-def _repeats(words: np.ndarray) -> bool:
-    """Whether a caption has a bigram twice."""
-    if len(words) < 4:
-        return False
-    pairs = words[:-1] * np.uint64(0x9E3779B97F4A7C15) ^ words[1:]
-    return len(np.unique(pairs)) < len(pairs)
-
-
-def _word_hashes(words: WordIds, vocabulary: Any) -> np.ndarray:
-    """The ids of `_BAD_ENDS`."""
-    found = []
-    for word in _BAD_ENDS:
-        ids, _ = words(np.asarray(vocabulary.encode_ids(word))[None])
-        found += ids.tolist()[:1]
-    return np.array(found, dtype=np.uint64)
+        """Log what is known of the samples, in training; see `XGPTCriterion.reduce_metrics` for validation."""
+        if not log_samples(logging_outputs):
+            super().reduce_metrics(logging_outputs)
 
 
 def _reference_scorer(task: Any, words: WordIds) -> NgramScorer:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer, cook_refs, cook_test
 
 from xgpt_fairseq.metrics.cider import Cider
+from xgpt_fairseq.metrics.degeneration import Degeneration, ends_badly, has_repeat, words_of
 from xgpt_fairseq.metrics.ptb import PtbTokenizer
 
 _ORDERS = (1, 2, 3, 4)
@@ -18,6 +19,8 @@ STATISTICS = (
     *(f"_bleu_guess_{n}" for n in _ORDERS),
     "_bleu_test_length",
     "_bleu_reference_length",
+    "_repeats",
+    "_bad_ends",
 )
 """The keys of the result of `ValidationScorer.add`."""
 
@@ -65,12 +68,21 @@ class ValidationScorer:
                 sums[f"_bleu_guess_{n}"] += counts["guess"][n - 1]
             sums["_bleu_test_length"] += counts["testlen"]
             sums["_bleu_reference_length"] += counts["reflen"]
+            words = words_of(test)
+            sums["_repeats"] += has_repeat(words)
+            sums["_bad_ends"] += ends_badly(words)
         return sums
 
     @staticmethod
     def cider(sums: Mapping[str, float]) -> float:
         """CIDEr of the captions in *sums*, at least one, on pycocoevalcap's scale (papers print 100 times that)."""
         return float(sums["_cider_sum"]) / float(sums["_caption_images"])
+
+    @staticmethod
+    def degeneration(sums: Mapping[str, float]) -> Degeneration:
+        """Of the captions in *sums*, at least one."""
+        images = float(sums["_caption_images"])
+        return Degeneration(float(sums["_repeats"]) / images, float(sums["_bad_ends"]) / images)
 
     @staticmethod
     def bleu4(sums: Mapping[str, float]) -> float:

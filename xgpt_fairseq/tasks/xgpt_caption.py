@@ -209,7 +209,10 @@ class XGPTCaptionTask(RegionsTask):
         return self.vocabulary.decode(self.target_dictionary.string(tokens.int().cpu()))
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """Log the criterion's metrics and, if captions were generated, cider and bleu4 (1 is 100 % in both)."""
+        """Log the criterion's metrics and, if captions were generated, cider and bleu4 (1 is 100 % in both).
+
+        Also the percentages of captions that repeat two words, `repeats`, and that are broken off, `bad_ends`.
+        """
         super().reduce_metrics(logging_outputs, criterion)
         names = [name for name in logging_outputs[0] if name.startswith("_")] if logging_outputs else []
         if not sum(float(log.get("_caption_images", 0)) for log in logging_outputs):
@@ -222,3 +225,9 @@ class XGPTCaptionTask(RegionsTask):
 
         metrics.log_derived("cider", lambda meters: round(ValidationScorer.cider(sums(meters)), 4))
         metrics.log_derived("bleu4", lambda meters: round(ValidationScorer.bleu4(sums(meters)), 4))
+        metrics.log_derived(
+            "repeats", lambda meters: round(100 * ValidationScorer.degeneration(sums(meters)).repeats, 2)
+        )
+        metrics.log_derived(
+            "bad_ends", lambda meters: round(100 * ValidationScorer.degeneration(sums(meters)).bad_ends, 2)
+        )
