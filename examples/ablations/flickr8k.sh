@@ -5,8 +5,8 @@
 #
 # Each folder holds images/ and dataset_*.json (Karpathy's format). Flickr8k's published validation photos are the test
 # split here; 200 training photos are held out for validation. Text and pairs of COCO are from train2014 only.
-# Existing results are not recomputed; README.md has the commands that follow. Sizes: GRID, HELD_OUT, TEXT_LINES, VALID_LINES, SYMBOLS,
-# TEXT_ITERATIONS.
+# Existing results are not recomputed; README.md has the commands that follow. Sizes: GRID, HELD_OUT, TEXT_LINES,
+# VALID_LINES, SYMBOLS, TEXT_ITERATIONS; TRAINING: more arguments of the training.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -66,4 +66,4 @@ if [ ! -e "$WORK/web" ]; then
 fi
 # Text pre-training (examples/xgpt_base/1_text.sh), which every row of tables 2 and 6 starts from.
 ARCH=xgpt_demo BATCH=64 ITERATIONS=${TEXT_ITERATIONS:-1500} WORKERS=2 TEXT_DATA=$WORK/text CHECKPOINTS=$WORK/checkpoints \
-    LOG_INTERVAL=100 bash "$ROOT/examples/xgpt_base/1_text.sh" --log-format simple
+    LOG_INTERVAL=100 bash "$ROOT/examples/xgpt_base/1_text.sh" --log-format simple ${TRAINING-}

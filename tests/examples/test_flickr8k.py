@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.end_to_end.programs import ROOT, run
+from tests.end_to_end.programs import ROOT, SMALL, run
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 
@@ -37,7 +37,7 @@ def test_the_published_val_is_the_test_and_val_is_held_out_of_train(tmp_path: Pa
     variables = {
         "FLICKR8K": str(tmp_path / "flickr8k"), "COCO5K": str(tmp_path / "coco5k"), "WORK": str(tmp_path / "work"),
         "GRID": "2", "HELD_OUT": "2", "TEXT_LINES": "300", "VALID_LINES": "20", "SYMBOLS": "120",
-        "TEXT_ITERATIONS": "4", "VALIDATIONS": "2", "GPUS": "0",
+        "TEXT_ITERATIONS": "4", "VALIDATIONS": "2", "GPUS": "0", "TRAINING": " ".join(SMALL),
     }  # fmt: skip
     run("bash", SCRIPT, **variables)
     work = tmp_path / "work"
