@@ -51,7 +51,7 @@ def train(data: Path, save_dir: Path, *arguments: object, check: bool = True, pl
     return run(
         "fairseq-train", data, "--user-dir", plugin, "--task", "xgpt_caption", "--arch", "xgpt_demo", *SMALL,
         "--criterion", "xgpt", "--optimizer", "adam", "--lr", "1e-3", "--batch-size", "16", "--cpu",
-        "--log-format", "simple", "--log-interval", "1", "--save-dir", save_dir, *arguments,
+        "--log-format", "simple", "--log-interval", "1", "--num-workers", "0", "--save-dir", save_dir, *arguments,
         check=check,
     )  # fmt: skip
 
