@@ -36,7 +36,7 @@ prepare() {
 # curves   draws the curves of all stages that were trained, as curves.png.
 curves() {
     local name logs=()
-    for name in text out_of_domain in_domain finetune; do
+    for name in text out_of_domain in_domain finetune scst; do
         if [ -e "$WORK/logs/$name.log" ]; then logs+=("$WORK/logs/$name.log"); fi
     done
     xgpt-curves --stages "${logs[@]}" --output "$WORK/curves.png" --overwrite

@@ -51,6 +51,7 @@ export CHECKPOINTS=$WORK/checkpoints DATASET=captions VALIDATIONS=${VALIDATIONS:
 export TEXT_DATA=$WORK/text OUT_OF_DOMAIN_DATA=$WORK/web IN_DOMAIN_DATA=$WORK/captions
 TEXT_ITERATIONS=${TEXT_ITERATIONS:-1000} WEB_ITERATIONS=${WEB_ITERATIONS:-150}
 IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-150} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-2500}
+SCST_ITERATIONS=${SCST_ITERATIONS:-300}
 TEXT_LINES=${TEXT_LINES:-} SYMBOLS=${SYMBOLS:-3000}
 # shellcheck disable=SC2206
 SMALL=(--dropout "${DROPOUT:-0.1}" --label-smoothing 0.1 --log-format simple ${TRAINING-})   # TRAINING: more arguments
@@ -80,7 +81,7 @@ captions_of() {
     done <<< "$found"
 }
 
-say "1/7 photos: captions and regions"
+say "1/8 photos: captions and regions"
 ALL=() ALL_SAID=()
 for folder in "${FOLDERS[@]}"; do
     captions_of "$folder"
@@ -107,7 +108,7 @@ if [ ! -e "$WORK/regions" ]; then
         --image-size "$IMAGE_SIZE"
 fi
 
-say "2/7 text: COCO's captions, a vocabulary, data directories"
+say "2/8 text: COCO's captions, a vocabulary, data directories"
 if [ ! -e "$WORK/text.txt" ]; then
     # train2014 alone, so that photos of COCO's validation set can be used to score; and nothing of one's own held-out ones
     python "$HERE/held_out_of_coco.py" --part train2014 "${ALL[@]}" "${ALL_SAID[@]}" > "$WORK/held_out.txt"
@@ -139,7 +140,7 @@ if ((${#FOLDERS[@]} > 1)); then        # each is also scored by itself
 fi
 if [ -n "${PREPARE_ONLY-}" ]; then exit; fi
 
-say "3/7 text pre-training: MLM and MASS, $TEXT_ITERATIONS iterations"
+say "3/8 text pre-training: MLM and MASS, $TEXT_ITERATIONS iterations"
 FROM=none
 if ((TEXT_ITERATIONS > 0)); then
     stage text 1_text.sh "$TEXT_ITERATIONS" 2
@@ -147,23 +148,32 @@ if ((TEXT_ITERATIONS > 0)); then
 fi
 export FROM
 
-say "4/7 out-of-domain pre-training: IC, IMLM, IDA and TIFG${WEB:+ on $WEB}, $WEB_ITERATIONS iterations"
+say "4/8 out-of-domain pre-training: IC, IMLM, IDA and TIFG${WEB:+ on $WEB}, $WEB_ITERATIONS iterations"
 if [ -n "${WEB:-}" ] && ((WEB_ITERATIONS > 0)); then
     stage out_of_domain 2_out_of_domain.sh "$WEB_ITERATIONS" 4 --captions-per-image 5
     FROM=$CHECKPOINTS/out_of_domain/averaged.pt
 fi
 
-say "5/7 in-domain pre-training: the same on ${FOLDERS[*]}, $IN_DOMAIN_ITERATIONS iterations"
+say "5/8 in-domain pre-training: the same on ${FOLDERS[*]}, $IN_DOMAIN_ITERATIONS iterations"
 if ((IN_DOMAIN_ITERATIONS > 0)); then
     stage in_domain 3_in_domain.sh "$IN_DOMAIN_ITERATIONS" 4 --captions-per-image 5
     FROM=$CHECKPOINTS/captions/in_domain/averaged.pt
 fi
 
-say "6/7 fine-tuning: image captioning, $FINETUNE_ITERATIONS iterations"
+say "6/8 fine-tuning: image captioning, $FINETUNE_ITERATIONS iterations"
 stage finetune 4_finetune.sh "$FINETUNE_ITERATIONS" 1
 
-say "7/7 what came out"
 CAPTIONER=$CHECKPOINTS/captions/finetune/averaged.pt
+
+say "7/8 CIDEr optimisation, which the paper doesn't have: $SCST_ITERATIONS iterations"
+if ((SCST_ITERATIONS > 0)); then
+    # its dropout is 0, and its reward has no label smoothing: only TRAINING's arguments
+    SMALL=(--log-format simple ${TRAINING-})
+    FROM=$CAPTIONER stage scst 6_scst.sh "$SCST_ITERATIONS" 1
+    CAPTIONER=$CHECKPOINTS/captions/scst/averaged.pt
+fi
+
+say "8/8 what came out"
 RESULTS=()
 for number in "${!SCORED[@]}"; do
     data=${SCORED[number]} name=${NAMES[number]}

@@ -11,5 +11,5 @@ ITERATIONS=${ITERATIONS:-$(iterations "$IN_DOMAIN_DATA" "${EPOCHS:-30}" images)}
 stage_length ic "$ITERATIONS" 10
 train xgpt_caption "$IN_DOMAIN_DATA" "$CHECKPOINTS/$DATASET/scst" "${START[@]}" \
     --criterion xgpt_scst --scst-samples "$PER_ROW" --scst-candidates beam --dropout 0 --attention-dropout 0 \
-    --lr "$(rate 1e-6 1e-4)" \
+    --lr "$(rate 1e-6 5e-5)" \
     --eval-captions --best-checkpoint-metric cider --maximize-best-checkpoint-metric --batch-size-valid 64 "$@"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ RUN = EXAMPLES / "real_photos" / "run.sh"
 
 TINY = {
     "ARCH": "xgpt_demo", "BATCH": "8", "WORKERS": "0", "TEXT_LINES": "300", "SYMBOLS": "120", "TEXT_ITERATIONS": "3",
-    "WEB_ITERATIONS": "2", "IN_DOMAIN_ITERATIONS": "2", "FINETUNE_ITERATIONS": "6", "VALIDATIONS": "3",
+    "WEB_ITERATIONS": "2", "IN_DOMAIN_ITERATIONS": "2", "FINETUNE_ITERATIONS": "6", "SCST_ITERATIONS": "3",
+    "VALIDATIONS": "3", "IMAGES": "4",
     "VALID_LINES": "20", "GRID": "2", "IMAGE_SIZE": "96", "CUDA_VISIBLE_DEVICES": "", "METRICS": "bleu,rouge,cider",
     "TRAINING": "--layers 1 --hidden-size 32 --ffn-size 64 --attention-heads 2", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
@@ -62,10 +64,11 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     about = call_program(caption.main, "--about", "--path", work / "bundle")
     assert "photos      efficientnet-lite0 at 96 pixels, a grid of 2 x 2" in about.stdout
     assert f"| my photos, valid | {images} | " in about.stdout
-    trained = (work / "checkpoints" / "captions" / "finetune" / "averaged.pt").stat().st_mtime_ns
+    assert re.search(r"reward\W+[\d.]+", (work / "logs" / "scst.log").read_text())
+    trained = (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns
     again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))
     assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
-    assert (work / "checkpoints" / "captions" / "finetune" / "averaged.pt").stat().st_mtime_ns == trained
+    assert (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns == trained
 
 
 def test_several_folders_one_of_them_also_out_of_domain(tmp_path: Path) -> None:
