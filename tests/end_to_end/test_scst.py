@@ -6,17 +6,24 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from tests.end_to_end.programs import generate, train
+from tests.end_to_end.programs import generate, train, train_in_two_processes
 from xgpt_fairseq.checkpoints import load_checkpoint
 
 PLAIN = ["--dropout", "0", "--attention-dropout", "0"]
 
 
-def test_it_raises_the_reward_and_goes_on_where_it_stopped(tiny_data: Path, tmp_path: Path) -> None:
-    train(tiny_data, tmp_path / "xe", *PLAIN, "--max-update", "30", "--disable-validation", "--no-epoch-checkpoints")
-    start = tmp_path / "xe" / "checkpoint_last.pt"
+@pytest.fixture(scope="module")
+def start(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A captioner."""
+    folder = tmp_path_factory.mktemp("cross-entropy")
+    train(tiny_data, folder, *PLAIN, "--max-update", "30", "--disable-validation", "--no-epoch-checkpoints")
+    return folder / "checkpoint_last.pt"
+
+
+def test_it_raises_the_reward_and_goes_on_where_it_stopped(tiny_data: Path, start: Path, tmp_path: Path) -> None:
     scst = [
         "--criterion", "xgpt_scst", "--finetune-from-model", start, *PLAIN, "--batch-size", "4", "--lr", "2e-3",
         "--scst-max-len", "16", "--save-interval", "100", "--no-epoch-checkpoints", "--eval-captions",
@@ -32,6 +39,22 @@ def test_it_raises_the_reward_and_goes_on_where_it_stopped(tiny_data: Path, tmp_
     one, other = (load_checkpoint(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     generate(tiny_data, tmp_path / "whole" / "checkpoint_last.pt", tmp_path, "--gen-subset", "test", "--beam", "2")
+
+
+def test_two_processes_equal_one_with_update_freq_2(tiny_data: Path, start: Path, tmp_path: Path) -> None:
+    options = [
+        "--criterion", "xgpt_scst", "--finetune-from-model", start, *PLAIN, "--batch-size", "2", "--scst-max-len", "12",
+        "--max-update", "3", "--disable-validation", "--no-epoch-checkpoints",
+    ]  # fmt: skip
+    train(tiny_data, tmp_path / "one", *options, "--update-freq", "2")
+    train_in_two_processes(tiny_data, tmp_path / "two", *options)
+    before, one, two = (
+        load_checkpoint(path)["model"]
+        for path in (start, tmp_path / "one" / "checkpoint_last.pt", tmp_path / "two" / "checkpoint_last.pt")
+    )
+    assert any(not torch.equal(one[name], before[name]) for name in one)
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], atol=1e-5, rtol=1e-5, msg=name)
 
 
 def test_other_tasks_are_refused(tiny_data: Path, tmp_path: Path) -> None:

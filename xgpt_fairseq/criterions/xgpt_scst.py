@@ -181,7 +181,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
 
     def _build(self, model: Any) -> tuple[SequenceGenerator, SequenceGenerator]:
         if self._generators is None:
-            bare = getattr(model, "module", model)
+            bare = _bare(model)
             dictionary = self.task.target_dictionary
             # an empty caption may be drawn, as the model has it: its log-probability is that of the whole vocabulary
             options = {"max_len_b": self.max_len, "min_len": 0, "temperature": self.temperature}
@@ -241,7 +241,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
         if self._start is None:
             if self.update > 1:
                 raise DataError("--scst-kl: a resumed training doesn't have the model that it started from")
-            self._start = copy.deepcopy(getattr(model, "module", model)).eval().requires_grad_(False)
+            self._start = copy.deepcopy(_bare(model)).eval().requires_grad_(False)
         return self._start
 
     def _reward(self, ids: Tensor, tokens: Tensor) -> Tensor:
@@ -264,6 +264,13 @@ class XGPTSCSTCriterion(XGPTCriterion):
         """Log what is known of the samples, in training; see `XGPTCriterion.reduce_metrics` for validation."""
         if not log_samples(logging_outputs):
             super().reduce_metrics(logging_outputs)
+
+
+def _bare(model: Any) -> Any:
+    """The model itself, within the wrappers of several processes: those of DDP, and fairseq's around them."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
 
 
 def _reference_scorer(task: Any, words: WordIds) -> NgramScorer:
