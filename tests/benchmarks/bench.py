@@ -13,7 +13,7 @@ import importlib
 
 from tests.benchmarks import measuring
 
-BENCHMARKS = ("training", "objectives", "generation", "reading", "processes", "startup")
+BENCHMARKS = ("training", "objectives", "generation", "reading", "processes", "scst", "startup")
 
 
 def main() -> None:

@@ -56,15 +56,16 @@ def _file(folder: Path, name: str, dtype: str, shape: tuple[int, ...], values: n
     return ArrayFile(name, dtype, shape, size, "00000000")
 
 
-def data_directory(path: Path, store: RegionStore) -> Path:
-    """Captions of `peers.TOKENS` tokens: one for each image of *store*, for training alone."""
+def data_directory(path: Path, store: RegionStore, *, captions: int = 1) -> Path:
+    """Captions of `peers.TOKENS` tokens: so many for each image of *store*, for training alone."""
     vocabulary = learn_vocabulary([f"a{n} picture" for n in range(200)], path, bpe="subword_nmt", symbols=20)
     words = vocabulary.dictionary
     random = np.random.default_rng(3)
     writer = SplitWriter(path, "train", vocabulary_size=len(words))
     for row in range(len(store)):
-        ids = np.append(random.integers(words.nspecial, len(words) - 1, peers.TOKENS - 1), words.eos())
-        writer.add(row, str(row), "a picture", ids, 0)
+        for _ in range(captions):
+            ids = np.append(random.integers(words.nspecial, len(words) - 1, peers.TOKENS - 1), words.eos())
+            writer.add(row, str(row), "a picture", ids, 0)
     manifest = CaptionManifest(
         splits={"train": writer.finish(store_images=len(store))},
         max_tokens=60,
