@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -46,6 +47,12 @@ LONG = ("test_quickstart.py", "examples", "end_to_end")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, part in enumerate(LONG) if part in item.path.parts), len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    # what was imported and collected stays: no collection of garbage has to look at it again
+    gc.collect()
+    gc.freeze()
 
 
 def _real_data(name: str) -> Path:
