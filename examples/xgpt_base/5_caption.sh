@@ -14,8 +14,8 @@ OUT=${OUT:-$(dirname "$CHECKPOINT")}
 SUBSET=${SUBSET:-test}
 if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16}); fi
 
-# caption CHECKPOINT OUT ARGUMENT…   and adds what it wrote to GENERATED, SCORES and RESULTS
-GENERATED=() SCORES=() RESULTS=()
+# caption CHECKPOINT OUT ARGUMENT…   and adds it to GENERATED and WRITTEN, for xgpt-evaluate
+GENERATED=() WRITTEN=()
 caption() {
     local checkpoint=$1 out=$2
     shift 2
@@ -26,10 +26,11 @@ caption() {
         tail -n 5 "$out/generate.log" >&2
         exit 1
     fi
-    GENERATED+=("$out/generate-$SUBSET.txt") SCORES+=("$out/scores-$SUBSET.json") RESULTS+=("$out/captions-$SUBSET.json")
+    GENERATED+=("$out/generate-$SUBSET.txt")
+    WRITTEN+=(--output "$out/scores-$SUBSET.json" --coco-results "$out/captions-$SUBSET.json")
 }
 
 caption "$CHECKPOINT" "$OUT" "$@"
 if [ -n "$SINGLE" ] && [ -e "$SINGLE" ]; then caption "$SINGLE" "$OUT/single" "$@"; fi
 xgpt-evaluate "${GENERATED[@]}" --references "$IN_DOMAIN_DATA/$SUBSET.references.json" \
-    --output "${SCORES[@]}" --coco-results "${RESULTS[@]}" --overwrite ${METRICS:+--metrics "$METRICS"}
+    "${WRITTEN[@]}" --overwrite ${METRICS:+--metrics "$METRICS"}

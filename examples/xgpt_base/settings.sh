@@ -53,7 +53,8 @@ NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
 if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16} --ddp-backend legacy_ddp); fi
 if ((GPUS > 0)) && [ -z "$LAUNCH" ]; then DEVICE+=(--distributed-world-size "$GPUS"); fi
 
-# iterations DATA EPOCHS [images]   the number of iterations in EPOCHS passes over the training captions (or images) of DATA.
+# iterations DATA EPOCHS [images]   the number of iterations in EPOCHS passes over the training captions of DATA, or over
+# its images.
 iterations() {
     if [ ! -e "$1/dataset.json" ]; then
         echo "error: $1 is no data directory: it has no dataset.json (prepare it with 0_prepare.sh)" >&2
@@ -83,7 +84,8 @@ stage_length() {
 }
 VALIDATIONS=${VALIDATIONS:-25}
 
-# rate BASE [DEMO]   the learning rate: LR, or BASE; xgpt_demo, a third as wide and as deep, takes 1e-3 in the paper's stages.
+# rate BASE [DEMO]   the learning rate: LR, or BASE; for xgpt_demo, a third as wide and as deep, DEMO, by default 1e-3, as
+# in all of the paper's stages.
 rate() {
     if [ -n "${LR:-}" ]; then echo "$LR"; elif [ "$ARCH" = xgpt_demo ]; then echo "${2:-1e-3}"; else echo "$1"; fi
 }

@@ -79,10 +79,10 @@ def test_several_files_are_scored_as_each_alone(
     options = ["--references", str(references), "--metrics", "bleu,cider"]
     alone = []
     for file in (generated, same):
-        main([str(file), *options, "--output", str(file.with_suffix(".alone"))])
+        main(["--output", str(file.with_suffix(".alone")), str(file), *options])
         alone.append(f"{file}\n{capsys.readouterr().out}")
     outputs = [str(tmp_path / name) for name in ("a.json", "b.json")]
-    main([str(generated), str(same), *options, "--output", *outputs])
+    main([str(generated), str(same), *options, "--output", outputs[0], "--output", outputs[1]])
     printed, said = capsys.readouterr()
     assert printed == "".join(alone)
     assert said.splitlines() == [
@@ -100,7 +100,8 @@ def test_several_files_are_scored_as_each_alone(
         (outputs[:1] * 2, f"--output {outputs[0]} {outputs[0]}: names differ for each file with captions"),
     ):
         with pytest.raises(SystemExit):
-            main([str(generated), str(same), *options, "--overwrite", "--output", *paths])
+            asked = [part for path in paths for part in ("--output", path)]
+            main([str(generated), str(same), *options, "--overwrite", *asked])
         assert capsys.readouterr().err == f"error: {message}\n"
 
 

@@ -176,18 +176,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        nargs="+",
+        action="append",
         default=[],
         metavar="FILE",
-        help="write all scores, of the corpus and of each image, as JSON; a file for each of CAPTIONS",
+        help="write all scores, of the corpus and of each image, as JSON; of several CAPTIONS, an --output for each",
     )
     parser.add_argument(
         "--coco-results",
         type=Path,
-        nargs="+",
+        action="append",
         default=[],
         metavar="FILE",
-        help="write the captions in the COCO server's format; a file for each of CAPTIONS",
+        help="write the captions in the COCO server's format; of several CAPTIONS, one for each",
     )
     parser.add_argument(
         "--spice-jars",

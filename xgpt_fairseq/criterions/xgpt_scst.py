@@ -157,10 +157,9 @@ class XGPTSCSTCriterion(XGPTCriterion):
     def _sample(self, model: Any, images: dict[str, Tensor], ids: Tensor) -> Tensor:
         """Captions of the model without dropout, drawn or the best: (B, S, T) with end of sentence, padded."""
         generator, _ = self._build(model)
-        if self.beam:
-            return self._generate(model, generator, images, None)
-        generator.search.update = self.update
-        return self._generate(model, generator, images, ids)
+        if not self.beam:
+            generator.search.update = self.update
+        return self._generate(model, generator, images, None if self.beam else ids)
 
     @torch.no_grad()
     def _greedy(self, model: Any, images: dict[str, Tensor]) -> Tensor:
