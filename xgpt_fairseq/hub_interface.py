@@ -80,22 +80,34 @@ class XGPTHubInterface(nn.Module):
 
     Args:
         bundle: all of that.
+        backbone_weights: where the weights of the bundle's backbone lie, if they are not the published ones.
+        offline: never fetch them.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, backbone_weights: Path | None = None, offline: bool = False) -> None:
         super().__init__()
         self.bundle = bundle
+        self.backbone_weights, self.offline = backbone_weights, offline
         self.model = bundle.model.eval()
         self.config = bundle.config
         self.vocabulary = bundle.vocabulary
 
     @classmethod
-    def from_path(cls, path: Path | str | None = None, *, data: Path | str | None = None) -> XGPTHubInterface:
+    def from_path(
+        cls,
+        path: Path | str | None = None,
+        *,
+        data: Path | str | None = None,
+        backbone_weights: Path | None = None,
+        offline: bool = False,
+    ) -> XGPTHubInterface:
         """Open a bundle, or a checkpoint with its data directory.
 
         Args:
             path: a folder that `xgpt-export` wrote, or a checkpoint; None: the captioner in the package (`RELEASED`).
             data: the data directory of a checkpoint; None: the one that it was trained on.
+            backbone_weights: where the weights lie that turn photos into regions, if they are not the published ones.
+            offline: never fetch those weights.
 
         Raises:
             DataError: *path* is neither of the two, or damaged.
@@ -103,11 +115,10 @@ class XGPTHubInterface(nn.Module):
         if path is None and not RELEASED.is_dir():
             raise DataError("no captioner comes with this version: name a bundle of xgpt-export, or a checkpoint")
         path = RELEASED if path is None else Path(path)
-        if not path.is_dir():
-            return cls(Bundle.of_checkpoint(path, data))
-        if data is not None:
+        if path.is_dir() and data is not None:
             raise DataError(f"{path} is a bundle, which needs no data directory; only checkpoints do")
-        return cls(Bundle.read(path))
+        bundle = Bundle.read(path) if path.is_dir() else Bundle.of_checkpoint(path, data)
+        return cls(bundle, backbone_weights=backbone_weights, offline=offline)
 
     def save(self, output: Path) -> None:
         """Write the captioner as a bundle: `Bundle.write`."""
@@ -132,7 +143,12 @@ class XGPTHubInterface(nn.Module):
             )
         from xgpt_fairseq.vision.extractor import RegionExtractor
 
-        return RegionExtractor.from_settings(self.bundle.extractor_settings, device=str(self.device))
+        return RegionExtractor.from_settings(
+            self.bundle.extractor_settings,
+            weights=self.backbone_weights,
+            offline=self.offline,
+            device=str(self.device),
+        )
 
     @overload
     def caption(
@@ -235,7 +251,8 @@ class XGPTHubInterface(nn.Module):
         """Refuse a store that the model cannot read.
 
         Raises:
-            DataError: its features have another width than the model's, or it has boxes and the model none, or reverse.
+            DataError: its features have another width than the model's, or it has boxes and the model none, or reverse,
+                or both are of photos, but of another backbone, layer, size or grid.
         """
         check_boxes(store.has_boxes, self.model.has_boxes is not False, str(store.path))
         if store.feature_dim != self.config.feature_dim:
@@ -243,6 +260,15 @@ class XGPTHubInterface(nn.Module):
                 f"the region store {store.path} has features of width {store.feature_dim}, the model was trained on "
                 f"width {self.config.feature_dim} ({self.bundle.trained_on})"
             )
+        from xgpt_fairseq.vision.extractor import settings_that_differ
+
+        made, trained = store.source.get("extractor"), self.bundle.extractor_settings
+        if made is not None and trained is not None:
+            for name, there, here in settings_that_differ(made, trained):
+                raise DataError(
+                    f"the region store {store.path} was made with {name} {there!r}, the model was trained on features "
+                    f"with {here!r}: extract the photos' regions again"
+                )
 
     def candidates(self, store: RegionStore, rows: Sequence[int], options: SearchOptions) -> list[list[Candidate]]:
         """All captions that one search finds for the images *rows* of a region store, decoded in one batch, best first.

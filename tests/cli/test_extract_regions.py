@@ -222,10 +222,10 @@ def test_help_has_an_example(call_program: Callable[..., Outcome]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--grid", 10], "a grid of 10 x 10: with the whole photo, 2 to 100 regions are allowed"),
+        (["--grid", 32], "a grid of 32 x 32: with the whole photo, 2 to 1024 regions are allowed"),
         (["--grid", -9], "a grid of -9 x -9"),
         (["--max-regions", 20], "--grid 6 makes 37 regions, the whole photo included; --max-regions is 20"),
-        (["--max-regions", 101], "--max-regions is 101; 1 to 100 are allowed"),
+        (["--max-regions", 1025], "--max-regions is 1025; 1 to 1024 are allowed"),
         (["--batch-size", 0], "the batch size is 0"),
     ],
 )

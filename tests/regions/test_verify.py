@@ -50,7 +50,7 @@ def test_verify_finds_contents_that_break_the_rules(tmp_path: Path) -> None:
     boxes[5, 2] = 1.5
     with pytest.raises(DataError, match=r"boxes\.npy: image 12, region 1: box \[.*1\.5.*\] is not"):
         verify(broken("boxes.npy", boxes))
-    with pytest.raises(DataError, match=r"offsets\.npy: image 11 has 0 regions, 1 to 100 allowed"):
+    with pytest.raises(DataError, match=r"offsets\.npy: image 11 has 0 regions, 1 to 1024 allowed"):
         verify(broken("offsets.npy", np.array([0, 3, 3, 9, 11])))
     with pytest.raises(DataError, match=r"offsets\.npy goes from 0 to 12, 0 to 11 expected"):
         verify(broken("offsets.npy", np.array([0, 3, 4, 9, 12])))

@@ -199,7 +199,7 @@ def test_too_many_regions_without_scores_keep_the_first(writer: RegionWriter) ->
     assert store.manifest.truncated_images == 1
 
 
-@pytest.mark.parametrize("max_regions", [0, 101])
-def test_max_regions_is_1_to_100(tmp_path: Path, max_regions: int) -> None:
-    with pytest.raises(DataError, match=f"max_regions is {max_regions}; 1 to 100"):
+@pytest.mark.parametrize("max_regions", [0, 1025])
+def test_max_regions_has_bounds(tmp_path: Path, max_regions: int) -> None:
+    with pytest.raises(DataError, match=f"max_regions is {max_regions}; 1 to 1024"):
         RegionWriter(tmp_path / "store", WIDTH, max_regions=max_regions)

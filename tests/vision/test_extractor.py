@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.backbone import FEATURE_DIM, STRIDE, load_backbone
+from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
-from xgpt_fairseq.vision.photos import Photo
+from xgpt_fairseq.vision.photos import STRIDE, Photo
+
+FEATURE_DIM = 1280
 
 
 def photo(seed: int, height: int, width: int) -> Photo:
@@ -136,13 +138,13 @@ def without_image_size(settings: dict[str, Any]) -> None:
     ("change", "message"),
     [
         (
-            lambda settings: settings.update(version=2),
-            "have version 2, this xgpt_fairseq reads versions up to 1: upgrade",
+            lambda settings: settings.update(version=3),
+            "have version 3, this xgpt_fairseq reads versions up to 2: upgrade",
         ),
         (dict.clear, "have version None"),
         (without_image_size, "are damaged: KeyError 'image_size'"),
-        (lambda settings: settings.update(grid="six"), "are damaged: TypeError"),
-        (lambda settings: settings.update(backbone="resnet"), "made with backbone 'resnet'; here it is 'efficientnet-"),
+        (lambda settings: settings.update(grid="six"), "are damaged: ValueError"),
+        (lambda settings: settings.update(backbone="resnet"), "there is no backbone 'resnet'; there are efficientnet-"),
         (lambda settings: settings.update(weights_sha256="0"), "made with weights_sha256 '0'; here it is '5793"),
         (lambda settings: settings.update(samples=7), "made with samples 7; here it is 14, with other features"),
     ],
@@ -162,8 +164,8 @@ def test_settings_of_another_extractor(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"grid": 0}, "a grid of 0 x 0: .* a grid of 1 to 9"),
-        ({"grid": 10}, "a grid of 10 x 10: .*2 to 100 regions are allowed"),
+        ({"grid": 0}, "a grid of 0 x 0: .* a grid of 1 to 31"),
+        ({"grid": 32}, "a grid of 32 x 32: .*2 to 1024 regions are allowed"),
         ({"image_size": 100}, f"the image size is 100; a positive multiple of {STRIDE} is needed"),
         ({"batch_size": 0}, "the batch size is 0; at least 1"),
         ({"threads": 0}, "0 threads; at least 1"),

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, features
 from xgpt_fairseq.regions.image_ids import canonical_image_id, is_photo_name
 from xgpt_fairseq.vision import photo_formats
 from xgpt_fairseq.vision.photo_formats import FORMATS, iso_format, known_formats, reader_versions
-from xgpt_fairseq.vision.photos import PhotoError, load_photo
+from xgpt_fairseq.vision.photos import PhotoError, PhotoForm, load_photo
 
 HEIF_EXTENSIONS = (".heic", ".heics", ".heif", ".heifs", ".hif")  # as pillow-heif registers them
 
@@ -73,7 +73,7 @@ def test_without_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name, head in {"a.jpg": box(b"heic", b"mif1"), "b.heic": box(b"mif1", b"heic"), "c.heic": b"text"}.items():
         (tmp_path / name).write_bytes(head)
         with pytest.raises(PhotoError) as error:
-            load_photo(tmp_path / name, 64)
+            load_photo(tmp_path / name, PhotoForm(64))
         reasons[name] = error.value.reason
     heic = 'HEIC, which needs the package pillow-heif: pip install "xgpt-fairseq[heif]"'
     assert (reasons["a.jpg"], reasons["b.heic"]) == (heic, heic)
@@ -83,7 +83,7 @@ def test_without_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     known_formats.cache_clear()
     (tmp_path / "d.jpg").write_bytes(box(b"avif", b"mif1"))
     with pytest.raises(PhotoError, match=r"AVIF, which needs Pillow 11\.3 or later: pip install --upgrade pillow"):
-        load_photo(tmp_path / "d.jpg", 64)
+        load_photo(tmp_path / "d.jpg", PhotoForm(64))
 
 
 class FakeHeif(ImageFile.ImageFile):
@@ -104,7 +104,7 @@ def test_the_opener_of_pillow_heif_is_used(tmp_path: Path, monkeypatch: pytest.M
     module.register_heif_opener = lambda: Image.register_open("HEIF", FakeHeif, lambda head: iso_format(head) == "HEIC")
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
     (tmp_path / "a.jpg").write_bytes(box(b"heic"))
-    assert (load_photo(tmp_path / "a.jpg", 64).pixels == (255, 0, 0)).all()
+    assert (load_photo(tmp_path / "a.jpg", PhotoForm(64)).pixels == (255, 0, 0)).all()
     assert "HEIF" in known_formats()
     assert reader_versions() == {"pillow": photo_formats.reader_versions()["pillow"], "pillow-heif": "1.2.3"}
 
@@ -125,7 +125,7 @@ def test_photos_of_telephones(tmp_path: Path, suffix: str, orientation: int) -> 
     exif[0x0112] = orientation
     halves().save(tmp_path / f"a.{suffix}", exif=exif)
     (tmp_path / f"a.{suffix}").rename(tmp_path / "a.jpg")
-    photo = load_photo(tmp_path / "a.jpg", 128)
+    photo = load_photo(tmp_path / "a.jpg", PhotoForm(128))
     assert photo.size == ((128, 64) if orientation == 1 else (64, 128))
     expected = np.asarray(halves()) if orientation == 1 else np.rot90(np.asarray(halves()), -1)
     assert np.abs(photo.pixels.astype(int) - expected).max() < 40

@@ -23,9 +23,9 @@ from xgpt_fairseq.vision.photos import (
     Photo,
     PhotoError,
     PhotoFile,
+    PhotoForm,
     is_photo,
     load_photo,
-    model_size,
 )
 
 Pixels = npt.NDArray[np.uint8]
@@ -48,7 +48,7 @@ def difference(a: Pixels, b: Pixels) -> int:
 
 
 def load(path: Path) -> Photo:
-    photo = load_photo(path, 64)
+    photo = load_photo(path, PhotoForm(64))
     assert photo.pixels.dtype == np.uint8
     assert photo.pixels.shape[2] == 3
     return photo
@@ -60,12 +60,12 @@ def load(path: Path) -> Photo:
 @given(st.integers(1, 30000), st.integers(1, 30000), st.integers(1, 40))
 def test_sizes_for_the_model(width: int, height: int, strides: int) -> None:
     longest = 32 * strides
-    found = model_size(width, height, longest)
+    found = PhotoForm(longest).size_of(width, height)
     assert max(found) == longest
     for side, whole in zip(found, (width, height), strict=True):
         assert side % 32 == 0
         assert side == 32 or abs(side - whole * longest / max(width, height)) <= 16
-    assert model_size(height, width, longest) == found[::-1]
+    assert PhotoForm(longest).size_of(height, width) == found[::-1]
 
 
 def test_a_photo_is_scaled_to_its_longer_side(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_huge_photos(tmp_path: Path, suffix: str) -> None:
     picture = scene(1501, 903)
     ImageDraw.Draw(picture).ellipse((300, 150, 800, 700), fill=(250, 250, 250))
     path = saved(picture, tmp_path / f"a.{suffix}")
-    photo = load_photo(path, 160)
+    photo = load_photo(path, PhotoForm(160))
     assert photo.size == (1501, 903)
     expected = np.asarray(Image.open(path).resize((160, 96), Image.Resampling.BILINEAR))
     found = np.abs(photo.pixels.astype(int) - expected.astype(int))
@@ -108,7 +108,7 @@ def test_a_huge_jpeg_is_not_decoded_whole(tmp_path: Path, monkeypatch: pytest.Mo
         return resize(image, *arguments, **options)
 
     monkeypatch.setattr(Image.Image, "resize", remember)
-    load_photo(path, 64)
+    load_photo(path, PhotoForm(64))
     assert resized[0] == (128, 64)
 
 
@@ -124,7 +124,7 @@ def test_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("image_size", [0, -32, 100])
 def test_sizes_that_are_impossible(tmp_path: Path, image_size: int) -> None:
     with pytest.raises(DataError, match=rf"the image size is {image_size}; a positive multiple of 32 is needed"):
-        load_photo(saved(scene(8, 8), tmp_path / "a.png"), image_size)
+        load_photo(saved(scene(8, 8), tmp_path / "a.png"), PhotoForm(image_size))
 
 
 # Orientation
@@ -285,26 +285,26 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_photo_in_memory(tmp_path: Path) -> None:
     path = saved(scene(30, 20), tmp_path / "a.png")
-    photo = load_photo(PhotoFile(Path("nowhere"), data=path.read_bytes()), 64)
+    photo = load_photo(PhotoFile(Path("nowhere"), data=path.read_bytes()), PhotoForm(64))
     np.testing.assert_array_equal(photo.pixels, load(path).pixels)
     for data, reason in ((b"", "the file is empty"), (b"bread, milk", "not a photo, or damaged at its beginning")):
         with pytest.raises(NoPhotoError) as error:
-            load_photo(PhotoFile(Path("nowhere"), data=data), 64)
+            load_photo(PhotoFile(Path("nowhere"), data=data), PhotoForm(64))
         assert error.value.reason.startswith(reason)
 
 
 def test_more_pixels_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the header alone; Pillow's own limit is higher, or another program's."""
     path = saved(scene(30, 20), tmp_path / "a.png")
-    assert load_photo(path, 64, max_pixels=600).size == (30, 20)
+    assert load_photo(path, PhotoForm(64), max_pixels=600).size == (30, 20)
     monkeypatch.setattr("xgpt_fairseq.vision.photos._read", None)
     with pytest.raises(LargePhotoError, match=r"a\.png: the photo has 30 x 20 pixels; at most 0.000599 megapixels are"):
-        load_photo(path, 64, max_pixels=599)
+        load_photo(path, PhotoForm(64), max_pixels=599)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     with pytest.raises(LargePhotoError, match=r"the photo has more than 0\.0005 megapixels"):
-        load_photo(path, 64, max_pixels=500)
+        load_photo(path, PhotoForm(64), max_pixels=500)
     with pytest.raises(PhotoError, match="decompression bomb") as error:
-        load_photo(path, 64)
+        load_photo(path, PhotoForm(64))
     assert type(error.value) is PhotoError
 
 

@@ -20,7 +20,7 @@ from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.hub_interface import PHOTOS_AT_ONCE, LoadedPhoto, XGPTHubInterface
 from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
-from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.format import DEFAULT_REGIONS
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.serving.limits import BEAMS, DEFAULT_PORT, HOST, IN_WORDS
@@ -66,7 +66,9 @@ def caption(args: argparse.Namespace) -> None:
     check_at_least("--max-len", args.max_len, 1)
     check_at_least("--no-repeat-ngram-size", args.no_repeat_ngram_size, 0)
     device = args.device or default_device()
-    captioner = XGPTHubInterface.from_path(args.path, data=args.data).to(device)
+    captioner = XGPTHubInterface.from_path(
+        args.path, data=args.data, backbone_weights=args.backbone_weights, offline=args.offline
+    ).to(device)
     options = SearchOptions(
         beam=args.beam,
         lenpen=args.lenpen,
@@ -94,7 +96,9 @@ def about(bundle: Bundle) -> str:
         f"regions     {bundle.trained_on}, {config.feature_dim} wide",
     ]
     if settings is not None:
-        boxes = f"a grid of {settings['grid']} x {settings['grid']}" if settings["grid"] else "boxes of a detector"
+        from xgpt_fairseq.vision.extractor import grid_in_words
+
+        boxes = grid_in_words(settings["grid"])
         lines.append(f"photos      {settings['backbone']} at {settings['image_size']} pixels, {boxes}")
     if training:
         updates = f", {training['updates']:,} updates" if training.get("updates") else ""
@@ -230,7 +234,7 @@ def _read_detections(path: Path, files: Sequence[PhotoFile]) -> Detections:
     from xgpt_fairseq.vision.detections import Detections
     from xgpt_fairseq.vision.pooling import max_boxes
 
-    return Detections(path, [file.image_id for file in files], max_boxes(MAX_REGIONS))
+    return Detections(path, [file.image_id for file in files], max_boxes(DEFAULT_REGIONS))
 
 
 def _write_json(path: Path, value: list[dict[str, str]]) -> None:
@@ -274,6 +278,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--detections", type=Path, metavar="JSON", help="boxes of the photos, for a model that was trained on boxes"
     )
+    parser.add_argument(
+        "--backbone-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of the network that sees the photos, a folder for transformers [the published ones]",
+    )
+    parser.add_argument("--offline", action="store_true", help="never fetch those weights")
     parser.add_argument("--beam", type=int, default=2, help="beam size (%(default)s)")
     parser.add_argument("--lenpen", type=float, default=1.0, help="> 1: longer captions, < 1: shorter (%(default)s)")
     parser.add_argument("--max-len", type=int, default=60, help="longest caption in tokens (%(default)s)")

@@ -5,8 +5,9 @@
 
 PHOTOS are files, folders with all that is in them, tars (WebDataset), and tables with photos inside (Parquet files and
 what Hugging Face's `save_to_disk` writes). Features are those of EfficientNet-lite0, whose weights come with the extra
-`photos`. Killed or stopped, the same command resumes. Files that cannot be read are listed in STORE.unreadable.txt. The
-store appears under its name when it is whole.
+`photos`, or of another --backbone: a network of timm, torchvision or transformers, with its own preprocessing. Killed
+or stopped, the same command resumes. Files that cannot be read are listed in STORE.unreadable.txt. The store appears
+under its name when it is whole.
 """
 
 from __future__ import annotations
@@ -33,19 +34,20 @@ from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
-from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MAX_REGIONS
 from xgpt_fairseq.regions.image_ids import is_photo_name
 from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
-from xgpt_fairseq.vision.backbone import package_versions
+from xgpt_fairseq.vision.backbones.base import BackboneOptions
+from xgpt_fairseq.vision.backbones.registry import DEFAULT, FAMILIES
 from xgpt_fairseq.vision.detections import Detections
-from xgpt_fairseq.vision.extractor import GRID, RegionExtractor, Regions
+from xgpt_fairseq.vision.extractor import GRID, MOST_CELLS, TOKENS, RegionExtractor, Regions
 from xgpt_fairseq.vision.malloc import keep_freed_memory
 from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
 from xgpt_fairseq.vision.photo_formats import reader_versions
-from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile, load_photo
-from xgpt_fairseq.vision.pooling import grid_regions, max_boxes
+from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile, PhotoForm, load_photo
+from xgpt_fairseq.vision.pooling import max_boxes
 
 # The extractor gets photos in chunks of at least this many photos and batches, so that several have the same shape, and
 # all cores have work. Chunks begin at multiples of their size, also after an interruption, since the last bits can
@@ -78,10 +80,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     regions = parser.add_mutually_exclusive_group()
     regions.add_argument(
         "--grid",
+        "--pool",
         metavar="N",
         type=int,
         default=GRID,
-        help="regions are the whole photo and a grid of N x N cells, N from 1 to 9 (default: %(default)s)",
+        help="regions are the whole photo and a grid of N x N cells, with averages of the backbone's map as features; "
+        f"N from 1 to {MOST_CELLS} (default: %(default)s)",
+    )
+    regions.add_argument(
+        "--tokens",
+        dest="grid",
+        action="store_const",
+        const=TOKENS,
+        help="regions are the whole photo and each cell of the backbone's map: each token of a ViT",
     )
     regions.add_argument(
         "--detections",
@@ -94,17 +105,31 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--max-regions",
         metavar="N",
         type=int,
-        default=MAX_REGIONS,
         help="most regions per photo, the whole photo included: the most confident detections are kept (default: "
-        "%(default)s, the maximum)",
+        f"{DEFAULT_REGIONS}, or as many as the grid has; {MAX_REGIONS} at most)",
     )
     parser.add_argument(
         "--image-size",
         metavar="PIXELS",
         type=int,
-        default=IMAGE_SIZE,
-        help="longer side of the photo for the backbone, a multiple of 32 (default: %(default)s)",
+        help="longer side of the photo for the backbone, a multiple of its stride, 32 for the default backbone "
+        f"(default: {IMAGE_SIZE} for EfficientNet-lite, else what the backbone was trained on)",
     )
+    parser.add_argument(
+        "--backbone",
+        metavar="NAME",
+        default=DEFAULT,
+        help=f"the network whose last map makes the features: {', '.join(FAMILIES)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        type=Path,
+        help="the backbone's weights, for transformers a folder (default: the published ones, which are fetched where "
+        "they are not here)",
+    )
+    parser.add_argument("--layer", metavar="LAYER", help="the backbone's layer: a number, or a module of torchvision's")
+    parser.add_argument("--offline", action="store_true", help="fetch nothing: weights must be in a cache or --weights")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: cuda if there is one, else cpu)")
     parser.add_argument(
         "--batch-size", metavar="N", type=int, help="photos per batch (default: 16 on a GPU, 1 on a CPU)"
@@ -146,11 +171,14 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     if not files:
         raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
     check_ids(files)
+    args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections else None)
     detections = None if args.detections is None else _read_detections(args, files)
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else max(args.workers, 0)
     with worker_pool(workers) as pool:  # before a GPU is touched: the processes are forked
         extractor = _extractor(args)
-        options = {"max_regions": args.max_regions, "overwrite": args.overwrite}
+        _check_regions(args, extractor)
+        most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)
+        options = {"max_regions": most, "overwrite": args.overwrite}
         source = _source(args, files, extractor)
         with RegionWriter(args.output, extractor.feature_dim, source=source, **options) as writer:
             resumed_at = writer.images
@@ -180,6 +208,8 @@ def _extractor(args: argparse.Namespace) -> RegionExtractor:
         torch.set_num_threads(1)
         keep_freed_memory()
     return RegionExtractor(
+        backbone=args.backbone,
+        options=BackboneOptions(weights=args.weights, layer=args.layer, offline=args.offline),
         grid=args.grid if args.detections is None else None,
         image_size=args.image_size,
         device=device,
@@ -195,7 +225,7 @@ def _chunks(
     batch = extractor.batch_size
     size = max(CHUNK_BATCHES, -(-CHUNK_PHOTOS // batch)) * batch
     start = position // size * size
-    calls = ((partial(_load, files[at], extractor.image_size), at) for at in range(start, len(files)))
+    calls = ((partial(_load, files[at], extractor.form), at) for at in range(start, len(files)))
     loaded = submit_ordered(calls, pool, ahead)
     while chunk := list(itertools.islice(loaded, size)):
         yield chunk
@@ -245,20 +275,23 @@ def _add(
     writer.add(image_id, regions.features, regions.boxes, position=next_position, size=photo.size, **extra)
 
 
-def _load(file: PhotoFile, image_size: int) -> Loaded:
+def _load(file: PhotoFile, form: PhotoForm) -> Loaded:
     try:
-        return Loaded(file.path, photo_id(file), load_photo(file, image_size))
+        return Loaded(file.path, photo_id(file), load_photo(file, form))
     except PhotoError as error:
         return Loaded(file.path, reason=error.reason)
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    if not 1 <= args.max_regions <= MAX_REGIONS:
+    if args.max_regions is not None and not 1 <= args.max_regions <= MAX_REGIONS:
         raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are allowed")
-    count = grid_regions(args.grid)
-    if args.detections is None and args.max_regions < count <= MAX_REGIONS:
+
+
+def _check_regions(args: argparse.Namespace, extractor: RegionExtractor) -> None:
+    if args.max_regions is not None and args.max_regions < extractor.regions:
+        what = "--tokens" if args.grid == TOKENS else f"--grid {args.grid}"
         raise DataError(
-            f"--grid {args.grid} makes {count} regions, the whole photo included; --max-regions is {args.max_regions}"
+            f"{what} makes {extractor.regions} regions, the whole photo included; --max-regions is {args.max_regions}"
         )
 
 
@@ -280,11 +313,11 @@ def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: Reg
         "path": str(args.photos[0]) if len(args.photos) == 1 else f"{args.photos[0]} … {args.photos[-1]}",
         "files": len(files),
         "names_sha256": names,
-        "boxes": f"grid {args.grid} x {args.grid}",
+        "boxes": TOKENS if args.grid == TOKENS else f"grid {args.grid} x {args.grid}",
         "extractor": extractor.settings,
         "device": extractor.device.type,
         "batch_size": extractor.batch_size,
-        "versions": {**package_versions(), **reader_versions()},
+        "versions": {**extractor.versions, **reader_versions()},
     }
     if args.detections is not None:
         with open(args.detections, "rb") as file:

@@ -30,7 +30,7 @@ from xgpt_fairseq.archives.registry import READERS, open_archive
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
-from xgpt_fairseq.regions.format import MAX_REGIONS, NO_BOXES
+from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MAX_REGIONS, NO_BOXES
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.validation import NORMALISED_TOLERANCE
@@ -77,8 +77,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--max-regions",
         metavar="N",
         type=_positive,
-        default=MAX_REGIONS,
-        help="most regions per image: the most confident are kept (default: %(default)s, the maximum)",
+        default=DEFAULT_REGIONS,
+        help=f"most regions per image: the most confident are kept (default: %(default)s; {MAX_REGIONS} at most)",
     )
     parser.add_argument(
         "--workers", metavar="N", type=int, default=0, help="decoding processes (default: only this one)"

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 
@@ -84,7 +83,7 @@ def info(path: Path) -> list[str]:
 
 def _histogram(counts: npt.NDArray[np.int64]) -> list[str]:
     """One line per bin of ten region counts, for bins that occur: 1 to 10, 11 to 20, …"""
-    bins = np.bincount((counts - 1) // 10, minlength=MAX_REGIONS // 10)
+    bins = np.bincount((counts - 1) // 10)
     return [
         f"  {10 * index + 1:>3}-{10 * index + 10:<3} {number:>9} {'#' * max(round(BAR_WIDTH * number / bins.max()), 1)}"
         for index, number in enumerate(bins.tolist())

@@ -33,7 +33,7 @@ from xgpt_fairseq.regions.append_only_file import (
     Column,
     State,
 )
-from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, ArrayFile, Manifest
+from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MANIFEST, MAX_REGIONS, ArrayFile, Manifest
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.validation import check_features, check_labels, check_scores, normalise_boxes, one_line
 
@@ -82,7 +82,7 @@ class RegionWriter:
         path: str | Path,
         feature_dim: int,
         *,
-        max_regions: int = MAX_REGIONS,
+        max_regions: int = DEFAULT_REGIONS,
         shard_bytes: int = SHARD_BYTES,
         overwrite: bool = False,
         source: dict[str, Any] | None = None,

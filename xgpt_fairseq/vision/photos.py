@@ -13,15 +13,18 @@ import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import DamagedTarError, TarMember, read_member
-from xgpt_fairseq.vision.backbone import STRIDE
 from xgpt_fairseq.vision.photo_formats import HEAD_BYTES, known_formats, missing_reader
 from xgpt_fairseq.vision.table_photos import TableCell, read_cell
 
 if TYPE_CHECKING:
     from PIL import Image
 
-# Longer side of a photo in pixels, in the backbone's input.
+# Longer side of a photo in pixels, in the default backbone's input.
 IMAGE_SIZE: Final = 768
+# Pixels per cell of its map.
+STRIDE: Final = 32
+# How photos are resampled, by the names of Pillow's filters.
+INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 # A JPEG of more than twice the size that is asked for is decoded at 1/2, 1/4 or 1/8, for a fraction of memory and time.
 DRAFT: Final = 2
@@ -120,25 +123,45 @@ class Photo:
     size: tuple[int, int]
 
 
-def check_image_size(image_size: int) -> None:
-    """Raise DataError unless *image_size* is a positive multiple of the backbone's stride."""
-    if image_size < STRIDE or image_size % STRIDE:
-        raise DataError(f"the image size is {image_size}; a positive multiple of {STRIDE} is needed")
+@dataclass(frozen=True)
+class PhotoForm:
+    """The form in which a backbone takes photos.
 
+    Attributes:
+        image_size: longer side of a photo in pixels, a multiple of *stride*.
+        stride: pixels per cell of the backbone's map, which both sides are multiples of.
+        square: whether photos are squeezed to squares.
+        interpolation: one of `INTERPOLATIONS`.
 
-def model_size(width: int, height: int, image_size: int) -> tuple[int, int]:
-    """Width and height for the backbone: the longer side is *image_size*, the other nearly in proportion.
-
-    Both are multiples of the backbone's stride, so that each cell of the last map covers the same number of pixels. The
-    shorter side is rounded by at most half a stride, but is never below one stride.
+    Raises:
+        DataError: *image_size* is no positive multiple of *stride*, or there is no such interpolation.
     """
-    scale = image_size / max(width, height)
-    columns, rows = (max(round(side * scale / STRIDE), 1) * STRIDE for side in (width, height))
-    return columns, rows
+
+    image_size: int = IMAGE_SIZE
+    stride: int = STRIDE
+    square: bool = False
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.image_size < self.stride or self.image_size % self.stride:
+            raise DataError(f"the image size is {self.image_size}; a positive multiple of {self.stride} is needed")
+        if self.interpolation not in INTERPOLATIONS:
+            raise DataError(f"interpolation {self.interpolation!r}; {', '.join(INTERPOLATIONS)} are known")
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height for the backbone: the longer side is *image_size*, the other nearly in proportion.
+
+        The shorter side is rounded by at most half a stride, but is never below one stride.
+        """
+        if self.square:
+            return self.image_size, self.image_size
+        scale = self.image_size / max(width, height)
+        columns, rows = (max(round(side * scale / self.stride), 1) * self.stride for side in (width, height))
+        return columns, rows
 
 
 def load_photo(
-    photo: Path | PhotoFile | Image.Image, image_size: int = IMAGE_SIZE, *, max_pixels: int | None = None
+    photo: Path | PhotoFile | Image.Image, form: PhotoForm | None = None, *, max_pixels: int | None = None
 ) -> Photo:
     """Read a photo.
 
@@ -147,7 +170,7 @@ def load_photo(
 
     Args:
         photo: the file, or an image of Pillow.
-        image_size: longer side of the result in pixels.
+        form: of the result; None: the default backbone's.
         max_pixels: refuse a photo of more pixels by its header, before it is decoded; None: Pillow's limit alone, 179
             megapixels.
 
@@ -155,15 +178,15 @@ def load_photo(
         NoPhotoError: the file does not begin like a photo.
         LargePhotoError: the photo has more than *max_pixels*.
         PhotoError: there is no such file, or it cannot be read or decoded.
-        DataError: *image_size* is invalid, or Pillow is not installed.
+        DataError: Pillow is not installed.
     """
-    check_image_size(image_size)
+    form = form or PhotoForm()
     formats = known_formats()
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(photo, Image.Image):
         try:
-            return _read(photo.copy(), image_size)
+            return _read(photo.copy(), form)
         except Exception as error:  # as below
             raise PhotoError(Path(getattr(photo, "filename", "") or "image"), _reason(error)) from error
     photo = PhotoFile(photo) if isinstance(photo, Path) else photo
@@ -174,7 +197,7 @@ def load_photo(
         with warnings.catch_warnings(action="ignore"), Image.open(content, formats=formats) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise LargePhotoError(photo.path, _too_large(max_pixels, image.size))
-            return _read(image, image_size)
+            return _read(image, form)
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
@@ -198,17 +221,19 @@ def is_photo(photo: Path | PhotoFile) -> bool:
         return False
 
 
-def _read(image: Image.Image, image_size: int) -> Photo:
+def _read(image: Image.Image, form: PhotoForm) -> Photo:
     from PIL import ExifTags, Image
 
     width, height = image.size
-    target = model_size(width, height, image_size)
+    target = form.size_of(width, height)
     draft = image.draft(None, (DRAFT * target[0], DRAFT * target[1]))  # has no effect on other formats
     box = draft[1] if draft else None  # the last pixels of a draft may extend beyond the photo
     image.load()
     # After loading, since TIFF files are then already upright, and have lost the tag.
     turned = image.getexif().get(ExifTags.Base.Orientation)
-    resized = _eight_bits(image).resize(target, Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+    resized = _eight_bits(image).resize(
+        target, Image.Resampling[form.interpolation.upper()], box=box, reducing_gap=REDUCING_GAP
+    )
     if resized.mode in ("LA", "RGBA"):
         resized = resized.convert("RGBA")
         resized = Image.alpha_composite(Image.new("RGBA", resized.size, WHITE), resized)

@@ -31,11 +31,12 @@ def max_boxes(max_regions: int) -> int:
     return max_regions - 1
 
 
-def grid_boxes(cells: int) -> npt.NDArray[np.float32]:
-    """The cells of a grid over a photo, row by row: (cells * cells, 4) x1 y1 x2 y2 in 0..1."""
-    edges = np.linspace(0.0, 1.0, cells + 1)
-    y, x = np.divmod(np.arange(cells * cells), cells)
-    return np.stack([edges[x], edges[y], edges[x + 1], edges[y + 1]], axis=1).astype(np.float32)
+def grid_boxes(columns: int, rows: int | None = None) -> npt.NDArray[np.float32]:
+    """The cells of a grid over a photo, row by row: (columns * rows, 4) x1 y1 x2 y2 in 0..1; *rows*: as many."""
+    rows = columns if rows is None else rows
+    x_edges, y_edges = np.linspace(0.0, 1.0, columns + 1), np.linspace(0.0, 1.0, rows + 1)
+    y, x = np.divmod(np.arange(columns * rows), columns)
+    return np.stack([x_edges[x], y_edges[y], x_edges[x + 1], y_edges[y + 1]], axis=1).astype(np.float32)
 
 
 def pool_regions(maps: Tensor, boxes: Tensor) -> Tensor:

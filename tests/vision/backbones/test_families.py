@@ -1,0 +1,345 @@
+"""Backbones of timm, torchvision and transformers, with tiny random weights and no network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.backbones import torchvision_models
+from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, find_layout, tensors_sha256
+from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
+from xgpt_fairseq.vision.backbones.registry import load_backbone
+from xgpt_fairseq.vision.extractor import RegionExtractor
+from xgpt_fairseq.vision.photos import Photo
+
+_DECLARED: list[Any] = []
+
+
+@pytest.fixture
+def torchvision() -> Iterator[None]:
+    """PyPI's torchvision can't be imported beside torch for CPUs unless these operators are declared."""
+    for name in [name for name, module in sys.modules.items() if name == "torchvision" and module is None]:
+        del sys.modules[name]
+    if "torchvision" not in sys.modules:
+        try:
+            import torchvision
+        except RuntimeError:
+            library = torch.library.Library("torchvision", "DEF")  # kept for the whole process
+            for operator in ("nms", "qnms"):
+                library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            _DECLARED.append(library)
+            import torchvision  # noqa: F401
+    yield
+
+
+def pixels(height: int, width: int) -> Tensor:
+    return torch.randint(256, (2, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def normalised(given: Tensor, backbone: Backbone) -> Tensor:
+    """By hand, in float64: values 0 to 1, mean and deviation of each channel."""
+    mean = torch.tensor(backbone.preprocessing.mean, dtype=torch.float64) / 255
+    std = torch.tensor(backbone.preprocessing.std, dtype=torch.float64) / 255
+    return ((given.double() / 255 - mean) / std).permute(0, 3, 1, 2).float()
+
+
+def grid(tokens: Tensor, height: int, width: int) -> Tensor:
+    """tokens (B, H * W, D) → (B, D, H, W), by loops."""
+    found = torch.empty(len(tokens), tokens.shape[2], height, width)
+    for y in range(height):
+        for x in range(width):
+            found[:, :, y, x] = tokens[:, y * width + x]
+    return found
+
+
+# transformers
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+
+
+def configurations() -> dict[str, Callable[[], Any]]:
+    hide_broken("torchvision", "torchaudio")
+    import transformers as hf
+
+    vision = {**SIZES, "intermediate_size": 64}
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text |= {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    return {
+        "clip": lambda: hf.CLIPConfig(vision_config=vision, text_config=text),
+        "siglip": lambda: hf.SiglipVisionConfig(**vision),
+        "dinov2": lambda: hf.Dinov2Config(**SIZES),
+        "dinov3": lambda: hf.DINOv3ViTConfig(**vision, num_register_tokens=4),
+        "vit": lambda: hf.ViTConfig(**vision),
+        "swin": lambda: hf.SwinConfig(
+            embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4, image_size=32, patch_size=4
+        ),
+        "convnext": lambda: hf.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2),
+        "resnet": lambda: hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
+    }
+
+
+PROCESSOR = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "image_mean": [0.48, 0.45, 0.4],
+    "image_std": [0.26, 0.25, 0.27],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"shortest_edge": 32},
+}
+
+
+def saved(name: str, folder: Path, **processor: Any) -> Any:
+    """Save a tiny model, and return what sees of it."""
+    configuration = configurations()[name]()
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    model = AutoModel.from_config(configuration).eval()
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **processor}))
+    return getattr(model, "vision_model", model)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "prefix"),
+    [
+        ("clip", 8, 1), ("siglip", 8, 0), ("dinov2", 8, 1), ("dinov3", 8, 5), ("vit", 8, 1), ("swin", 8, 0),
+        ("convnext", 8, 0), ("resnet", 8, 0),
+    ],
+)  # fmt: skip
+def test_transformers(name: str, stride: int, prefix: int, tmp_path: Path) -> None:
+    model = saved(name, tmp_path / name)
+    backbone = load_backbone(f"transformers:{tmp_path / name}", BackboneOptions(offline=True))
+    assert (backbone.name, backbone.stride, backbone.layout.prefix_tokens) == (f"transformers:{name}", stride, prefix)
+    assert backbone.preprocessing.interpolation == "bicubic" and backbone.preprocessing.image_size == 32
+    given = pixels(32, 64)
+    with torch.inference_mode():
+        found = backbone(given)
+        more = {"interpolate_pos_encoding": True} if name in ("clip", "siglip", "vit", "swin") else {}
+        expected = model(pixel_values=normalised(given, backbone), **more).last_hidden_state
+    if expected.dim() == 3:
+        expected = grid(expected[:, prefix:], 32 // stride, 64 // stride)
+    assert found.shape == (2, backbone.feature_dim, 32 // stride, 64 // stride)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_layer_of_transformers(tmp_path: Path) -> None:
+    model = saved("vit", tmp_path / "vit")
+    backbone = load_backbone(f"transformers:{tmp_path / 'vit'}", BackboneOptions(layer="1"))
+    given = pixels(32, 32)
+    with torch.inference_mode():
+        hidden = model(pixel_values=normalised(given, backbone), output_hidden_states=True).hidden_states
+        torch.testing.assert_close(backbone(given), grid(hidden[1][:, 1:], 4, 4), atol=1e-4, rtol=1e-4)
+    assert backbone.identity["layer"] == "1"
+    with pytest.raises(DataError, match="has no layer 7; there are 0 to 2"):
+        load_backbone(f"transformers:{tmp_path / 'vit'}", BackboneOptions(layer="7"))
+
+
+def test_another_scale_of_pixels(tmp_path: Path) -> None:
+    """Where pixels are not divided by 255, or by something else, mean and deviation are of what the network gets."""
+    saved("resnet", tmp_path / "resnet", rescale_factor=1 / 127.5)
+    found = load_backbone(f"transformers:{tmp_path / 'resnet'}").preprocessing
+    value = torch.tensor([0.0, 100.0, 255.0], dtype=torch.float64)
+    assert (value - found.mean[0]) / found.std[0] == pytest.approx(((value / 127.5) - 0.48) / 0.26)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("weights", "transformers:.*vit lacks weights: "),
+        ("processor", "preprocessor_config.json has no image_mean and image_std"),
+        ("text", "is no model of images: it reads input_ids"),
+        ("nothing", "OSError: .*Where there is a network: hf download xgpt/none --revision v1; then --offline"),
+    ],
+)
+def test_what_transformers_cannot_be_read(change: str, message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "vit"
+    saved("vit", folder)
+    name = f"transformers:{folder}"
+    if change == "weights":
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "model.safetensors")
+        del tensors[next(name for name in tensors if "query" in name or "q_proj" in name)]
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    elif change == "processor":
+        (folder / "preprocessor_config.json").write_text("{}")
+    elif change == "text":
+        from transformers import AutoModel, BertConfig
+
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        AutoModel.from_config(BertConfig(vocab_size=20, **sizes)).save_pretrained(folder)
+    else:
+        name = "transformers:xgpt/none@v1"
+    with pytest.raises(DataError, match=message):
+        load_backbone(name, BackboneOptions(offline=True))
+
+
+# timm and torchvision
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"])
+def test_timm(name: str, tmp_path: Path, torchvision: None) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=0).eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    backbone = load_backbone(f"timm:{name}", BackboneOptions(weights=tmp_path / "weights.pth"))
+    assert backbone.identity["weights_sha256"] == tensors_sha256(model.state_dict())
+    size = backbone.preprocessing.image_size
+    given = pixels(size, size)
+    with torch.inference_mode():
+        found, expected = backbone(given), model.forward_features(normalised(given, backbone))
+    if expected.dim() == 3:
+        expected = grid(expected[:, model.num_prefix_tokens :], size // backbone.stride, size // backbone.stride)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert not backbone.preprocessing.fixed_size
+    assert backbone(pixels(size, 2 * size))[0, 0].shape == (size // backbone.stride, 2 * size // backbone.stride)
+
+
+def test_swin_of_timm_has_channels_last(tmp_path: Path, torchvision: None) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    sizes = {"img_size": 224, "embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2)}
+    model = timm.models.SwinTransformer(**sizes, num_classes=0).eval()
+    with torch.inference_mode():
+        output = model.forward_features(torch.zeros(1, 3, 224, 224))
+    assert find_layout(tuple(output.shape), 224) == Layout("channels last", 8, 32)
+
+
+def test_layers_of_timm_and_names_that_it_does_not_know(tmp_path: Path, torchvision: None) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=0).eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    weights = tmp_path / "weights.pth"
+    backbone = load_backbone("timm:test_resnet", BackboneOptions(weights=weights, layer="2"))
+    given = pixels(96, 96)
+    with torch.inference_mode():
+        expected = model.forward_intermediates(normalised(given, backbone), indices=[2], intermediates_only=True)[0]
+        torch.testing.assert_close(backbone(given), expected, atol=1e-4, rtol=1e-4)
+    for options, message in (
+        ({"layer": "77"}, "timm:test_resnet has no layer 77"),
+        ({"layer": "body"}, "--layer is 'body'; a number is needed"),
+        ({"weights": tmp_path / "none.pth"}, "timm:test_resnet: .*none.pth is no file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_backbone("timm:test_resnet", BackboneOptions(**{"weights": weights, **options}))
+    with pytest.raises(DataError, match=r"timm:test_restnet: timm .* has no such model"):
+        load_backbone("timm:test_restnet")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_torchvision(name: str, tmp_path: Path, torchvision: None) -> None:
+    from torchvision import models
+
+    torch.manual_seed(0)
+    model = models.get_model(name, weights=None).eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    backbone = load_backbone(f"torchvision:{name}", BackboneOptions(weights=tmp_path / "weights.pth"))
+    outputs: list[Tensor] = []
+    last = next(part for part in torchvision_models.LAST_MAPS if hasattr(model, part))
+    getattr(model, last).register_forward_hook(lambda module, given, output: outputs.append(output))
+    height = 4 * backbone.stride
+    with torch.inference_mode():
+        model(normalised(pixels(height, 2 * height), backbone))
+        found = backbone(pixels(height, 2 * height))
+    torch.testing.assert_close(found, outputs[0], atol=1e-4, rtol=1e-4)
+    with pytest.raises(DataError, match=f"torchvision:{name} has no module 'nothing'; at its top are "):
+        options = BackboneOptions(weights=tmp_path / "weights.pth", layer="nothing")
+        load_backbone(f"torchvision:{name}", options)
+
+
+def test_a_map_whose_cells_do_not_tile_the_photo(tmp_path: Path, torchvision: None) -> None:
+    from torchvision import models
+
+    torch.save(models.get_model("squeezenet1_1", weights=None).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(
+        DataError, match="an output of shape 1 x 512 x 13 x 13 for a photo of 224 x 224 pixels is neith"
+    ):
+        load_backbone("torchvision:squeezenet1_1", BackboneOptions(weights=tmp_path / "weights.pth"))
+
+
+def test_torchvision_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torchvision: None) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    message = (
+        r"resnet18-\w+\.pth is missing; fetch it elsewhere: curl -LO https://download.pytorch.org/models/resnet18-"
+    )
+    with pytest.raises(DataError, match=message):
+        load_backbone("torchvision:resnet18", BackboneOptions(offline=True))
+    with pytest.raises(DataError, match="torchvision:resnet19: torchvision has no such model"):
+        load_backbone("torchvision:resnet19")
+
+
+# All of them
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((1, 8, 7, 7), Layout("map", 32, 8)),
+        ((1, 7, 7, 8), Layout("channels last", 32, 8)),
+        ((1, 7, 7, 7), Layout("map", 32, 7)),
+        ((1, 49, 8), Layout("tokens", 32, 8)),
+        ((1, 197, 8), Layout("tokens", 16, 8, 1)),
+        ((1, 201, 8), Layout("tokens", 16, 8, 5)),
+        ((1, 5 + 28 * 28, 8), Layout("tokens", 8, 8, 5)),
+    ],
+)
+def test_layouts(shape: tuple[int, ...], layout: Layout) -> None:
+    assert find_layout(shape, 224) == layout
+
+
+@pytest.mark.parametrize("shape", [(1, 1000), (1, 8, 7, 6), (1, 90, 8), (1, 8, 9, 9)])
+def test_what_is_no_map(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="is neither a feature map nor a token a patch; choose another layer"):
+        find_layout(shape, 224)
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("resnet50", "efficientnet-lite3", "timm:", "keras:resnet"):
+        with pytest.raises(DataError, match=f"there is no backbone '{name}'; there are efficientnet-lite0, "):
+            load_backbone(name)
+    for package in ("timm", "transformers"):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(DataError, match=rf'the package {package} .*: pip install "xgpt-fairseq\[{package}\]"'):
+            load_backbone(f"{package}:a/b")
+
+
+def test_each_token_is_a_region(tmp_path: Path) -> None:
+    saved("dinov3", tmp_path / "dinov3")
+    extractor = RegionExtractor(
+        backbone=f"transformers:{tmp_path / 'dinov3'}", grid="tokens", image_size=48, device="cpu"
+    )
+    assert extractor.regions == 37
+    photo = Photo(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8), (480, 320))
+    [regions] = extractor.extract([photo])
+    with torch.inference_mode():
+        map_ = load_backbone(f"transformers:{tmp_path / 'dinov3'}")(torch.from_numpy(photo.pixels)[None])[0]
+    assert regions.features.shape == (25, 32) and regions.boxes.shape == (25, 4)
+    np.testing.assert_allclose(regions.features[0], map_.mean(dim=(1, 2)), atol=4e-3)
+    np.testing.assert_allclose(regions.features[1 + 6 * 2 + 3], map_[:, 2, 3], atol=4e-3)
+    assert regions.boxes[1 + 6 * 2 + 3].tolist() == pytest.approx([3 / 6, 2 / 4, 4 / 6, 3 / 4])
+    rebuilt = json.loads(json.dumps(extractor.settings))
+    with pytest.raises(DataError, match="transformers:dinov3: OSError"):
+        RegionExtractor.from_settings(rebuilt, offline=True)
+    again = RegionExtractor.from_settings(rebuilt, weights=tmp_path / "dinov3", device="cpu")
+    np.testing.assert_array_equal(again.extract([photo])[0].features, regions.features)
+    saved("vit", tmp_path / "vit")
+    with pytest.raises(DataError, match="was made with weights_sha256 "):
+        RegionExtractor.from_settings(rebuilt, weights=tmp_path / "vit")
+    with pytest.raises(DataError, match="has a map of 1600 cells for photos of 320 pixels; a region store keeps 1024"):
+        RegionExtractor(backbone=f"transformers:{tmp_path / 'vit'}", grid="tokens", image_size=320)

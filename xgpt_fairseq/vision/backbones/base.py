@@ -1,0 +1,250 @@
+"""What the backbones have in common: pixels in, one feature map out, and everything that decides a feature."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.photos import PhotoForm
+
+# More tokens than this before those of the patches are no class and register tokens: the patches were counted wrong.
+MOST_PREFIX_TOKENS: Final = 16
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """What a user chooses of a backbone, besides its name.
+
+    Attributes:
+        weights: a file (for transformers, a folder) of weights; None: the published ones.
+        layer: the layer that makes the features; None: the last.
+        offline: never use the network.
+        revision: of weights on a hub; None: the newest.
+    """
+
+    weights: Path | None = None
+    layer: str | None = None
+    offline: bool = False
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the pixels of a photo become, as the network was trained.
+
+    Attributes:
+        mean, std: of the values 0 to 255, for red, green and blue.
+        image_size: longer side of a photo in pixels, where the user names none.
+        interpolation: how photos are resampled (`photos.INTERPOLATIONS`).
+        fixed_size: whether the network takes squares of image_size × image_size alone, so that photos are squeezed.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_size: int
+    interpolation: str = "bilinear"
+    fixed_size: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a network's output lies in memory.
+
+    Attributes:
+        kind: "map" (B, D, H, W), "channels last" (B, H, W, D) or "tokens" (B, prefix + H · W, D).
+        stride: pixels of the photo per cell, in both directions.
+        feature_dim: D.
+        prefix_tokens: tokens before those of the patches, such as a class token and registers.
+    """
+
+    kind: str
+    stride: int
+    feature_dim: int
+    prefix_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone's weights are from.
+
+    Attributes:
+        weights_sha256: of the file, or of all tensors (`tensors_sha256`).
+        revision: of the hub that they are from.
+        license: of the weights, where it is known.
+        versions: of the packages that the features depend on.
+    """
+
+    weights_sha256: str
+    revision: str | None = None
+    license: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backbone(nn.Module):
+    """A network whose feature map represents a photo.
+
+    Args:
+        name: as the user names it, `timm:resnet50` for instance.
+        network: normalised pixels (B, 3, H, W) → its output, see *layout*.
+        preprocessing: of the photos.
+        layout: of the output; None: it is found by one run.
+        origin: of the weights.
+        layer: the layer that makes the features; None: the last.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        preprocessing: Preprocessing,
+        origin: Origin,
+        layout: Layout | None = None,
+        layer: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.network = network
+        self.preprocessing = preprocessing
+        self.origin = origin
+        self.layer = layer
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+        self.layout = layout or self._find_layout()
+
+    @property
+    def feature_dim(self) -> int:
+        """D, the width of the features."""
+        return self.layout.feature_dim
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the photo per cell of the map, in both directions."""
+        return self.layout.stride
+
+    def form(self, image_size: int | None) -> PhotoForm:
+        """The form of its photos, with a longer side of *image_size* pixels, or its own.
+
+        Raises:
+            DataError: the backbone can't take that size.
+        """
+        own = self.preprocessing
+        if own.fixed_size and image_size not in (None, own.image_size):
+            raise DataError(f"{self.name} takes photos of {own.image_size} pixels alone, not of {image_size}")
+        return PhotoForm(
+            own.image_size if image_size is None else image_size,
+            stride=self.stride,
+            square=own.fixed_size,
+            interpolation=own.interpolation,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything of it that decides a feature, as JSON."""
+        own, layout = self.preprocessing, self.layout
+        return {
+            "backbone": self.name,
+            "weights_sha256": self.origin.weights_sha256,
+            "layer": self.layer,
+            "prefix_tokens": layout.prefix_tokens,
+            "stride": layout.stride,
+            "mean": list(own.mean),
+            "std": list(own.std),
+            "interpolation": own.interpolation,
+            "square": own.fixed_size,
+            "dtype": "float32",
+        }
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The feature map.
+
+        Args:
+            pixels: (B, H, W, 3) uint8 RGB; H and W are multiples of `stride`.
+
+        Returns:
+            (B, D, H / stride, W / stride) float32
+        """
+        height, width = pixels.shape[1] // self.stride, pixels.shape[2] // self.stride
+        return as_map(self._run(pixels), self.layout, height, width)
+
+    def _run(self, pixels: Tensor) -> Tensor:
+        # Convolutions are fastest on channels-last pixels viewed as (B, 3, H, W).
+        x = pixels.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
+        output: Tensor = self.network(x)
+        return output
+
+    def _find_layout(self) -> Layout:
+        size = self.preprocessing.image_size
+        with torch.inference_mode():
+            output = self._run(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+        try:
+            return find_layout(tuple(output.shape), size)
+        except DataError as error:
+            raise DataError(f"{self.name}{f', layer {self.layer}' if self.layer else ''}: {error}") from None
+
+
+def as_map(output: Tensor, layout: Layout, height: int, width: int) -> Tensor:
+    """A network's *output* as a map (B, D, *height*, *width*)."""
+    if layout.kind == "channels last":
+        return output.permute(0, 3, 1, 2)
+    if layout.kind == "tokens":
+        cells = output[:, layout.prefix_tokens :]  # (B, H · W, D)
+        return cells.transpose(1, 2).unflatten(2, (height, width))
+    return output
+
+
+def find_layout(shape: Sequence[int], size: int) -> Layout:
+    """The layout of an output of this *shape* for one square photo of *size* pixels.
+
+    Raises:
+        DataError: it is neither a map nor tokens.
+    """
+    if len(shape) == 4:
+        _, first, second, third = shape
+        side, width, kind = (second, first, "map") if second == third else (first, third, "channels last")
+        if (kind == "map" or first == second) and side and size % side == 0:
+            return Layout(kind, size // side, width)
+    if len(shape) == 3:
+        _, tokens, width = shape
+        side = math.isqrt(tokens)
+        while side and size % side:  # a patch has a whole number of pixels
+            side -= 1
+        prefix = tokens - side * side
+        if side and prefix <= MOST_PREFIX_TOKENS:
+            return Layout("tokens", size // side, width, prefix)
+    raise DataError(
+        f"an output of shape {' x '.join(map(str, shape))} for a photo of {size} x {size} pixels is neither a feature "
+        "map nor a token a patch; choose another layer"
+    )
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The checksum of names, types, shapes and values, in the order of the names."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def per_channel(values: Sequence[float] | float) -> tuple[float, float, float]:
+    """Means or deviations of values 0 to 1, for 0 to 255."""
+    red, green, blue = [values] * 3 if isinstance(values, int | float) else values
+    return (255 * red, 255 * green, 255 * blue)
+
+
+def needs_package(name: str, extra: str, error: Exception) -> DataError:
+    """The error for a backbone whose package can't be imported."""
+    return DataError(f'{name} needs the package {extra} ({error}): pip install "xgpt-fairseq[{extra}]"')

@@ -1,0 +1,123 @@
+"""Networks of timm (PyTorch Image Models, Wightman 2019): `timm:vit_base_patch16_clip_224.openai`, …"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor, nn
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.backbones.base import (
+    Backbone,
+    BackboneOptions,
+    Origin,
+    Preprocessing,
+    needs_package,
+    per_channel,
+    tensors_sha256,
+)
+from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
+
+
+def load(name: str, options: BackboneOptions) -> Backbone:
+    """Load a backbone by timm's name for it, with its published weights or those of a file.
+
+    A layer is a number as timm's `forward_intermediates` counts them: from 0, or from the end, -1; None: what timm
+    calls features, which for EfficientNet has the last convolution, and for ViT the last normalisation.
+
+    Raises:
+        DataError: timm is not installed, knows no such model or layer, or the weights are missing or damaged.
+    """
+    if options.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        import timm
+        from timm.data import resolve_model_data_config
+    except Exception as error:  # also what torchvision raises
+        advice = torchvision_advice()
+        raise DataError(f"{name}: {advice}") if advice else needs_package(name, "timm", error) from None
+    model_name = name.removeprefix("timm:")
+    model = _create(timm, name, model_name, options)
+    config = resolve_model_data_config(model)
+    fixed = bool(getattr(getattr(model, "patch_embed", None), "strict_img_size", False)) or bool(
+        model.pretrained_cfg.get("fixed_input_size") and not getattr(model, "dynamic_img_size", False)
+    )
+    preprocessing = Preprocessing(
+        mean=per_channel(config["mean"]),
+        std=per_channel(config["std"]),
+        image_size=config["input_size"][-1],
+        interpolation=config["interpolation"],
+        fixed_size=fixed,
+    )
+    origin = Origin(
+        tensors_sha256(model.state_dict()),
+        license=None if options.weights else model.pretrained_cfg.get("license"),
+        versions={package: version(package) for package in ("torch", "timm")},
+    )
+    network = _Features(name, model, options.layer)
+    return Backbone(name, network, preprocessing=preprocessing, origin=origin, layer=options.layer)
+
+
+class _Features(nn.Module):
+    """A layer's output."""
+
+    def __init__(self, name: str, model: Any, layer: str | None) -> None:
+        super().__init__()
+        if layer is not None and not hasattr(model, "forward_intermediates"):
+            raise DataError(f"{name}: timm gives only the last layer of this model; leave --layer out")
+        self.model = model
+        try:
+            self.layer = None if layer is None else int(layer)
+        except ValueError:
+            raise DataError(f"{name}: --layer is {layer!r}; a number is needed, from 0, or -1 for the last") from None
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, 3, H, W) → what timm calls features, in one of `base.Layout`'s kinds; a map for a chosen layer."""
+        if self.layer is None:
+            features: Tensor = self.model.forward_features(x)
+            return features
+        try:
+            [found] = self.model.forward_intermediates(
+                x, indices=[self.layer], output_fmt="NCHW", intermediates_only=True
+            )
+        except (AssertionError, IndexError):
+            raise DataError(f"{self.name} has no layer {self.layer}") from None
+        chosen: Tensor = found
+        return chosen
+
+
+def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> Any:
+    if model_name.partition(".")[0] not in timm.list_models():
+        raise DataError(f"{name}: timm {timm.__version__} has no such model; timm.list_models('*vit*') finds names")
+    if options.weights is not None and not options.weights.is_file():
+        raise DataError(f"{name}: {options.weights} is no file")
+    given: dict[str, Any] = {"pretrained": options.weights is None, "num_classes": 0}
+    flexible = {"dynamic_img_size": True}  # ViTs that can interpolate their position embeddings
+    try:
+        try:
+            model = timm.create_model(model_name, **given, **flexible)
+        except TypeError:
+            model = timm.create_model(model_name, **given)
+        if options.weights is not None:
+            # timm's own loading, since it renames and reshapes what needs that
+            timm.models.load_checkpoint(model, str(options.weights), strict=False, weights_only=True)
+    except Exception as error:  # hubs, files and shapes fail in many ways
+        fetch = _how_to_fetch(model_name, options)
+        raise DataError(f"{name}: the weights can't be loaded: {_reason(error)}{fetch}") from error
+    return model.eval()
+
+
+def _how_to_fetch(model_name: str, options: BackboneOptions) -> str:
+    if options.weights is not None:
+        return ""
+    return (
+        f". Where there is a network: python -c \"import timm; timm.create_model('{model_name}', pretrained=True)\" "
+        "fetches them to Hugging Face's cache; or give --weights FILE"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,112 @@
+"""Networks of torchvision: `torchvision:resnet50`, `torchvision:convnext_tiny`, …"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, Final
+
+import torch
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.backbones.base import (
+    Backbone,
+    BackboneOptions,
+    Origin,
+    Preprocessing,
+    needs_package,
+    per_channel,
+    tensors_sha256,
+)
+from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
+
+# What the modules are called whose output is the last feature map.
+LAST_MAPS: Final = ("layer4", "trunk_output", "blocks", "features")
+
+
+def load(name: str, options: BackboneOptions) -> Backbone:
+    """Load a backbone by torchvision's name for it, with its default weights or those of a file.
+
+    A layer is the name of a module, `layer3` for instance; None: the one of the last feature map.
+
+    Raises:
+        DataError: torchvision is not installed, knows no such model or layer, or the weights are missing or damaged.
+    """
+    try:
+        from torchvision import models
+        from torchvision.models.feature_extraction import create_feature_extractor
+    except Exception as error:  # also what torchvision raises
+        advice = torchvision_advice()
+        raise DataError(f"{name}: {advice}") if advice else needs_package(name, "torchvision", error) from None
+    model_name = name.removeprefix("torchvision:")
+    try:
+        published = models.get_model_weights(model_name).DEFAULT
+        model = models.get_model(model_name, weights=None).eval()
+    except ValueError:
+        raise DataError(f"{name}: torchvision has no such model; torchvision.models.list_models() lists them") from None
+    state = _state(name, published, options)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(f"{name}: {options.weights} does not fit: {' '.join(str(error).split())[:300]}") from None
+    transforms = published.transforms()
+    preprocessing = Preprocessing(
+        mean=per_channel(transforms.mean),
+        std=per_channel(transforms.std),
+        image_size=transforms.crop_size[0],
+        interpolation=transforms.interpolation.value,
+        fixed_size=hasattr(model, "encoder") or model_name.startswith("maxvit"),  # ViTs: positions of one size
+    )
+    layer = options.layer or next((each for each in LAST_MAPS if hasattr(model, each)), None)
+    if layer is None:
+        raise DataError(f"{name}: which module's output is meant? name it, --layer MODULE: {_children(model)}")
+    try:
+        extractor = create_feature_extractor(model, {layer: "map"})
+    except ValueError:
+        raise DataError(f"{name} has no module {layer!r}; at its top are {_children(model)}") from None
+    origin = Origin(
+        tensors_sha256(model.state_dict()),
+        versions={package: version(package) for package in ("torch", "torchvision")},
+    )
+    network = _TheMap(extractor)
+    return Backbone(name, network, preprocessing=preprocessing, origin=origin, layer=options.layer)
+
+
+class _TheMap(torch.nn.Module):
+    """The one output of a feature extractor."""
+
+    def __init__(self, extractor: torch.nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.extractor(x)["map"]
+        return found
+
+
+def _state(name: str, published: Any, options: BackboneOptions) -> dict[str, torch.Tensor]:
+    """The published weights, from torch's cache or the network; or those of a file."""
+    from pathlib import Path
+
+    path = options.weights
+    if path is None:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
+        if options.offline and not file.exists():
+            raise DataError(f"{name}: {file} is missing; fetch it elsewhere: curl -LO {published.url}")
+        try:
+            found: dict[str, torch.Tensor] = published.get_state_dict(check_hash=True, weights_only=True)
+        except Exception as error:  # the network, or a hash that differs
+            raise DataError(f"{name}: {published.url} can't be fetched ({error}); or give --weights FILE") from None
+        return found
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are damaged
+        raise DataError(f"{name}: {path} can't be loaded: {' '.join(str(error).split())[:200]}") from None
+    return loaded
+
+
+def _children(model: torch.nn.Module) -> str:
+    return ", ".join(name for name, _ in model.named_children())

@@ -1,0 +1,166 @@
+"""Vision networks of Hugging Face's transformers: `transformers:facebook/dinov2-base`, CLIP, SigLIP, DINOv3, Swin, …
+
+Of a model of texts and images, such as CLIP, the part that sees is loaded. Code from a hub is never run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.backbones.base import (
+    Backbone,
+    BackboneOptions,
+    Origin,
+    Preprocessing,
+    needs_package,
+    per_channel,
+    tensors_sha256,
+)
+from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
+
+# Pillow's numbers of resampling filters, which preprocessor_config.json has.
+RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+def load(name: str, options: BackboneOptions) -> Backbone:
+    """Load a backbone from the Hugging Face hub, its cache, or a folder of `save_pretrained`.
+
+    A layer is the number of one of transformers' `hidden_states`: 0 is the embeddings, -1 the last, which may lack a
+    normalisation that `last_hidden_state`, the default, has.
+
+    Raises:
+        DataError: transformers is not installed, the model can't be fetched or read, has no vision part, or lacks
+            weights.
+    """
+    if options.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    hide_broken("torchvision", "torchaudio")
+    try:
+        import transformers
+        from transformers.image_processing_base import ImageProcessingMixin
+    except Exception as error:
+        raise needs_package(name, "transformers", error) from None
+    place, _, asked = name.removeprefix("transformers:").partition("@")
+    where = str(options.weights or place)
+    revision = None if options.weights else (asked or options.revision)
+    hub: dict[str, Any] = {"revision": revision} if revision else {}
+    offline = options.offline or bool(os.environ.get("HF_HUB_OFFLINE"))
+    hub["local_files_only"] = offline
+    try:
+        config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False, **hub)
+        commit = getattr(config, "_commit_hash", None)
+        config = getattr(config, "vision_config", config)
+        model, report = transformers.AutoModel.from_pretrained(
+            where, config=config, trust_remote_code=False, output_loading_info=True, dtype="float32", **hub
+        )
+        processor, _ = ImageProcessingMixin.get_image_processor_dict(where, **hub)
+    except Exception as error:  # hubs, files and configurations fail in many ways
+        raise DataError(f"{name}: {_reason(error)}{_how_to_fetch(where, revision)}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise DataError(f"{name}: {where} lacks weights: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}")
+    model.eval()
+    if "pixel_values" not in (parameters := inspect.signature(model.forward).parameters):
+        raise DataError(f"{name} is no model of images: it reads {', '.join(list(parameters)[:3])}")
+    network = _Hidden(name, model, options.layer, interpolate="interpolate_pos_encoding" in parameters)
+    origin = Origin(
+        tensors_sha256(model.state_dict()),
+        revision=commit,
+        license=_license(where, revision),
+        versions={package: version(package) for package in ("torch", "transformers")},
+    )
+    shown = name if options.weights or not Path(place).is_dir() else f"transformers:{Path(place).resolve().name}"
+    return Backbone(
+        shown, network, preprocessing=_preprocessing(name, processor, config), origin=origin, layer=options.layer
+    )
+
+
+class _Hidden(nn.Module):
+    """A layer's output."""
+
+    def __init__(self, name: str, model: Any, layer: str | None, *, interpolate: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.options = {"interpolate_pos_encoding": True} if interpolate else {}
+        try:
+            self.layer = None if layer is None else int(layer)
+        except ValueError:
+            raise DataError(f"{name}: --layer is {layer!r}; a number is needed, -1 for the last") from None
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, 3, H, W) → tokens (B, T, D), or a map (B, D, h, w)."""
+        if self.layer is None:
+            last: Tensor = self.model(pixel_values=x, **self.options).last_hidden_state
+            return last
+        found = self.model(pixel_values=x, output_hidden_states=True, **self.options).hidden_states
+        if found is None or not -len(found) <= self.layer < len(found):
+            raise DataError(f"{self.name} has no layer {self.layer}; there are 0 to {len(found or ()) - 1}")
+        chosen: Tensor = found[self.layer]
+        return chosen
+
+
+def _preprocessing(name: str, processor: dict[str, Any], config: Any) -> Preprocessing:
+    """What the model's preprocessor_config.json says."""
+    processor = processor.get("image_processor", processor)
+    try:
+        mean, std = per_channel(processor["image_mean"]), per_channel(processor["image_std"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{name}: preprocessor_config.json has no image_mean and image_std") from None
+    scale = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
+    if not processor.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (255.0,) * 3
+    unit = 1 / (255 * scale)  # of what the network gets for a value 1 of the normalised pixels
+    return Preprocessing(
+        mean=(mean[0] * unit, mean[1] * unit, mean[2] * unit),
+        std=(std[0] * unit, std[1] * unit, std[2] * unit),
+        image_size=_size(processor, config),
+        interpolation=RESAMPLING.get(processor.get("resample", 2), "bilinear"),
+    )
+
+
+def _size(processor: dict[str, Any], config: Any) -> int:
+    """The side of the squares that the model was trained on."""
+    for found in (processor.get("crop_size"), processor.get("size"), getattr(config, "image_size", None)):
+        if isinstance(found, dict):
+            found = found.get("height") or found.get("shortest_edge")
+        if isinstance(found, list | tuple):
+            found = found[0]
+        if isinstance(found, int) and found > 0:
+            return found
+    return 224
+
+
+def _license(where: str, revision: str | None) -> str | None:
+    """The licence in the model's card, if that lies in the folder or in the hub's cache: nothing is fetched for it."""
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+
+    card: Any = Path(where) / "README.md"
+    if not card.is_file():
+        if Path(where).is_dir():
+            return None
+        card = try_to_load_from_cache(where, "README.md", revision=revision)
+        if not isinstance(card, str):
+            return None
+    try:
+        found = ModelCard.load(card).data.license
+    except Exception:  # cards are written by people
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _how_to_fetch(where: str, revision: str | None) -> str:
+    if Path(where).exists():
+        return ""
+    at = f" --revision {revision}" if revision else ""
+    return f". Where there is a network: hf download {where}{at}; then --offline uses that, or --weights FOLDER"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
