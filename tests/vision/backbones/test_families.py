@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tests.vision.backbones.tiny import import_torchvision, saved
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbones import torchvision_models
 from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, find_layout, tensors_sha256
-from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
 from xgpt_fairseq.vision.photos import Photo
 
-_DECLARED: list[Any] = []
-
 
 @pytest.fixture
-def torchvision() -> Iterator[None]:
-    """PyPI's torchvision can't be imported beside torch for CPUs unless these operators are declared."""
-    for name in [name for name, module in sys.modules.items() if name == "torchvision" and module is None]:
-        del sys.modules[name]
-    if "torchvision" not in sys.modules:
-        try:
-            import torchvision
-        except RuntimeError:
-            library = torch.library.Library("torchvision", "DEF")  # kept for the whole process
-            for operator in ("nms", "qnms"):
-                library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            _DECLARED.append(library)
-            import torchvision  # noqa: F401
-    yield
+def torchvision() -> None:
+    import_torchvision()
 
 
 def pixels(height: int, width: int) -> Tensor:
@@ -62,52 +46,6 @@ def grid(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 # transformers
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-
-
-def configurations() -> dict[str, Callable[[], Any]]:
-    hide_broken("torchvision", "torchaudio")
-    import transformers as hf
-
-    vision = {**SIZES, "intermediate_size": 64}
-    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text |= {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    return {
-        "clip": lambda: hf.CLIPConfig(vision_config=vision, text_config=text),
-        "siglip": lambda: hf.SiglipVisionConfig(**vision),
-        "dinov2": lambda: hf.Dinov2Config(**SIZES),
-        "dinov3": lambda: hf.DINOv3ViTConfig(**vision, num_register_tokens=4),
-        "vit": lambda: hf.ViTConfig(**vision),
-        "swin": lambda: hf.SwinConfig(
-            embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4, image_size=32, patch_size=4
-        ),
-        "convnext": lambda: hf.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2),
-        "resnet": lambda: hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
-    }
-
-
-PROCESSOR = {
-    "do_normalize": True,
-    "do_rescale": True,
-    "image_mean": [0.48, 0.45, 0.4],
-    "image_std": [0.26, 0.25, 0.27],
-    "resample": 3,
-    "rescale_factor": 1 / 255,
-    "size": {"shortest_edge": 32},
-}
-
-
-def saved(name: str, folder: Path, **processor: Any) -> Any:
-    """Save a tiny model, and return what sees of it."""
-    configuration = configurations()[name]()
-    from transformers import AutoModel
-
-    torch.manual_seed(0)
-    model = AutoModel.from_config(configuration).eval()
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **processor}))
-    return getattr(model, "vision_model", model)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""Photos seen by each kind of backbone: regions, 50 updates, a bundle, and captions of other photos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.end_to_end.layouts import kaggle_flickr8k, make
+from tests.end_to_end.programs import logged, train
+from tests.vision.backbones.tiny import import_torchvision, saved
+from xgpt_fairseq.cli import caption, export, extract_regions, prepare_captions
+from xgpt_fairseq.regions.store import RegionStore
+
+
+def weights_of(name: str, folder: Path) -> Path:
+    """Random weights for a backbone."""
+    library, _, model = name.partition(":")
+    torch.manual_seed(0)
+    if library == "transformers":
+        saved(model, folder / model)
+        return folder / model
+    import_torchvision()
+    path = folder / "weights.pth"
+    if library == "timm":
+        import timm
+
+        torch.save(timm.create_model(model, num_classes=0).state_dict(), path)
+    else:
+        from torchvision import models
+
+        torch.save(models.get_model(model, weights=None).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "regions"),
+    [
+        ("efficientnet-lite2", ["--grid", "2", "--image-size", "64"], 5),
+        ("transformers:dinov3", ["--tokens", "--image-size", "88"], 122),  # more than the 100 of the paper
+        ("timm:test_vit", ["--pool", "3"], 10),
+        ("torchvision:mobilenet_v3_small", ["--tokens", "--image-size", "96", "--layer", "features.6"], 37),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_from_photos_to_captions(
+    name: str,
+    options: list[str],
+    regions: int,
+    call_program: Callable[..., Any],
+    tiny_vocabulary: Path,
+    tmp_path: Path,
+) -> None:
+    photos = make(kaggle_flickr8k, tmp_path / "photos").folder
+    own = [] if name.startswith("efficientnet") else ["--weights", weights_of(name, tmp_path)]
+    extract = [photos / "Images", "--backbone", name, *own, *options, "--offline", "--device", "cpu", "--workers", "0"]
+    done = call_program(extract_regions.main, *extract, "--output", tmp_path / "regions")
+    assert done.status == 0, done.error
+    store = RegionStore(tmp_path / "regions")
+    assert len(store) == 12 and store.region_counts().max() == regions
+    settings = store.source["extractor"]
+    assert settings["backbone"] == name and len(settings["weights_sha256"]) == 64
+
+    data = tmp_path / "data"
+    done = call_program(
+        prepare_captions.main, photos / "captions.txt", "--hold-out", "val=0.3", "--vocabulary", tiny_vocabulary,
+        "--regions", tmp_path / "regions", "--output", data,
+    )  # fmt: skip
+    assert done.status == 0, done.error
+    log = train(data, tmp_path / "run", "--max-update", "50", "--no-epoch-checkpoints").stdout
+    losses = logged(log, "ic_nll_loss")
+    assert len(losses) == 50 and losses[-1] < losses[0] - 1
+
+    bundle = tmp_path / "bundle"
+    checkpoint = tmp_path / "run" / "checkpoint_last.pt"
+    assert call_program(export.main, checkpoint, "--output", bundle).status == 0
+    here = ["--backbone-weights", own[1]] if own else []
+    arguments = ["--path", bundle, "--offline", "--json", tmp_path / "captions.json"]
+    done = call_program(caption.main, photos / "Images", *arguments, *here)
+    assert done.status == 0, done.error
+    of_photos = {each["image_id"]: each["caption"] for each in json.loads((tmp_path / "captions.json").read_text())}
+    # the regions of photos are those of the store
+    done = call_program(caption.main, tmp_path / "regions", *arguments, "--overwrite")
+    of_store = {each["image_id"]: each["caption"] for each in json.loads((tmp_path / "captions.json").read_text())}
+    assert of_photos == of_store and len(of_photos) == 12
+
+    if name != "efficientnet-lite2":
+        return
+    for option, message in (
+        (["--image-size", "32"], "was made with image_size 32, the model was trained on features with 64"),
+        (["--grid", "3"], "was made with grid 3, the model was trained on features with 2"),
+    ):
+        call_program(extract_regions.main, *extract, *option, "--output", tmp_path / option[0])
+        done = call_program(caption.main, tmp_path / option[0], "--path", bundle)
+        assert done.status == 1 and message in done.error  # of the same width

@@ -1,0 +1,76 @@
+"""Tiny networks of random weights, and torchvision where it can't be imported as it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
+
+_DECLARED: list[Any] = []
+
+
+def import_torchvision() -> None:
+    """PyPI's torchvision can't be imported beside torch for CPUs unless these operators are declared."""
+    if sys.modules.get("torchvision", ...) is None:  # hidden
+        del sys.modules["torchvision"]
+    try:
+        import torchvision
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")  # kept for the whole process
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)
+        import torchvision  # noqa: F401
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+
+
+def configurations() -> dict[str, Callable[[], Any]]:
+    hide_broken("torchvision", "torchaudio")
+    import transformers as hf
+
+    vision = {**SIZES, "intermediate_size": 64}
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text |= {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    return {
+        "clip": lambda: hf.CLIPConfig(vision_config=vision, text_config=text),
+        "siglip": lambda: hf.SiglipVisionConfig(**vision),
+        "dinov2": lambda: hf.Dinov2Config(**SIZES),
+        "dinov3": lambda: hf.DINOv3ViTConfig(**vision, num_register_tokens=4),
+        "vit": lambda: hf.ViTConfig(**vision),
+        "swin": lambda: hf.SwinConfig(
+            embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4, image_size=32, patch_size=4
+        ),
+        "convnext": lambda: hf.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2),
+        "resnet": lambda: hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
+    }
+
+
+PROCESSOR = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "image_mean": [0.48, 0.45, 0.4],
+    "image_std": [0.26, 0.25, 0.27],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"shortest_edge": 32},
+}
+
+
+def saved(name: str, folder: Path, **processor: Any) -> Any:
+    """Save a tiny model, and return what sees of it."""
+    configuration = configurations()[name]()
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    model = AutoModel.from_config(configuration).eval()
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **processor}))
+    return getattr(model, "vision_model", model)
