@@ -46,6 +46,7 @@ from xgpt_fairseq.vision.extractor import GRID, MOST_CELLS, TOKENS, RegionExtrac
 from xgpt_fairseq.vision.malloc import keep_freed_memory
 from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
 from xgpt_fairseq.vision.photo_formats import reader_versions
+from xgpt_fairseq.vision.photo_shards import chosen_shard, parts_folder, shard_range
 from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile, PhotoForm, load_photo
 from xgpt_fairseq.vision.pooling import max_boxes
 
@@ -140,6 +141,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=int,
         help=f"processes that load photos; 0: only this one (default: one per core, {MOST_WORKERS} at most)",
     )
+    parser.add_argument(
+        "--num-shards",
+        metavar="N",
+        type=int,
+        help="make one of N parts of the store, in STORE.parts; xgpt-regions merge joins them (default: as torchrun or "
+        "an array of SLURM says, else 1)",
+    )
+    parser.add_argument(
+        "--shard-id", metavar="I", type=int, help="which part, from 0 (default: as torchrun or SLURM says)"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
     parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished extraction to it")
     return parser.parse_args(arguments)
@@ -157,6 +168,9 @@ def extract_regions(args: argparse.Namespace) -> None:
     except (OSError, BrokenProcessPool) as error:
         raise DataError(f"{error} (correct this, and the same command resumes where it stopped)") from None
     _print_summary(args, store, unreadable, resumed_at, time.monotonic() - began)
+    if "shard" in store.source:
+        whole = str(args.output.parent).removesuffix(".parts")
+        print(f"when all shards are done: xgpt-regions merge {args.output.parent} --output {whole}")
     if args.strict and unreadable:
         raise DataError(
             f"--strict: {unreadable} of {len(store) + unreadable} files could not be read; "
@@ -167,10 +181,16 @@ def extract_regions(args: argparse.Namespace) -> None:
 def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     """Returns the store, the number of unreadable files, and the number of images before an interruption."""
     _check_options(args)
-    files = find_photos(args.photos, exclude=[args.output, args.output.resolve(), _list_path(args.output)])
+    store = args.output
+    own = [store, store.resolve(), _list_path(store), parts_folder(store), parts_folder(store.resolve())]
+    files = find_photos(args.photos, exclude=own)
     if not files:
         raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
     check_ids(files)
+    shard = chosen_shard(args.num_shards, args.shard_id, os.environ)
+    if shard is not None:
+        args.output = shard.output(store)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections else None)
     detections = None if args.detections is None else _read_detections(args, files)
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else max(args.workers, 0)
@@ -180,6 +200,12 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
         most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)
         options = {"max_regions": most, "overwrite": args.overwrite}
         source = _source(args, files, extractor)
+        if shard is not None:
+            group = 1 if extractor.batch_size == 1 else _chunk_size(extractor.batch_size)
+            part = shard_range(files, shard, group)
+            source["shard"] = {"index": shard.index, "count": shard.count, "first": part.start, "files": len(part)}
+            files = files[part.start : part.stop]
+            print(f"shard {shard.index} of {shard.count} ({shard.said_by}): {len(files)} files, to {args.output}")
         with RegionWriter(args.output, extractor.feature_dim, source=source, **options) as writer:
             resumed_at = writer.images
             if resumed_at:
@@ -201,6 +227,8 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
 
 def _extractor(args: argparse.Namespace) -> RegionExtractor:
     device = args.device or default_device()
+    if device == "cuda" and os.environ.get("LOCAL_RANK", "").isdigit():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"  # of torchrun: a GPU a process
     threads = 1
     if device == "cpu":
         # One photo per core, instead of all cores for each photo: faster, and independent of the number of cores.
@@ -218,12 +246,15 @@ def _extractor(args: argparse.Namespace) -> RegionExtractor:
     )
 
 
+def _chunk_size(batch: int) -> int:
+    return max(CHUNK_BATCHES, -(-CHUNK_PHOTOS // batch)) * batch
+
+
 def _chunks(
     files: Sequence[PhotoFile], extractor: RegionExtractor, position: int, pool: ProcessPoolExecutor | None, ahead: int
 ) -> Iterator[list[tuple[Loaded, int]]]:
     """Photos and their positions, from the beginning of the chunk that contains *position*."""
-    batch = extractor.batch_size
-    size = max(CHUNK_BATCHES, -(-CHUNK_PHOTOS // batch)) * batch
+    size = _chunk_size(extractor.batch_size)
     start = position // size * size
     calls = ((partial(_load, files[at], extractor.form), at) for at in range(start, len(files)))
     loaded = submit_ordered(calls, pool, ahead)

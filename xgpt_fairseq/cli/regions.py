@@ -1,8 +1,9 @@
-"""xgpt-regions: inspect and verify a region store.
+"""xgpt-regions: inspect, verify and merge region stores.
 
 xgpt-regions info data/regions
 xgpt-regions verify data/regions
 xgpt-regions show data/regions COCO_val2014_000000000042
+xgpt-regions merge data/regions.parts --output data/regions
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.merge import merge
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 
@@ -34,6 +36,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     show = commands.add_parser("show", help="the regions of one image")
     for command in (info, check, show):
         command.add_argument("store", metavar="STORE", type=Path, help="a region store")
+    join = commands.add_parser("merge", help="make one store of the parts of xgpt-extract-regions --num-shards")
+    join.add_argument("parts", metavar="PARTS", type=Path, nargs="+", help="the parts, or the folder STORE.parts")
+    join.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
+    ways = join.add_mutually_exclusive_group()
+    for way, meaning in (
+        ("link", "features are the parts' files, hard-linked; the parts can be removed (default)"),
+        ("copy", "features are copied: byte for byte the store of one run"),
+        ("refer", "the store names the parts' files, which must stay where they are"),
+    ):
+        ways.add_argument(f"--{way}", dest="way", action="store_const", const=way, default="link", help=meaning)
+    join.add_argument("--overwrite", action="store_true", help="replace STORE")
     show.add_argument("image_id", metavar="IMAGE_ID", help="such as 42 or COCO_val2014_000000000042")
     return parser.parse_args(arguments)
 
@@ -49,6 +62,8 @@ def _main() -> None:
             lines = info(args.store)
         elif args.command == "verify":
             lines = [verified(args.store)]
+        elif args.command == "merge":
+            lines = [merged(args.parts, args.output, args.way, args.overwrite)]
         else:
             lines = image_table(args.store, args.image_id)
     except OSError as error:
@@ -96,6 +111,12 @@ def verified(path: Path) -> str:
     with tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
         store = verify(path, progress=bar.update)
     return f"OK: {len(store)} images, {store.num_regions} regions, {len(store.manifest.shards)} shard(s), {total} bytes"
+
+
+def merged(parts: Sequence[Path], output: Path, way: str, overwrite: bool) -> str:
+    with tqdm(unit=" images", disable=None) as bar:
+        store = merge(parts, output, way=way, overwrite=overwrite, progress=bar.update)
+    return f"wrote {output}: {len(store)} images, {store.num_regions} regions, {len(store.manifest.shards)} shard(s)"
 
 
 def image_table(path: Path, image_id: str) -> list[str]:

@@ -1,0 +1,152 @@
+"""An extraction in parts by several processes, killed and resumed, and the parts merged: the store of one run."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import test_extract_regions as extraction
+from tests.cli.test_extract_regions import Extract, write_photo
+from tests.cli.test_extract_regions_interrupted import interrupted_after
+from tests.end_to_end.programs import run
+from tests.folders import contents
+from xgpt_fairseq.cli import regions
+from xgpt_fairseq.regions import writer as region_writer
+from xgpt_fairseq.regions.verify import verify
+from xgpt_fairseq.regions.writer import RegionWriter
+
+extract = extraction.extract  # a fixture
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """33 photos in two folders, one name in both, and three files that are none."""
+    for seed in range(32):
+        write_photo(tmp_path / "photos" / "ab"[seed % 2] / f"{seed}.jpg", seed, [(60, 40), (40, 60)][seed % 2])
+    for name in ("a/0.txt", "a/9.txt", "b/5.png"):
+        (tmp_path / "photos" / name).write_text("no photo")
+    write_photo(tmp_path / "photos" / "a" / "1.jpg", 99)
+    return tmp_path / "photos"
+
+
+def merge(call_program: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Any:
+    monkeypatch.setattr(sys, "argv", ["xgpt-regions", "merge", *map(str, arguments)])
+    return call_program(regions.main, "merge", *arguments)
+
+
+def unreadable(store: Path) -> bytes:
+    return store.with_name(f"{store.name}.unreadable.txt").read_bytes()
+
+
+def test_eight_parts_each_interrupted_twice(
+    photos: Path, tmp_path: Path, extract: Extract, call_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, store = tmp_path / "expected", tmp_path / "store"
+    assert extract(photos, "--output", expected, "--grid", 2).status == 0
+    monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+    for shard in (5, 0, 7, 1, 2, 6, 3, 4):  # in any order
+        options = [photos, "--output", store, "--grid", 2, "--num-shards", 8, "--shard-id", shard]
+        for images in (1, 2):
+            with monkeypatch.context() as patch:
+                patch.setattr(RegionWriter, "add", interrupted_after(images))
+                assert extract(*options).status == 130
+        if shard == 4:
+            error = merge(call_program, monkeypatch, f"{store}.parts", "--output", store).error
+            assert "of 8 parts these are missing: 4 (unfinished: run it again)" in error
+        done = extract(*options)
+        assert done.status == 0 and "resuming an interrupted extraction after 2 images" in done.stdout
+        assert f"shard {shard} of 8 (--shard-id): 4 files" in done.stdout or "5 files" in done.stdout
+        assert f"when all shards are done: xgpt-regions merge {store}.parts --output {store}\n" in done.stdout
+    done = merge(call_program, monkeypatch, f"{store}.parts", "--output", store, "--copy")
+    assert done.status == 0, done.stderr
+    assert f"wrote {store}: 33 images, 165 regions, 1 shard(s)\n" in done.stdout
+    assert contents(store) == contents(expected)
+    assert unreadable(store) == unreadable(expected)
+
+    linked, referring = tmp_path / "linked", tmp_path / "elsewhere" / "referring"
+    referring.parent.mkdir()
+    for way, output in (("--link", linked), ("--refer", referring)):
+        assert merge(call_program, monkeypatch, f"{store}.parts", way, "--output", output).status == 0
+        joined = verify(output)
+        one = verify(expected)
+        assert len(joined.manifest.shards) == 8 and joined.source == one.source
+        for name in one.manifest.arrays:
+            assert joined.manifest.arrays[name].crc32 == one.manifest.arrays[name].crc32
+        assert all((joined.features(image) == one.features(image)).all() for image in range(33))
+    assert Path(linked / "features-00003.npy").samefile(f"{store}.parts/3-of-8/features-00000.npy")
+    shutil.rmtree(f"{store}.parts")
+    verify(linked)
+    assert merge(call_program, monkeypatch, linked, "--output", tmp_path / "more").error == (
+        f"{linked} is no part of a store: it was made without --num-shards"
+    )
+
+
+def test_parts_that_do_not_fit(
+    photos: Path, tmp_path: Path, extract: Extract, call_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, parts = tmp_path / "store", tmp_path / "store.parts"
+
+    def part(shard: int, *options: object) -> None:
+        assert extract(photos, "--output", store, "--num-shards", 2, "--shard-id", shard, *options).status == 0
+
+    def error() -> str:
+        said: str = merge(call_program, monkeypatch, parts, "--output", store).error
+        assert not store.exists()
+        return said
+
+    part(0)
+    assert error() == "of 2 parts these are missing: 1"
+    part(1, "--grid", 2)
+    assert "1-of-2 is of another extraction than " in error() and "boxes 'grid 2 x 2' against 'grid 6 x 6'" in error()
+    part(1, "--overwrite")
+    shutil.copytree(parts / "1-of-2", parts / "copied")
+    assert "are both part 1" in error()
+    shutil.rmtree(parts / "copied")
+    assert merge(call_program, monkeypatch, parts, "--output", store).status == 0
+    assert merge(call_program, monkeypatch, parts, "--output", store).error == (
+        f"{store} exists; pass --overwrite to replace it"
+    )
+    assert merge(call_program, monkeypatch, parts, "--output", store, "--overwrite").status == 0
+    verify(store)
+
+
+def test_two_processes_of_torchrun(photos: Path, tmp_path: Path, extract: Extract, call_program: Any) -> None:
+    expected, store = tmp_path / "expected", tmp_path / "store"
+    assert extract(photos, "--output", expected, "--grid", 2).status == 0
+    run(
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m",
+        "xgpt_fairseq.cli.extract_regions", photos, "--output", store, "--grid", "2", "--image-size", "64", "--device",
+        "cpu", "--workers", "0",
+    )  # fmt: skip
+    run(sys.executable, "-m", "xgpt_fairseq.cli.regions", "merge", f"{store}.parts", "--copy", "--output", store)
+    assert contents(store) == contents(expected)
+    assert unreadable(store) == unreadable(expected)
+
+
+def test_whole_tars(tmp_path: Path, extract: Extract, call_program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, count in enumerate((6, 2, 3, 1)):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for seed in range(count):
+                photo = write_photo(tmp_path / "tmp" / f"{number}-{seed}.jpg", 10 * number + seed)
+                tar.add(photo, photo.name)
+    tars = sorted(tmp_path.glob("*.tar"))
+    expected, store = tmp_path / "expected", tmp_path / "store"
+    assert extract(*tars, "--output", expected).status == 0
+    for shard, files in ((0, 6), (1, 6)):
+        done = extract(*tars, "--output", store, "--num-shards", 2, "--shard-id", shard)
+        assert f"shard {shard} of 2 (--shard-id): {files} files" in done.stdout
+    assert merge(call_program, monkeypatch, f"{store}.parts", "--output", store, "--copy").status == 0
+    assert contents(store) == contents(expected)
+    error = extract(*tars, "--output", store, "--num-shards", 6, "--shard-id", 0).error
+    assert error == "12 photos, in 4 tars and tables, are too few for 6 shards"

@@ -1,0 +1,224 @@
+"""Makes one region store of the parts that several processes made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, write_json
+from xgpt_fairseq.io.resumable import partial_path
+from xgpt_fairseq.regions.append_only_file import AppendOnlyArray, AppendOnlyLines
+from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, ArrayFile, Manifest
+from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.writer import RegionWriter
+
+# What becomes of the features: hard links to the parts' files, copies, or the parts' paths.
+WAYS: Final = ("link", "copy", "refer")
+UNREADABLE: Final = "unreadable.txt"
+
+
+def merge(
+    places: Sequence[Path],
+    output: Path,
+    *,
+    way: str = "link",
+    overwrite: bool = False,
+    progress: Callable[[int], object] = lambda images: None,
+) -> RegionStore:
+    """Write the region store *output* of all parts of one extraction.
+
+    Args:
+        places: the parts, or a folder of them.
+        output: the store.
+        way: "link": features are the parts' own files, by hard links, so the parts can be removed; "copy": the store is
+            byte for byte that of one run; "refer": the store names the parts' files, which must stay.
+        overwrite: replace a store of this name.
+        progress: called with a number of images as they are done.
+
+    Raises:
+        DataError: a part is missing, unfinished or damaged, or of another extraction, or an image is in two; or
+            hard links are not possible.
+    """
+    parts = _in_order(places)
+    _check_ids(parts)
+    source = {name: value for name, value in parts[0].source.items() if name != "shard"}
+    if output.exists() and not (overwrite and (output / MANIFEST).exists()):
+        reason = "pass --overwrite to replace it" if (output / MANIFEST).exists() else "it is no region store"
+        raise DataError(f"{output} exists; {reason}")
+    if way == "copy":
+        _copy(parts, output, source, overwrite, progress)
+    else:
+        _join(parts, output, source, way, progress)
+    _merge_lists(parts, output)
+    return RegionStore(output)
+
+
+def _in_order(places: Sequence[Path]) -> list[RegionStore]:
+    """The parts, complete, of one extraction."""
+    paths: list[Path] = []
+    for place in places:
+        inside = sorted(each.parent for each in place.glob(f"*/{MANIFEST}")) if place.is_dir() else []
+        paths += [place] if (place / MANIFEST).exists() or not inside else inside
+    parts: dict[int, RegionStore] = {}
+    for path in paths:
+        store = RegionStore(path)
+        shard = store.source.get("shard")
+        if shard is None:
+            raise DataError(f"{path} is no part of a store: it was made without --num-shards")
+        if shard["index"] in parts:
+            raise DataError(f"{path} and {parts[shard['index']].path} are both part {shard['index']}")
+        parts[shard["index"]] = store
+    stores = [parts[index] for index in sorted(parts)]
+    first = stores[0]
+    for other in stores[1:]:
+        _check_same(first, other)
+    count = first.source["shard"]["count"]
+    if missing := [index for index in range(count) if index not in parts]:
+        unfinished = [first.path.with_name(f"{index}-of-{count}") for index in missing]
+        state = " (unfinished: run it again)" if partial_path(unfinished[0]).exists() else ""
+        some = ", ".join(map(str, missing[:10]))
+        raise DataError(f"of {count} parts these are missing: {some}{' …' if len(missing) > 10 else ''}{state}")
+    return stores
+
+
+def _check_same(first: RegionStore, other: RegionStore) -> None:
+    """Raise DataError unless two parts are of one extraction."""
+    values = [
+        {**store.source, "shard": store.source["shard"]["count"], "feature_dim": store.feature_dim}
+        for store in (first, other)
+    ]
+    for name in dict.fromkeys([*values[0], *values[1]]):
+        one, two = (value.get(name) for value in values)
+        if one != two:
+            raise DataError(f"{other.path} is of another extraction than {first.path}: {name} {two!r} against {one!r}")
+    optional = [set(store.manifest.arrays) - {"folders"} for store in (first, other)]
+    if optional[0] != optional[1]:
+        raise DataError(f"{other.path} has {sorted(optional[1])}, {first.path} has {sorted(optional[0])}")
+
+
+def _check_ids(parts: Sequence[RegionStore]) -> None:
+    seen: dict[bytes, int] = {}
+    for number, part in enumerate(parts):
+        for image_id in part.array("ids").tolist():
+            if seen.setdefault(image_id, number) != number:
+                where = f"{parts[seen[image_id]].path} and {part.path}"
+                raise DataError(f"image {image_id.decode()} is in two parts, {where}")
+
+
+def _folder(part: RegionStore, image_index: int) -> str:
+    """The folder of a photo; of a part that keeps none, the ids say it."""
+    if "folders" in part.manifest.arrays:
+        return bytes(part.array("folders")[image_index]).decode()
+    return part.image_id(image_index).rpartition("/")[0]
+
+
+def _copy(
+    parts: Sequence[RegionStore], output: Path, source: dict[str, Any], overwrite: bool, progress: Callable[..., object]
+) -> None:
+    """Write all images again; resumed where it was interrupted."""
+    places = [(part, image_index) for part in parts for image_index in range(len(part))]
+    width = parts[0].feature_dim
+    with RegionWriter(output, width, max_regions=MAX_REGIONS, overwrite=overwrite, source=source) as writer:
+        progress(writer.position)
+        for position, (part, at) in enumerate(places[writer.position :], start=writer.position + 1):
+            writer.add(
+                part.image_id(at),
+                part.features(at),
+                part.boxes(at),
+                position=position,
+                scores=part.scores(at),
+                labels=part.labels(at),
+                size=part.size(at),
+                is_canonical=True,
+            )
+            progress(1)
+        writer.truncated_images = sum(part.manifest.truncated_images for part in parts)
+        kept = any("folders" in part.manifest.arrays for part in parts)
+        writer.finish({part.image_id(at): _folder(part, at) for part, at in places} if kept else None)
+
+
+def _join(
+    parts: Sequence[RegionStore], output: Path, source: dict[str, Any], way: str, progress: Callable[..., object]
+) -> None:
+    """Write all arrays but the features, whose files are linked or referred to."""
+    names = [name for name in parts[0].manifest.arrays if name != "folders"]
+    kept = any("folders" in part.manifest.arrays for part in parts)
+    with (
+        atomic_directory(output, last=MANIFEST, files=["*.npy", MANIFEST]) as aside,
+        tempfile.TemporaryDirectory(dir=aside.parent, prefix=f".{output.name}.") as lines,
+    ):
+        arrays = {name: _array(name, parts, aside, Path(lines)) for name in names}
+        if kept:
+            column = AppendOnlyLines(Path(lines) / "folders.txt", aside / "folders.npy")
+            for part in parts:
+                column.append([_folder(part, at).encode() for at in range(len(part))])
+            arrays["folders"] = column.finish()
+        shards: list[ArrayFile] = []
+        for part in parts:
+            for shard in part.manifest.shards:
+                file = f"features-{len(shards):05}.npy"
+                if way == "link":
+                    _link(part.path / shard.file, aside / file)
+                else:
+                    file = os.path.relpath(part.path / shard.file, output.resolve())
+                shards.append(ArrayFile(file, shard.dtype, shard.shape, shard.bytes, shard.crc32))
+            progress(len(part))
+        manifest = Manifest(
+            feature_dim=parts[0].feature_dim,
+            images=sum(map(len, parts)),
+            num_regions=sum(part.num_regions for part in parts),
+            truncated_images=sum(part.manifest.truncated_images for part in parts),
+            shards=tuple(shards),
+            arrays=arrays,
+            source=source,
+        )
+        write_json(aside / MANIFEST, manifest.to_json())
+
+
+def _array(name: str, parts: Sequence[RegionStore], folder: Path, lines: Path) -> ArrayFile:
+    """One of the arrays, of all parts."""
+    first = parts[0].array(name)
+    if first.dtype.kind == "S":
+        strings = AppendOnlyLines(lines / f"{name}.txt", folder / f"{name}.npy")
+        for part in parts:
+            strings.append(part.array(name).tolist())
+        return strings.finish()
+    column = AppendOnlyArray(folder / f"{name}.npy", first.dtype.str, first.shape[1:])
+    total = 0
+    for part in parts:
+        rows = part.array(name)
+        if name == "offsets":  # each part's begin at 0
+            rows = rows + np.int64(total) if not total else rows[1:] + np.int64(total)
+            total = int(rows[-1])
+        column.append(np.ascontiguousarray(rows))
+    return column.finish()
+
+
+def _link(file: Path, link: Path) -> None:
+    try:
+        os.link(file, link)
+    except OSError as error:
+        raise DataError(
+            f"{file} can't be linked to {link.parent} ({error.strerror}); --copy copies features, --refer names them"
+        ) from None
+
+
+def _merge_lists(parts: Sequence[RegionStore], output: Path) -> None:
+    """One list of the unreadable files of all parts, beside the store."""
+    found = [part.path.with_name(f"{part.path.name}.{UNREADABLE}") for part in parts]
+    output = output.resolve()
+    merged = output.with_name(f"{output.name}.{UNREADABLE}")
+    if not (there := [file for file in found if file.exists()]):
+        merged.unlink(missing_ok=True)
+        return
+    with atomic_write(merged) as aside, open(aside, "wb") as file:
+        for each in there:
+            with open(each, "rb") as lines:
+                shutil.copyfileobj(lines, file)
