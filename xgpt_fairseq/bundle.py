@@ -113,7 +113,7 @@ class Bundle:
         config.feature_dim = trained_width(path, state)
         model = build_model(config, directory.vocabulary)
         model.load_state_dict(state["model"])
-        name = Path(source.get("path", directory.regions_path)).name
+        name = ", ".join(Path(each).name for each in str(source.get("path", directory.regions_path)).split(" … "))
         trained_on = f"regions of {source.get('format', 'an unknown format')} ({name})"
         training, novelty = {}, None
         if directory.has_split("train"):

@@ -27,6 +27,8 @@ from xgpt_fairseq.errors import DataError
         ("Validation_GCC-1.1.0-Validation.tsv", "valid"),
         ("restval.jsonl", "train"),
         ("flickr.test.token", "test"),
+        ("dev.csv", "valid"),
+        ("devices_train.csv", "train"),
         ("captions_trainval2014.json", ""),
         ("train_and_val.jsonl", ""),
         ("attest.jsonl", ""),

@@ -282,7 +282,7 @@ def split_of_folder(name: str) -> str:
     return _SPLITS.get(name.lower(), "")
 
 
-_SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|training|restval|val|valid|validation|test)(?![a-z])")
+_SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|training|restval|val|dev|valid|validation|test)(?![a-z])")
 
 
 def split_in_name(name: str) -> str:

@@ -245,6 +245,19 @@ def per_channel(values: Sequence[float] | float) -> tuple[float, float, float]:
     return (255 * red, 255 * green, 255 * blue)
 
 
+def layer_number(name: str, layer: str | None) -> int | None:
+    """A layer that is given by its number. Raises DataError if it is none."""
+    try:
+        return None if layer is None else int(layer)
+    except ValueError:
+        raise DataError(f"{name}: --layer is {layer!r}; a number is needed, from 0, or -1 for the last") from None
+
+
+def reason_of(error: Exception) -> str:
+    """Why another library failed, in a line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def needs_package(name: str, extra: str, error: Exception) -> DataError:
     """The error for a backbone whose package can't be imported."""
     return DataError(f'{name} needs the package {extra} ({error}): pip install "xgpt-fairseq[{extra}]"')

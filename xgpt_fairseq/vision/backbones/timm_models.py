@@ -14,8 +14,10 @@ from xgpt_fairseq.vision.backbones.base import (
     BackboneOptions,
     Origin,
     Preprocessing,
+    layer_number,
     needs_package,
     per_channel,
+    reason_of,
     tensors_sha256,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
@@ -68,10 +70,7 @@ class _Features(nn.Module):
         if layer is not None and not hasattr(model, "forward_intermediates"):
             raise DataError(f"{name}: timm gives only the last layer of this model; leave --layer out")
         self.model = model
-        try:
-            self.layer = None if layer is None else int(layer)
-        except ValueError:
-            raise DataError(f"{name}: --layer is {layer!r}; a number is needed, from 0, or -1 for the last") from None
+        self.layer = layer_number(name, layer)
         self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> 
             timm.models.load_checkpoint(model, str(options.weights), strict=False, weights_only=True)
     except Exception as error:  # hubs, files and shapes fail in many ways
         fetch = _how_to_fetch(model_name, options)
-        raise DataError(f"{name}: the weights can't be loaded: {_reason(error)}{fetch}") from error
+        raise DataError(f"{name}: the weights can't be loaded: {reason_of(error)}{fetch}") from error
     return model.eval()
 
 
@@ -117,7 +116,3 @@ def _how_to_fetch(model_name: str, options: BackboneOptions) -> str:
         f". Where there is a network: python -c \"import timm; timm.create_model('{model_name}', pretrained=True)\" "
         "fetches them to Hugging Face's cache; or give --weights FILE"
     )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

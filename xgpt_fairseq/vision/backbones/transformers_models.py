@@ -19,8 +19,10 @@ from xgpt_fairseq.vision.backbones.base import (
     BackboneOptions,
     Origin,
     Preprocessing,
+    layer_number,
     needs_package,
     per_channel,
+    reason_of,
     tensors_sha256,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
@@ -62,7 +64,7 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         )
         processor, _ = ImageProcessingMixin.get_image_processor_dict(where, **hub)
     except Exception as error:  # hubs, files and configurations fail in many ways
-        raise DataError(f"{name}: {_reason(error)}{_how_to_fetch(where, revision)}") from error
+        raise DataError(f"{name}: {reason_of(error)}{_how_to_fetch(where, revision)}") from error
     if missing := sorted(report["missing_keys"]):
         raise DataError(f"{name}: {where} lacks weights: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}")
     model.eval()
@@ -88,10 +90,7 @@ class _Hidden(nn.Module):
         super().__init__()
         self.model = model
         self.options = {"interpolate_pos_encoding": True} if interpolate else {}
-        try:
-            self.layer = None if layer is None else int(layer)
-        except ValueError:
-            raise DataError(f"{name}: --layer is {layer!r}; a number is needed, -1 for the last") from None
+        self.layer = layer_number(name, layer)
         self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,7 +159,3 @@ def _how_to_fetch(where: str, revision: str | None) -> str:
         return ""
     at = f" --revision {revision}" if revision else ""
     return f". Where there is a network: hf download {where}{at}; then --offline uses that, or --weights FOLDER"
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
