@@ -15,8 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-# what stands behind the bar: validation's scores, and each objective's loss (bits per word, or squared error)
+# what stands behind the bar: validation's scores, each objective's loss (bits per word, or squared error), and the reward
+# of CIDEr optimisation
 SHOWN = re.compile(r"\b([a-z]+)_(?:nll_loss|mse)[= ]([\d.]+)")
+REWARD = re.compile(r"\breward[= ](-?[\d.]+)")
 SCORE = re.compile(r"\| valid \|.*\bcider ([\d.]+)")
 UPDATES = re.compile(r"\bnum_updates[= ](\d+)")
 
@@ -45,6 +47,8 @@ def main() -> None:
                 losses["CIDEr"] = f"{100 * float(score[1]):.1f}"
             if "| train_inner |" in line and (updates := UPDATES.search(line)):
                 losses |= dict(SHOWN.findall(line))
+                if reward := REWARD.search(line):
+                    losses["reward"] = reward[1]
                 bar.set_postfix(losses, refresh=False)
                 bar.update(int(updates[1]) - bar.n)
     if not finished:

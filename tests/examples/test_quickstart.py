@@ -23,7 +23,7 @@ QUICKSTART = Path(report.__file__).parent
 LINES = """\
 2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     10 / 96 loss=7, mlm_nll_loss=6.5, mass_nll_loss=7.25, num_updates=10, lr=0.0001
 2026-01-01 00:00:01 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 6 | cider 0.1234 | num_updates 10
-2026-01-01 00:00:02 | INFO | train_inner | epoch 001:     20 / 96 loss=6, ic_nll_loss=5.5, tifg_mse=81.5, num_updates=20, lr=0.0002
+2026-01-01 00:00:02 | INFO | train_inner | epoch 001:     20 / 96 loss=6, ic_nll_loss=5.5, tifg_mse=81.5, reward=0.717, num_updates=20, lr=0.0002
 """  # noqa: E501  (fairseq's lines)
 
 
@@ -37,7 +37,7 @@ def test_progress_shows_updates_losses_and_scores_and_keeps_the_log(tmp_path: Pa
     assert shown.returncode == 0
     bar = shown.stderr.split("\r")[-1]
     assert "stage: 100%" in bar and "20/20" in bar
-    assert "mlm=6.5, mass=7.25, CIDEr=12.3, ic=5.5, tifg=81.5" in bar
+    assert "mlm=6.5, mass=7.25, CIDEr=12.3, ic=5.5, tifg=81.5, reward=0.717" in bar
     progress("done: x/averaged.pt\n", tmp_path / "log")
     assert (tmp_path / "log").read_text() == LINES + "average of 4 written to x/averaged.pt\ndone: x/averaged.pt\n"
 
