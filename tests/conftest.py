@@ -69,6 +69,12 @@ def coco_mini() -> Path:
 
 
 @pytest.fixture(scope="session")
+def coco5k() -> Path:
+    """COCO photos with people's captions; those of its split val may be shown."""
+    return _real_data("coco5k")
+
+
+@pytest.fixture(scope="session")
 def butd_tsv() -> Path:
     """Five COCO photos with bottom-up-attention features of width 2048 in a TSV."""
     return _real_data("butd_tsv")

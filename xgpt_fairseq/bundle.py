@@ -36,7 +36,7 @@ WEIGHTS: Final = "model.safetensors"
 NOVELTY: Final = "novelty.safetensors"
 CARD: Final = "README.md"
 
-# The captioner that a version of the package may bring along.
+# The captioner that comes with the package.
 RELEASED: Final = Path(__file__).parent / "released"
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16}

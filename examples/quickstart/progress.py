@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-# what stands behind the bar: validation's scores, each objective's loss (bits per word, or squared error), and the reward
-# of CIDEr optimisation
+# what stands behind the bar: validation's scores, each objective's loss (bits per word, or squared error), and the
+# reward of CIDEr optimisation
 SHOWN = re.compile(r"\b([a-z]+)_(?:nll_loss|mse)[= ]([\d.]+)")
 REWARD = re.compile(r"\breward[= ](-?[\d.]+)")
 SCORE = re.compile(r"\| valid \|.*\bcider ([\d.]+)")

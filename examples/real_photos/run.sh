@@ -44,13 +44,13 @@ WORK=${WORK:-$PWD/real_photos/$(IFS=+ && echo "${NAMES[*]}")}   # output folder
 mkdir -p "$WORK/logs"
 
 # Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels.
-GRID=${GRID:-6} IMAGE_SIZE=${IMAGE_SIZE:-224}
+GRID=${GRID:-7} IMAGE_SIZE=${IMAGE_SIZE:-384}
 # Lengths in iterations: one update of each of a stage's objectives.
 export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-160} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
 export CHECKPOINTS=$WORK/checkpoints DATASET=captions VALIDATIONS=${VALIDATIONS:-5} LOG_INTERVAL=${LOG_INTERVAL:-10}
 export TEXT_DATA=$WORK/text OUT_OF_DOMAIN_DATA=$WORK/web IN_DOMAIN_DATA=$WORK/captions
-TEXT_ITERATIONS=${TEXT_ITERATIONS:-1000} WEB_ITERATIONS=${WEB_ITERATIONS:-150}
-IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-150} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-2500}
+TEXT_ITERATIONS=${TEXT_ITERATIONS:-400} WEB_ITERATIONS=${WEB_ITERATIONS:-40}
+IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-40} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-2200}
 SCST_ITERATIONS=${SCST_ITERATIONS:-300}
 TEXT_LINES=${TEXT_LINES:-} SYMBOLS=${SYMBOLS:-3000}
 # shellcheck disable=SC2206
@@ -60,7 +60,8 @@ export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 # What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
 SETTINGS=$WORK/real_photos.settings
 NOW=$(printf '%s\n' "folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID" \
-    "IMAGE_SIZE: $IMAGE_SIZE" "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED")
+    "IMAGE_SIZE: $IMAGE_SIZE" "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" \
+    "DROPOUT: ${DROPOUT-}" "IMAGES: ${IMAGES-}" "TRAINING: ${TRAINING-}")
 if [ -e "$SETTINGS" ] && [ "$NOW" != "$(cat "$SETTINGS")" ]; then
     echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it:" >&2
     diff "$SETTINGS" - <<< "$NOW" >&2 || true
@@ -161,7 +162,9 @@ if ((IN_DOMAIN_ITERATIONS > 0)); then
 fi
 
 say "6/8 fine-tuning: image captioning, $FINETUNE_ITERATIONS iterations"
-stage finetune 4_finetune.sh "$FINETUNE_ITERATIONS" 1
+# the learning rate falls to 0, which the paper's does not: few passes over few photos end better so
+VALIDATIONS=${FINETUNE_VALIDATIONS:-15} stage finetune 4_finetune.sh "$FINETUNE_ITERATIONS" 1 \
+    --lr-scheduler polynomial_decay --total-num-update "$FINETUNE_ITERATIONS" --end-learning-rate 0
 
 CAPTIONER=$CHECKPOINTS/captions/finetune/averaged.pt
 

@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
         "--path",
         type=Path,
         metavar="BUNDLE",
-        help="a bundle of xgpt-export, or a checkpoint [the captioner in the package; this version has none]",
+        help="a bundle of xgpt-export, or a checkpoint [the captioner in the package]",
     )
     parser.add_argument("--data", type=Path, help="data directory of a checkpoint [the one it was trained on]")
     parser.add_argument(
