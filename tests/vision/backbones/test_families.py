@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -143,6 +144,7 @@ def test_timm(name: str, tmp_path: Path, torchvision: None) -> None:
         expected = grid(expected[:, model.num_prefix_tokens :], size // backbone.stride, size // backbone.stride)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert not backbone.preprocessing.fixed_size
+    assert argparse.Namespace in torch.serialization.get_safe_globals()  # as fairseq's checkpoints need
     assert backbone(pixels(size, 2 * size))[0, 0].shape == (size // backbone.stride, 2 * size // backbone.stride)
 
 
@@ -176,6 +178,9 @@ def test_layers_of_timm_and_names_that_it_does_not_know(tmp_path: Path, torchvis
     ):
         with pytest.raises(DataError, match=message):
             load_backbone("timm:test_resnet", BackboneOptions(**{"weights": weights, **options}))
+    torch.save(dict(list(model.state_dict().items())[3:]), weights)
+    with pytest.raises(DataError, match=r"timm:test_resnet: .*weights\.pth lacks weights: "):
+        load_backbone("timm:test_resnet", BackboneOptions(weights=weights))
     with pytest.raises(DataError, match=r"timm:test_restnet: timm .* has no such model"):
         load_backbone("timm:test_restnet")
 

@@ -6,8 +6,10 @@ import os
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from xgpt_fairseq.checkpoints import SAFE_GLOBALS
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbones.base import (
     Backbone,
@@ -93,6 +95,7 @@ def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> 
         raise DataError(f"{name}: timm {timm.__version__} has no such model; timm.list_models('*vit*') finds names")
     if options.weights is not None and not options.weights.is_file():
         raise DataError(f"{name}: {options.weights} is no file")
+    found = None
     given: dict[str, Any] = {"pretrained": options.weights is None, "num_classes": 0}
     flexible = {"dynamic_img_size": True}  # ViTs that can interpolate their position embeddings
     try:
@@ -102,10 +105,15 @@ def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> 
             model = timm.create_model(model_name, **given)
         if options.weights is not None:
             # timm's own loading, since it renames and reshapes what needs that
-            timm.models.load_checkpoint(model, str(options.weights), strict=False, weights_only=True)
+            found = timm.models.load_checkpoint(model, str(options.weights), strict=False, weights_only=True)
     except Exception as error:  # hubs, files and shapes fail in many ways
         fetch = _how_to_fetch(model_name, options)
         raise DataError(f"{name}: the weights can't be loaded: {reason_of(error)}{fetch}") from error
+    finally:
+        # timm allows argparse.Namespace while it loads, and then takes back that fairseq's checkpoints may hold it, too
+        torch.serialization.add_safe_globals(SAFE_GLOBALS)
+    if missing := sorted(getattr(found, "missing_keys", ())):  # what it has besides may be a classifier
+        raise DataError(f"{name}: {options.weights} lacks weights: {', '.join(missing[:3])}")
     return model.eval()
 
 
