@@ -100,7 +100,7 @@ class Backbone(nn.Module):
         layer: the layer that makes the features; None: the last.
     """
 
-    mean: Tensor
+    mean: Tensor  # (1, 3, 1, 1), as std
     std: Tensor
 
     def __init__(
@@ -180,8 +180,9 @@ class Backbone(nn.Module):
         return as_map(self._run(pixels), self.layout, height, width)
 
     def _run(self, pixels: Tensor) -> Tensor:
+        """pixels (B, H, W, 3) uint8 → the network's output, in one of `Layout`'s kinds."""
         # Convolutions are fastest on channels-last pixels viewed as (B, 3, H, W).
-        x = pixels.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
+        x = pixels.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)  # (B, 3, H, W)
         output: Tensor = self.network(x)
         return output
 
@@ -201,7 +202,7 @@ def as_map(output: Tensor, layout: Layout, height: int, width: int) -> Tensor:
         return output.permute(0, 3, 1, 2)
     if layout.kind == "tokens":
         cells = output[:, layout.prefix_tokens :]  # (B, H · W, D)
-        return cells.transpose(1, 2).unflatten(2, (height, width))
+        return cells.transpose(1, 2).unflatten(2, (height, width))  # (B, D, H, W)
     return output
 
 

@@ -32,8 +32,8 @@ def load_backbone(name: str = DEFAULT, options: BackboneOptions | None = None) -
     Raises:
         DataError: there is none of this name, its package is not installed, or its weights are missing or damaged.
     """
-    family, colon, of_family = name.partition(":")
+    family, _, of_family = name.partition(":")
     for form, load in FAMILIES.items():
-        if form == name if not colon else form.startswith(f"{family}:") and of_family:
+        if form == name or (of_family and form.startswith(f"{family}:")):
             return load(name, options or BackboneOptions())
     raise DataError(f"there is no backbone {name!r}; there are {', '.join(FAMILIES)}")

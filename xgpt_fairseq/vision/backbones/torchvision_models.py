@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -79,14 +80,13 @@ class _TheMap(torch.nn.Module):
         self.extractor = extractor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (B, 3, H, W) → the chosen module's output, in one of `base.Layout`'s kinds."""
         found: torch.Tensor = self.extractor(x)["map"]
         return found
 
 
 def _state(name: str, published: Any, options: BackboneOptions) -> dict[str, torch.Tensor]:
     """The published weights, from torch's cache or the network; or those of a file."""
-    from pathlib import Path
-
     path = options.weights
     if path is None:
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name

@@ -28,7 +28,7 @@ from xgpt_fairseq.vision.backbones.base import (
 from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
 
 # Pillow's numbers of resampling filters, which preprocessor_config.json has.
-RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
 def load(name: str, options: BackboneOptions) -> Backbone:
@@ -119,12 +119,12 @@ def _preprocessing(name: str, processor: dict[str, Any], config: Any) -> Preproc
     return Preprocessing(
         mean=(mean[0] * unit, mean[1] * unit, mean[2] * unit),
         std=(std[0] * unit, std[1] * unit, std[2] * unit),
-        image_size=_size(processor, config),
-        interpolation=RESAMPLING.get(processor.get("resample", 2), "bilinear"),
+        image_size=_size(name, processor, config),
+        interpolation=RESAMPLING.get(number := processor.get("resample", 2), str(number)),
     )
 
 
-def _size(processor: dict[str, Any], config: Any) -> int:
+def _size(name: str, processor: dict[str, Any], config: Any) -> int:
     """The side of the squares that the model was trained on."""
     for found in (processor.get("crop_size"), processor.get("size"), getattr(config, "image_size", None)):
         if isinstance(found, dict):
@@ -133,7 +133,7 @@ def _size(processor: dict[str, Any], config: Any) -> int:
             found = found[0]
         if isinstance(found, int) and found > 0:
             return found
-    return 224
+    raise DataError(f"{name}: neither preprocessor_config.json nor config.json says the size of its images")
 
 
 def _license(where: str, revision: str | None) -> str | None:
