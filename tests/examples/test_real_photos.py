@@ -153,3 +153,21 @@ def test_the_card(call_program: Callable[..., Any], tmp_path: Path) -> None:
     assert done.status == 0 and row in done.stdout
     assert card.read_text().startswith("# Mine\n\nKnows dogs.\n\n## Scores\n") and card.read_text().endswith(row)
     assert call_program(report.main, "--scores", "dogs", "--card", card).error == "--scores dogs: NAME=FILE is needed"
+
+
+def test_a_captioner_against_another(call_program: Callable[..., Any], tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    before = random.gamma(2.0, size=400)
+    after = before + random.normal(0.05, 0.1, 400)  # photos differ far more than the two captioners do
+    files = []
+    for name, values in (("before", before), ("after", after), ("fewer", after[:-1])):
+        per_image = {str(image): {"CIDEr": value} for image, value in enumerate(values)}
+        files.append(tmp_path / f"{name}-valid.json")
+        files[-1].write_text(json.dumps({"images": len(values), "scores": {"CIDEr": 1.0}, "per_image": per_image}))
+    done = call_program(report.main, "--scores", f"dogs={files[1]}", "--against", f"dogs={files[0]}")
+    half = 1.96 * (after - before).std() / 20
+    mean, low, high = map(float, re.findall(r"[+-]?\d\.\d{3}", done.stdout.splitlines()[-1]))
+    assert mean == pytest.approx((after - before).mean(), abs=6e-4)
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=2e-3) and low > 0
+    for other, message in ((f"cats={files[0]}", "has no scores of dogs"), (f"dogs={files[2]}", "of different photos")):
+        assert message in call_program(report.main, "--scores", f"dogs={files[1]}", "--against", other).error
