@@ -50,7 +50,7 @@ class Bundle:
         model: the model, for inference.
         config: the configuration that it was built from.
         vocabulary: its vocabulary.
-        extractor_settings: settings of the region extractor (`RegionExtractor.settings`) for its training regions; None
+        extractor_settings: settings of the region extractor (`PhotoExtractor.settings`) for its training regions; None
             if they did not come from our extractor: then only region stores can be captioned.
         trained_on: origin of the training regions in words, for error messages.
         training: what it was trained on: `data` (name of the data directory), `images`, `captions`, `updates`,

@@ -33,7 +33,7 @@ from xgpt_fairseq.search.generator import SearchOptions, build_generator
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from xgpt_fairseq.vision.extractor import RegionExtractor, Regions
+    from xgpt_fairseq.vision.photo_extractor import PhotoExtractor, Regions
     from xgpt_fairseq.vision.photos import Photo
 
 Key = TypeVar("Key")
@@ -130,7 +130,7 @@ class XGPTHubInterface(nn.Module):
         return self.model.dictionary_digest.device
 
     @cached_property
-    def extractor(self) -> RegionExtractor:
+    def extractor(self) -> PhotoExtractor:
         """Extracts regions from photos in the way of the model's training regions.
 
         Raises:
@@ -141,9 +141,9 @@ class XGPTHubInterface(nn.Module):
                 f"the model was trained on {self.bundle.trained_on}, which cannot be made from photos here: give a "
                 "region store of the same features, or train on regions of xgpt-extract-regions"
             )
-        from xgpt_fairseq.vision.extractor import RegionExtractor
+        from xgpt_fairseq.vision.rebuilding import rebuild
 
-        return RegionExtractor.from_settings(
+        return rebuild(
             self.bundle.extractor_settings,
             weights=self.backbone_weights,
             offline=self.offline,
@@ -260,7 +260,7 @@ class XGPTHubInterface(nn.Module):
                 f"the region store {store.path} has features of width {store.feature_dim}, the model was trained on "
                 f"width {self.config.feature_dim} ({self.bundle.trained_on})"
             )
-        from xgpt_fairseq.vision.extractor import settings_that_differ
+        from xgpt_fairseq.vision.photo_extractor import settings_that_differ
 
         made, trained = store.source.get("extractor"), self.bundle.extractor_settings
         if made is not None and trained is not None:

@@ -109,7 +109,7 @@ def test_nothing_is_overwritten_unasked(
         ("--beam", 0, "--beam must be at least 1, got 0"),
         ("--batch-size", 0, "--batch-size must be at least 1, got 0"),
         ("--no-repeat-ngram-size", -1, "--no-repeat-ngram-size must be at least 0, got -1"),
-        ("--detections", "boxes.json", "--detections: the model was trained on the cells of a grid"),
+        ("--detections", "boxes.json", "--detections: the model was trained on a grid of 2 x 2, not on boxes"),
     ],
 )
 def test_options_that_make_no_sense(

@@ -18,6 +18,7 @@ from xgpt_fairseq.cli import extract_regions
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 from xgpt_fairseq.vision.extractor import RegionExtractor
+from xgpt_fairseq.vision.rebuilding import rebuild
 
 PROGRAM = Path(__file__).parents[2] / "preprocess" / "extract_regions.py"
 
@@ -91,7 +92,7 @@ def test_a_folder(photos: Path, tmp_path: Path, extract: Extract) -> None:
 def test_how_a_store_was_made(photos: Path, tmp_path: Path, extract: Extract) -> None:
     assert extract(photos, "--output", tmp_path / "store", "--batch-size", 2).status == 0
     source = RegionStore(tmp_path / "store").source
-    rebuilt = RegionExtractor.from_settings(source["extractor"], device="cpu")
+    rebuilt = rebuild(source["extractor"], device="cpu")
     assert (rebuilt.grid, rebuilt.image_size) == (6, 64)
     assert source["extractor"]["backbone"] == "efficientnet-lite0"
     assert (source["files"], source["device"], source["batch_size"]) == (12, "cpu", 2)
@@ -285,7 +286,7 @@ def test_detections(photos: Path, tmp_path: Path, extract: Extract) -> None:
     assert store.scores(store.image_index(8))[[1, -1]].tolist() == [np.float32(119 / 200), np.float32(21 / 200)]
     assert store.manifest.truncated_images == 1
     assert store.source["boxes"] == "detections"
-    assert RegionExtractor.from_settings(store.source["extractor"], device="cpu").grid is None
+    assert rebuild(store.source["extractor"], device="cpu").grid is None
 
 
 def test_detections_of_photos_of_one_name(photos: Path, tmp_path: Path, extract: Extract) -> None:

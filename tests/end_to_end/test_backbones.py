@@ -1,4 +1,4 @@
-"""Photos seen by each kind of backbone: regions, 50 updates, a bundle, and captions of other photos."""
+"""Photos seen by each kind of backbone and detector: regions, 50 updates, a bundle, and captions of other photos."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.end_to_end.layouts import kaggle_flickr8k, make
 from tests.end_to_end.programs import logged, train
-from tests.vision.backbones.tiny import import_torchvision, saved
+from tests.vision.backbones.tiny import import_detectors, import_torchvision, saved
+from tests.vision.detectors import tiny_vg
 from xgpt_fairseq.cli import caption, export, extract_regions, prepare_captions
 from xgpt_fairseq.regions.store import RegionStore
 
@@ -35,6 +37,34 @@ def weights_of(name: str, folder: Path) -> Path:
 
         torch.save(models.get_model(model, weights=None).state_dict(), path)
     return path
+
+
+def captions_of_photos_and_store(
+    photos: Path, own: list[Any], call_program: Callable[..., Any], vocabulary: Path, folder: Path
+) -> Path:
+    """Train 50 updates on folder/regions, export, and caption both the photos and the store. Returns the bundle."""
+    data, bundle = folder / "data", folder / "bundle"
+    done = call_program(
+        prepare_captions.main, photos / "captions.txt", "--hold-out", "val=0.3", "--vocabulary", vocabulary,
+        "--regions", folder / "regions", "--output", data,
+    )  # fmt: skip
+    assert done.status == 0, done.error
+    log = train(data, folder / "run", "--max-update", "50", "--no-epoch-checkpoints").stdout
+    losses = logged(log, "ic_nll_loss")
+    assert len(losses) == 50 and losses[-1] < losses[0] - 1
+
+    done = call_program(export.main, folder / "run" / "checkpoint_last.pt", "--output", bundle)
+    assert done.status == 0 and "captions photos and region stores" in done.stdout
+    here = ["--backbone-weights", own[1]] if own else []
+    arguments = ["--path", bundle, "--offline", "--json", folder / "captions.json"]
+    done = call_program(caption.main, photos / "Images", *arguments, *here)
+    assert done.status == 0, done.error
+    of_photos = {each["image_id"]: each["caption"] for each in json.loads((folder / "captions.json").read_text())}
+    # the regions of photos are those of the store
+    done = call_program(caption.main, folder / "regions", *arguments, "--overwrite")
+    of_store = {each["image_id"]: each["caption"] for each in json.loads((folder / "captions.json").read_text())}
+    assert of_photos == of_store and len(of_photos) == 12
+    return bundle
 
 
 @pytest.mark.parametrize(
@@ -65,28 +95,7 @@ def test_from_photos_to_captions(
     settings = store.source["extractor"]
     assert settings["backbone"] == name and len(settings["weights_sha256"]) == 64
 
-    data = tmp_path / "data"
-    done = call_program(
-        prepare_captions.main, photos / "captions.txt", "--hold-out", "val=0.3", "--vocabulary", tiny_vocabulary,
-        "--regions", tmp_path / "regions", "--output", data,
-    )  # fmt: skip
-    assert done.status == 0, done.error
-    log = train(data, tmp_path / "run", "--max-update", "50", "--no-epoch-checkpoints").stdout
-    losses = logged(log, "ic_nll_loss")
-    assert len(losses) == 50 and losses[-1] < losses[0] - 1
-
-    bundle = tmp_path / "bundle"
-    checkpoint = tmp_path / "run" / "checkpoint_last.pt"
-    assert call_program(export.main, checkpoint, "--output", bundle).status == 0
-    here = ["--backbone-weights", own[1]] if own else []
-    arguments = ["--path", bundle, "--offline", "--json", tmp_path / "captions.json"]
-    done = call_program(caption.main, photos / "Images", *arguments, *here)
-    assert done.status == 0, done.error
-    of_photos = {each["image_id"]: each["caption"] for each in json.loads((tmp_path / "captions.json").read_text())}
-    # the regions of photos are those of the store
-    done = call_program(caption.main, tmp_path / "regions", *arguments, "--overwrite")
-    of_store = {each["image_id"]: each["caption"] for each in json.loads((tmp_path / "captions.json").read_text())}
-    assert of_photos == of_store and len(of_photos) == 12
+    bundle = captions_of_photos_and_store(photos, own, call_program, tiny_vocabulary, tmp_path)
 
     if name != "efficientnet-lite2":
         return
@@ -97,3 +106,45 @@ def test_from_photos_to_captions(
         call_program(extract_regions.main, *extract, *option, "--output", tmp_path / option[0])
         done = call_program(caption.main, tmp_path / option[0], "--path", bundle)
         assert done.status == 1 and message in done.error  # of the same width
+
+
+@pytest.mark.parametrize("name", ["vg-bottom-up", "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"])
+def test_from_photos_to_captions_by_detectors(
+    name: str,
+    call_program: Callable[..., Any],
+    tiny_vocabulary: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photos = make(kaggle_flickr8k, tmp_path / "photos").folder
+    if name == "vg-bottom-up":
+        weights, width, least = tiny_vg.save(tmp_path, "pkl"), tiny_vg.FEATURES, 4
+        names = tmp_path / "names.txt"
+        names.write_text("\n".join(f"thing {number}" for number in range(tiny_vg.OBJECTS)))
+        options = ["--min-regions", "4", "--max-regions", "6", "--label-names", names]
+    else:
+        import_detectors(monkeypatch)
+        from torchvision import models
+
+        torch.manual_seed(0)
+        weights, width, least = tmp_path / "weights.pth", 1024, 1
+        model = models.get_model(name.partition(":")[2], weights=None, weights_backbone=None, num_classes=4)
+        torch.save(model.state_dict(), weights)
+        options = ["--max-regions", "6"]
+    own = ["--weights", weights]
+    extract = [photos / "Images", "--detector", name, *own, *options, "--offline", "--device", "cpu", "--workers", "0"]
+    done = call_program(extract_regions.main, *extract, "--output", tmp_path / "regions")
+    assert done.status == 0, done.error
+    store = RegionStore(tmp_path / "regions")
+    assert len(store) == 12 and store.feature_dim == width
+    assert store.region_counts().min() >= least and store.region_counts().max() <= 6
+    assert store.source["extractor"]["detector"] == name and store.source["boxes"] == f"detector {name}"
+    for row in range(len(store)):
+        assert (np.diff(store.scores(row)) <= 0).all()
+        labels = store.labels(row)
+        assert all(label.startswith("thing") for label in labels) if least == 4 else labels[0] == "whole image"
+    bundle = captions_of_photos_and_store(photos, own, call_program, tiny_vocabulary, tmp_path)
+
+    call_program(extract_regions.main, *extract, "--max-regions", "5", "--output", tmp_path / "other")
+    done = call_program(caption.main, tmp_path / "other", "--path", bundle)
+    assert done.status == 1 and "was made with max_regions 5" in done.error

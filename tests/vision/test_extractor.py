@@ -17,6 +17,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
 from xgpt_fairseq.vision.photos import STRIDE, Photo
+from xgpt_fairseq.vision.rebuilding import rebuild
 
 FEATURE_DIM = 1280
 
@@ -121,7 +122,7 @@ def test_features_that_others_made(coco_mini: Path, image_id: int) -> None:
 @pytest.mark.parametrize("grid", [2, None])
 def test_rebuilt_from_its_settings(grid: int | None) -> None:
     first = RegionExtractor(grid=grid, image_size=64, device="cpu")
-    rebuilt = RegionExtractor.from_settings(json.loads(json.dumps(first.settings)), device="cpu", batch_size=3)
+    rebuilt = rebuild(json.loads(json.dumps(first.settings)), device="cpu", batch_size=3)
     assert rebuilt.settings == first.settings
     assert rebuilt.batch_size == 3
     boxes = None if grid else [np.array([[0.25, 0, 1, 0.5]])]
@@ -155,7 +156,7 @@ def test_settings_of_another_extractor(
     settings = dict(extractor.settings)
     change(settings)
     with pytest.raises(DataError, match=message):
-        RegionExtractor.from_settings(settings, device="cpu")
+        rebuild(settings, device="cpu")
 
 
 # Options that are impossible

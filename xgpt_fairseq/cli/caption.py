@@ -96,10 +96,9 @@ def about(bundle: Bundle) -> str:
         f"regions     {bundle.trained_on}, {config.feature_dim} wide",
     ]
     if settings is not None:
-        from xgpt_fairseq.vision.extractor import grid_in_words
+        from xgpt_fairseq.vision.rebuilding import in_words
 
-        boxes = grid_in_words(settings["grid"])
-        lines.append(f"photos      {settings['backbone']} at {settings['image_size']} pixels, {boxes}")
+        lines.append(f"photos      {in_words(settings)}")
     if training:
         updates = f", {training['updates']:,} updates" if training.get("updates") else ""
         start = f", started from {training['started_from']}" if training.get("started_from") else ""
@@ -157,12 +156,12 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
     files = find_photos(args.photos)
     if not files:
         raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
-    needed = captioner.extractor.grid is None
+    needed = captioner.extractor.needs_boxes
     if needed != (args.detections is not None):
         raise DataError(
             "the model was trained on the boxes of a detector: give those of the photos, --detections results.json"
             if needed
-            else "--detections: the model was trained on the cells of a grid, not on the boxes of a detector"
+            else f"--detections: the model was trained on {captioner.extractor.in_words}, not on boxes from a file"
         )
     if needed or args.json is not None:
         check_ids(files)

@@ -10,6 +10,7 @@ from xgpt_fairseq.bundle import DTYPES, Bundle
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.novelty import FEWEST_IMAGES
+from xgpt_fairseq.vision.rebuilding import needs_boxes
 
 _EXAMPLE = """\
 example:
@@ -39,7 +40,7 @@ def export(args: argparse.Namespace) -> None:
         print(f"does not notice images unlike its training images: that needs {FEWEST_IMAGES} of them")
     if bundle.extractor_settings is None:
         print(f"captions only region stores: the model was trained on {bundle.trained_on}")
-    elif bundle.extractor_settings["grid"] is None:
+    elif needs_boxes(bundle.extractor_settings):
         print("captions region stores, and photos with --detections: it was trained on boxes of a detector")
     else:
         print("captions photos and region stores")

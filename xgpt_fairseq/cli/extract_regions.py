@@ -1,14 +1,4 @@
-"""Make a region store from photos, with features of grid cells or of any detector's boxes.
-
-    xgpt-extract-regions photos --output data/regions
-    xgpt-extract-regions photos --output data/regions --detections results.json
-
-PHOTOS are files, folders with all that is in them, tars (WebDataset), and tables with photos inside (Parquet files and
-what Hugging Face's `save_to_disk` writes). Features are those of EfficientNet-lite0, whose weights come with the extra
-`photos`, or of another --backbone: a network of timm, torchvision or transformers, with its own preprocessing. Killed
-or stopped, the same command resumes. Files that cannot be read are listed in STORE.unreadable.txt. The store appears
-under its name when it is whole.
-"""
+"""Make a region store from photos, with features of grid cells, of a detector, or of any detector's boxes."""
 
 from __future__ import annotations
 
@@ -20,46 +10,38 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.devices import default_device
+from xgpt_fairseq.cli.extract_options import MOST_WORKERS, build_extractor, check_options, parse_arguments
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
-from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MAX_REGIONS
+from xgpt_fairseq.regions.format import DEFAULT_REGIONS
 from xgpt_fairseq.regions.image_ids import is_photo_name
 from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
-from xgpt_fairseq.vision.backbones.base import BackboneOptions
-from xgpt_fairseq.vision.backbones.registry import DEFAULT, FAMILIES
 from xgpt_fairseq.vision.detections import Detections
-from xgpt_fairseq.vision.extractor import GRID, MOST_CELLS, TOKENS, RegionExtractor, Regions
-from xgpt_fairseq.vision.malloc import keep_freed_memory
+from xgpt_fairseq.vision.extractor import TOKENS
+from xgpt_fairseq.vision.photo_extractor import PhotoExtractor, Regions
 from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
 from xgpt_fairseq.vision.photo_formats import reader_versions
 from xgpt_fairseq.vision.photo_shards import chosen_shard, parts_folder, shard_range
-from xgpt_fairseq.vision.photos import IMAGE_SIZE, Photo, PhotoError, PhotoFile, PhotoForm, load_photo
-from xgpt_fairseq.vision.pooling import max_boxes
+from xgpt_fairseq.vision.photos import Photo, PhotoError, PhotoFile, PhotoForm, load_photo
+from xgpt_fairseq.vision.pooling import WHOLE_LABEL, max_boxes
 
 # The extractor gets photos in chunks of at least this many photos and batches, so that several have the same shape, and
 # all cores have work. Chunks begin at multiples of their size, also after an interruption, since the last bits can
 # depend on which photos share a batch.
 CHUNK_PHOTOS = 64
 CHUNK_BATCHES = 4
-
-# More loaders than this outrun the consumer.
-MOST_WORKERS = 8
-
-WHOLE_LABEL = "whole image"
 
 
 @dataclass(frozen=True)
@@ -70,90 +52,6 @@ class Loaded:
     image_id: str = ""
     photo: Photo | None = None
     reason: str = ""
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "photos", metavar="PHOTOS", type=Path, nargs="+", help="photos, folders, tars and tables of photos"
-    )
-    parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
-    regions = parser.add_mutually_exclusive_group()
-    regions.add_argument(
-        "--grid",
-        "--pool",
-        metavar="N",
-        type=int,
-        default=GRID,
-        help="regions are the whole photo and a grid of N x N cells, with averages of the backbone's map as features; "
-        f"N from 1 to {MOST_CELLS} (default: %(default)s)",
-    )
-    regions.add_argument(
-        "--tokens",
-        dest="grid",
-        action="store_const",
-        const=TOKENS,
-        help="regions are the whole photo and each cell of the backbone's map: each token of a ViT",
-    )
-    regions.add_argument(
-        "--detections",
-        metavar="JSON",
-        type=Path,
-        help="regions are the whole photo and these boxes: COCO's detection results, [{image_id, bbox, category_id, "
-        "score}, …] with bbox [x, y, width, height] in pixels of the upright photo",
-    )
-    parser.add_argument(
-        "--max-regions",
-        metavar="N",
-        type=int,
-        help="most regions per photo, the whole photo included: the most confident detections are kept (default: "
-        f"{DEFAULT_REGIONS}, or as many as the grid has; {MAX_REGIONS} at most)",
-    )
-    parser.add_argument(
-        "--image-size",
-        metavar="PIXELS",
-        type=int,
-        help="longer side of the photo for the backbone, a multiple of its stride, 32 for the default backbone "
-        f"(default: {IMAGE_SIZE} for EfficientNet-lite, else what the backbone was trained on)",
-    )
-    parser.add_argument(
-        "--backbone",
-        metavar="NAME",
-        default=DEFAULT,
-        help=f"the network whose last map makes the features: {', '.join(FAMILIES)} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        type=Path,
-        help="the backbone's weights, for transformers a folder (default: the published ones, which are fetched where "
-        "they are not here)",
-    )
-    parser.add_argument("--layer", metavar="LAYER", help="the backbone's layer: a number, or a module of torchvision's")
-    parser.add_argument("--offline", action="store_true", help="fetch nothing: weights must be in a cache or --weights")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: cuda if there is one, else cpu)")
-    parser.add_argument(
-        "--batch-size", metavar="N", type=int, help="photos per batch (default: 16 on a GPU, 1 on a CPU)"
-    )
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=int,
-        help=f"processes that load photos; 0: only this one (default: one per core, {MOST_WORKERS} at most)",
-    )
-    parser.add_argument(
-        "--num-shards",
-        metavar="N",
-        type=int,
-        help="make one of N parts of the store, in STORE.parts; xgpt-regions merge joins them (default: as torchrun or "
-        "an array of SLURM says, else 1)",
-    )
-    parser.add_argument(
-        "--shard-id", metavar="I", type=int, help="which part, from 0 (default: as torchrun or SLURM says)"
-    )
-    parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
-    parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished extraction to it")
-    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -180,7 +78,7 @@ def extract_regions(args: argparse.Namespace) -> None:
 
 def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     """Returns the store, the number of unreadable files, and the number of images before an interruption."""
-    _check_options(args)
+    check_options(args)
     store = args.output
     own = [store, store.resolve(), _list_path(store), parts_folder(store), parts_folder(store.resolve())]
     files = find_photos(args.photos, exclude=own)
@@ -191,12 +89,11 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     if shard is not None:
         args.output = shard.output(store)
         args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections else None)
+    args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections or args.detector else None)
     detections = None if args.detections is None else _read_detections(args, files)
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else max(args.workers, 0)
     with worker_pool(workers) as pool:  # before a GPU is touched: the processes are forked
-        extractor = _extractor(args)
-        _check_regions(args, extractor)
+        extractor = build_extractor(args)
         most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)
         options = {"max_regions": most, "overwrite": args.overwrite}
         source = _source(args, files, extractor)
@@ -225,33 +122,12 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     return RegionStore(args.output), len(unreadable), resumed_at
 
 
-def _extractor(args: argparse.Namespace) -> RegionExtractor:
-    device = args.device or default_device()
-    if device == "cuda" and os.environ.get("LOCAL_RANK", "").isdigit():
-        device = f"cuda:{os.environ['LOCAL_RANK']}"  # of torchrun: a GPU a process
-    threads = 1
-    if device == "cpu":
-        # One photo per core, instead of all cores for each photo: faster, and independent of the number of cores.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        keep_freed_memory()
-    return RegionExtractor(
-        backbone=args.backbone,
-        options=BackboneOptions(weights=args.weights, layer=args.layer, offline=args.offline),
-        grid=args.grid if args.detections is None else None,
-        image_size=args.image_size,
-        device=device,
-        batch_size=args.batch_size,
-        threads=threads,
-    )
-
-
 def _chunk_size(batch: int) -> int:
     return max(CHUNK_BATCHES, -(-CHUNK_PHOTOS // batch)) * batch
 
 
 def _chunks(
-    files: Sequence[PhotoFile], extractor: RegionExtractor, position: int, pool: ProcessPoolExecutor | None, ahead: int
+    files: Sequence[PhotoFile], extractor: PhotoExtractor, position: int, pool: ProcessPoolExecutor | None, ahead: int
 ) -> Iterator[list[tuple[Loaded, int]]]:
     """Photos and their positions, from the beginning of the chunk that contains *position*."""
     size = _chunk_size(extractor.batch_size)
@@ -266,7 +142,7 @@ def _write_chunk(
     writer: RegionWriter,
     unreadable: LeftOut,
     chunk: list[tuple[Loaded, int]],
-    extractor: RegionExtractor,
+    extractor: PhotoExtractor,
     detections: Detections | None,
     bar: tqdm,
 ) -> None:
@@ -282,28 +158,38 @@ def _write_chunk(
         if item.photo is not None:
             of_photo = next(regions)
             if position >= resumed_at:
+                if detections is not None:
+                    of_photo = _with_labels(of_photo, item.image_id, detections)
                 try:
-                    _add(writer, item.image_id, item.photo, of_photo, position + 1, detections)
+                    _add(writer, item.image_id, item.photo, of_photo, position + 1)
                 except DataError as error:
                     raise DataError(f"{item.path}: {error}") from None
         bar.update(position >= resumed_at)
 
 
-def _add(
-    writer: RegionWriter,
-    image_id: str,
-    photo: Photo,
-    regions: Regions,
-    next_position: int,
-    detections: Detections | None,
-) -> None:
-    extra: dict[str, Any] = {"is_canonical": True}
-    if detections is not None:
-        detected = detections.of(image_id)
-        extra["scores"] = np.concatenate([np.ones(1, dtype=np.float32), detected.scores])
-        extra["labels"] = [WHOLE_LABEL, *map(str, detected.categories.tolist())]
-        extra["truncated"] = detected.truncated
-    writer.add(image_id, regions.features, regions.boxes, position=next_position, size=photo.size, **extra)
+def _with_labels(regions: Regions, image_id: str, detections: Detections) -> Regions:
+    """*regions* with the confidences and categories of a file of detections."""
+    detected = detections.of(image_id)
+    return replace(
+        regions,
+        scores=np.concatenate([np.ones(1, dtype=np.float32), detected.scores]),
+        labels=(WHOLE_LABEL, *map(str, detected.categories.tolist())),
+        truncated=detected.truncated,
+    )
+
+
+def _add(writer: RegionWriter, image_id: str, photo: Photo, regions: Regions, next_position: int) -> None:
+    writer.add(
+        image_id,
+        regions.features,
+        regions.boxes,
+        position=next_position,
+        size=photo.size,
+        scores=regions.scores,
+        labels=regions.labels,
+        truncated=regions.truncated,
+        is_canonical=True,
+    )
 
 
 def _load(file: PhotoFile, form: PhotoForm) -> Loaded:
@@ -311,19 +197,6 @@ def _load(file: PhotoFile, form: PhotoForm) -> Loaded:
         return Loaded(file.path, photo_id(file), load_photo(file, form))
     except PhotoError as error:
         return Loaded(file.path, reason=error.reason)
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    if args.max_regions is not None and not 1 <= args.max_regions <= MAX_REGIONS:
-        raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are allowed")
-
-
-def _check_regions(args: argparse.Namespace, extractor: RegionExtractor) -> None:
-    if args.max_regions is not None and args.max_regions < extractor.regions:
-        what = "--tokens" if args.grid == TOKENS else f"--grid {args.grid}"
-        raise DataError(
-            f"{what} makes {extractor.regions} regions, the whole photo included; --max-regions is {args.max_regions}"
-        )
 
 
 def _read_detections(args: argparse.Namespace, files: Sequence[PhotoFile]) -> Detections:
@@ -334,7 +207,7 @@ def _read_detections(args: argparse.Namespace, files: Sequence[PhotoFile]) -> De
     return detections
 
 
-def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: RegionExtractor) -> dict[str, Any]:
+def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: PhotoExtractor) -> dict[str, Any]:
     """How the store is made: goes into `store.json`, and a resumed extraction must find it unchanged."""
     # Positions count files, so that another set of names makes them mean something else. Names have folders where image
     # ids have; the others have none, as in unfinished extractions of earlier versions, which had ids without folders.
@@ -344,12 +217,14 @@ def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: Reg
         "path": str(args.photos[0]) if len(args.photos) == 1 else f"{args.photos[0]} … {args.photos[-1]}",
         "files": len(files),
         "names_sha256": names,
-        "boxes": TOKENS if args.grid == TOKENS else f"grid {args.grid} x {args.grid}",
+        "boxes": _boxes(args),
         "extractor": extractor.settings,
         "device": extractor.device.type,
         "batch_size": extractor.batch_size,
         "versions": {**extractor.versions, **reader_versions()},
     }
+    if args.detector is not None:
+        source["labels"] = [str(path) for path in args.label_names]
     if args.detections is not None:
         with open(args.detections, "rb") as file:
             source |= {
@@ -359,6 +234,13 @@ def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: Reg
                 "labels": "category numbers",
             }
     return source
+
+
+def _boxes(args: argparse.Namespace) -> str:
+    """What the regions are, in the store's words."""
+    if args.detector is not None:
+        return f"detector {args.detector}"
+    return TOKENS if args.grid == TOKENS else f"grid {args.grid} x {args.grid}"
 
 
 def _folders(args: argparse.Namespace, files: Sequence[PhotoFile]) -> dict[str, str]:
@@ -385,6 +267,7 @@ def _print_summary(
     print(f"per image      min {counts.min()}, mean {counts.mean():.1f}, max {counts.max()}")
     if args.detections is not None:
         print(f"no detections  {(counts == 1).sum()} images: the whole photo alone")
+    if args.detections is not None or args.detector is not None:
         print(f"cut to {args.max_regions:<7} {store.manifest.truncated_images} images")
     print(f"feature width  {store.feature_dim}")
     print(f"size on disk   {store.num_bytes / 1e6:.1f} MB")

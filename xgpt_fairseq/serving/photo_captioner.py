@@ -51,7 +51,7 @@ class PhotoCaptioner:
     """
 
     def __init__(self, captioner: XGPTHubInterface, options: SearchOptions) -> None:
-        if captioner.extractor.grid is None:
+        if captioner.extractor.needs_boxes:
             raise DataError(
                 "the model was trained on the boxes of a detector, which photos on a page do not have: caption files, "
                 "with --detections results.json"

@@ -125,13 +125,14 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoForm:
-    """The form in which a backbone takes photos.
+    """The form in which a backbone or a detector takes photos.
 
     Attributes:
-        image_size: longer side of a photo in pixels, a multiple of *stride*.
+        image_size: longer side of a photo in pixels, a multiple of *stride*; with *shorter_side*, the longest.
         stride: pixels per cell of the backbone's map, which both sides are multiples of.
         square: whether photos are squeezed to squares.
         interpolation: one of `INTERPOLATIONS`.
+        shorter_side: the shorter side in pixels, where the longer one then is at most *image_size*.
 
     Raises:
         DataError: *image_size* is no positive multiple of *stride*, or there is no such interpolation.
@@ -141,6 +142,7 @@ class PhotoForm:
     stride: int = STRIDE
     square: bool = False
     interpolation: str = "bilinear"
+    shorter_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.image_size < self.stride or self.image_size % self.stride:
@@ -149,13 +151,16 @@ class PhotoForm:
             raise DataError(f"interpolation {self.interpolation!r}; {', '.join(INTERPOLATIONS)} are known")
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height for the backbone: the longer side is *image_size*, the other nearly in proportion.
+        """Width and height for the network: the longer side is *image_size*, the other nearly in proportion.
 
-        The shorter side is rounded by at most half a stride, but is never below one stride.
+        The shorter side is rounded by at most half a stride, but is never below one stride. With `shorter_side`, that
+        is the shorter side, unless the longer one would be above *image_size*.
         """
         if self.square:
             return self.image_size, self.image_size
         scale = self.image_size / max(width, height)
+        if self.shorter_side is not None:
+            scale = min(scale, self.shorter_side / min(width, height))
         columns, rows = (max(round(side * scale / self.stride), 1) * self.stride for side in (width, height))
         return columns, rows
 

@@ -14,6 +14,8 @@ SAMPLES: Final = 14
 
 # Region 0 of a photo is the whole photo. It counts like the cells of a grid or the boxes of a detector.
 FULL_IMAGE_BOX: Final = (0.0, 0.0, 1.0, 1.0)
+# What it is called where boxes have labels.
+WHOLE_LABEL: Final = "whole image"
 
 
 def with_full_image(boxes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -19,6 +19,7 @@ from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
 from xgpt_fairseq.vision.photos import Photo
+from xgpt_fairseq.vision.rebuilding import rebuild
 
 
 @pytest.fixture
@@ -252,7 +253,7 @@ def test_what_is_no_map(shape: tuple[int, ...]) -> None:
         find_layout(shape, 224)
 
 
-def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names(monkeypatch: pytest.MonkeyPatch, torchvision: None) -> None:
     for name in ("resnet50", "efficientnet-lite3", "timm:", "keras:resnet"):
         with pytest.raises(DataError, match=f"there is no backbone '{name}'; there are efficientnet-lite0, "):
             load_backbone(name)
@@ -278,11 +279,11 @@ def test_each_token_is_a_region(tmp_path: Path) -> None:
     assert regions.boxes[1 + 6 * 2 + 3].tolist() == pytest.approx([3 / 6, 2 / 4, 4 / 6, 3 / 4])
     rebuilt = json.loads(json.dumps(extractor.settings))
     with pytest.raises(DataError, match="transformers:dinov3: OSError"):
-        RegionExtractor.from_settings(rebuilt, offline=True)
-    again = RegionExtractor.from_settings(rebuilt, weights=tmp_path / "dinov3", device="cpu")
+        rebuild(rebuilt, offline=True)
+    again = rebuild(rebuilt, weights=tmp_path / "dinov3", device="cpu")
     np.testing.assert_array_equal(again.extract([photo])[0].features, regions.features)
     saved("vit", tmp_path / "vit")
     with pytest.raises(DataError, match="was made with weights_sha256 "):
-        RegionExtractor.from_settings(rebuilt, weights=tmp_path / "vit")
+        rebuild(rebuilt, weights=tmp_path / "vit")
     with pytest.raises(DataError, match="has a map of 1600 cells for photos of 320 pixels; a region store keeps 1024"):
         RegionExtractor(backbone=f"transformers:{tmp_path / 'vit'}", grid="tokens", image_size=320)

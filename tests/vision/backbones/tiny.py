@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from torch.nn import functional as F
 
 from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
+from xgpt_fairseq.vision.detectors.boxes import suppress
 
 _DECLARED: list[Any] = []
 
@@ -25,8 +28,48 @@ def import_torchvision() -> None:
         library = torch.library.Library("torchvision", "DEF")  # kept for the whole process
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.impl("nms", _nms, "CPU")
         _DECLARED.append(library)
         import torchvision  # noqa: F401
+
+
+def import_detectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torchvision's detectors run where its compiled operators are missing: with those that are declared here."""
+    import_torchvision()
+    if _DECLARED:
+        from torchvision.ops import boxes
+
+        monkeypatch.setattr(boxes, "_assert_has_ops", lambda: None)
+        monkeypatch.setattr("torchvision.ops.poolers.roi_align", _roi_align)
+
+
+def _nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    return suppress(dets, scores, threshold=iou_threshold, limit=len(dets))
+
+
+def _roi_align(
+    maps: torch.Tensor, boxes: torch.Tensor, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int
+) -> torch.Tensor:
+    """RoIAlign by torch's own bilinear sampling; torchvision's program in Python needs a second for a photo.
+
+    Args:
+        maps: (B, C, H, W).
+        boxes: (N, 5) number of the photo, and x1 y1 x2 y2 in pixels.
+    """
+    height, width = maps.shape[2:]
+    low, high = (boxes[:, 1:] * spatial_scale).split(2, dim=1)
+    sides = (high - low).clamp(min=1)
+    axes = []
+    for axis, (cells, size) in enumerate(zip(output_size[::-1], (width, height), strict=True)):
+        parts = (torch.arange(cells * sampling_ratio) + 0.5) / (cells * sampling_ratio)
+        axes.append((2 * (low[:, axis, None] + parts * sides[:, axis, None]) + 1) / size - 1)
+    x, y = axes
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=3)
+    options = {"padding_mode": "border", "align_corners": False}
+    photos = boxes[:, 0].long().tolist()
+    sampled = [F.grid_sample(maps[n : n + 1], one[None], **options) for n, one in zip(photos, grid, strict=True)]
+    none = maps.new_zeros(0, maps.shape[1], *(sampling_ratio * side for side in output_size))
+    return F.avg_pool2d(torch.cat([none, *sampled]), sampling_ratio)
 
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}

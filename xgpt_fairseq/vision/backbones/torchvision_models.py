@@ -85,18 +85,27 @@ class _TheMap(torch.nn.Module):
         return found
 
 
+def published_state(name: str, published: Any, *, offline: bool) -> dict[str, torch.Tensor]:
+    """The *published* weights of torchvision's, from torch's cache or the network.
+
+    Raises:
+        DataError: they aren't in the cache, and *offline* or not to be fetched.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
+    if offline and not file.exists():
+        raise DataError(f"{name}: {file} is missing; fetch it elsewhere: curl -LO {published.url}")
+    try:
+        found: dict[str, torch.Tensor] = published.get_state_dict(check_hash=True, weights_only=True)
+    except Exception as error:  # the network, or a hash that differs
+        raise DataError(f"{name}: {published.url} can't be fetched ({error}); or give --weights FILE") from None
+    return found
+
+
 def _state(name: str, published: Any, options: BackboneOptions) -> dict[str, torch.Tensor]:
-    """The published weights, from torch's cache or the network; or those of a file."""
+    """The published weights, or those of a file."""
     path = options.weights
     if path is None:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
-        if options.offline and not file.exists():
-            raise DataError(f"{name}: {file} is missing; fetch it elsewhere: curl -LO {published.url}")
-        try:
-            found: dict[str, torch.Tensor] = published.get_state_dict(check_hash=True, weights_only=True)
-        except Exception as error:  # the network, or a hash that differs
-            raise DataError(f"{name}: {published.url} can't be fetched ({error}); or give --weights FILE") from None
-        return found
+        return published_state(name, published, offline=options.offline)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
