@@ -6,6 +6,7 @@ it skips what is done and resumes what was interrupted. OUTPUT/TABLE.md and OUTP
 
 examples:
     python examples/ablations/ablations.py table3 --scale demo
+    python examples/ablations/ablations.py features --scale demo --features grid=data/a --features tokens=data/b
     python examples/ablations/ablations.py table2 --data data/coco --out-of-domain-data data/cc \\
         --start checkpoints/text/averaged.pt --rows ic,ic+imlm+ida+tifg --seeds 1,2,3
 """
@@ -13,11 +14,14 @@ examples:
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments.program import add_options, chosen, run_quickstart, run_table, split_at_dashes
 from xgpt_fairseq.experiments.rows import Row, Script, Stage, Table
 
@@ -133,25 +137,71 @@ TABLES: dict[str, Table] = {
 }
 
 
+# Not in the paper, and its rows are the user's.
+FEATURES = "features"
+
+
+def features_table(named: Sequence[tuple[str, Path]]) -> Table:
+    """Captioning from scratch on each of several data directories, the first of which the others are compared with.
+
+    Args:
+        named: a name for each directory. They hold the same captions, with other regions of the same images.
+
+    Raises:
+        DataError: there are fewer than two, or two of one name.
+    """
+    names = [name for name, _ in named]
+    if len(names) < 2 or len(set(names)) < len(names):
+        given = f"--features {' --features '.join(names)}" if names else "none"
+        raise DataError(f"{FEATURES} compares two or more data directories, --features NAME=DATA each: {given}")
+    rows = []
+    for name, data in named:
+        stage = Stage(f"captions-{name}", FINETUNE, variables=(("IN_DOMAIN_DATA", str(data.resolve())),))
+        rows.append(Row(name, (stage,), against=() if name == names[0] else (names[0],)))
+    return Table("features of regions, image captioning alone, from scratch", tuple(rows), METRICS, _DEMO_STRUCTURES)
+
+
+def named_data(text: str) -> tuple[str, Path]:
+    """NAME=DATA, as argparse reads it."""
+    name, _, data = text.partition("=")
+    if not name or not data or not re.fullmatch(r"[\w.+-]+", name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DATA, with a name of letters, digits, . + - and _")
+    return name, Path(data)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="What follows -- goes to every fairseq-train.",
     )
-    parser.add_argument("table", choices=sorted(TABLES))
+    parser.add_argument("table", choices=sorted([*TABLES, FEATURES]))
     add_options(parser)
     parser.add_argument("--data", type=Path, help="data directory in domain [paper: data/coco; demo: drawn scenes]")
     parser.add_argument(
         "--out-of-domain-data", type=Path, metavar="DATA", help="data directory [paper: data/cc; demo: --data]"
     )
+    parser.add_argument(
+        "--features",
+        type=named_data,
+        action="append",
+        default=[],
+        metavar="NAME=DATA",
+        help="of the table features: data directories of the same captions with other regions; the others are compared "
+        "with the first",
+    )
     parser.add_argument("--start", default="none", metavar="FILE", help="checkpoint that all rows start from [none]")
     parser.add_argument("--output", type=Path, help="folder for runs and tables [ablations/SCALE/TABLE]")
     own, training = split_at_dashes(sys.argv[1:])
     args = parser.parse_args(own)
-    demo, table = args.scale == "demo", TABLES[args.table]
+    if args.features and args.table != FEATURES:
+        raise DataError(f"--features belongs to the table {FEATURES}, not to {args.table}")
+    table = features_table(args.features) if args.table == FEATURES else TABLES[args.table]
+    demo = args.scale == "demo"
     rows = chosen(table.rows, args.rows, args.table)
     data, out_of_domain = args.data, args.out_of_domain_data
+    if args.features:
+        data = args.features[0][1]
     if demo and data is None:
         scenes = run_quickstart(EXAMPLES / "quickstart" / "run.sh", prepare_only=True)
         data, out_of_domain = scenes / "captions", out_of_domain or scenes / "web"

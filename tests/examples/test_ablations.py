@@ -18,6 +18,7 @@ from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments.program import run_quickstart
+from xgpt_fairseq.experiments.runs import Runner
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 
 ablations = example("ablations/ablations.py")
@@ -50,6 +51,36 @@ def test_unknown_rows_and_seeds_are_named(call_program, tmp_path: Path) -> None:
     assert outcome.error.startswith("--rows: table2 has no row 'itm'; it has: ic, ic+imlm")
     outcome = call_program(ablations.main, "table2", "--seeds", "1,two")
     assert outcome.status == 2 and "'1,two' is no list of numbers such as 1,2,3" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["features"], 1, "features compares two or more data directories, --features NAME=DATA each: none"),
+        (["features", "--features", "a=x"], 1, "each: --features a"),
+        (["features", "--features", "a=x", "--features", "a=y"], 1, "each: --features a --features a"),
+        (["features", "--features", "x"], 2, "'x' is not NAME=DATA"),
+        (["features", "--features", "a/b=x"], 2, "'a/b=x' is not NAME=DATA"),
+        (["table3", "--features", "a=x"], 1, "--features belongs to the table features, not to table3"),
+    ],
+)
+def test_features_that_cannot_be_compared(call_program, arguments: list[str], status: int, message: str) -> None:
+    outcome = call_program(ablations.main, *arguments)
+    assert outcome.status == status and message in outcome.stderr
+
+
+def test_features_are_compared_with_the_first(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each row trains on its own data, with what the table of captions per image has for all."""
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(Runner, "_script", lambda self, node, script, variables, arguments: given.append(variables))
+    arguments = ["--features", f"a={tmp_path / 'a'}", "--features", f"b={tmp_path / 'b'}"]
+    call_program(
+        ablations.main, "features", "--scale", "demo", "--seeds", "1", *arguments, "--gpus", 0, "--output", tmp_path
+    )
+    assert {each["IN_DOMAIN_DATA"] for each in given} == {str(tmp_path / "a"), str(tmp_path / "b")}
+    assert {each["ITERATIONS"] for each in given} == {"600"}
+    table = ablations.features_table([("a", tmp_path / "a"), ("b", tmp_path / "b"), ("c", tmp_path / "c")])
+    assert [row.against for row in table.rows] == [(), ("a",), ("a",)]
 
 
 def test_a_failing_stage_names_its_log(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
