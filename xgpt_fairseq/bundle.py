@@ -111,8 +111,11 @@ class Bundle:
         directory = DataDirectory(data if data is not None else task["data"])
         source = directory.regions.source
         config.feature_dim = trained_width(path, state)
-        model = build_model(config, directory.vocabulary)
-        model.load_state_dict(state["model"])
+        model = build_model(config, directory.vocabulary, directory=directory)
+        try:
+            model.load_state_dict(state["model"])
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
         name = ", ".join(Path(each).name for each in str(source.get("path", directory.regions_path)).split(" … "))
         trained_on = f"regions of {source.get('format', 'an unknown format')} ({name})"
         training, novelty = {}, None

@@ -27,6 +27,7 @@ from xgpt_fairseq.data.caption_dataset import load_regions, pad_regions
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import check_boxes
 from xgpt_fairseq.precision import autocast
+from xgpt_fairseq.regions.feature_settings import settings_that_differ
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.search.generator import SearchOptions, build_generator
 
@@ -260,8 +261,6 @@ class XGPTHubInterface(nn.Module):
                 f"the region store {store.path} has features of width {store.feature_dim}, the model was trained on "
                 f"width {self.config.feature_dim} ({self.bundle.trained_on})"
             )
-        from xgpt_fairseq.vision.photo_extractor import settings_that_differ
-
         made, trained = store.source.get("extractor"), self.bundle.extractor_settings
         if made is not None and trained is not None:
             for name, there, here in settings_that_differ(made, trained):

@@ -50,6 +50,7 @@ def build_model(
     if directory is not None:
         task.feature_dim, task.store_name = directory.regions.feature_dim, str(directory.regions.path)
         task.has_boxes = directory.regions.has_boxes
+        task.feature_settings = directory.regions.source.get("extractor")
     return XGPTModel.build_model(config, task)
 
 

@@ -147,7 +147,7 @@ def test_a_model_that_trains_knows_its_features(tiny_data: Path) -> None:
     np.testing.assert_allclose(model.encoder.regions.feature_mean, features.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(model.encoder.regions.feature_std, features.std(axis=0), atol=1e-6)
     loaded = task.build_model(config, from_checkpoint=True)  # to generate: it has its checkpoint's
-    assert loaded.encoder.regions.feature_mean is None and loaded.store_name is None
+    assert loaded.encoder.regions.feature_mean is None and loaded.store_name == str(store.path)
 
 
 def test_a_training_starts_from_a_checkpoint_where_it_has_none_of_its_own(tiny_data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.feature_statistics import distance
+from xgpt_fairseq.regions.feature_settings import settings_that_differ
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def check_structure(own: Mapping[str, Any], given: Mapping[str, Any], mode: Load
     Raises:
         DataError: they differ otherwise.
     """
-    for name in own.keys() & given.keys() - {"sharing"}:
+    for name in own.keys() & given.keys() - {"sharing", "features"}:
         if own[name] != given[name]:
             option = f"--{name.replace('_', '-')}"
             raise DataError(
@@ -136,6 +137,36 @@ def check_boxes(own: bool, given: bool, store: str | None) -> None:
             f"the checkpoint was trained on regions {kinds[given]}, {own_regions} are {kinds[own]}: all stages need "
             "stores of one kind"
         )
+
+
+def check_features(
+    own: Mapping[str, Any], given: Mapping[str, Any], mode: LoadMode, *, store: str | None, checkpoint: str | None
+) -> bool:
+    """Compare the settings of the extractors that made a store's regions, and those that a checkpoint was trained on.
+
+    A training may start on other features, which are learned anew, but not unawares.
+
+    Args:
+        own: those of *store* (None: its name is not known).
+        given: those of *checkpoint*'s training regions.
+
+    Returns:
+        bool: whether they are equal.
+
+    Raises:
+        DataError: they differ, and no training starts here.
+    """
+    differences = list(settings_that_differ(own, given))
+    if not differences:
+        return True
+    listed = ", ".join(f"{name} {here!r} instead of {there!r}" for name, here, there in differences[:3])
+    trained_on = f"those that {checkpoint or 'the checkpoint'} was trained on"
+    text = f"the region store {store} has other features than {trained_on} ({listed})"
+    if mode is not LoadMode.START:
+        raise DataError(f"{text}: extract the photos' regions again, with the same settings")
+    if not (torch.distributed.is_initialized() and torch.distributed.get_rank()):  # one process says it
+        logger.warning(f"{text}: it has to learn them anew. All stages should use features of one kind")
+    return False
 
 
 def warn_of_other_features(

@@ -28,6 +28,7 @@ from xgpt_fairseq.models.regions import RegionEncoder
 from xgpt_fairseq.models.transfer import (
     LoadMode,
     check_boxes,
+    check_features,
     check_structure,
     decode_structure,
     encode_structure,
@@ -36,6 +37,7 @@ from xgpt_fairseq.models.transfer import (
     upgrade_names,
     warn_of_other_features,
 )
+from xgpt_fairseq.regions.feature_settings import compared_settings
 
 # The structures of section 6: the encoder's layers, and the decoder's where they are not the same.
 SHARING_LAYERS: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] | None]] = {
@@ -136,7 +138,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
     Attributes:
         load_mode: what the next checkpoint is loaded for.
         checkpoint: its name, for messages.
-        store_name: the region store that the model trains on, for messages.
+        store_name: the region store that the model is for, for messages; None: it knows none.
         has_boxes: whether the regions of its store have boxes; None: it is of whatever kind its checkpoint is.
     """
 
@@ -244,6 +246,8 @@ class XGPTModel(FairseqEncoderDecoderModel):
         has_boxes: bool | None = getattr(task, "has_boxes", None)
         if has_boxes is False:
             structure["boxes"] = False  # where it is not there, as in earlier versions, there are boxes
+        if (settings := getattr(task, "feature_settings", None)) is not None:
+            structure["features"] = compared_settings(settings)
         model = cls(
             encoder,
             decoder,
@@ -252,6 +256,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
             spare_heads=getattr(task, "spare_heads", ()),
         )
         model.has_boxes = has_boxes
+        model.store_name = getattr(task, "store_name", None)
         return model
 
     @classmethod
@@ -327,6 +332,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         check_structure(decode_structure(self.structure), given, self.load_mode)
         if self.encoder.regions is not None and any(name.startswith("encoder.regions.") for name in state_dict):
             self._settle_boxes(given.get("boxes", True))
+            self._settle_features(given.get("features"))
         state = {**upgrade_names(state_dict), "structure": self.structure}
         own = self.state_dict()
         name = "encoder.regions.embedding.project.weight"  # (H, D + 5)
@@ -355,6 +361,24 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 structure = encode_structure({**decode_structure(self.structure), "boxes": False})
                 self.structure = structure.to(self.structure.device)
         check_boxes(self.has_boxes, given, self.store_name)
+
+    def _settle_features(self, given: Mapping[str, Any] | None) -> None:
+        """Check that the checkpoint is for features like the store's, where both are known.
+
+        A model that knows no store keeps what the checkpoint says of its own.
+
+        Raises:
+            DataError: it is for others, and no training starts from it.
+        """
+        structure = decode_structure(self.structure)
+        if given is None:
+            return
+        if "features" in structure:
+            check_features(
+                structure["features"], given, self.load_mode, store=self.store_name, checkpoint=self.checkpoint
+            )
+        elif self.store_name is None:
+            self.structure = encode_structure({**structure, "features": given}).to(self.structure.device)
 
     def _settle_statistics(self, given: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
         """The statistics of features, by name, after loading a checkpoint that has *given*.

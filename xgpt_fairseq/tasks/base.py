@@ -320,7 +320,6 @@ class RegionsTask(XGPTTask):
         if not from_checkpoint:
             mean, std = feature_statistics(self.directory.regions)
             model.encoder.regions.keep_statistics(torch.from_numpy(mean), torch.from_numpy(std))
-            model.store_name = self.store_name
         return model
 
     @property
@@ -332,6 +331,12 @@ class RegionsTask(XGPTTask):
     def has_boxes(self) -> bool:
         """Whether the regions have boxes, for the model."""
         return self.directory.regions.has_boxes
+
+    @property
+    def feature_settings(self) -> dict[str, Any] | None:
+        """The settings of the extractor that made the regions, for the model; None: they were imported."""
+        settings: dict[str, Any] | None = self.directory.regions.source.get("extractor")
+        return settings
 
     @property
     def store_name(self) -> str:

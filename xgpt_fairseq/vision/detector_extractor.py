@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
 from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.vision.detectors.base import DetectorOptions, Found
 from xgpt_fairseq.vision.detectors.registry import load_detector
-from xgpt_fairseq.vision.photo_extractor import SETTINGS_VERSION, Boxes, PhotoExtractor, Regions, check_half
+from xgpt_fairseq.vision.photo_extractor import Boxes, PhotoExtractor, Regions, check_half
 from xgpt_fairseq.vision.photos import Photo
 
 

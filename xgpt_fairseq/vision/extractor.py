@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
 from xgpt_fairseq.regions.format import MAX_REGIONS, FloatArray, HalfArray
 from xgpt_fairseq.vision.backbones.base import BackboneOptions
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, load_backbone
-from xgpt_fairseq.vision.photo_extractor import SETTINGS_VERSION, Boxes, PhotoExtractor, Regions, check_half
+from xgpt_fairseq.vision.photo_extractor import Boxes, PhotoExtractor, Regions, check_half
 from xgpt_fairseq.vision.photos import Photo
 from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, grid_regions, pool_regions, with_full_image
 

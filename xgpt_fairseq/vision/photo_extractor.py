@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +18,6 @@ from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import FloatArray, HalfArray
 from xgpt_fairseq.vision.photos import Photo, PhotoFile, PhotoForm, load_photo
-
-SETTINGS_VERSION: Final = 2
-# What settings of version 1 leave out, which were all of the default backbone's last layer.
-VERSION_1: Final = {
-    "layer": None,
-    "prefix_tokens": 0,
-    "stride": 32,
-    "mean": [127.0] * 3,
-    "std": [128.0] * 3,
-    "interpolation": "bilinear",
-    "square": False,
-    "dtype": "float32",
-}
-# Settings that don't decide a feature.
-UNCOMPARED: Final = ("version", "revision", "license")
 
 # Small batches leave a GPU idle; on a CPU larger ones only evict a photo's feature maps from the cache.
 GPU_BATCH: Final = 16
@@ -177,15 +162,6 @@ def check_half(features: HalfArray, name: str) -> HalfArray:
             "layer"
         )
     return features
-
-
-def settings_that_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """The settings of two extractors that make other features: their names, and both values."""
-    full = [{**VERSION_1, **settings} if settings.get("version") == 1 else settings for settings in (one, other)]
-    for name in dict.fromkeys([*full[0], *full[1]]):
-        values = full[0].get(name), full[1].get(name)
-        if name not in UNCOMPARED and values[0] != values[1]:
-            yield name, *values
 
 
 def _device(name: str | None) -> torch.device:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION, settings_that_differ
 from xgpt_fairseq.vision.backbones.base import BackboneOptions
 from xgpt_fairseq.vision.detector_extractor import DetectorExtractor
 from xgpt_fairseq.vision.detectors.base import DetectorOptions
 from xgpt_fairseq.vision.extractor import RegionExtractor, grid_in_words
-from xgpt_fairseq.vision.photo_extractor import SETTINGS_VERSION, PhotoExtractor, settings_that_differ
+from xgpt_fairseq.vision.photo_extractor import PhotoExtractor
 
 
 def rebuild(
