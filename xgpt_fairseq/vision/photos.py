@@ -129,7 +129,8 @@ class PhotoForm:
 
     Attributes:
         image_size: longer side of a photo in pixels, a multiple of *stride*; with *shorter_side*, the longest.
-        stride: pixels per cell of the backbone's map, which both sides are multiples of.
+        stride: pixels per cell of the backbone's map, which both sides are multiples of (of squares, a part of a cell
+            may remain).
         square: whether photos are squeezed to squares.
         interpolation: one of `INTERPOLATIONS`.
         shorter_side: the shorter side in pixels, where the longer one then is at most *image_size*.
@@ -145,7 +146,7 @@ class PhotoForm:
     shorter_side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.image_size < self.stride or self.image_size % self.stride:
+        if self.image_size < self.stride or (self.image_size % self.stride and not self.square):
             raise DataError(f"the image size is {self.image_size}; a positive multiple of {self.stride} is needed")
         if self.interpolation not in INTERPOLATIONS:
             raise DataError(f"interpolation {self.interpolation!r}; {', '.join(INTERPOLATIONS)} are known")

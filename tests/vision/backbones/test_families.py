@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests.vision.backbones.tiny import import_torchvision, saved
@@ -245,6 +246,24 @@ def test_torchvision_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to
 )
 def test_layouts(shape: tuple[int, ...], layout: Layout) -> None:
     assert find_layout(shape, 224) == layout
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_patches_that_leave_a_remainder(prefix: int) -> None:
+    """SigLIP's 27 × 27 patches of 14 pixels, in photos of 384."""
+    assert find_layout((1, 729 + prefix, 8), 384) == Layout("tokens", 14, 8, prefix)
+    with pytest.raises(DataError, match="neither a feature map nor a token a patch"):
+        find_layout((1, 729 + 9, 8), 384)
+
+
+def test_photos_are_as_large_as_their_patches(tmp_path: Path) -> None:
+    """A network of photos of 35 pixels and patches of 8: four of them, and three pixels that it does not see."""
+    saved("siglip", tmp_path / "siglip", size={"height": 35, "width": 35})
+    extractor = RegionExtractor(backbone=f"transformers:{tmp_path / 'siglip'}", grid="tokens", device="cpu")
+    assert extractor.image_size == 32 and extractor.regions == 17
+    photo = extractor.load(Image.fromarray(np.zeros((70, 105, 3), dtype=np.uint8)))
+    [regions] = extractor.extract([photo])
+    assert photo.pixels.shape == (24, 32, 3) and regions.features.shape == (13, 32)
 
 
 @pytest.mark.parametrize("shape", [(1, 1000), (1, 8, 7, 6), (1, 90, 8), (1, 8, 9, 9)])

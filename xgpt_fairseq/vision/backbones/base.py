@@ -17,6 +17,8 @@ from xgpt_fairseq.vision.photos import PhotoForm
 
 # More tokens than this before those of the patches are no class and register tokens: the patches were counted wrong.
 MOST_PREFIX_TOKENS: Final = 16
+# Where patches don't divide the photo, which makes more numbers of patches possible: a class and four registers.
+MOST_BESIDE_A_REMAINDER: Final = 5
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,10 @@ class Backbone(nn.Module):
         own = self.preprocessing
         if own.fixed_size and image_size not in (None, own.image_size):
             raise DataError(f"{self.name} takes photos of {own.image_size} pixels alone, not of {image_size}")
+        if image_size is None:  # of 384 pixels, patches of 14 see 378
+            image_size = own.image_size if own.fixed_size else own.image_size // self.stride * self.stride
         return PhotoForm(
-            own.image_size if image_size is None else image_size,
+            image_size,
             stride=self.stride,
             square=own.fixed_size,
             interpolation=own.interpolation,
@@ -219,12 +223,11 @@ def find_layout(shape: Sequence[int], size: int) -> Layout:
             return Layout(kind, size // side, width)
     if len(shape) == 3:
         _, tokens, width = shape
-        side = math.isqrt(tokens)
-        while side and size % side:  # a patch has a whole number of pixels
-            side -= 1
-        prefix = tokens - side * side
-        if side and prefix <= MOST_PREFIX_TOKENS:
-            return Layout("tokens", size // side, width, prefix)
+        for most, divides in ((MOST_PREFIX_TOKENS, True), (MOST_BESIDE_A_REMAINDER, False)):
+            for side in range(math.isqrt(tokens), 0, -1):
+                prefix, stride = tokens - side * side, size // side
+                if prefix <= min(most, side * side) and size // max(stride, 1) == side and (size % side == 0 or not divides):
+                    return Layout("tokens", stride, width, prefix)
     raise DataError(
         f"an output of shape {' x '.join(map(str, shape))} for a photo of {size} x {size} pixels is neither a feature "
         "map nor a token a patch; choose another layer"
