@@ -24,6 +24,7 @@ from torch import Tensor
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
 from xgpt_fairseq.loading import build_model, model_config, trained_width
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
@@ -131,6 +132,10 @@ class Bundle:
             novelty = NoveltyDetector.fit(directory.regions, directory.pairs("train"))
         extractor = source.get("extractor")
         return cls(model.eval(), config, directory.vocabulary, extractor, trained_on, training, novelty)
+
+    def sha256(self) -> str:
+        """The checksum of its parameters."""
+        return tensors_sha256(self.model.state_dict())
 
     def write(self, output: Path, *, dtype: str = "float32") -> None:
         """Write the bundle to the folder *output*, complete or not at all.

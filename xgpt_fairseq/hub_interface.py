@@ -237,15 +237,20 @@ class XGPTHubInterface(nn.Module):
         return self._caption(regions(), options, batch_size)
 
     def caption_store(
-        self, store: RegionStore, options: SearchOptions | None = None, batch_size: int = 32
+        self,
+        store: RegionStore,
+        options: SearchOptions | None = None,
+        batch_size: int = 32,
+        rows: Sequence[int] | None = None,
     ) -> Iterator[Captioned[str]]:
-        """Caption the images of a region store, in its order, by their image ids.
+        """Caption the images of a region store, those of *rows* or all, in their order, by their image ids.
 
         Raises:
             DataError: its features do not have the model's width.
         """
         self.check_store(store)
-        images = ((store.image_id(row), store.features(row), store.boxes(row)) for row in range(len(store)))
+        chosen = range(len(store)) if rows is None else rows
+        images = ((store.image_id(row), store.features(row), store.boxes(row)) for row in chosen)
         return self._caption(images, options, batch_size)
 
     def check_store(self, store: RegionStore) -> None:

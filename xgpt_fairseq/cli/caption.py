@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.cli.novelty_warnings import NoveltyWarnings
-from xgpt_fairseq.devices import default_device
+from xgpt_fairseq.cli.caption_outputs import print_and_write, write_lines
+from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results, store_results
+from xgpt_fairseq.devices import own_device
 from xgpt_fairseq.errors import DataError, check_at_least
-from xgpt_fairseq.hub_interface import PHOTOS_AT_ONCE, LoadedPhoto, XGPTHubInterface
-from xgpt_fairseq.io.atomic import atomic_write, check_writable, write_json
+from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.io.atomic import check_writable
+from xgpt_fairseq.io.resumable_lines import ResumableLines
 from xgpt_fairseq.regions.format import DEFAULT_REGIONS
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.serving.limits import BEAMS, DEFAULT_PORT, HOST, IN_WORDS
+from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, row_range, shard_range
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.detections import Detections
     from xgpt_fairseq.vision.photos import PhotoFile
-
-LOADERS = 4  # threads that decode photos; more would only wait for the backbone
 
 _EXAMPLE = """\
 Each caption is printed as a line: file (or image id), tab, caption. Files that cannot be read as photos are listed on
@@ -42,6 +39,7 @@ what it begins with. Its limits: LIMITS.
 examples:
   xgpt-caption photos holiday.jpg --path bundle --json captions.json --html captions.html
   xgpt-caption --path bundle --serve
+  torchrun --nproc-per-node 8 -m xgpt_fairseq.cli.caption shards/*.tar --path bundle --jsonl captions.jsonl
 """
 
 
@@ -65,7 +63,7 @@ def caption(args: argparse.Namespace) -> None:
     check_at_least("--batch-size", args.batch_size, 1)
     check_at_least("--max-len", args.max_len, 1)
     check_at_least("--no-repeat-ngram-size", args.no_repeat_ngram_size, 0)
-    device = args.device or default_device()
+    device = args.device or own_device()
     captioner = XGPTHubInterface.from_path(
         args.path, data=args.data, backbone_weights=args.backbone_weights, offline=args.offline
     ).to(device)
@@ -116,7 +114,7 @@ def _check_serve(args: argparse.Namespace) -> None:
             "--serve captions the photos that are dropped on its page; without --serve, those of the command are "
             f"captioned: {', '.join(map(str, args.photos))}"
         )
-    for name in ("json", "html", "detections", "strict", "overwrite"):
+    for name in ("json", "jsonl", "html", "detections", "strict", "overwrite"):
         if getattr(args, name):
             raise DataError(f"--{name} is for the photos of a command, not for --serve")
     if args.beam not in BEAMS:
@@ -130,24 +128,15 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
         raise DataError(f"one region store at a time: {', '.join(map(str, args.photos))}")
     if args.detections:
         raise DataError("--detections is for photos; a region store has its regions")
-    store = RegionStore(args.photos[0])
-    captions: list[tuple[str, str]] = []
-    found = captioner.caption_store(store, options, args.batch_size)
-    unlike = NoveltyWarnings(captioner.bundle.novelty)
-    for image_id, best, novelty in tqdm(found, total=len(store), unit=" images", disable=None):
-        captions.append((image_id, best.text))
-        tqdm.write(f"{image_id}\t{best.text}", file=sys.stdout)
-        for line in unlike.of(image_id, novelty):
-            tqdm.write(line, file=sys.stderr)
-    unlike.print_summary()
-    if args.json is not None:
-        _write_json(args.json, [{"image_id": image_id, "caption": text} for image_id, text in captions])
-    if args.html is not None:
-        from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
-        from xgpt_fairseq.pages.gallery import picture
+    store, group = RegionStore(args.photos[0]), args.batch_size
+    rows, name = range(len(store)), args.jsonl
+    if (shard := _shard(args)) is not None:
+        rows, name = row_range(len(store), shard, group), shard.file(args.jsonl)
 
-        cards = [CaptionedPicture(name, picture(name, None, store, overlay=False), text) for name, text in captions]
-        _write_page(args.html, render_captions(cards, title=args.title))
+    def results(first: int) -> Iterator[list[Result]]:
+        return store_results(captioner, store, rows[first:], options=options, batch_size=args.batch_size)
+
+    _write(args, captioner, results, len(rows), name, group, images={"store": str(store.path.resolve())})
 
 
 def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
@@ -165,68 +154,61 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
         )
     if needed or args.json is not None:
         check_ids(files)
+    group, name = photo_group(args.batch_size), args.jsonl
+    if (shard := _shard(args)) is not None:
+        part = shard_range(files, shard, group)
+        files, name = files[part.start : part.stop], shard.file(args.jsonl)
     detections = _read_detections(args.detections, files) if needed else None
-    captions: list[tuple[PhotoFile, str]] = []
-    unreadable: list[tuple[str, str]] = []
-    unlike = NoveltyWarnings(captioner.bundle.novelty)
-    with tqdm(total=len(files), unit=" photos", disable=None) as bar:
 
-        def missed(file: PhotoFile, reason: str) -> None:
-            unreadable.append((str(file.path), reason))
-            bar.write(f"not read: {file.path}: {reason}", file=sys.stderr)
-            bar.update()
+    def results(first: int) -> Iterator[list[Result]]:
+        return photo_results(
+            captioner, files[first:], detections=detections, options=options, batch_size=args.batch_size
+        )
 
-        photos = _load(captioner, files, detections, missed)
-        for file, best, novelty in captioner.caption_loaded(photos, options=options, batch_size=args.batch_size):
-            captions.append((file, best.text))
-            bar.write(f"{file.path}\t{best.text}", file=sys.stdout)
-            for line in unlike.of(str(file.path), novelty):
-                bar.write(line, file=sys.stderr)
-            bar.update()
-    unlike.print_summary()
-    if args.json is not None:
-        named = [{"file": str(file.path), "image_id": file.image_id, "caption": text} for file, text in captions]
-        _write_json(args.json, named)
-    if args.html is not None and captions:
-        from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
-        from xgpt_fairseq.pages.gallery import picture_of_photo
-
-        cards = [CaptionedPicture(str(file.path), picture_of_photo(file), text) for file, text in captions]
-        _write_page(args.html, render_captions(cards, title=args.title, unreadable=unreadable))
-    if not captions:
-        raise DataError(f"none of the {len(files)} files could be read as a photo")
-    if args.strict and unreadable:
-        raise DataError(f"--strict: {len(unreadable)} of {len(files)} files could not be read")
+    names = "\n".join(str(file.path) for file in files).encode("utf-8", "surrogateescape")
+    images = {"photos": hashlib.sha256(names).hexdigest(), "detections": args.detections and str(args.detections)}
+    _write(args, captioner, results, len(files), name, group, images=images)
 
 
-def _load(
+def _write(
+    args: argparse.Namespace,
     captioner: XGPTHubInterface,
-    files: Sequence[PhotoFile],
-    detections: Detections | None,
-    missed: Callable[[PhotoFile, str], None],
-) -> Iterator[LoadedPhoto[PhotoFile]]:
-    """Read photos, some ahead of those that are captioned; tell *missed* of those that are none."""
-    from xgpt_fairseq.vision.photos import Photo, PhotoError
+    results: Callable[[int], Iterator[list[Result]]],
+    total: int,
+    jsonl: Path | None,
+    group: int,
+    *,
+    images: Mapping[str, Any],
+) -> None:
+    """Write what *results* says of the images behind a first number of them, wherever the user wants it.
 
-    def load(file: PhotoFile) -> Photo | PhotoError:
-        try:
-            return captioner.extractor.load(file)
-        except PhotoError as error:
-            return error
+    Args:
+        jsonl: the file of --jsonl.
+        group: images of a group of results.
+        images: what decides which images these are, as JSON.
+    """
+    novelty = captioner.bundle.novelty
+    if jsonl is None:
+        print_and_write(results(0), total, novelty, args)
+        return
+    search = ("beam", "lenpen", "max_len", "no_repeat_ngram_size", "batch_size", "cpu_bf16")
+    how = {"captioner": captioner.bundle.sha256(), **{name: getattr(args, name) for name in search}}
+    with ResumableLines(jsonl, {**how, **images}, group=group, overwrite=args.overwrite) as lines:
+        if lines.groups:
+            print(f"resuming an interrupted run after {min(lines.groups * group, total)} images")
+        write_lines(results(lines.groups * group), lines, total, group, novelty, args)
 
-    with ThreadPoolExecutor(LOADERS) as pool:
-        rest = iter(files)
-        waiting = deque((file, pool.submit(load, file)) for file in islice(rest, PHOTOS_AT_ONCE))
-        while waiting:
-            file, future = waiting.popleft()
-            for following in islice(rest, 1):
-                waiting.append((following, pool.submit(load, following)))
-            photo = future.result()
-            if isinstance(photo, PhotoError):
-                missed(file, photo.reason)
-                continue
-            boxes = None if detections is None else detections.normalised(file.image_id, photo.size)
-            yield file, photo, boxes
+
+def _shard(args: argparse.Namespace) -> Shard | None:
+    shard = chosen_shard(args.num_shards, args.shard_id, os.environ)
+    if shard is not None and (args.jsonl is None or args.json is not None or args.html is not None):
+        raise DataError(
+            f"shard {shard.index} of {shard.count} ({shard.said_by}): each shard writes its own file of --jsonl; leave "
+            "--json and --html out, or caption all images by one process (--num-shards 1)"
+        )
+    if shard is not None:
+        print(f"shard {shard.index} of {shard.count} ({shard.said_by}), to {shard.file(args.jsonl)}")
+    return shard
 
 
 def _read_detections(path: Path, files: Sequence[PhotoFile]) -> Detections:
@@ -234,15 +216,6 @@ def _read_detections(path: Path, files: Sequence[PhotoFile]) -> Detections:
     from xgpt_fairseq.vision.pooling import max_boxes
 
     return Detections(path, [file.image_id for file in files], max_boxes(DEFAULT_REGIONS))
-
-
-def _write_json(path: Path, value: list[dict[str, str]]) -> None:
-    write_json(path, value)
-
-
-def _write_page(path: Path, page: str) -> None:
-    with atomic_write(path) as aside:
-        aside.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -298,13 +271,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")
     parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU with bfloat16 arithmetic")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")
+    parser.add_argument(
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="write a line of JSON for each image as it comes, and print none; killed, the same command goes on",
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the images with their captions")
     parser.add_argument("--title", default="Captions", help="title of the page")
     parser.add_argument("--about", action="store_true", help="print what the captioner is, and its model card")
     parser.add_argument("--serve", action="store_true", help=f"serve a page that captions photos, on {HOST} alone")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of --serve (%(default)s); 0: any free one")
+    parser.add_argument(
+        "--num-shards",
+        type=int,
+        metavar="N",
+        help="caption one of N parts of the images, to a file of --jsonl of its own [as torchrun or SLURM says]",
+    )
+    parser.add_argument("--shard-id", type=int, metavar="I", help="which part, from 0 [as torchrun or SLURM says]")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
-    parser.add_argument("--overwrite", action="store_true", help="replace the files of --json and --html")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of --json, --jsonl and --html")
     return parser
 
 

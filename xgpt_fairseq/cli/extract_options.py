@@ -14,13 +14,12 @@ be read are listed in STORE.unreadable.txt. The store appears under its name whe
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from xgpt_fairseq.devices import default_device
+from xgpt_fairseq.devices import own_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MAX_REGIONS
 from xgpt_fairseq.vision.backbones.base import BackboneOptions
@@ -166,9 +165,7 @@ def build_extractor(args: argparse.Namespace) -> PhotoExtractor:
     Raises:
         DataError: it can't be built, or --max-regions is below the regions of its grid.
     """
-    device = args.device or default_device()
-    if device == "cuda" and os.environ.get("LOCAL_RANK", "").isdigit():
-        device = f"cuda:{os.environ['LOCAL_RANK']}"  # of torchrun: a GPU a process
+    device = args.device or own_device()
     threads = 1
     if device == "cpu":
         # One photo per core, instead of all cores for each photo: faster, and independent of the number of cores.

@@ -24,6 +24,11 @@ class Shard:
         """The folder of this part of the region store *store*."""
         return parts_folder(store) / f"{self.index}-of-{self.count}"
 
+    def file(self, path: Path) -> Path:
+        """The file of this part of the file *path*: `captions.03-of-64.jsonl`, so that the parts are sorted."""
+        number = str(self.index).rjust(len(str(self.count - 1)), "0")
+        return path.with_name(f"{path.stem}.{number}-of-{self.count}{path.suffix}")
+
 
 def parts_folder(store: Path) -> Path:
     """The folder of the parts of the region store *store*."""
@@ -92,13 +97,31 @@ def shard_range(files: Sequence[PhotoFile], shard: Shard, multiple: int) -> rang
         starts = [at for at, each in enumerate(containers) if at == 0 or each is None or each != containers[at - 1]]
     else:
         starts = list(range(0, len(files), multiple))
+    what = "tars and tables" if any(containers) else f"groups of {multiple} photos" if multiple > 1 else "photos"
+    return _part(starts, len(files), shard, f"{len(files)} photos, in {len(starts)} {what}")
+
+
+def row_range(count: int, shard: Shard, multiple: int) -> range:
+    """The places of *shard* among *count* images: contiguous, nearly equal parts, which begin at multiples.
+
+    Raises:
+        DataError: there are too few images for so many parts.
+    """
+    return _part(range(0, count, multiple), count, shard, f"{count} images, in groups of {multiple},")
+
+
+def _part(starts: Sequence[int], count: int, shard: Shard, what: str) -> range:
+    """The part of *shard* among *count* things, which begins where one of *starts* is nearest to equal parts.
+
+    Raises:
+        DataError: a part has none. *what* they are is for the message.
+    """
     edges = [0]
     for part in range(1, shard.count):
-        wanted = part * len(files) / shard.count
+        wanted = part * count / shard.count
         after = bisect.bisect_left(starts, wanted)
         edges.append(min(starts[max(after - 1, 0) : after + 1], key=lambda at: abs(at - wanted)))
-    edges.append(len(files))
+    edges.append(count)
     if any(first >= last for first, last in itertools.pairwise(edges)):
-        what = "tars and tables" if any(containers) else f"groups of {multiple} photos" if multiple > 1 else "photos"
-        raise DataError(f"{len(files)} photos, in {len(starts)} {what}, are too few for {shard.count} shards")
+        raise DataError(f"{what} are too few for {shard.count} shards")
     return range(edges[shard.index], edges[shard.index + 1])

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tests.vision.backbones.tiny import import_torchvision, saved
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.vision.backbones import torchvision_models
-from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, find_layout, tensors_sha256
+from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, find_layout
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
 from xgpt_fairseq.vision.photos import Photo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -225,22 +224,14 @@ def find_layout(shape: Sequence[int], size: int) -> Layout:
         _, tokens, width = shape
         for most, divides in ((MOST_PREFIX_TOKENS, True), (MOST_BESIDE_A_REMAINDER, False)):
             for side in range(math.isqrt(tokens), 0, -1):
-                prefix, stride = tokens - side * side, size // side
-                if prefix <= min(most, side * side) and size // max(stride, 1) == side and (size % side == 0 or not divides):
+                prefix, stride = tokens - side * side, max(size // side, 1)
+                fits = size // stride == side and (size % side == 0 or not divides)
+                if fits and prefix <= min(most, side * side):
                     return Layout("tokens", stride, width, prefix)
     raise DataError(
         f"an output of shape {' x '.join(map(str, shape))} for a photo of {size} x {size} pixels is neither a feature "
         "map nor a token a patch; choose another layer"
     )
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """The checksum of names, types, shapes and values, in the order of the names."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def per_channel(values: Sequence[float] | float) -> tuple[float, float, float]:

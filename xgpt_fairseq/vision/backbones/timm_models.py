@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.checkpoints import SAFE_GLOBALS
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.vision.backbones.base import (
     Backbone,
     BackboneOptions,
@@ -20,7 +21,6 @@ from xgpt_fairseq.vision.backbones.base import (
     needs_package,
     per_channel,
     reason_of,
-    tensors_sha256,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
 

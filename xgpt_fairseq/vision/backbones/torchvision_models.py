@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.vision.backbones.base import (
     Backbone,
     BackboneOptions,
@@ -16,7 +17,6 @@ from xgpt_fairseq.vision.backbones.base import (
     Preprocessing,
     needs_package,
     per_channel,
-    tensors_sha256,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.vision.backbones.base import (
     Backbone,
     BackboneOptions,
@@ -23,7 +24,6 @@ from xgpt_fairseq.vision.backbones.base import (
     needs_package,
     per_channel,
     reason_of,
-    tensors_sha256,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
 

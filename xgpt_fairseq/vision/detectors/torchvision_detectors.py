@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.backbones.base import Origin, needs_package, per_channel, tensors_sha256
+from xgpt_fairseq.hashing import tensors_sha256
+from xgpt_fairseq.vision.backbones.base import Origin, needs_package, per_channel
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
 from xgpt_fairseq.vision.backbones.torchvision_models import published_state
 from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions, Found, load_tensors, read_names

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.backbones.base import Origin, tensors_sha256
+from xgpt_fairseq.hashing import tensors_sha256
+from xgpt_fairseq.vision.backbones.base import Origin
 from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions, Found, read_names
 from xgpt_fairseq.vision.detectors.boxes import overlaps, pool_maxima, suppress, suppress_by_class
 from xgpt_fairseq.vision.detectors.vg_weights import HEAD, RES5, RPN, read_weights

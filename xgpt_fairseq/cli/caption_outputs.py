@@ -1,0 +1,119 @@
+"""Where xgpt-caption's captions go: lines to print, a list in JSON, lines of JSON, a page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from xgpt_fairseq.cli.caption_results import Result
+from xgpt_fairseq.cli.novelty_warnings import NoveltyWarnings
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import atomic_write, write_json
+from xgpt_fairseq.io.resumable_lines import ResumableLines
+from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
+from xgpt_fairseq.regions.novelty import NoveltyDetector
+from xgpt_fairseq.regions.store import RegionStore
+
+
+def print_and_write(
+    groups: Iterable[list[Result]], total: int, novelty: NoveltyDetector | None, args: argparse.Namespace
+) -> list[Result]:
+    """Print the results as they come, and write the files of --json and --html at the end.
+
+    Returns:
+        list: all results.
+
+    Raises:
+        DataError: none of the images could be read; or, with --strict, not all.
+    """
+    unlike = NoveltyWarnings(novelty)
+    results: list[Result] = []
+    with tqdm(total=total, unit=" images", disable=None) as bar:
+        for group in groups:
+            for result in group:
+                _print(result, unlike, bar)
+                bar.update()
+            results += group
+    unlike.print_summary()
+    captioned = [(result, result.best.text) for result in results if result.best is not None]
+    if args.json is not None:
+        write_json(args.json, [{**result.named, "caption": text} for result, text in captioned])
+    if args.html is not None and captioned:
+        _write_page(args, captioned, results)
+    _check_read(len(captioned), total, args)
+    return results
+
+
+def write_lines(
+    groups: Iterable[list[Result]],
+    lines: ResumableLines,
+    total: int,
+    group: int,
+    novelty: NoveltyDetector | None,
+    args: argparse.Namespace,
+) -> None:
+    """Write the results as lines of JSON, as they come; *lines* has some of them already.
+
+    Raises:
+        DataError: as `print_and_write`, of what is captioned now.
+    """
+    captioned, before = 0, min(lines.groups * group, total)
+    with tqdm(total=total, initial=before, unit=" images", disable=None) as bar:
+        for results in groups:
+            lines.write([_line(result, novelty) for result in results])
+            captioned += sum(result.best is not None for result in results)
+            bar.update(len(results))
+    lines.finish()
+    print(f"{captioned} of {total - before} images captioned{f', {before} before' if before else ''}: {lines.path}")
+    if total > before:
+        _check_read(captioned, total - before, args)
+
+
+def _line(result: Result, novelty: NoveltyDetector | None) -> Mapping[str, Any]:
+    if result.best is None:
+        return {**result.named, "error": result.reason}
+    line = {**result.named, "caption": result.best.text, "score": round(result.best.score, 4)}
+    if novelty is not None and result.novelty is not None:
+        line["unlike"] = result.novelty > novelty.limit
+    return line
+
+
+def _print(result: Result, unlike: NoveltyWarnings, bar: tqdm) -> None:
+    if result.best is None:
+        bar.write(f"not read: {result.name}: {result.reason}", file=sys.stderr)
+        return
+    bar.write(f"{result.name}\t{result.best.text}", file=sys.stdout)
+    for line in unlike.of(result.name, result.novelty):
+        bar.write(line, file=sys.stderr)
+
+
+def _check_read(captioned: int, total: int, args: argparse.Namespace) -> None:
+    if not captioned:
+        raise DataError(f"none of the {total} files could be read as a photo")
+    if args.strict and captioned < total:
+        raise DataError(f"--strict: {total - captioned} of {total} files could not be read")
+
+
+def _write_page(args: argparse.Namespace, captioned: Iterable[tuple[Result, str]], results: list[Result]) -> None:
+    from xgpt_fairseq.pages.gallery import picture, picture_of_photo
+
+    store = RegionStore(args.photos[0]) if results[0].photo is None else None
+    cards = [
+        CaptionedPicture(
+            result.name,
+            picture(result.image_id, None, store, overlay=False)
+            if result.photo is None
+            else picture_of_photo(result.photo),
+            text,
+        )
+        for result, text in captioned
+    ]
+    unreadable = [(result.name, result.reason) for result in results if result.best is None]
+    page = render_captions(cards, title=args.title, unreadable=unreadable)
+    with atomic_write(Path(args.html)) as aside:
+        aside.write_text(page, encoding="utf-8", errors="replace")

@@ -1,0 +1,146 @@
+"""A file of JSON lines that grows for hours, can be read meanwhile, and goes on where an interrupted run stopped.
+
+NAME                   a JSON object a line, as they come
+.NAME.partial/         only until the file is complete: journal.json, the run's options; lock
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import take_lock, write_json
+from xgpt_fairseq.io.resumable import partial_path
+
+# Seconds after which lines are on the disk, not only with the system.
+SYNC_SECONDS: Final = 5.0
+
+
+class ResumableLines:
+    """Writes lines in groups, and knows how many groups an interrupted run of the same options has written.
+
+        with ResumableLines(path, options, group=32, overwrite=False) as lines:
+            for group in groups[lines.groups :]:
+                lines.write(group)
+            lines.finish()
+
+    Args:
+        path: the file.
+        options: all that decides what the lines say, as JSON.
+        group: lines of a group; the last may have fewer.
+        overwrite: replace a file that is there, or is another run's.
+
+    Attributes:
+        groups: those that are there.
+
+    Raises:
+        DataError: the file is there, another process writes it, or it is of a run with other options.
+    """
+
+    def __init__(self, path: Path, options: Mapping[str, Any], *, group: int, overwrite: bool) -> None:
+        self.path = path
+        self.groups = 0
+        self._file: IO[bytes] | None = None
+        self._folder = partial_path(path.resolve())
+        journal = self._folder / "journal.json"
+        if path.exists() and not overwrite and not journal.exists():
+            raise DataError(f"{path} exists; give another name or --overwrite")
+        if not path.parent.is_dir():
+            raise DataError(f"{path}: no folder {path.parent}")
+        self._folder.mkdir(exist_ok=True)
+        self._lock: int | None = take_lock(self._folder, f"another run is writing {path}")
+        try:
+            wanted = json.loads(json.dumps({**options, "group": group}))
+            if journal.exists() and path.exists():
+                before = _read(journal)
+                different = [name for name in {**before, **wanted} if before.get(name) != wanted.get(name)]
+                if not different:
+                    self.groups = _cut_to_groups(path, group)
+                elif not overwrite:
+                    raise DataError(
+                        f"{path} is unfinished, and was begun with other options ({', '.join(different)}); pass "
+                        "--overwrite to start over"
+                    )
+            if not self.groups:
+                path.unlink(missing_ok=True)
+                write_json(journal, wanted)
+            self._file = path.open("ab")
+        except BaseException:
+            self.close()
+            raise
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, values: Sequence[Mapping[str, Any]]) -> None:
+        """Append a group of lines."""
+        file = self._open_file
+        lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+        file.write(lines.encode("utf-8", "backslashreplace"))  # names of files may be no Unicode
+        file.flush()
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            os.fsync(file.fileno())
+            self._synced = time.monotonic()
+
+    def finish(self) -> None:
+        """The file is complete."""
+        self._open_file.flush()
+        os.fsync(self._open_file.fileno())
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _open_file(self) -> IO[bytes]:
+        if self._file is None:
+            raise ValueError(f"{self.path} is closed")
+        return self._file
+
+    def close(self) -> None:
+        """End the run. Another one goes on, unless this one has called `finish`; of an empty file nothing is left."""
+        if self._lock is None:
+            return
+        if self._file is not None:
+            is_empty = self._file.tell() == 0
+            self._file.close()
+            self._file = None
+            if is_empty:
+                self.path.unlink(missing_ok=True)
+                shutil.rmtree(self._folder)
+        os.close(self._lock)
+        self._lock = None
+
+
+def _read(journal: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{journal} is unreadable ({error}); pass --overwrite to start over") from None
+    return value
+
+
+def _cut_to_groups(path: Path, group: int) -> int:
+    """Cut *path* behind its last whole group; the number of groups that stay."""
+    count = end = at = 0
+    with open(path, "r+b") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            at += len(line)
+            count += 1
+            if count % group == 0:
+                end = at
+        file.truncate(end)
+    return count // group
