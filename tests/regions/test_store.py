@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import resource
+import subprocess
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
+from tests.preloaded import python
 from tests.regions.stores import WIDTH, rewrite, write_store
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions import store as region_store
-from xgpt_fairseq.regions.append_only_file import npy_header
+from xgpt_fairseq.regions.append_only_file import HEADER_BYTES, npy_header
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -105,12 +108,59 @@ def test_regions_of_an_image_are_in_one_shard(store_path: Path) -> None:
     assert [np.load(file).shape for file in sorted(store_path.glob("features-*"))] == [(n, WIDTH) for n in rows]
 
 
-def test_more_shards_than_may_be_mapped_at_once(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(region_store, "MAX_MAPPED_SHARDS", 1)
+def test_more_shards_than_may_be_mapped_at_once(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that was not used for longest is given up, and it is said once."""
+    monkeypatch.setattr(region_store, "_allow_open_files", lambda wanted: region_store.RESERVED_FILES + 2)
     store = RegionStore(store_path)
-    kept = [store.features(image_index) for image_index in (0, 2, 3, 2, 0)]
-    assert [int(features[0, 0]) for features in kept] == [0, 2, 3, 2, 0]
-    assert len(store._shards) == 1
+    assert len(store.manifest.shards) == 3
+    kept = []
+    for image_index, mapped in ((0, [0]), (2, [0, 1]), (0, [1, 0]), (3, [0, 2]), (0, [2, 0]), (2, [0, 1])):
+        kept.append((image_index, store.features(image_index)))
+        assert list(store._shards) == mapped
+    assert all(int(features[0, 0]) == image_index for image_index, features in kept)
+    [record] = caplog.records
+    assert "has 3 files of features, of which 2 are open at once: the system allows 514 open files" in record.message
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [1024, 4096]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, new: limits.__setitem__(0, new[0]))
+    assert region_store._allow_open_files(600) == 1024 and limits == [1024, 4096]
+    assert region_store._allow_open_files(2000) == 2000 and limits == [2000, 4096]
+    assert region_store._allow_open_files(9000) == 4096
+    limits[:] = [1024, resource.RLIM_INFINITY]
+    assert region_store._allow_open_files(9000) == 9000
+
+    def refused(which: int, new: tuple[int, int]) -> None:
+        raise ValueError
+
+    limits[:] = [1024, 4096]
+    monkeypatch.setattr(resource, "setrlimit", refused)
+    assert region_store._allow_open_files(2000) == 1024
+
+
+def test_hundreds_of_files_are_open_at_once(tmp_path: Path) -> None:
+    """More than a process may usually open: in one of its own, since the limit stays raised."""
+    with RegionWriter(tmp_path / "many", 4, shard_bytes=HEADER_BYTES + 8) as writer:
+        for number in range(1200):
+            writer.add(str(number), np.full((1, 4), float(number)), np.array([[0, 0, 1, 1.0]]), position=number + 1)
+        writer.finish()
+    code = """
+import resource, sys
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+from xgpt_fairseq.regions.store import RegionStore
+store = RegionStore(sys.argv[1])
+assert len(store.manifest.shards) == 1200
+assert all(int(store.features(row)[0, 0]) == row for row in range(1200))
+print(len(store._shards), hard == resource.RLIM_INFINITY or hard >= 1712)
+"""
+    done = subprocess.run([python(), "-c", code, tmp_path / "many"], capture_output=True, text=True, check=True)
+    mapped, allowed = done.stdout.split()[-2:]
+    assert (int(mapped) == 1200) == (allowed == "True")
 
 
 @st.composite

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
+import logging
 import os
+import resource
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -24,8 +27,10 @@ from xgpt_fairseq.regions.format import (
 )
 from xgpt_fairseq.regions.image_ids import NameIndex, is_photo_name
 
-# A mapped file takes a file descriptor, and the usual limit per process is 1024.
-MAX_MAPPED_SHARDS: Final = 512
+# A mapped file takes a file descriptor. So many are left to the rest of the process.
+RESERVED_FILES: Final = 512
+
+logger = logging.getLogger(__name__)
 
 
 class RegionStore:
@@ -244,10 +249,24 @@ class RegionStore:
         self._drop_inherited_handles()
         shard = self._shards.get(index)
         if shard is None:
-            if len(self._shards) >= MAX_MAPPED_SHARDS:
-                self._shards.pop(next(iter(self._shards)), None)
+            if len(self._shards) >= self._most_mapped:
+                self._shards.pop(next(iter(self._shards)), None)  # the one that was not used for longest
             shard = self._shards[index] = map_array(self.path, self.manifest.shards[index])
+        elif self._most_mapped < len(self.manifest.shards):
+            self._shards[index] = self._shards.pop(index)
         return shard
+
+    @cached_property
+    def _most_mapped(self) -> int:
+        """How many files of features are mapped at once: all, where the system allows so many open files."""
+        wanted = len(self.manifest.shards)
+        most = _allow_open_files(wanted + RESERVED_FILES) - RESERVED_FILES
+        if most < wanted:
+            logger.warning(
+                f"{self.path} has {wanted} files of features, of which {max(most, 1)} are open at once: the system "
+                f"allows {most + RESERVED_FILES} open files. If reading is slow, raise that (ulimit -n)"
+            )
+        return max(min(most, wanted), 1)
 
     def _drop_inherited_handles(self) -> None:
         """Let a forked child reopen the files, so that parent and child share no file position and no descriptor."""
@@ -255,3 +274,14 @@ class RegionStore:
             self._pid = os.getpid()
             self._arrays = {}
             self._shards = {}
+
+
+def _allow_open_files(wanted: int) -> int:
+    """Raise this process's limit of open files to *wanted*, as far as the system lets a user; the limit then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):  # a system may have a lower limit than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    return wanted if soft == resource.RLIM_INFINITY else soft
