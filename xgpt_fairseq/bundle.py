@@ -3,6 +3,7 @@
     bundle.json            format version; the model's structure and sizes; settings for the regions of photos; what the
                            model was trained on
     model.safetensors      the parameters, float32 or float16
+    backbone.safetensors   the weights of the network that sees photos, if `xgpt-export --with-backbone` packed them
     novelty.safetensors    what the training images look like, to warn of others (`NoveltyDetector`); not in all bundles
     dict.txt, vocabulary.json, bpe.codes or bpe.model
     README.md              the model card, if `xgpt-export --card` gave one
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +32,16 @@ from xgpt_fairseq.loading import build_model, model_config, trained_width
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.regions.novelty import NoveltyDetector
 from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
+from xgpt_fairseq.vision.packing import Packed
 
 BUNDLE_VERSION: Final = 1
 DESCRIPTION: Final = "bundle.json"
 WEIGHTS: Final = "model.safetensors"
+BACKBONE: Final = "backbone.safetensors"
 NOVELTY: Final = "novelty.safetensors"
 CARD: Final = "README.md"
+
+OWN_FILES: Final = (WEIGHTS, BACKBONE, NOVELTY, CARD, DESCRIPTION)
 
 # The captioner that comes with the package.
 RELEASED: Final = Path(__file__).parent / "released"
@@ -58,6 +64,8 @@ class Bundle:
             `started_from` (name of the checkpoint); empty in bundles of earlier versions.
         novelty: detects images unlike its training images; None if that is not known.
         card: the model card (Markdown); empty if there is none.
+        backbone: the weights of the network that sees photos: what is to be written, or the file in the bundle that was
+            read; None: they are not in the bundle.
     """
 
     model: XGPTModel
@@ -68,6 +76,7 @@ class Bundle:
     training: Mapping[str, Any] = field(default_factory=dict)
     novelty: NoveltyDetector | None = None
     card: str = ""
+    backbone: Packed | Path | None = None
 
     @classmethod
     def read(cls, path: Path) -> Bundle:
@@ -91,7 +100,8 @@ class Bundle:
         novelty = _novelty_of(_load(path / NOVELTY)) if (path / NOVELTY).exists() else None
         card = (path / CARD).read_text(encoding="utf-8") if (path / CARD).exists() else ""
         training = value.get("training", {})
-        return cls(model.eval(), config, vocabulary, extractor_settings, trained_on, training, novelty, card)
+        backbone = path / BACKBONE if (path / BACKBONE).exists() else None
+        return cls(model.eval(), config, vocabulary, extractor_settings, trained_on, training, novelty, card, backbone)
 
     @classmethod
     def of_checkpoint(cls, path: Path, data: Path | str | None) -> Bundle:
@@ -158,8 +168,12 @@ class Bundle:
             "training": self.training,
         }
         state = {name: _stored(name, tensor, dtype) for name, tensor in self.model.state_dict().items()}
-        with atomic_directory(output, last=DESCRIPTION, files=[*FILES, WEIGHTS, NOVELTY, CARD, DESCRIPTION]) as aside:
+        with atomic_directory(output, last=DESCRIPTION, files=[*FILES, *OWN_FILES]) as aside:
             (aside / WEIGHTS).write_bytes(safetensors.save(state))
+            if isinstance(self.backbone, Path):
+                shutil.copyfile(self.backbone, aside / BACKBONE)
+            elif self.backbone is not None:
+                self.backbone.write(aside / BACKBONE)
             if self.novelty is not None:
                 (aside / NOVELTY).write_bytes(safetensors.save(_tensors_of(self.novelty)))
             if self.card:

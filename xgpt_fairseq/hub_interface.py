@@ -81,14 +81,15 @@ class XGPTHubInterface(nn.Module):
 
     Args:
         bundle: all of that.
-        backbone_weights: where the weights of the bundle's backbone lie, if they are not the published ones.
+        backbone_weights: where the weights of the bundle's backbone lie; None: in the bundle, or the published ones.
         offline: never fetch them.
     """
 
     def __init__(self, bundle: Bundle, *, backbone_weights: Path | None = None, offline: bool = False) -> None:
         super().__init__()
         self.bundle = bundle
-        self.backbone_weights, self.offline = backbone_weights, offline
+        packed = bundle.backbone if isinstance(bundle.backbone, Path) else None
+        self.backbone_weights, self.offline = backbone_weights or packed, offline
         self.model = bundle.model.eval()
         self.config = bundle.config
         self.vocabulary = bundle.vocabulary

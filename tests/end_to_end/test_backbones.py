@@ -64,6 +64,22 @@ def captions_of_photos_and_store(
     done = call_program(caption.main, folder / "regions", *arguments, "--overwrite")
     of_store = {each["image_id"]: each["caption"] for each in json.loads((folder / "captions.json").read_text())}
     assert of_photos == of_store and len(of_photos) == 12
+
+    # packed with the network, a bundle needs nothing else
+    packed = folder / "packed"
+    done = call_program(export.main, bundle, "--output", packed, "--with-backbone", "--offline", *here)
+    if not own:
+        assert "come with its package (extra photos), so they are not packed" in done.stdout
+        return bundle
+    assert done.status == 0 and "their licence is not known here" in done.stdout, done.error
+    arguments = ["--path", packed, "--offline", "--json", folder / "captions.json", "--overwrite"]
+    done = call_program(caption.main, photos / "Images", *arguments)
+    assert done.status == 0, done.error
+    found = {each["image_id"]: each["caption"] for each in json.loads((folder / "captions.json").read_text())}
+    assert found == of_photos
+    again = folder / "again"  # a bundle of a bundle keeps it
+    assert call_program(export.main, packed, "--output", again).status == 0
+    assert (again / "backbone.safetensors").read_bytes() == (packed / "backbone.safetensors").read_bytes()
     return bundle
 
 

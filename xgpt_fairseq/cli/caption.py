@@ -254,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
         "--backbone-weights",
         type=Path,
         metavar="FILE",
-        help="weights of the network that sees the photos, a folder for transformers [the published ones]",
+        help="weights of the network that sees the photos, a folder for transformers [in the bundle, or published]",
     )
     parser.add_argument("--offline", action="store_true", help="never fetch those weights")
     parser.add_argument("--beam", type=int, default=2, help="beam size (%(default)s)")

@@ -10,7 +10,8 @@ from xgpt_fairseq.bundle import DTYPES, Bundle
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.novelty import FEWEST_IMAGES
-from xgpt_fairseq.vision.rebuilding import needs_boxes
+from xgpt_fairseq.vision.packing import Packed
+from xgpt_fairseq.vision.rebuilding import needs_boxes, rebuild
 
 _EXAMPLE = """\
 example:
@@ -33,6 +34,8 @@ def export(args: argparse.Namespace) -> None:
     bundle = _read(args)
     if args.card is not None:
         bundle.card = _read_card(args.card)
+    if args.with_backbone:
+        bundle.backbone = _packed(bundle, args)
     bundle.write(output, dtype=args.dtype)
     size = sum(file.stat().st_size for file in output.iterdir())
     print(f"{output}: {sum(p.numel() for p in bundle.model.parameters()):,} parameters, {size / 1e6:.1f} MB")
@@ -52,6 +55,27 @@ def _read(args: argparse.Namespace) -> Bundle:
     if args.data is not None:
         raise DataError(f"{args.checkpoint} is a bundle, which needs no data directory; only checkpoints do")
     return Bundle.read(args.checkpoint)
+
+
+def _packed(bundle: Bundle, args: argparse.Namespace) -> Packed | None:
+    """The weights of the network that sees photos, and a line about their licence."""
+    if bundle.extractor_settings is None:
+        raise DataError(f"--with-backbone: the model was trained on {bundle.trained_on}, which no network here makes")
+    packed = rebuild(
+        bundle.extractor_settings, weights=args.backbone_weights or _own(bundle), offline=args.offline, device="cpu"
+    ).packed
+    name = bundle.extractor_settings.get("detector") or bundle.extractor_settings["backbone"]
+    if packed is None:
+        print(f"--with-backbone: the weights of {name} come with its package (extra photos), so they are not packed")
+        return None
+    terms = packed.license or bundle.extractor_settings.get("license")
+    said = f"their licence: {terms}" if terms else "their licence is not known here: see where they are from"
+    print(f"with the weights of {name}; {said}, before you pass them on")
+    return packed
+
+
+def _own(bundle: Bundle) -> Path | None:
+    return bundle.backbone if isinstance(bundle.backbone, Path) else None
 
 
 def _read_card(path: Path) -> str:
@@ -77,6 +101,18 @@ def _parser() -> argparse.ArgumentParser:
         help="of the stored parameters (%(default)s); float16 is half as large",
     )
     parser.add_argument("--card", type=Path, metavar="FILE", help="the model card, Markdown: README.md of the bundle")
+    parser.add_argument(
+        "--with-backbone",
+        action="store_true",
+        help="also pack the weights of the network that sees photos, so that the bundle needs no others",
+    )
+    parser.add_argument(
+        "--backbone-weights",
+        type=Path,
+        metavar="FILE",
+        help="where those weights are, a folder for transformers [the published ones, or in the bundle]",
+    )
+    parser.add_argument("--offline", action="store_true", help="never fetch those weights")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     return parser
 

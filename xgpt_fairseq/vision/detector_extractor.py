@@ -13,6 +13,7 @@ from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
 from xgpt_fairseq.regions.format import MAX_REGIONS
 from xgpt_fairseq.vision.detectors.base import DetectorOptions, Found
 from xgpt_fairseq.vision.detectors.registry import load_detector
+from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photo_extractor import Boxes, PhotoExtractor, Regions, check_half
 from xgpt_fairseq.vision.photos import Photo
 
@@ -85,6 +86,11 @@ class DetectorExtractor(PhotoExtractor):
     def versions(self) -> dict[str, str]:
         """The versions of the packages that the features depend on."""
         return dict(self._detector.origin.versions)
+
+    @property
+    def packed(self) -> Packed | None:
+        """What a file of the network's weights has to hold; None: they come with a package."""
+        return self._detector.packed
 
     @torch.inference_mode()
     def extract(self, photos: Sequence[Photo], boxes: Boxes | None = None) -> list[Regions]:

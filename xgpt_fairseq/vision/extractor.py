@@ -15,6 +15,7 @@ from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
 from xgpt_fairseq.regions.format import MAX_REGIONS, FloatArray, HalfArray
 from xgpt_fairseq.vision.backbones.base import BackboneOptions
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, load_backbone
+from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photo_extractor import Boxes, PhotoExtractor, Regions, check_half
 from xgpt_fairseq.vision.photos import Photo
 from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, grid_regions, pool_regions, with_full_image
@@ -111,6 +112,11 @@ class RegionExtractor(PhotoExtractor):
     def versions(self) -> dict[str, str]:
         """The versions of the packages that the features depend on."""
         return dict(self._backbone.origin.versions)
+
+    @property
+    def packed(self) -> Packed | None:
+        """What a file of the network's weights has to hold; None: they come with a package."""
+        return self._backbone.packed
 
     def extract(self, photos: Sequence[Photo], boxes: Boxes | None = None) -> list[Regions]:
         """See `PhotoExtractor.extract`."""

@@ -17,6 +17,7 @@ import torch
 from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import FloatArray, HalfArray
+from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photos import Photo, PhotoFile, PhotoForm, load_photo
 
 # Small batches leave a GPU idle; on a CPU larger ones only evict a photo's feature maps from the cache.
@@ -102,6 +103,11 @@ class PhotoExtractor(ABC):
     @abstractmethod
     def in_words(self) -> str:
         """What the regions of a photo are."""
+
+    @property
+    @abstractmethod
+    def packed(self) -> Packed | None:
+        """What a file of the network's weights has to hold; None: they come with a package."""
 
     @abstractmethod
     def extract(self, photos: Sequence[Photo], boxes: Boxes | None = None) -> list[Regions]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photos import PhotoForm
 
 # More tokens than this before those of the patches are no class and register tokens: the patches were counted wrong.
@@ -99,6 +100,7 @@ class Backbone(nn.Module):
         layout: of the output; None: it is found by one run.
         origin: of the weights.
         layer: the layer that makes the features; None: the last.
+        packed: what a file of its weights has to hold; None: they come with a package.
     """
 
     mean: Tensor  # (1, 3, 1, 1), as std
@@ -113,9 +115,11 @@ class Backbone(nn.Module):
         origin: Origin,
         layout: Layout | None = None,
         layer: str | None = None,
+        packed: Packed | None = None,
     ) -> None:
         super().__init__()
         self.name = name
+        self.packed = packed
         self.network = network
         self.preprocessing = preprocessing
         self.origin = origin

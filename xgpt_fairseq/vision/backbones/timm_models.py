@@ -23,6 +23,7 @@ from xgpt_fairseq.vision.backbones.base import (
     reason_of,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
+from xgpt_fairseq.vision.packing import Packed
 
 
 def load(name: str, options: BackboneOptions) -> Backbone:
@@ -61,7 +62,8 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         versions={package: version(package) for package in ("torch", "timm")},
     )
     network = _Features(name, model, options.layer)
-    return Backbone(name, network, preprocessing=preprocessing, origin=origin, layer=options.layer)
+    packed = Packed(model.state_dict(), license=origin.license)
+    return Backbone(name, network, preprocessing=preprocessing, origin=origin, layer=options.layer, packed=packed)
 
 
 class _Features(nn.Module):

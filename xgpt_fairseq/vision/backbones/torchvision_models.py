@@ -19,6 +19,7 @@ from xgpt_fairseq.vision.backbones.base import (
     per_channel,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
+from xgpt_fairseq.vision.packing import Packed
 
 # What the modules are called whose output is the last feature map.
 LAST_MAPS: Final = ("layer4", "trunk_output", "blocks", "features")
@@ -68,8 +69,8 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         tensors_sha256(model.state_dict()),
         versions={package: version(package) for package in ("torch", "torchvision")},
     )
-    network = _TheMap(extractor)
-    return Backbone(name, network, preprocessing=preprocessing, origin=origin, layer=options.layer)
+    network, packed = _TheMap(extractor), Packed(model.state_dict())
+    return Backbone(name, network, preprocessing=preprocessing, origin=origin, layer=options.layer, packed=packed)
 
 
 class _TheMap(torch.nn.Module):

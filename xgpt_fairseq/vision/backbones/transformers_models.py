@@ -6,6 +6,7 @@ Of a model of texts and images, such as CLIP, the part that sees is loaded. Code
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from xgpt_fairseq.vision.backbones.base import (
     reason_of,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
+from xgpt_fairseq.vision.packing import Packed, packed_metadata
 
 # Pillow's numbers of resampling filters, which preprocessor_config.json has.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -55,6 +57,9 @@ def load(name: str, options: BackboneOptions) -> Backbone:
     hub: dict[str, Any] = {"revision": revision} if revision else {}
     offline = options.offline or bool(os.environ.get("HF_HUB_OFFLINE"))
     hub["local_files_only"] = offline
+    if options.weights is not None and options.weights.is_file():
+        model, config, processor = _unpack(name, options.weights)
+        return _backbone(name, name, model, config, processor, options, license=None, revision=None)
     try:
         config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False, **hub)
         commit = getattr(config, "_commit_hash", None)
@@ -67,20 +72,63 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         raise DataError(f"{name}: {reason_of(error)}{_how_to_fetch(where, revision)}") from error
     if missing := sorted(report["missing_keys"]):
         raise DataError(f"{name}: {where} lacks weights: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}")
+    shown = name if options.weights or not Path(place).is_dir() else f"transformers:{Path(place).resolve().name}"
+    return _backbone(name, shown, model, config, processor, options, license=_license(where, revision), revision=commit)
+
+
+def _backbone(
+    name: str,
+    shown: str,
+    model: Any,
+    config: Any,
+    processor: dict[str, Any],
+    options: BackboneOptions,
+    *,
+    license: str | None,
+    revision: str | None,
+) -> Backbone:
+    """The backbone of a loaded *model*, which is called *name* in messages, and *shown* in stores."""
     model.eval()
     if "pixel_values" not in (parameters := inspect.signature(model.forward).parameters):
         raise DataError(f"{name} is no model of images: it reads {', '.join(list(parameters)[:3])}")
     network = _Hidden(name, model, options.layer, interpolate="interpolate_pos_encoding" in parameters)
     origin = Origin(
         tensors_sha256(model.state_dict()),
-        revision=commit,
-        license=_license(where, revision),
+        revision=revision,
+        license=license,
         versions={package: version(package) for package in ("torch", "transformers")},
     )
-    shown = name if options.weights or not Path(place).is_dir() else f"transformers:{Path(place).resolve().name}"
+    texts = {"config": config.to_json_string(use_diff=False), "processor": json.dumps(processor)}
     return Backbone(
-        shown, network, preprocessing=_preprocessing(name, processor, config), origin=origin, layer=options.layer
+        shown,
+        network,
+        preprocessing=_preprocessing(name, processor, config),
+        origin=origin,
+        layer=options.layer,
+        packed=Packed(model.state_dict(), texts, license),
     )
+
+
+def _unpack(name: str, path: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """The model, its configuration and that of its preprocessing, from a file that a bundle has.
+
+    Raises:
+        DataError: it is none, or damaged.
+    """
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModel
+
+    texts = packed_metadata(path)
+    if not {"config", "processor"} <= set(texts):
+        raise DataError(f"{name}: {path} has no configuration; name a folder of save_pretrained")
+    try:
+        config = AutoConfig.for_model(**json.loads(texts["config"]))
+        model = AutoModel.from_config(config)
+        model.load_state_dict(load_file(path))
+        processor: dict[str, Any] = json.loads(texts["processor"])
+    except Exception as error:  # configurations fail in many ways
+        raise DataError(f"{name}: {path}: {reason_of(error)}") from error
+    return model, config, processor
 
 
 class _Hidden(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbones.base import Origin
+from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photos import PhotoForm
 
 
@@ -58,6 +59,7 @@ class Detector(nn.Module, ABC):
         name: as the user names it.
         form: of its photos.
         origin: of the weights.
+        packed: what a file of its weights has to hold.
 
     Attributes:
         fewest: regions of a photo at least, where the user names no number; None: it cannot be chosen.
@@ -69,9 +71,10 @@ class Detector(nn.Module, ABC):
     most: ClassVar[int] = 100
     feature_dim: int
 
-    def __init__(self, name: str, *, form: PhotoForm, origin: Origin) -> None:
+    def __init__(self, name: str, *, form: PhotoForm, origin: Origin, packed: Packed) -> None:
         super().__init__()
         self.name = name
+        self.packed = packed
         self.form = form
         self.origin = origin
 

@@ -19,6 +19,7 @@ from xgpt_fairseq.vision.backbones.base import Origin, needs_package, per_channe
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
 from xgpt_fairseq.vision.backbones.torchvision_models import published_state
 from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions, Found, load_tensors, read_names
+from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photos import PhotoForm
 from xgpt_fairseq.vision.pooling import FULL_IMAGE_BOX, WHOLE_LABEL, max_boxes
 
@@ -43,7 +44,7 @@ class TorchvisionDetector(Detector):
     def __init__(self, name: str, model: Any, *, labels: Sequence[str], origin: Origin) -> None:
         transform = model.transform
         form = PhotoForm(transform.max_size, stride=1, shorter_side=transform.min_size[-1])
-        super().__init__(name, form=form, origin=origin)
+        super().__init__(name, form=form, origin=origin, packed=Packed(model.state_dict()))
         self.model = model
         self.labels = labels
         self.feature_dim = model.roi_heads.box_predictor.cls_score.in_features

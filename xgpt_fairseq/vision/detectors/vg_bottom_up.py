@@ -21,6 +21,7 @@ from xgpt_fairseq.vision.backbones.base import Origin
 from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions, Found, read_names
 from xgpt_fairseq.vision.detectors.boxes import overlaps, pool_maxima, suppress, suppress_by_class
 from xgpt_fairseq.vision.detectors.vg_weights import HEAD, RES5, RPN, read_weights
+from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photos import PhotoForm
 
 NAME: Final = "vg-bottom-up"
@@ -208,7 +209,8 @@ class VGBottomUp(Detector):
     most: ClassVar[int] = 100
 
     def __init__(self, state: Mapping[str, Tensor], objects: Sequence[str], attributes: Sequence[str]) -> None:
-        super().__init__(NAME, form=FORM, origin=Origin(tensors_sha256(state), versions={"torch": torch.__version__}))
+        origin = Origin(tensors_sha256(state), versions={"torch": torch.__version__})
+        super().__init__(NAME, form=FORM, origin=origin, packed=Packed(dict(state)))
         try:
             self.network = Network({name: tuple(value.shape) for name, value in state.items()})
             self.network.load_state_dict({**_counts(self.network), **state})
