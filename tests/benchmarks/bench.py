@@ -1,6 +1,6 @@
 """Ratios of xgpt_fairseq to its peers, each measured by turns in the same run: the median of some rounds, and bounds.
 
-    python -m tests.benchmarks.bench                       # all, some 20 minutes on two cores: `make bench`
+    python -m tests.benchmarks.bench                       # all, some 22 minutes on two cores: `make bench`
     python -m tests.benchmarks.bench training reading --rounds 5
 
 Prints a table in Markdown. Leave the machine alone meanwhile.
@@ -13,7 +13,7 @@ import importlib
 
 from tests.benchmarks import measuring
 
-BENCHMARKS = ("training", "objectives", "generation", "reading", "processes", "scst", "startup")
+BENCHMARKS = ("training", "objectives", "generation", "reading", "extraction", "processes", "scst", "startup")
 
 
 def main() -> None:

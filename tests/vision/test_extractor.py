@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.feature_settings import settings_that_differ
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
 from xgpt_fairseq.vision.photos import STRIDE, Photo
@@ -129,6 +130,32 @@ def test_rebuilt_from_its_settings(grid: int | None) -> None:
     [one], [other] = (extractor.extract([photo(1, 64, 64)], boxes) for extractor in (first, rebuilt))
     np.testing.assert_array_equal(one.features, other.features)
     np.testing.assert_array_equal(one.boxes, other.boxes)
+
+
+def test_bfloat16_makes_nearly_the_same_features_but_not_the_same() -> None:
+    """A store of them is another one: they are not mixed."""
+    half, full = (RegionExtractor(grid=3, image_size=96, device="cpu", bf16=bf16) for bf16 in (True, False))
+    one, other = (each.extract([photo(1, 96, 64)])[0].features.astype(np.float64) for each in (half, full))
+    cosines = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    assert (one != other).any() and cosines.min() > 0.999
+    assert [name for name, *_ in settings_that_differ(half.settings, full.settings)] == ["dtype"]
+    rebuilt = rebuild(json.loads(json.dumps(half.settings)), device="cpu")
+    np.testing.assert_array_equal(rebuilt.extract([photo(1, 96, 64)])[0].features, one)
+
+
+def test_compiled_it_makes_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without code generation, which takes half a minute and a compiler."""
+    compiled_modules, module_compile = [], torch.nn.Module.compile
+
+    def compile_eagerly(self: torch.nn.Module) -> None:
+        compiled_modules.append(self)
+        module_compile(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    compiled, plain = (RegionExtractor(grid=3, image_size=64, device="cpu", compile=each) for each in (True, False))
+    one, other = (each.extract([photo(1, 64, 64)])[0].features for each in (compiled, plain))
+    np.testing.assert_allclose(one, other, atol=5e-3, rtol=5e-3)
+    assert compiled.settings == plain.settings and len(compiled_modules) == 1
 
 
 def without_image_size(settings: dict[str, Any]) -> None:

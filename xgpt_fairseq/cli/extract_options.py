@@ -122,6 +122,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--batch-size", metavar="N", type=int, help="photos per batch (default: 16 on a GPU, 1 on a CPU)"
     )
     parser.add_argument(
+        "--bf16",
+        action="store_true",
+        help="the backbone computes in bfloat16: faster on GPUs, with slightly other features",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile the backbone: worth it for many photos of few shapes"
+    )
+    parser.add_argument(
         "--workers",
         metavar="N",
         type=int,
@@ -151,6 +159,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.max_regions is not None and not 1 <= args.max_regions <= MAX_REGIONS:
         raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are allowed")
     of_backbones = {"--backbone": args.backbone, "--layer": args.layer, "--image-size": args.image_size}
+    of_backbones |= {"--bf16": args.bf16 or None, "--compile": args.compile or None}
     of_detectors = {"--min-regions": args.min_regions, "--label-names": args.label_names or None}
     without = of_detectors if args.detector is None else of_backbones
     for name, value in without.items():
@@ -190,6 +199,8 @@ def build_extractor(args: argparse.Namespace) -> PhotoExtractor:
         device=device,
         batch_size=args.batch_size,
         threads=threads,
+        bf16=args.bf16,
+        compile=args.compile,
     )
     if args.max_regions is not None and args.max_regions < extractor.regions:
         what = "--tokens" if args.grid == TOKENS else f"--grid {args.grid}"

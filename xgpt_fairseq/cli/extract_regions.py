@@ -221,6 +221,7 @@ def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: Pho
         "extractor": extractor.settings,
         "device": extractor.device.type,
         "batch_size": extractor.batch_size,
+        **({"compiled": True} if args.compile else {}),
         "versions": {**extractor.versions, **reader_versions()},
     }
     if args.detector is not None:

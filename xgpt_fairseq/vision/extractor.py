@@ -43,6 +43,8 @@ class RegionExtractor(PhotoExtractor):
         image_size: longer side of a photo in pixels for the backbone, a multiple of its stride (32 for the default);
             None: the backbone's own.
         device, batch_size, threads: as `PhotoExtractor`.
+        bf16: whether the network computes in bfloat16 (its sums and norms in float32, as torch's autocast has them).
+        compile: whether torch compiles it, once for each shape of photos. The last bits can depend on it.
 
     Raises:
         DataError: an option is invalid, the backbone can't be loaded (`load_backbone`), or torch lacks the device.
@@ -58,6 +60,8 @@ class RegionExtractor(PhotoExtractor):
         device: str | None = None,
         batch_size: int | None = None,
         threads: int = 1,
+        bf16: bool = False,
+        compile: bool = False,
     ) -> None:
         if grid is not None and grid != TOKENS and not 1 <= int(grid) <= MOST_CELLS:
             raise DataError(
@@ -75,7 +79,12 @@ class RegionExtractor(PhotoExtractor):
                 f"{backbone} has a map of {self.regions - 1} cells for photos of {side} pixels; a region store keeps "
                 f"{MAX_REGIONS} regions a photo at most: choose a smaller image size, or a grid"
             )
+        self.bf16 = bf16
+        # Pixels lie channels-last in memory, and convolutions are fastest where weights do, too.
         self._backbone.to(self.device)
+        self._backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not annotated
+        if compile:
+            self._backbone.network.compile()
 
     @property
     def feature_dim(self) -> int:
@@ -101,6 +110,7 @@ class RegionExtractor(PhotoExtractor):
         return {
             "version": SETTINGS_VERSION,
             **self._backbone.identity,
+            "dtype": "bfloat16" if self.bf16 else "float32",
             "image_size": self.image_size,
             "samples": SAMPLES,
             "grid": self.grid,
@@ -153,7 +163,8 @@ class RegionExtractor(PhotoExtractor):
         padded = np.zeros((len(boxes), max(map(len, boxes)), 4), dtype=np.float32)
         for row, corners in zip(padded, boxes, strict=True):
             row[: len(corners)] = corners
-        maps: Tensor = self._backbone(pixels)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            maps: Tensor = self._backbone(pixels).float()
         if self.grid == TOKENS:  # of a batch, all photos have the same cells
             cells = maps.flatten(2).transpose(1, 2)  # (B, H * W, D)
             found = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)

@@ -65,6 +65,7 @@ def _with_backbone(
         options=options,
         grid=settings["grid"],
         image_size=settings["image_size"],
+        bf16=settings.get("dtype") == "bfloat16",
         **place,
     )
 
