@@ -18,7 +18,7 @@ from xgpt_fairseq.cli.extract_regions import extract_regions, parse_arguments  #
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, load_backbone  # isort: skip
 from xgpt_fairseq.vision.photos import load_photo  # isort: skip
 
-SIZES = {768: 64, 384: 192}  # pixels, and photos
+SIZES = {768: 160, 384: 480}  # pixels, and photos
 
 
 def measure(rounds: int) -> list[Line]:
