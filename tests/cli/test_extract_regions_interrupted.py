@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +23,7 @@ from xgpt_fairseq.cli import extract_regions
 from xgpt_fairseq.regions import writer as region_writer
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.vision import photo_list
 from xgpt_fairseq.vision.extractor import RegionExtractor
 
 extract, photos = extraction.extract, extraction.photos  # fixtures
@@ -77,11 +79,48 @@ def test_other_options_do_not_go_on(
         assert extract(photos, "--output", tmp_path / "store").status == 130
     error = extract(photos, "--output", tmp_path / "store", "--batch-size", 3).error
     assert "was started with other options (batch_size: 1 then, 3 now); pass --overwrite" in error
+    assert extract(photos, "--output", tmp_path / "store", "--batch-size", 3, "--overwrite").status == 0
+    assert len(RegionStore(tmp_path / "store")) == 9
+
+
+def test_it_goes_on_with_its_own_list_of_photos(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a folder of millions is not searched again, and photos that come meanwhile don't shift the others."""
+    monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RegionWriter, "add", interrupted_after(5))
+        assert extract(photos, "--output", tmp_path / "store").status == 130
+    write_photo(photos / "a" / "a first one.jpg", 1)
+    listed = tmp_path / ".store.photos"
+    with monkeypatch.context() as patch:
+        patch.setattr(photo_list, "find_photos", lambda *_, **__: pytest.fail("searched again"))
+        other = extract(photos / "a", "--output", tmp_path / "store")
+        assert f"{listed} is the list of the photos in {photos}, not in {photos / 'a'}: remove it" in other.error
+        done = extract(photos, "--output", tmp_path / "store")
+    assert done.status == 0 and "12 files, as listed on " in done.stdout and "came later is left out" in done.stdout
+    assert len(RegionStore(tmp_path / "store")) == 9 and not listed.exists()
+    assert extract(photos, "--output", tmp_path / "store", "--overwrite").status == 0
+    assert len(RegionStore(tmp_path / "store")) == 10
+
+
+def test_without_the_list_a_folder_that_changed_is_refused(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an unfinished extraction of an earlier version."""
+    monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RegionWriter, "add", interrupted_after(5))
+        assert extract(photos, "--output", tmp_path / "store").status == 130
+    shutil.rmtree(tmp_path / ".store.photos")
     write_photo(photos / "c" / "new.jpg", 1)
     error = extract(photos, "--output", tmp_path / "store").error
     assert "was started with other options (files: 12 then, 13 now; names_sha256: " in error
-    assert extract(photos, "--output", tmp_path / "store", "--overwrite").status == 0
-    assert len(RegionStore(tmp_path / "store")) == 10
+
+
+def test_a_program_that_fails_leaves_no_list(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    assert extract(photos, "--output", tmp_path / "store", "--backbone", "none").status == 1
+    assert not (tmp_path / ".store.photos").exists()
 
 
 def test_unfinished_extractions_of_earlier_versions(photos: Path, tmp_path: Path, extract: Extract) -> None:

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,16 +25,16 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.format import DEFAULT_REGIONS
-from xgpt_fairseq.regions.image_ids import is_photo_name
 from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision.detections import Detections
 from xgpt_fairseq.vision.extractor import TOKENS
 from xgpt_fairseq.vision.photo_extractor import PhotoExtractor, Regions
-from xgpt_fairseq.vision.photo_files import check_ids, find_photos, photo_id
+from xgpt_fairseq.vision.photo_files import photo_id
 from xgpt_fairseq.vision.photo_formats import reader_versions
-from xgpt_fairseq.vision.photo_shards import chosen_shard, parts_folder, shard_range
+from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos
+from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, parts_folder, shard_range
 from xgpt_fairseq.vision.photos import Photo, PhotoError, PhotoFile, PhotoForm, load_photo
 from xgpt_fairseq.vision.pooling import WHOLE_LABEL, max_boxes
 
@@ -50,6 +51,7 @@ class Loaded:
 
     path: Path
     image_id: str = ""
+    folder: str = ""
     photo: Photo | None = None
     reason: str = ""
 
@@ -60,11 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def extract_regions(args: argparse.Namespace) -> None:
     """Write the region store, and print a summary."""
-    began = time.monotonic()
+    began, given = time.monotonic(), args.output
     try:
         store, unreadable, resumed_at = _extract(args)
     except (OSError, BrokenProcessPool) as error:
         raise DataError(f"{error} (correct this, and the same command resumes where it stopped)") from None
+    finally:
+        if not partial_path(given.resolve()).is_dir():  # finished, or nothing to go on with
+            shutil.rmtree(_photos_path(given), ignore_errors=True)
     _print_summary(args, store, unreadable, resumed_at, time.monotonic() - began)
     if "shard" in store.source:
         whole = str(args.output.parent).removesuffix(".parts")
@@ -80,22 +85,18 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     """Returns the store, the number of unreadable files, and the number of images before an interruption."""
     check_options(args)
     store = args.output
-    own = [store, store.resolve(), _list_path(store), parts_folder(store), parts_folder(store.resolve())]
-    files = find_photos(args.photos, exclude=own)
-    if not files:
-        raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
-    check_ids(files)
     shard = chosen_shard(args.num_shards, args.shard_id, os.environ)
     if shard is not None:
         args.output = shard.output(store)
         args.output.parent.mkdir(parents=True, exist_ok=True)
+    files = _list(args, store, shard)
     args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections or args.detector else None)
     detections = None if args.detections is None else _read_detections(args, files)
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else max(args.workers, 0)
     with worker_pool(workers) as pool:  # before a GPU is touched: the processes are forked
         extractor = build_extractor(args)
         most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)
-        options = {"max_regions": most, "overwrite": args.overwrite}
+        options = {"max_regions": most, "overwrite": args.overwrite, "unique_ids": True}  # by the list of photos
         source = _source(args, files, extractor)
         if shard is not None:
             group = 1 if extractor.batch_size == 1 else _chunk_size(extractor.batch_size)
@@ -110,7 +111,7 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
             unreadable = LeftOut(partial_path(writer.path) / "unreadable.jsonl", writer.position)
             with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
                 for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers):
-                    _write_chunk(writer, unreadable, chunk, extractor, detections, bar)
+                    _write_chunk(writer, unreadable, chunk, extractor, detections, bar, whole_tar=_is_tar(args))
             unreadable.write_list(_list_path(args.output))
             if writer.images == 0:
                 _, file, reason = unreadable.found[0]
@@ -118,8 +119,27 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
                     f"none of the {len(files)} files could be read as a photo; {_list_path(args.output)} says why. The "
                     f"first: {file}: {reason}"
                 )
-            writer.finish(_folders(args, files))
+            writer.finish()
     return RegionStore(args.output), len(unreadable), resumed_at
+
+
+def _list(args: argparse.Namespace, store: Path, shard: Shard | None) -> PhotoList:
+    """The photos: as an unfinished extraction, or another process of this one, has listed them, or listed now."""
+    own = [store, store.resolve(), _list_path(store), parts_folder(store), parts_folder(store.resolve())]
+    place = _photos_path(store) if shard is None else parts_folder(store) / "photos"
+    if shard is None and store.exists() and not args.overwrite:
+        raise DataError(f"{store.resolve()} exists; pass --overwrite to replace it")
+    again = shard is None and (args.overwrite or not partial_path(store.resolve()).is_dir())
+    files, made = listed_photos(args.photos, place, exclude=own, again=again)
+    if made is not None:
+        print(f"{len(files)} files, as listed on {listed_at(made)}: what came later is left out")
+    return files
+
+
+def _photos_path(store: Path) -> Path:
+    """Where the list of photos lies while they are extracted."""
+    store = store.resolve()
+    return store.with_name(f".{store.name}.photos")
 
 
 def _chunk_size(batch: int) -> int:
@@ -145,6 +165,8 @@ def _write_chunk(
     extractor: PhotoExtractor,
     detections: Detections | None,
     bar: tqdm,
+    *,
+    whole_tar: bool,
 ) -> None:
     """Extract the regions of a chunk, and write those that the interrupted run has not yet written."""
     resumed_at = writer.position
@@ -161,7 +183,8 @@ def _write_chunk(
                 if detections is not None:
                     of_photo = _with_labels(of_photo, item.image_id, detections)
                 try:
-                    _add(writer, item.image_id, item.photo, of_photo, position + 1)
+                    folder = item.folder.partition("/")[2] if whole_tar else item.folder
+                    _add(writer, item.image_id, item.photo, of_photo, position + 1, folder)
                 except DataError as error:
                     raise DataError(f"{item.path}: {error}") from None
         bar.update(position >= resumed_at)
@@ -178,13 +201,14 @@ def _with_labels(regions: Regions, image_id: str, detections: Detections) -> Reg
     )
 
 
-def _add(writer: RegionWriter, image_id: str, photo: Photo, regions: Regions, next_position: int) -> None:
+def _add(writer: RegionWriter, image_id: str, photo: Photo, regions: Regions, next_position: int, folder: str) -> None:
     writer.add(
         image_id,
         regions.features,
         regions.boxes,
         position=next_position,
         size=photo.size,
+        folder=folder,
         scores=regions.scores,
         labels=regions.labels,
         truncated=regions.truncated,
@@ -194,7 +218,7 @@ def _add(writer: RegionWriter, image_id: str, photo: Photo, regions: Regions, ne
 
 def _load(file: PhotoFile, form: PhotoForm) -> Loaded:
     try:
-        return Loaded(file.path, photo_id(file), load_photo(file, form))
+        return Loaded(file.path, photo_id(file), file.folder, load_photo(file, form))
     except PhotoError as error:
         return Loaded(file.path, reason=error.reason)
 
@@ -207,16 +231,15 @@ def _read_detections(args: argparse.Namespace, files: Sequence[PhotoFile]) -> De
     return detections
 
 
-def _source(args: argparse.Namespace, files: Sequence[PhotoFile], extractor: PhotoExtractor) -> dict[str, Any]:
+def _source(args: argparse.Namespace, files: PhotoList, extractor: PhotoExtractor) -> dict[str, Any]:
     """How the store is made: goes into `store.json`, and a resumed extraction must find it unchanged."""
     # Positions count files, so that another set of names makes them mean something else. Names have folders where image
     # ids have; the others have none, as in unfinished extractions of earlier versions, which had ids without folders.
-    names = hashlib.sha256("\n".join(file.name for file in files).encode("utf-8", "surrogateescape")).hexdigest()
     source: dict[str, Any] = {
         "format": "photos",
         "path": str(args.photos[0]) if len(args.photos) == 1 else f"{args.photos[0]} … {args.photos[-1]}",
         "files": len(files),
-        "names_sha256": names,
+        "names_sha256": files.names_sha256,
         "boxes": _boxes(args),
         "extractor": extractor.settings,
         "device": extractor.device.type,
@@ -244,13 +267,9 @@ def _boxes(args: argparse.Namespace) -> str:
     return TOKENS if args.grid == TOKENS else f"grid {args.grid} x {args.grid}"
 
 
-def _folders(args: argparse.Namespace, files: Sequence[PhotoFile]) -> dict[str, str]:
-    """Image id → the folder of its photo, below what was extracted; a tar is the folder of its photos."""
-    named_as_photos_last = sorted(files, key=lambda file: is_photo_name(file.path.name))  # others may share their ids
-    folders = {file.image_id: file.folder for file in named_as_photos_last}
-    if len(args.photos) > 1 or args.photos[0].suffix.lower() != ".tar":
-        return folders
-    return {image_id: folder.partition("/")[2] for image_id, folder in folders.items()}
+def _is_tar(args: argparse.Namespace) -> bool:
+    """Whether the photos are those of one tar, whose folders count from inside it: else a tar is a folder, too."""
+    return len(args.photos) == 1 and args.photos[0].suffix.lower() == ".tar"
 
 
 def _list_path(output: Path) -> Path:

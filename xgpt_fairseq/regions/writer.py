@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -42,8 +42,8 @@ JOURNAL_IMAGES: Final = 1000
 JOURNAL_SECONDS: Final = 5.0
 
 # The arrays of a store except the features, in the order of `store.json`; and the optional ones.
-ARRAYS: Final = ("boxes", "offsets", "ids", "scores", "labels", "sizes")
-OPTIONAL: Final = ("scores", "labels", "sizes")
+ARRAYS: Final = ("boxes", "offsets", "ids", "scores", "labels", "sizes", "folders")
+OPTIONAL: Final = ("scores", "labels", "sizes", "folders")
 
 Array = npt.NDArray[Any]
 
@@ -64,6 +64,7 @@ class RegionWriter:
         overwrite: replace an existing store (at the end, by `finish`); discard an unfinished one with other options.
         source: how the store is made (JSON); kept in `store.json`. It should not contain times or dates, since only an
             import with the same source is resumed.
+        unique_ids: the caller makes sure that no image comes twice, so that ids need not be kept in memory.
         journal_images: the journal is updated at least every N images (and every few seconds).
 
     Attributes:
@@ -86,6 +87,7 @@ class RegionWriter:
         shard_bytes: int = SHARD_BYTES,
         overwrite: bool = False,
         source: dict[str, Any] | None = None,
+        unique_ids: bool = False,
         journal_images: int = JOURNAL_IMAGES,
     ) -> None:
         if feature_dim < 1:
@@ -97,10 +99,12 @@ class RegionWriter:
         self.max_regions = max_regions
         self.overwrite = overwrite
         self.source = source or {}
+        self.unique_ids = unique_ids
         self.journal_images = journal_images
         self.position = self.images = self.num_regions = self.truncated_images = 0
         self._shard_regions = max((shard_bytes - HEADER_BYTES) // (2 * feature_dim), 1)
-        self._ids: set[str] = set()
+        self._ids: set[str] = set()  # empty with unique_ids
+        self._folders_say_more = False  # than the ids
         self._columns: dict[str, Column] = {}  # "features" and the arrays
         self._refuse_existing()
         options = {"feature_dim": feature_dim, "max_regions": max_regions, "shard_bytes": shard_bytes}
@@ -151,6 +155,7 @@ class RegionWriter:
         scores: Array | None = None,
         labels: Sequence[str] | None = None,
         size: tuple[int, int] | None = None,
+        folder: str | None = None,
         pixel: bool = False,
         truncated: bool = False,
         is_canonical: bool = False,
@@ -165,10 +170,11 @@ class RegionWriter:
             scores: (n,) confidences; regions are stored by descending score, with ties in their original order.
             labels: n class names.
             size: width and height of the image in pixels.
+            folder: of the photo, with `/`. Folders are kept where one of them says more than the ids.
             truncated: the source has more regions of the image than are given here; counted in `truncated_images`.
             is_canonical: *image_id* is an id already, such as `1.png` of `1.png.jpg`, and is stored as it is.
 
-        Scores, labels and sizes are each stored for all images or for none.
+        Scores, labels, sizes and folders are each stored for all images or for none.
 
         Raises:
             DataError: names the image, the region, the value and the violated rule. Nothing is written then.
@@ -183,7 +189,9 @@ class RegionWriter:
         corners = normalise_boxes(boxes, size, pixel=pixel, image=image)
         confidence = None if scores is None else check_scores(scores, len(half), image)
         names = None if labels is None else check_labels(labels, len(half), image)
-        self._check_columns(image, {"scores": scores, "labels": labels, "sizes": size})
+        if self.images and "folders" not in self._columns:  # resumed, of an earlier version, which kept none meanwhile
+            folder = None
+        self._check_columns(image, {"scores": scores, "labels": labels, "sizes": size, "folders": folder})
 
         order = self._order(confidence, len(half))
         self.truncated_images += truncated or len(half) > self.max_regions
@@ -203,7 +211,11 @@ class RegionWriter:
             self._columns["labels"].append(names)
         if size is not None:
             self._columns["sizes"].append(np.array([size], dtype="<i4"))
-        self._ids.add(name)
+        if folder is not None:
+            self._columns["folders"].append([folder.encode() if one_line(folder) else b""])
+            self._folders_say_more |= bool(folder) and "/" not in name
+        if not self.unique_ids:
+            self._ids.add(name)
         self.images += 1
         self.position = position
 
@@ -261,15 +273,17 @@ class RegionWriter:
         for path in self._run.data.iterdir():
             if path.name not in known:
                 path.unlink()
-        with open(self._run.folder / "ids.txt", encoding="utf-8", newline="\n") as lines:
-            self._ids = {line.rstrip("\n") for line in lines}
+        self._folders_say_more = bool(state.get("folders_say_more"))
+        if not self.unique_ids:
+            with open(self._run.folder / "ids.txt", encoding="utf-8", newline="\n") as lines:
+                self._ids = {line.rstrip("\n") for line in lines}
 
     def _open_column(self, name: str, state: State | None = None) -> None:
         path = self._run.data / f"{name}.npy"
         match name:
             case "features":
                 column: Column = AppendOnlyShards(self._run.data, self.feature_dim, self._shard_regions, state=state)
-            case "ids" | "labels":
+            case "ids" | "labels" | "folders":
                 column = AppendOnlyLines(self._run.folder / f"{name}.txt", path, state=state)
             case "boxes":
                 column = AppendOnlyArray(path, "<f4", (4,), state=state)
@@ -299,6 +313,7 @@ class RegionWriter:
                 "images": self.images,
                 "num_regions": self.num_regions,
                 "truncated_images": self.truncated_images,
+                "folders_say_more": self._folders_say_more,
                 "columns": {name: column.state for name, column in self._columns.items()},
             }
         )
@@ -306,11 +321,8 @@ class RegionWriter:
 
     # The end
 
-    def finish(self, folders: Mapping[str, str] | None = None) -> None:
+    def finish(self) -> None:
         """Complete the store, move it to *path*, and close the writer.
-
-        Args:
-            folders: image id → the folder of its photo, with `/`. They are kept where they say more than the ids.
 
         Raises:
             DataError: no image was added.
@@ -318,9 +330,9 @@ class RegionWriter:
         if self.images == 0:
             raise DataError(f"no images: nothing to write to {self.path}")
         self._save()
+        if "folders" in self._columns and not self._folders_say_more:
+            self._columns.pop("folders").close()
         arrays: dict[str, ArrayFile] = {name: self._columns[name].finish() for name in ARRAYS if name in self._columns}
-        if any(folder and "/" not in image_id for image_id, folder in (folders or {}).items() if image_id in self._ids):
-            arrays["folders"] = self._write_folders(folders or {})
         manifest = Manifest(
             feature_dim=self.feature_dim,
             images=self.images,
@@ -335,11 +347,3 @@ class RegionWriter:
         self._refuse_existing()
         self._run.replace()
         self.close()
-
-    def _write_folders(self, folders: Mapping[str, str]) -> ArrayFile:
-        lines = AppendOnlyLines(self._run.folder / "folders.txt", self._run.data / "folders.npy")
-        with open(self._run.folder / "ids.txt", encoding="utf-8", newline="\n") as ids:
-            for image_id in ids:
-                folder = folders.get(image_id.rstrip("\n"), "")
-                lines.append([folder.encode() if one_line(folder) else b""])
-        return lines.finish()

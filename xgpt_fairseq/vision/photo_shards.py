@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.photo_list import container_starts
 from xgpt_fairseq.vision.photos import PhotoFile
 
 
@@ -92,13 +95,12 @@ def shard_range(files: Sequence[PhotoFile], shard: Shard, multiple: int) -> rang
     Raises:
         DataError: there are too few photos, or tars, for so many parts.
     """
-    containers = [file.tar or (file.cell.table if file.cell else None) for file in files]
-    if any(containers):
-        starts = [at for at, each in enumerate(containers) if at == 0 or each is None or each != containers[at - 1]]
-    else:
-        starts = list(range(0, len(files), multiple))
-    what = "tars and tables" if any(containers) else f"groups of {multiple} photos" if multiple > 1 else "photos"
-    return _part(starts, len(files), shard, f"{len(files)} photos, in {len(starts)} {what}")
+    starts = container_starts(files)
+    contained = len(starts) < len(files)  # else each photo is a file
+    if not contained:
+        starts = np.arange(0, len(files), multiple)
+    what = "tars and tables" if contained else f"groups of {multiple} photos" if multiple > 1 else "photos"
+    return _part(starts, len(files), shard, f"{len(files)} photos, in {len(starts)} {what},")
 
 
 def row_range(count: int, shard: Shard, multiple: int) -> range:
@@ -107,10 +109,10 @@ def row_range(count: int, shard: Shard, multiple: int) -> range:
     Raises:
         DataError: there are too few images for so many parts.
     """
-    return _part(range(0, count, multiple), count, shard, f"{count} images, in groups of {multiple},")
+    return _part(np.arange(0, count, multiple), count, shard, f"{count} images, in groups of {multiple},")
 
 
-def _part(starts: Sequence[int], count: int, shard: Shard, what: str) -> range:
+def _part(starts: npt.NDArray[np.int64], count: int, shard: Shard, what: str) -> range:
     """The part of *shard* among *count* things, which begins where one of *starts* is nearest to equal parts.
 
     Raises:
@@ -119,8 +121,8 @@ def _part(starts: Sequence[int], count: int, shard: Shard, what: str) -> range:
     edges = [0]
     for part in range(1, shard.count):
         wanted = part * count / shard.count
-        after = bisect.bisect_left(starts, wanted)
-        edges.append(min(starts[max(after - 1, 0) : after + 1], key=lambda at: abs(at - wanted)))
+        after = int(np.searchsorted(starts, wanted))
+        edges.append(min(starts[max(after - 1, 0) : after + 1].tolist(), key=lambda at: abs(at - wanted)))
     edges.append(count)
     if any(first >= last for first, last in itertools.pairwise(edges)):
         raise DataError(f"{what} are too few for {shard.count} shards")

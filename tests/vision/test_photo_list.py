@@ -1,0 +1,130 @@
+"""Lists of photos on disk."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.tar_members import TarMember
+from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.vision import photo_list
+from xgpt_fairseq.vision.photo_list import PhotoList, container_starts, listed_photos
+from xgpt_fairseq.vision.photos import PhotoFile
+from xgpt_fairseq.vision.table_photos import TableCell
+
+MIXED = [
+    PhotoFile(Path("a/1.jpg"), name="1.jpg", image_id="1", folder="a"),
+    PhotoFile(Path("b\udcff.png"), name="b\udcff.png", image_id="b\udcff", reason="no file"),
+    PhotoFile(
+        Path("x.tar/1.jpg"), name="x/1.jpg", image_id="x/1", tar=Path("x.tar"), member=TarMember("1.jpg", 512, 9)
+    ),
+    PhotoFile(Path("x.tar/2.jpg"), image_id="2", tar=Path("x.tar"), member=TarMember("2.jpg", 1536, 9, "cut")),
+    PhotoFile(Path("y.tar/3.jpg"), image_id="3", tar=Path("y.tar"), member=TarMember("3.jpg", 0, 1)),
+    PhotoFile(Path("t.parquet/é"), image_id="é", cell=TableCell(Path("t.parquet"), "image", 3)),
+    PhotoFile(Path("t.parquet/4"), image_id="4", cell=TableCell(Path("t.parquet"), "image", 4)),
+]
+
+
+def written(files: list[PhotoFile], place: Path) -> PhotoList:
+    place.mkdir()
+    photo_list._write(files, place, ["photos"])
+    return PhotoList(place)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    found = written(MIXED, tmp_path / "list")
+    assert len(found) == 7 and list(found) == MIXED and found[-1] == MIXED[-1]
+    part = found[2:5]
+    assert len(part) == 3 and list(part) == MIXED[2:5] and list(part[1:]) == MIXED[3:5]
+    assert container_starts(found).tolist() == container_starts(MIXED).tolist() == [0, 1, 2, 4, 5]
+    with pytest.raises(IndexError):
+        found[7]
+
+
+def test_a_list_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, place = tmp_path / "photos", tmp_path / "list"
+    photos.mkdir()
+    (photos / "1.jpg").touch()
+    first, made = listed_photos([photos], place, exclude=[], again=False)
+    assert made is None and [file.image_id for file in first] == ["1"]
+    (photos / "2.jpg").touch()
+    again, made = listed_photos([photos], place, exclude=[], again=False)
+    assert made is not None and abs(made - time.time()) < 60 and list(again) == list(first)
+    with pytest.raises(DataError, match=r"is the list of the photos in .*photos, not in .*other: remove it"):
+        listed_photos([tmp_path / "other"], place, exclude=[], again=False)
+    found, made = listed_photos([photos], place, exclude=[], again=True)
+    assert made is None and len(found) == 2
+
+
+def test_a_list_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="there are no files in"):
+        listed_photos([tmp_path / "empty"], tmp_path / "list", exclude=[], again=False)
+    assert not (tmp_path / "list").exists()
+
+
+def test_a_list_of_a_newer_version(tmp_path: Path) -> None:
+    written(MIXED, tmp_path / "list")
+    file = tmp_path / "list" / "list.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": 2}))
+    with pytest.raises(DataError, match="version 2"):
+        PhotoList(tmp_path / "list")
+
+
+def test_processes_that_begin_at_once_make_one_list(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(50):
+        (photos / f"{number}.jpg").touch()
+    context = multiprocessing.get_context("fork")
+    with context.Pool(4) as pool:
+        made = pool.starmap(_when_made, [(photos, tmp_path / "list")] * 4)
+    assert made.count(None) == 1
+
+
+def _when_made(photos: Path, place: Path) -> float | None:
+    return listed_photos([photos], place, exclude=[], again=False)[1]
+
+
+def synthetic(count: int) -> list[PhotoFile]:
+    return [
+        PhotoFile(Path(f"photos/{n // 1000:03}/{n:09}.jpg"), f"{n:09}.jpg", str(n), f"{n // 1000:03}")
+        for n in range(count)
+    ]
+
+
+def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
+    """Of 200 000 photos, a resumed run reads the list from the disk, each photo when it comes to it."""
+    written(synthetic(200_000), tmp_path / "list")
+    tracemalloc.start()
+    found = PhotoList(tmp_path / "list")
+    part = found[150_000:]
+    assert part[49_999].image_id == "199999" and len(container_starts(found)) == 200_000
+    opened = tracemalloc.get_traced_memory()[1]
+    for file in found[::100]:
+        assert file.image_id
+    read = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert opened < 200_000 and read < 400_000  # bytes
+
+
+def test_memory_does_not_grow_with_what_is_written(tmp_path: Path) -> None:
+    peaks = []
+    for count in (1_000, 3_000):
+        feature, box = np.ones((1, 4), dtype=np.float16), np.array([[0, 0, 1, 1]], dtype=np.float32)
+        with RegionWriter(tmp_path / str(count), 4, unique_ids=True) as writer:
+            writer.add("0", feature, box, position=1, folder="a")
+            tracemalloc.start()
+            for number in range(1, count):
+                writer.add(str(number), feature, box, position=number + 1, folder="a", is_canonical=True)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            writer.finish()
+    assert peaks[1] < peaks[0] + 10_000

@@ -1,0 +1,179 @@
+"""A list of the photos that an extraction takes, made once and kept on disk, read as a sequence without loading it.
+
+PLACE/list.json        version, what was listed, number of photos, checksum of their names
+PLACE/entries.jsonl    a photo a line
+PLACE/offsets.npy      (photos + 1,) int64, where each line begins
+PLACE/starts.npy       (containers,) int64, at which photos a tar or a table begins; a photo outside one counts as one
+
+An interrupted extraction goes on with its own list, and processes that share an extraction share one, so that a folder
+of millions of photos is not searched again. Files that came later are not in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import read_description, write_json
+from xgpt_fairseq.io.tar_members import TarMember
+from xgpt_fairseq.vision.photo_files import check_ids, find_photos
+from xgpt_fairseq.vision.photos import PhotoFile
+from xgpt_fairseq.vision.table_photos import TableCell
+
+VERSION: Final = 1
+DESCRIPTION: Final = "list.json"
+ENTRIES: Final = "entries.jsonl"
+
+
+class PhotoList(Sequence[PhotoFile]):
+    """The photos of a list, or a part of them.
+
+    Args:
+        place: the list's folder.
+        part: which of its photos; None: all.
+
+    Attributes:
+        names_sha256: checksum of the names of all.
+
+    Raises:
+        DataError: there is no list, or it is of a newer version.
+    """
+
+    def __init__(self, place: Path, part: range | None = None) -> None:
+        value = read_description(
+            place / DESCRIPTION, what="a list of photos", made_by="xgpt-extract-regions", newest=VERSION
+        )
+        self.place = place
+        self.names_sha256: str = value["names_sha256"]
+        self.given: list[str] = value["given"]
+        self._part = range(value["photos"]) if part is None else part
+        self._offsets = np.load(place / "offsets.npy", mmap_mode="r")
+        self._entries = np.memmap(place / ENTRIES, dtype=np.uint8, mode="r")
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    @overload
+    def __getitem__(self, index: int) -> PhotoFile: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PhotoList: ...
+
+    def __getitem__(self, index: int | slice) -> PhotoFile | PhotoList:
+        if isinstance(index, slice):
+            return PhotoList(self.place, self._part[index])
+        place = self._part[index]
+        return _photo(bytes(self._entries[int(self._offsets[place]) : int(self._offsets[place + 1])]))
+
+    def __iter__(self) -> Iterator[PhotoFile]:
+        return (self[index] for index in range(len(self)))
+
+
+def container_starts(files: Sequence[PhotoFile]) -> npt.NDArray[np.int64]:
+    """At which of *files*, a whole list, a tar or a table begins; every photo outside one counts as one."""
+    if isinstance(files, PhotoList):
+        kept: npt.NDArray[np.int64] = np.load(files.place / "starts.npy", mmap_mode="r")
+        return kept
+    starts, before = [], None
+    for number, file in enumerate(files):
+        container = file.tar or (file.cell.table if file.cell else None)
+        if container is None or container != before:
+            starts.append(number)
+        before = container
+    return np.array(starts, dtype=np.int64)
+
+
+def listed_photos(
+    paths: Sequence[Path], place: Path, *, exclude: Sequence[Path], again: bool
+) -> tuple[PhotoList, float | None]:
+    """The list *place* of the photos in *paths*; made, unless it is there.
+
+    Where another process makes it, this one waits.
+
+    Args:
+        paths, exclude: as `find_photos`.
+        again: make it anew.
+
+    Returns:
+        tuple: the list; and when it was made (seconds since 1970), None if it was made now.
+
+    Raises:
+        DataError: the list that is there is of other paths; or see `find_photos` and `check_ids`.
+    """
+    given = [str(path.absolute()) for path in paths]
+    place.mkdir(parents=True, exist_ok=True)
+    lock = os.open(place / "lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of a process that ended, it is free
+        if (place / DESCRIPTION).exists() and not again:
+            found = PhotoList(place)
+            if found.given != given:
+                raise DataError(
+                    f"{place} is the list of the photos in {', '.join(found.given)}, not in {', '.join(given)}: "
+                    "remove it to begin with others"
+                )
+            return found, (place / DESCRIPTION).stat().st_mtime
+        files = find_photos(paths, exclude=exclude)
+        if not files:
+            raise DataError(f"there are no files in {', '.join(map(str, paths))}")
+        check_ids(files)
+        _write(files, place, given)
+        return PhotoList(place), None
+    finally:
+        os.close(lock)
+        if not (place / DESCRIPTION).exists():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def listed_at(seconds: float) -> str:
+    """When a list was made, in words."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _write(files: Sequence[PhotoFile], place: Path, given: Sequence[str]) -> None:
+    (place / DESCRIPTION).unlink(missing_ok=True)  # which comes last
+    offsets, names = np.zeros(len(files) + 1, dtype=np.int64), hashlib.sha256()
+    with open(place / ENTRIES, "wb") as entries:
+        for number, file in enumerate(files):
+            line = json.dumps(_entry(file)).encode() + b"\n"  # in ASCII: names of files may be no Unicode
+            entries.write(line)
+            offsets[number + 1] = offsets[number] + len(line)
+            names.update(f"{chr(10) if number else ''}{file.name}".encode("utf-8", "surrogateescape"))
+    np.save(place / "offsets.npy", offsets)
+    np.save(place / "starts.npy", container_starts(files))
+    description = {"version": VERSION, "photos": len(files), "names_sha256": names.hexdigest(), "given": list(given)}
+    write_json(place / DESCRIPTION, description)
+
+
+def _entry(file: PhotoFile) -> list[Any]:
+    """What a line says of a photo."""
+    member = None if file.member is None else dataclasses.astuple(file.member)
+    cell = None if file.cell is None else [str(file.cell.table), file.cell.column, file.cell.row]
+    tar = None if file.tar is None else str(file.tar)
+    return [str(file.path), file.name, file.image_id, file.folder, tar, member, cell, file.reason]
+
+
+def _photo(line: bytes) -> PhotoFile:
+    path, name, image_id, folder, tar, member, cell, reason = json.loads(line)
+    return PhotoFile(
+        Path(path),
+        name=name,
+        image_id=image_id,
+        folder=folder,
+        tar=None if tar is None else Path(tar),
+        member=None if member is None else TarMember(*member),
+        cell=None if cell is None else TableCell(Path(cell[0]), cell[1], cell[2]),
+        reason=reason,
+    )
