@@ -136,3 +136,19 @@ def test_of_a_store(call_program: Call, bundle: Path, many: Path, tmp_path: Path
     assert b"".join(parts) == (tmp_path / "all.jsonl").read_bytes()
     done = call(call_program, store, *options, tmp_path / "d.jsonl", "--num-shards", 5, "--shard-id", 0)
     assert "10 images, in groups of 3, are too few for 5 shards" in done.error
+
+
+def test_photos_that_a_file_lists(
+    call_program: Call,
+    bundle: Path,  # noqa: F811
+    many: Path,
+    tmp_path: Path,
+) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{many / '01.png'}\n{many / '00.png'}\n")
+    done = call(call_program, many / "05.png", "--list", listed, "--path", bundle)
+    names = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+    assert names == [str(many / f"0{number}.png") for number in (5, 1, 0)]
+    assert call(call_program, "--list", listed, "--path", bundle, "--about").status == 2
+    done = call(call_program, "--path", bundle)
+    assert done.status == 2 and "required: PHOTO, or --list, or --serve, or --about" in done.stderr

@@ -52,21 +52,21 @@ def test_a_list_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     photos, place = tmp_path / "photos", tmp_path / "list"
     photos.mkdir()
     (photos / "1.jpg").touch()
-    first, made = listed_photos([photos], place, exclude=[], again=False)
+    first, made = listed_photos([photos], place, given=[str(photos)], exclude=[], again=False)
     assert made is None and [file.image_id for file in first] == ["1"]
     (photos / "2.jpg").touch()
-    again, made = listed_photos([photos], place, exclude=[], again=False)
+    again, made = listed_photos([photos], place, given=[str(photos)], exclude=[], again=False)
     assert made is not None and abs(made - time.time()) < 60 and list(again) == list(first)
     with pytest.raises(DataError, match=r"is the list of the photos in .*photos, not in .*other: remove it"):
-        listed_photos([tmp_path / "other"], place, exclude=[], again=False)
-    found, made = listed_photos([photos], place, exclude=[], again=True)
+        listed_photos([tmp_path / "other"], place, given=[str(tmp_path / "other")], exclude=[], again=False)
+    found, made = listed_photos([photos], place, given=[str(photos)], exclude=[], again=True)
     assert made is None and len(found) == 2
 
 
 def test_a_list_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="there are no files in"):
-        listed_photos([tmp_path / "empty"], tmp_path / "list", exclude=[], again=False)
+        listed_photos([tmp_path / "empty"], tmp_path / "list", given=[], exclude=[], again=False)
     assert not (tmp_path / "list").exists()
 
 
@@ -90,7 +90,7 @@ def test_processes_that_begin_at_once_make_one_list(tmp_path: Path) -> None:
 
 
 def _when_made(photos: Path, place: Path) -> float | None:
-    return listed_photos([photos], place, exclude=[], again=False)[1]
+    return listed_photos([photos], place, given=[str(photos)], exclude=[], again=False)[1]
 
 
 def synthetic(count: int) -> list[PhotoFile]:

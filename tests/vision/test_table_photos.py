@@ -44,6 +44,12 @@ def test_tables_without_photos(tmp_path: Path) -> None:
     path = parquet(tmp_path / "t.parquet", [{"image": "1.jpg", "caption": "A dog."}])
     with pytest.raises(DataError, match=r"t\.parquet: a table without a column of photos, of their bytes"):
         names(path)
+    path = parquet(tmp_path / "t.parquet", [{"caption": "A dog.", "link": "https://example.org/1.jpg"}])
+    fetch = (
+        r"a table of addresses \(column link\), not of photos; fetch them first: img2dataset --url_list .*t\.parquet "
+    )
+    with pytest.raises(DataError, match=f"{fetch}--input_format parquet --url_col link --output_format webdataset "):
+        names(path)
     path = parquet(tmp_path / "t.parquet", [{"left": b"x", "right": b"y"}])
     with pytest.raises(DataError, match=r"t\.parquet: the columns left and right may all be the photos"):
         names(path)

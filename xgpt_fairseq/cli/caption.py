@@ -13,6 +13,7 @@ from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.caption_outputs import print_and_write, write_lines
 from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results, store_results
+from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.devices import own_device
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.hub_interface import XGPTHubInterface
@@ -221,9 +222,11 @@ def _read_detections(path: Path, files: Sequence[PhotoFile]) -> Detections:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args = parser.parse_args(arguments)
-    if not args.photos and not args.serve and not args.about:
-        parser.error("the following arguments are required: PHOTO, or --serve, or --about")
-    return args
+    if args.serve or args.about:
+        if args.list is not None:
+            parser.error("--list names photos of a command; leave it out with --serve and --about")
+        return args
+    return with_listed_paths(parser, args, "PHOTO, or --list, or --serve, or --about")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -240,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PHOTO",
         help="photos, folders, tars or tables of photos, or a region store",
     )
+    add_list_option(parser)
     parser.add_argument(
         "--path",
         type=Path,

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.devices import own_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MAX_REGIONS
@@ -40,8 +41,9 @@ MOST_WORKERS = 8
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "photos", metavar="PHOTOS", type=Path, nargs="+", help="photos, folders, tars and tables of photos"
+        "photos", metavar="PHOTOS", type=Path, nargs="*", help="photos, folders, tars and tables of photos"
     )
+    add_list_option(parser)
     parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
     regions = parser.add_mutually_exclusive_group()
     regions.add_argument(
@@ -147,7 +149,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
     parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished extraction to it")
-    return parser.parse_args(arguments)
+    return with_listed_paths(parser, parser.parse_args(arguments))
 
 
 def check_options(args: argparse.Namespace) -> None:

@@ -130,7 +130,7 @@ def _list(args: argparse.Namespace, store: Path, shard: Shard | None) -> PhotoLi
     if shard is None and store.exists() and not args.overwrite:
         raise DataError(f"{store.resolve()} exists; pass --overwrite to replace it")
     again = shard is None and (args.overwrite or not partial_path(store.resolve()).is_dir())
-    files, made = listed_photos(args.photos, place, exclude=own, again=again)
+    files, made = listed_photos(args.photos, place, given=args.given, exclude=own, again=again)
     if made is not None:
         print(f"{len(files)} files, as listed on {listed_at(made)}: what came later is left out")
     return files

@@ -96,7 +96,7 @@ def container_starts(files: Sequence[PhotoFile]) -> npt.NDArray[np.int64]:
 
 
 def listed_photos(
-    paths: Sequence[Path], place: Path, *, exclude: Sequence[Path], again: bool
+    paths: Sequence[Path], place: Path, *, given: Sequence[str], exclude: Sequence[Path], again: bool
 ) -> tuple[PhotoList, float | None]:
     """The list *place* of the photos in *paths*; made, unless it is there.
 
@@ -104,6 +104,7 @@ def listed_photos(
 
     Args:
         paths, exclude: as `find_photos`.
+        given: what the user gave, as text, which a list that is there must have been made of.
         again: make it anew.
 
     Returns:
@@ -112,14 +113,13 @@ def listed_photos(
     Raises:
         DataError: the list that is there is of other paths; or see `find_photos` and `check_ids`.
     """
-    given = [str(path.absolute()) for path in paths]
     place.mkdir(parents=True, exist_ok=True)
     lock = os.open(place / "lock", os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of a process that ended, it is free
         if (place / DESCRIPTION).exists() and not again:
             found = PhotoList(place)
-            if found.given != given:
+            if found.given != list(given):
                 raise DataError(
                     f"{place} is the list of the photos in {', '.join(found.given)}, not in {', '.join(given)}: "
                     "remove it to begin with others"

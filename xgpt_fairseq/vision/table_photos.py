@@ -39,7 +39,7 @@ def photos_in_table(path: Path) -> Iterator[tuple[str, TableCell]]:
     with ArrowTable(path) as table:
         column = photo_column(table)
         if column is None:
-            raise DataError(f"{path}: a table without a column of photos, of their bytes")
+            raise DataError(_no_photos(table))
         names = list(photo_names(table))
         times = Counter(names)
         seen: dict[str, set[bytes]] = {name: set() for name, count in times.items() if count > 1}
@@ -51,6 +51,21 @@ def photos_in_table(path: Path) -> Iterator[tuple[str, TableCell]]:
                     continue
                 seen[name].add(digest)
             yield name, TableCell(path, column, row)
+
+
+def _no_photos(table: ArrowTable) -> str:
+    """What to say of a table without photos: where one has the addresses of some, how to fetch them."""
+    for name in table.schema.names:
+        for _, batch in table.batches([name], 1):
+            value = table.array(batch, name)[0].as_py() if len(batch) else None
+            if isinstance(value, str) and value.startswith(("http://", "https://")):
+                return (
+                    f"{table.path}: a table of addresses (column {name}), not of photos; fetch them first: img2dataset "
+                    f"--url_list {table.path} --input_format parquet --url_col {name} --output_format webdataset "
+                    "--output_folder FOLDER (and --caption_col COLUMN)"
+                )
+            break
+    return f"{table.path}: a table without a column of photos, of their bytes"
 
 
 def read_cell(cell: TableCell) -> bytes:

@@ -1,0 +1,29 @@
+"""Photos that a file names, for xgpt-extract-regions. (For xgpt-caption: test_caption_lines.)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli import test_extract_regions as extraction
+from tests.cli.test_extract_regions import Extract
+from tests.folders import contents
+
+extract, photos = extraction.extract, extraction.photos  # fixtures
+
+
+def test_photos_that_a_file_lists(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    """As `find` prints them; a line without a name is passed over."""
+    listed = tmp_path / "list.txt"
+    chosen = [path for path in sorted(photos.rglob("*.*")) if path.suffix in (".jpg", ".png")][:3]
+    listed.write_text("\n\n".join(map(str, chosen)) + "\n")
+    options = ["--grid", 2, "--image-size", 64]
+    done = extract("--list", listed, "--output", tmp_path / "some", *options)
+    assert done.status == 0, done.error
+    assert extract(*chosen, "--output", tmp_path / "same", *options).status == 0
+    assert contents(tmp_path / "some") == contents(tmp_path / "same")
+    listed.write_text("\n")
+    assert extract("--list", listed, "--output", tmp_path / "none").error == f"--list {listed} names no files"
+    error = extract("--list", tmp_path / "gone", "--output", tmp_path / "none").error
+    assert error == f"--list {tmp_path / 'gone'}: No such file or directory"
+    done = extract("--output", tmp_path / "none")
+    assert done.status == 2 and "the following arguments are required: PHOTOS, or --list" in done.stderr

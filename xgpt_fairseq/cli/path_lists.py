@@ -1,0 +1,48 @@
+"""Photos that are named in a file, a path a line, where there are too many for a command line."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from pathlib import Path
+
+from xgpt_fairseq.errors import DataError
+
+
+def add_list_option(parser: argparse.ArgumentParser) -> None:
+    """The option --list of a program that takes `photos`."""
+    parser.add_argument(
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="a file that names more of them, a path a line, as `find` prints them",
+    )
+
+
+def with_listed_paths(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, required: str = "PHOTOS, or --list"
+) -> argparse.Namespace:
+    """*args* with the paths of --list behind those of the command.
+
+    `args.given` is what the user gave, as text: paths, and the list with its checksum.
+
+    Raises:
+        DataError: the file can't be read, or names nothing.
+        SystemExit: there are neither.
+    """
+    args.given = [str(path.absolute()) for path in args.photos]
+    if args.list is None:
+        if not args.photos:
+            parser.error(f"the following arguments are required: {required}")
+        return args
+    try:
+        content = args.list.read_bytes()
+    except OSError as error:
+        raise DataError(f"--list {args.list}: {error.strerror}") from None
+    paths = [Path(os.fsdecode(line)) for line in content.splitlines() if line.strip()]
+    if not paths:
+        raise DataError(f"--list {args.list} names no files")
+    args.photos = [*args.photos, *paths]
+    args.given.append(f"--list {args.list.absolute()} ({hashlib.sha256(content).hexdigest()[:16]})")
+    return args
