@@ -27,8 +27,9 @@ def store(tmp_path: Path) -> Callable[..., RegionStore]:
         with RegionWriter(path, 2, source={"format": source, "path": path_given}) as writer:
             for place, image_id in enumerate(ids):
                 features, boxes = np.ones((1, 2), dtype=np.float32), np.array([[0, 0, 1, 1]], dtype=np.float32)
-                writer.add(image_id, features, boxes, position=place + 1)
-            writer.finish(folders)
+                folder = None if folders is None else folders.get(image_id, "")
+                writer.add(image_id, features, boxes, position=place + 1, folder=folder)
+            writer.finish()
         return RegionStore(path)
 
     return make

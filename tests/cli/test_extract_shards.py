@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.cli.test_extract_regions import Extract, write_photo
 from tests.cli.test_extract_regions_interrupted import interrupted_after
 from tests.end_to_end.programs import run
 from tests.folders import contents
+from tests.preloaded import python
 from xgpt_fairseq.cli import regions
 from xgpt_fairseq.regions import writer as region_writer
 from xgpt_fairseq.regions.verify import verify
@@ -150,3 +152,21 @@ def test_whole_tars(tmp_path: Path, extract: Extract, call_program: Any, monkeyp
     assert contents(store) == contents(expected)
     error = extract(*tars, "--output", store, "--num-shards", 6, "--shard-id", 0).error
     assert error == "12 photos, in 4 tars and tables, are too few for 6 shards"
+
+
+def test_many_parts_and_few_open_files(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    """Each part's files are closed behind it: in a process of its own, whose limit is lowered."""
+    for shard in range(12):
+        options = ["--num-shards", 12, "--shard-id", shard, "--grid", 1, "--image-size", 32]
+        assert extract(photos, "--output", tmp_path / "store", *options).status == 0
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+from xgpt_fairseq.cli import regions
+regions.main()
+"""
+    for way in ("--link", "--copy"):
+        place = [tmp_path / "store.parts", "--output", tmp_path / way]
+        done = subprocess.run([python(), "-c", code, "merge", *place, way], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "--link") == contents(tmp_path / "--copy")

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io import resumable_lines
 from xgpt_fairseq.io.resumable_lines import ResumableLines
 
 OPTIONS = {"beam": 2, "photos": "abc"}
@@ -106,3 +107,27 @@ def test_names_that_are_no_unicode(tmp_path: Path) -> None:
         lines.finish()
     assert (tmp_path / "some.jsonl").read_text() == '{"file": "a\\udcff.jpg"}\n'
     assert json.loads((tmp_path / "some.jsonl").read_text())["file"] == "a\udcff.jpg"
+
+
+def test_a_run_that_comes_as_another_ends_leaves_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has looked before the other one was done, and gets the lock behind it."""
+    path = tmp_path / "some.jsonl"
+    take_lock = resumable_lines.take_lock
+
+    def late(folder: Path, what: str) -> int:
+        monkeypatch.setattr(resumable_lines, "take_lock", take_lock)
+        write(path, 4, 2)
+        folder.mkdir(exist_ok=True)
+        return take_lock(folder, what)
+
+    monkeypatch.setattr(resumable_lines, "take_lock", late)
+    with pytest.raises(DataError, match=r"some\.jsonl exists"):
+        write(path, 4, 2)
+    assert len(path.read_text().splitlines()) == 4
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "some.jsonl").mkdir()
+    with pytest.raises(DataError, match=r"some\.jsonl is no file"):
+        write(tmp_path / "some.jsonl", 4, 2, overwrite=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["some.jsonl"]

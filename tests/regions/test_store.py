@@ -113,6 +113,7 @@ def test_more_shards_than_may_be_mapped_at_once(
 ) -> None:
     """The one that was not used for longest is given up, and it is said once."""
     monkeypatch.setattr(region_store, "_allow_open_files", lambda wanted: region_store.RESERVED_FILES + 2)
+    monkeypatch.setattr(region_store, "_open_files", lambda: 0)
     store = RegionStore(store_path)
     assert len(store.manifest.shards) == 3
     kept = []

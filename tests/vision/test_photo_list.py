@@ -15,7 +15,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import TarMember
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision import photo_list
-from xgpt_fairseq.vision.photo_list import PhotoList, container_starts, listed_photos
+from xgpt_fairseq.vision.photo_list import PhotoList, as_given, container_starts, listed_photos
 from xgpt_fairseq.vision.photos import PhotoFile
 from xgpt_fairseq.vision.table_photos import TableCell
 
@@ -53,10 +53,12 @@ def test_a_list_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     photos.mkdir()
     (photos / "1.jpg").touch()
     first, made = listed_photos([photos], place, given=[str(photos)], exclude=[], again=False)
+    first.close()
     assert made is None and [file.image_id for file in first] == ["1"]
     (photos / "2.jpg").touch()
     again, made = listed_photos([photos], place, given=[str(photos)], exclude=[], again=False)
     assert made is not None and abs(made - time.time()) < 60 and list(again) == list(first)
+    again.close()
     with pytest.raises(DataError, match=r"is the list of the photos in .*photos, not in .*other: remove it"):
         listed_photos([tmp_path / "other"], place, given=[str(tmp_path / "other")], exclude=[], again=False)
     found, made = listed_photos([photos], place, given=[str(photos)], exclude=[], again=True)
@@ -87,6 +89,31 @@ def test_processes_that_begin_at_once_make_one_list(tmp_path: Path) -> None:
     with context.Pool(4) as pool:
         made = pool.starmap(_when_made, [(photos, tmp_path / "list")] * 4)
     assert made.count(None) == 1
+
+
+def test_a_list_that_is_read_is_not_made_anew(tmp_path: Path) -> None:
+    """Its places would mean other photos."""
+    photos, place = tmp_path / "photos", tmp_path / "list"
+    photos.mkdir()
+    for name in "bd":
+        (photos / f"{name}.jpg").touch()
+    options = {"given": [str(photos)], "exclude": []}
+    first, _ = listed_photos([photos], place, **options, again=False)
+    (photos / "a.jpg").touch()
+    with pytest.raises(DataError, match=r"another process takes the photos of the list .*list: wait for it"):
+        listed_photos([photos], place, **options, again=True)
+    second, _ = listed_photos([photos], place, **options, again=False)
+    second.close()
+    assert [file.image_id for file in first] == ["b", "d"]
+    first.close()
+    again, made = listed_photos([photos], place, **options, again=True)
+    assert made is None and [file.image_id for file in again] == ["a", "b", "d"]
+    assert [file.image_id for file in first] == ["b", "d"]  # whose files are still there for it
+
+
+def test_relative_paths_are_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert as_given([Path("photos"), tmp_path / "more"]) == [f"photos (from {tmp_path})", f"{tmp_path}/more"]
 
 
 def _when_made(photos: Path, place: Path) -> float | None:

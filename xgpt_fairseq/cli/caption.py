@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,13 @@ from xgpt_fairseq.devices import own_device
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.io.atomic import check_writable
+from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.resumable_lines import ResumableLines
 from xgpt_fairseq.regions.format import DEFAULT_REGIONS
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.serving.limits import BEAMS, DEFAULT_PORT, HOST, IN_WORDS
+from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos
 from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, row_range, shard_range
 
 if TYPE_CHECKING:
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
 _EXAMPLE = """\
 Each caption is printed as a line: file (or image id), tab, caption. Files that cannot be read as photos are listed on
 standard error; the exit status is 1 only if none could be read (with --strict, if any could not). Images that look
-unlike those that the captioner was trained on are named there, too: their captions are probably wrong.
+unlike those that the captioner was trained on are named there, too: their captions are probably wrong. With --jsonl,
+both are said in the lines: "error" and "unlike".
 
 With --serve, the browser of this machine, and no other, gets a page where photos are dropped and captioned; --beam is
 what it begins with. Its limits: LIMITS.
@@ -57,6 +62,10 @@ def caption(args: argparse.Namespace) -> None:
         return
     if args.serve:
         _check_serve(args)
+    if args.jsonl is not None and (args.json is not None or args.html is not None):
+        raise DataError(
+            "--jsonl is for collections that take hours; --json and --html, for those that fit on a page: one of them"
+        )
     for output in (args.json, args.html):
         if output is not None:
             check_writable(output, overwrite=args.overwrite)
@@ -137,15 +146,14 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
     def results(first: int) -> Iterator[list[Result]]:
         return store_results(captioner, store, rows[first:], options=options, batch_size=args.batch_size)
 
-    _write(args, captioner, results, len(rows), name, group, images={"store": str(store.path.resolve())})
+    checksums = " ".join(array.crc32 for array in store.manifest.files).encode()
+    images = {"store": str(store.path.resolve()), "checksums": hashlib.sha256(checksums).hexdigest()}
+    _write(args, captioner, results, len(rows), name, group, images=images)
 
 
 def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
     from xgpt_fairseq.vision.photo_files import check_ids, find_photos
 
-    files = find_photos(args.photos)
-    if not files:
-        raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
     needed = captioner.extractor.needs_boxes
     if needed != (args.detections is not None):
         raise DataError(
@@ -153,21 +161,61 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
             if needed
             else f"--detections: the model was trained on {captioner.extractor.in_words}, not on boxes from a file"
         )
+    if args.jsonl is not None:
+        _caption_list(args, captioner, options)
+        return
+    _shard(args)
+    files = find_photos(args.photos)
+    if not files:
+        raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
     if needed or args.json is not None:
         check_ids(files)
+    detections = _read_detections(args.detections, files) if needed else None
+    found = photo_results(captioner, files, detections=detections, options=options, batch_size=args.batch_size)
+    print_and_write(found, len(files), captioner.bundle.novelty, args)
+
+
+def _caption_list(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
+    """Write lines of the photos, from a list that is made once, and that all shards share."""
+    shard = _shard(args)
+    place = args.jsonl.with_name(f"{args.jsonl.name}.photos")
+    if shard is None:
+        place = place.with_name(f".{place.name}")
+    needed, again = captioner.extractor.needs_boxes, shard is None and not partial_path(args.jsonl.resolve()).is_dir()
+    own = [args.jsonl, place] if shard is None else [args.jsonl, place, *shard.files(args.jsonl)]
+    try:
+        files, made = listed_photos(args.photos, place, given=args.given, exclude=own, again=again, unique=needed)
+        with contextlib.closing(files):
+            if made is not None:
+                print(f"{len(files)} files, as listed on {listed_at(made)} in {place}: what came later is left out")
+            _caption_listed(args, captioner, options, files, shard)
+    finally:
+        if shard is None and not partial_path(args.jsonl.resolve()).is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _caption_listed(
+    args: argparse.Namespace,
+    captioner: XGPTHubInterface,
+    options: SearchOptions,
+    files: PhotoList,
+    shard: Shard | None,
+) -> None:
     group, name = photo_group(args.batch_size), args.jsonl
-    if (shard := _shard(args)) is not None:
+    images: dict[str, Any] = {"given": args.given, "photos": len(files), "names_sha256": files.names_sha256}
+    if shard is not None:
         part = shard_range(files, shard, group)
         files, name = files[part.start : part.stop], shard.file(args.jsonl)
-    detections = _read_detections(args.detections, files) if needed else None
+    detections = None if args.detections is None else _read_detections(args.detections, files)
 
     def results(first: int) -> Iterator[list[Result]]:
         return photo_results(
             captioner, files[first:], detections=detections, options=options, batch_size=args.batch_size
         )
 
-    names = "\n".join(str(file.path) for file in files).encode("utf-8", "surrogateescape")
-    images = {"photos": hashlib.sha256(names).hexdigest(), "detections": args.detections and str(args.detections)}
+    if args.detections is not None:
+        with open(args.detections, "rb") as file:
+            images["detections_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     _write(args, captioner, results, len(files), name, group, images=images)
 
 
@@ -193,7 +241,8 @@ def _write(
         print_and_write(results(0), total, novelty, args)
         return
     search = ("beam", "lenpen", "max_len", "no_repeat_ngram_size", "batch_size", "cpu_bf16")
-    how = {"captioner": captioner.bundle.sha256(), **{name: getattr(args, name) for name in search}}
+    how: dict[str, Any] = {"captioner": captioner.bundle.sha256(), "extractor": captioner.bundle.extractor_settings}
+    how |= {"device": captioner.device.type, **{name: getattr(args, name) for name in search}}
     with ResumableLines(jsonl, {**how, **images}, group=group, overwrite=args.overwrite) as lines:
         if lines.groups:
             print(f"resuming an interrupted run after {min(lines.groups * group, total)} images")

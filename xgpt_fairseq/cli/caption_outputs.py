@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -60,18 +61,24 @@ def write_lines(
     """Write the results as lines of JSON, as they come; *lines* has some of them already.
 
     Raises:
-        DataError: as `print_and_write`, of what is captioned now.
+        DataError: as `print_and_write`, of all images, those of an interrupted run included.
     """
-    captioned, before = 0, min(lines.groups * group, total)
+    before = min(lines.groups * group, total)
+    captioned = before - _errors(lines.path) if before else 0
     with tqdm(total=total, initial=before, unit=" images", disable=None) as bar:
         for results in groups:
             lines.write([_line(result, novelty) for result in results])
             captioned += sum(result.best is not None for result in results)
             bar.update(len(results))
     lines.finish()
-    print(f"{captioned} of {total - before} images captioned{f', {before} before' if before else ''}: {lines.path}")
-    if total > before:
-        _check_read(captioned, total - before, args)
+    print(f"{captioned} of {total} images captioned: {lines.path}")
+    _check_read(captioned, total, args)
+
+
+def _errors(path: Path) -> int:
+    """How many lines say that a file can't be read."""
+    with open(path, "rb") as lines:
+        return sum(b'"error": ' in line and "error" in json.loads(line) for line in lines)
 
 
 def _line(result: Result, novelty: NoveltyDetector | None) -> Mapping[str, Any]:

@@ -51,9 +51,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--pool",
         metavar="N",
         type=int,
-        default=GRID,
         help="regions are the whole photo and a grid of N x N cells, with averages of the backbone's map as features; "
-        f"N from 1 to {MOST_CELLS} (default: %(default)s)",
+        f"N from 1 to {MOST_CELLS} (default: {GRID})",
     )
     regions.add_argument(
         "--tokens",
@@ -149,7 +148,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if any file could not be read")
     parser.add_argument("--overwrite", action="store_true", help="replace STORE, or an unfinished extraction to it")
-    return with_listed_paths(parser, parser.parse_args(arguments))
+    args = parser.parse_args(arguments)
+    if args.grid is None:  # set afterwards, since argparse takes a given 6 for none where 6 is the default
+        args.grid = GRID
+    return with_listed_paths(parser, args)
 
 
 def check_options(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import os
@@ -89,7 +90,12 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     if shard is not None:
         args.output = shard.output(store)
         args.output.parent.mkdir(parents=True, exist_ok=True)
-    files = _list(args, store, shard)
+    with contextlib.closing(_list(args, store, shard)) as files:
+        return _extract_listed(args, files, shard)
+
+
+def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | None) -> tuple[RegionStore, int, int]:
+    """See `_extract`."""
     args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections or args.detector else None)
     detections = None if args.detections is None else _read_detections(args, files)
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else max(args.workers, 0)
@@ -132,7 +138,7 @@ def _list(args: argparse.Namespace, store: Path, shard: Shard | None) -> PhotoLi
     again = shard is None and (args.overwrite or not partial_path(store.resolve()).is_dir())
     files, made = listed_photos(args.photos, place, given=args.given, exclude=own, again=again)
     if made is not None:
-        print(f"{len(files)} files, as listed on {listed_at(made)}: what came later is left out")
+        print(f"{len(files)} files, as listed on {listed_at(made)} in {place}: what came later is left out")
     return files
 
 
@@ -248,16 +254,20 @@ def _source(args: argparse.Namespace, files: PhotoList, extractor: PhotoExtracto
         "versions": {**extractor.versions, **reader_versions()},
     }
     if args.detector is not None:
-        source["labels"] = [str(path) for path in args.label_names]
+        source["labels"] = [f"{path} ({_digest(path)[:16]})" for path in args.label_names]
     if args.detections is not None:
-        with open(args.detections, "rb") as file:
-            source |= {
-                "boxes": "detections",
-                "detections": str(args.detections),
-                "detections_sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-                "labels": "category numbers",
-            }
+        source |= {
+            "boxes": "detections",
+            "detections": str(args.detections),
+            "detections_sha256": _digest(args.detections),
+            "labels": "category numbers",
+        }
     return source
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _boxes(args: argparse.Namespace) -> str:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.photo_list import as_given
 
 
 def add_list_option(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def with_listed_paths(
         DataError: the file can't be read, or names nothing.
         SystemExit: there are neither.
     """
-    args.given = [str(path.absolute()) for path in args.photos]
+    args.given = as_given(args.photos)
     if args.list is None:
         if not args.photos:
             parser.error(f"the following arguments are required: {required}")

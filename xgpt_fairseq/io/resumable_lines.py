@@ -50,6 +50,8 @@ class ResumableLines:
         self._file: IO[bytes] | None = None
         self._folder = partial_path(path.resolve())
         journal = self._folder / "journal.json"
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no file; give another name")
         if path.exists() and not overwrite and not journal.exists():
             raise DataError(f"{path} exists; give another name or --overwrite")
         if not path.parent.is_dir():
@@ -57,6 +59,8 @@ class ResumableLines:
         self._folder.mkdir(exist_ok=True)
         self._lock: int | None = take_lock(self._folder, f"another run is writing {path}")
         try:
+            if path.exists() and not overwrite and not journal.exists():  # another run has just finished it
+                raise DataError(f"{path} exists; give another name or --overwrite")
             wanted = json.loads(json.dumps({**options, "group": group}))
             if journal.exists() and path.exists():
                 before = _read(journal)
@@ -99,6 +103,7 @@ class ResumableLines:
         """The file is complete."""
         self._open_file.flush()
         os.fsync(self._open_file.fileno())
+        (self._folder / "journal.json").unlink()  # while it is locked: from now on the file is complete
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -6,11 +6,12 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, write_json
@@ -106,13 +107,20 @@ def _check_same(first: RegionStore, other: RegionStore) -> None:
 
 def _check_ids(parts: Sequence[RegionStore]) -> None:
     """Raise DataError if an image is in two parts. Sorting arrays takes a fraction of a dictionary's memory."""
-    ids = np.concatenate([part.array("ids") for part in parts])
+    ids = np.concatenate([_closed(part, part.array("ids")) for part in parts])
     order = np.argsort(ids, kind="stable")
     [same] = np.nonzero(ids[order[1:]] == ids[order[:-1]])
     if len(same):
         ends = np.cumsum([len(part) for part in parts])
         one, other = (parts[int(np.searchsorted(ends, order[at], side="right"))] for at in (same[0], same[0] + 1))
         raise DataError(f"image {bytes(ids[order[same[0]]]).decode()} is in two parts, {one.path} and {other.path}")
+
+
+def _closed(part: RegionStore, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy of one of the arrays of *part*, whose files are closed: of hundreds of parts, not all can be open."""
+    copy = array.copy()
+    part.close()
+    return copy
 
 
 def _folder(part: RegionStore, image_index: int) -> str:
@@ -126,7 +134,7 @@ def _copy(
     parts: Sequence[RegionStore], output: Path, source: dict[str, Any], overwrite: bool, progress: Callable[..., object]
 ) -> None:
     """Write all images again; resumed where it was interrupted."""
-    places = ((part, image_index) for part in parts for image_index in range(len(part)))
+    places = _in_turn(parts)
     width = parts[0].feature_dim
     kept = any("folders" in part.manifest.arrays for part in parts)
     with RegionWriter(
@@ -156,6 +164,14 @@ def _copy(
         writer.finish()
 
 
+def _in_turn(parts: Sequence[RegionStore]) -> Iterator[tuple[RegionStore, int]]:
+    """All images, as part and place; a part's files are closed behind its last."""
+    for part in parts:
+        for image_index in range(len(part)):
+            yield part, image_index
+        part.close()
+
+
 def _join(
     parts: Sequence[RegionStore], output: Path, source: dict[str, Any], way: str, progress: Callable[..., object]
 ) -> None:
@@ -171,6 +187,7 @@ def _join(
             column = AppendOnlyLines(Path(lines) / "folders.txt", aside / "folders.npy")
             for part in parts:
                 column.append([_folder(part, at).encode() for at in range(len(part))])
+                part.close()
             arrays["folders"] = column.finish()
         shards: list[ArrayFile] = []
         for part in parts:
@@ -201,6 +218,7 @@ def _array(name: str, parts: Sequence[RegionStore], folder: Path, lines: Path) -
         strings = AppendOnlyLines(lines / f"{name}.txt", folder / f"{name}.npy")
         for part in parts:
             strings.append(part.array(name).tolist())
+            part.close()
         return strings.finish()
     column = AppendOnlyArray(folder / f"{name}.npy", first.dtype.str, first.shape[1:])
     total = 0
@@ -210,6 +228,7 @@ def _array(name: str, parts: Sequence[RegionStore], folder: Path, lines: Path) -
             rows = rows + np.int64(total) if not total else rows[1:] + np.int64(total)
             total = int(rows[-1])
         column.append(np.ascontiguousarray(rows))
+        part.close()
     return column.finish()
 
 

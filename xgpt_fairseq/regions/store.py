@@ -64,6 +64,10 @@ class RegionStore:
         self.__dict__.update(state)
         self._forget_handles()
 
+    def close(self) -> None:
+        """Close the store's files, which are opened again where they are needed."""
+        self._forget_handles()
+
     def __len__(self) -> int:
         """The number of images."""
         return self.manifest.images
@@ -253,18 +257,19 @@ class RegionStore:
                 self._shards.pop(next(iter(self._shards)), None)  # the one that was not used for longest
             shard = self._shards[index] = map_array(self.path, self.manifest.shards[index])
         elif self._most_mapped < len(self.manifest.shards):
-            self._shards[index] = self._shards.pop(index)
+            self._shards[index] = self._shards.pop(index, shard)  # threads may do so at once
         return shard
 
     @cached_property
     def _most_mapped(self) -> int:
         """How many files of features are mapped at once: all, where the system allows so many open files."""
         wanted = len(self.manifest.shards)
-        most = _allow_open_files(wanted + RESERVED_FILES) - RESERVED_FILES
+        others = _open_files() + RESERVED_FILES
+        most = _allow_open_files(wanted + others) - others
         if most < wanted:
             logger.warning(
                 f"{self.path} has {wanted} files of features, of which {max(most, 1)} are open at once: the system "
-                f"allows {most + RESERVED_FILES} open files. If reading is slow, raise that (ulimit -n)"
+                f"allows {most + others} open files. If reading is slow, raise that (ulimit -n)"
             )
         return max(min(most, wanted), 1)
 
@@ -274,6 +279,14 @@ class RegionStore:
             self._pid = os.getpid()
             self._arrays = {}
             self._shards = {}
+
+
+def _open_files() -> int:
+    """How many files this process has open, as far as the system says it."""
+    try:
+        return len(list(Path("/dev/fd").iterdir()))
+    except OSError:
+        return 0
 
 
 def _allow_open_files(wanted: int) -> int:

@@ -90,7 +90,7 @@ class DetectorExtractor(PhotoExtractor):
     @property
     def packed(self) -> Packed | None:
         """What a file of the network's weights has to hold; None: they come with a package."""
-        return self._detector.packed
+        return self._detector.packed()
 
     @torch.inference_mode()
     def extract(self, photos: Sequence[Photo], boxes: Boxes | None = None) -> list[Regions]:

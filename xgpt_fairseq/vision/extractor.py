@@ -126,7 +126,8 @@ class RegionExtractor(PhotoExtractor):
     @property
     def packed(self) -> Packed | None:
         """What a file of the network's weights has to hold; None: they come with a package."""
-        return self._backbone.packed
+        packed = self._backbone.packed
+        return None if packed is None else packed()
 
     def extract(self, photos: Sequence[Photo], boxes: Boxes | None = None) -> list[Regions]:
         """See `PhotoExtractor.extract`."""

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import read_description, write_json
+from xgpt_fairseq.io.atomic import atomic_write, read_description, write_json
 from xgpt_fairseq.io.tar_members import TarMember
 from xgpt_fairseq.vision.photo_files import check_ids, find_photos
 from xgpt_fairseq.vision.photos import PhotoFile
@@ -35,6 +35,8 @@ from xgpt_fairseq.vision.table_photos import TableCell
 VERSION: Final = 1
 DESCRIPTION: Final = "list.json"
 ENTRIES: Final = "entries.jsonl"
+# Between two looks at whether another process has made the list.
+WAIT_SECONDS: Final = 0.2
 
 
 class PhotoList(Sequence[PhotoFile]):
@@ -58,9 +60,16 @@ class PhotoList(Sequence[PhotoFile]):
         self.place = place
         self.names_sha256: str = value["names_sha256"]
         self.given: list[str] = value["given"]
+        self.lock: int | None = None  # a descriptor, which holds the list as long as it is open
         self._part = range(value["photos"]) if part is None else part
         self._offsets = np.load(place / "offsets.npy", mmap_mode="r")
         self._entries = np.memmap(place / ENTRIES, dtype=np.uint8, mode="r")
+
+    def close(self) -> None:
+        """Let other processes make the list anew."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def __len__(self) -> int:
         return len(self._part)
@@ -96,45 +105,77 @@ def container_starts(files: Sequence[PhotoFile]) -> npt.NDArray[np.int64]:
 
 
 def listed_photos(
-    paths: Sequence[Path], place: Path, *, given: Sequence[str], exclude: Sequence[Path], again: bool
+    paths: Sequence[Path],
+    place: Path,
+    *,
+    given: Sequence[str],
+    exclude: Sequence[Path],
+    again: bool,
+    unique: bool = True,
 ) -> tuple[PhotoList, float | None]:
     """The list *place* of the photos in *paths*; made, unless it is there.
 
-    Where another process makes it, this one waits.
+    Where another process makes it, this one waits. As long as the list is kept, no other process can make it anew.
 
     Args:
         paths, exclude: as `find_photos`.
         given: what the user gave, as text, which a list that is there must have been made of.
         again: make it anew.
+        unique: whether image ids must be.
 
     Returns:
         tuple: the list; and when it was made (seconds since 1970), None if it was made now.
 
     Raises:
-        DataError: the list that is there is of other paths; or see `find_photos` and `check_ids`.
+        DataError: the list that is there is of other paths; it is to be made anew and another process reads it; or see
+            `find_photos` and `check_ids`.
     """
     place.mkdir(parents=True, exist_ok=True)
     lock = os.open(place / "lock", os.O_CREAT | os.O_RDWR)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of a process that ended, it is free
-        if (place / DESCRIPTION).exists() and not again:
-            found = PhotoList(place)
-            if found.given != list(given):
-                raise DataError(
-                    f"{place} is the list of the photos in {', '.join(found.given)}, not in {', '.join(given)}: "
-                    "remove it to begin with others"
-                )
-            return found, (place / DESCRIPTION).stat().st_mtime
-        files = find_photos(paths, exclude=exclude)
-        if not files:
-            raise DataError(f"there are no files in {', '.join(map(str, paths))}")
-        check_ids(files)
-        _write(files, place, given)
-        return PhotoList(place), None
-    finally:
+        made = None
+        if again and not _lock_alone(lock):
+            raise DataError(f"another process takes the photos of the list {place}: wait for it, or stop it")
+        # Another process that makes the list has the lock for itself; then it shares it, for as long as it reads.
+        while not (place / DESCRIPTION).exists() and not _lock_alone(lock):
+            time.sleep(WAIT_SECONDS)
+        if again or not (place / DESCRIPTION).exists():
+            files = find_photos(paths, exclude=exclude)
+            if not files:
+                raise DataError(f"there are no files in {', '.join(map(str, paths))}")
+            if unique:
+                check_ids(files)
+            _write(files, place, given)
+        else:
+            made = (place / DESCRIPTION).stat().st_mtime
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        found = PhotoList(place)
+        found.lock = lock
+        if found.given != list(given):
+            raise DataError(
+                f"{place} is the list of the photos in {', '.join(found.given)}, not in {', '.join(given)}: "
+                "remove it to begin with others"
+            )
+        return found, made
+    except BaseException:
         os.close(lock)
         if not (place / DESCRIPTION).exists():
             shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _lock_alone(lock: int) -> bool:
+    """Take the lock for this process alone, if no other has it. Of a process that ended, it is free."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def as_given(paths: Sequence[Path]) -> list[str]:
+    """Paths as text that says which files they are: of relative ones, from where."""
+    return [str(path) if path.is_absolute() else f"{path} (from {Path.cwd()})" for path in paths]
 
 
 def listed_at(seconds: float) -> str:
@@ -143,16 +184,16 @@ def listed_at(seconds: float) -> str:
 
 
 def _write(files: Sequence[PhotoFile], place: Path, given: Sequence[str]) -> None:
-    (place / DESCRIPTION).unlink(missing_ok=True)  # which comes last
     offsets, names = np.zeros(len(files) + 1, dtype=np.int64), hashlib.sha256()
-    with open(place / ENTRIES, "wb") as entries:
+    with atomic_write(place / ENTRIES) as aside, open(aside, "wb") as entries:
         for number, file in enumerate(files):
             line = json.dumps(_entry(file)).encode() + b"\n"  # in ASCII: names of files may be no Unicode
             entries.write(line)
             offsets[number + 1] = offsets[number] + len(line)
             names.update(f"{chr(10) if number else ''}{file.name}".encode("utf-8", "surrogateescape"))
-    np.save(place / "offsets.npy", offsets)
-    np.save(place / "starts.npy", container_starts(files))
+    for name, array in (("offsets.npy", offsets), ("starts.npy", container_starts(files))):
+        with atomic_write(place / name) as aside, open(aside, "wb") as file_of_array:
+            np.save(file_of_array, array)
     description = {"version": VERSION, "photos": len(files), "names_sha256": names.hexdigest(), "given": list(given)}
     write_json(place / DESCRIPTION, description)
 

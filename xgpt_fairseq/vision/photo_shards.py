@@ -32,6 +32,10 @@ class Shard:
         number = str(self.index).rjust(len(str(self.count - 1)), "0")
         return path.with_name(f"{path.stem}.{number}-of-{self.count}{path.suffix}")
 
+    def files(self, path: Path) -> list[Path]:
+        """The files of all parts of the file *path*."""
+        return [Shard(index, self.count, "").file(path) for index in range(self.count)]
+
 
 def parts_folder(store: Path) -> Path:
     """The folder of the parts of the region store *store*."""

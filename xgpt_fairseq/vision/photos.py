@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 IMAGE_SIZE: Final = 768
 # Pixels per cell of its map.
 STRIDE: Final = 32
+# Least side of a photo for a detector, whose convolutions need some pixels of the narrowest strip.
+LEAST_SIDE: Final = 16
 # How photos are resampled, by the names of Pillow's filters.
 INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
@@ -155,14 +157,15 @@ class PhotoForm:
         """Width and height for the network: the longer side is *image_size*, the other nearly in proportion.
 
         The shorter side is rounded by at most half a stride, but is never below one stride. With `shorter_side`, that
-        is the shorter side, unless the longer one would be above *image_size*.
+        is the shorter side, unless the longer one would be above *image_size*; strips are stretched to `LEAST_SIDE`.
         """
         if self.square:
             return self.image_size, self.image_size
         scale = self.image_size / max(width, height)
         if self.shorter_side is not None:
             scale = min(scale, self.shorter_side / min(width, height))
-        columns, rows = (max(round(side * scale / self.stride), 1) * self.stride for side in (width, height))
+        least = 1 if self.shorter_side is None else -(-LEAST_SIDE // self.stride)
+        columns, rows = (max(round(side * scale / self.stride), least) * self.stride for side in (width, height))
         return columns, rows
 
 

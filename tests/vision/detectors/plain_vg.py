@@ -153,9 +153,10 @@ def detect(state: State, pixels: Array, scale: float, fewest: int, most: int) ->
         features.append(stage(state, "roi_heads.res5", pooled, 1, 2).mean(axis=(1, 2)))
         probabilities.append(softmax(linear(state, "cls_score", features[-1])))
     highest = [0.0] * len(boxes)
+    originals = [[corner / scale for corner in box] for box in boxes]  # cls_boxes of generate_tsv.py
     for number in range(1, len(probabilities[0])):
         scores = [each[number] for each in probabilities]
-        for place in greedy(boxes, scores, 0.3, 1.0):
+        for place in greedy(originals, scores, 0.3, 1.0):
             highest[place] = max(highest[place], scores[place])
     order = sorted(range(len(boxes)), key=lambda place: -highest[place])
     kept = [place for place in order if highest[place] >= 0.2]

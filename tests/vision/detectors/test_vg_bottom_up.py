@@ -94,6 +94,10 @@ def test_a_photo_of_one_colour_has_regions() -> None:
     pixels = torch.zeros(1, 40, 48, 3, dtype=torch.uint8)
     [found] = detector.float().detect(pixels, [(48, 40)], min_regions=10, max_regions=100)
     assert len(found.boxes) >= 1
+    for height, width in ((16, 1000), (1000, 16)):  # a strip
+        strip = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+        [found] = detector.detect(strip, [(width, height)], min_regions=10, max_regions=100)
+        assert len(found.boxes) >= 1
     tiny = torch.zeros(1, 20, 30, 3, dtype=torch.uint8)
     [found] = detector.float().detect(tiny, [(3, 2)], min_regions=10, max_regions=100)  # no box is large enough
     assert found.boxes.tolist() == [[0, 0, 29, 19]]
@@ -112,7 +116,8 @@ def test_photos_of_a_batch_are_as_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((640, 480), (800, 600)), ((480, 640), (600, 800)), ((2000, 500), (1000, 250))]
+    ("size", "expected"),
+    [((640, 480), (800, 600)), ((480, 640), (600, 800)), ((2000, 500), (1000, 250)), ((1200, 2), (1000, 16))],
 )
 def test_sizes_of_photos(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert FORM.size_of(*size) == expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -100,7 +100,7 @@ class Backbone(nn.Module):
         layout: of the output; None: it is found by one run.
         origin: of the weights.
         layer: the layer that makes the features; None: the last.
-        packed: what a file of its weights has to hold; None: they come with a package.
+        packed: makes what a file of its weights has to hold; None: they come with a package.
     """
 
     mean: Tensor  # (1, 3, 1, 1), as std
@@ -115,7 +115,7 @@ class Backbone(nn.Module):
         origin: Origin,
         layout: Layout | None = None,
         layer: str | None = None,
-        packed: Packed | None = None,
+        packed: Callable[[], Packed] | None = None,
     ) -> None:
         super().__init__()
         self.name = name

@@ -62,8 +62,14 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         versions={package: version(package) for package in ("torch", "timm")},
     )
     network = _Features(name, model, options.layer)
-    packed = Packed(model.state_dict(), license=origin.license)
-    return Backbone(name, network, preprocessing=preprocessing, origin=origin, layer=options.layer, packed=packed)
+    return Backbone(
+        name,
+        network,
+        preprocessing=preprocessing,
+        origin=origin,
+        layer=options.layer,
+        packed=lambda: Packed(model.state_dict(), license=origin.license),
+    )
 
 
 class _Features(nn.Module):

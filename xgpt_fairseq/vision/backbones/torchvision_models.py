@@ -69,8 +69,15 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         tensors_sha256(model.state_dict()),
         versions={package: version(package) for package in ("torch", "torchvision")},
     )
-    network, packed = _TheMap(extractor), Packed(model.state_dict())
-    return Backbone(name, network, preprocessing=preprocessing, origin=origin, layer=options.layer, packed=packed)
+    network = _TheMap(extractor)
+    return Backbone(
+        name,
+        network,
+        preprocessing=preprocessing,
+        origin=origin,
+        layer=options.layer,
+        packed=lambda: Packed(model.state_dict()),
+    )
 
 
 class _TheMap(torch.nn.Module):

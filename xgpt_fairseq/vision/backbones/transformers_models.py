@@ -105,7 +105,7 @@ def _backbone(
         preprocessing=_preprocessing(name, processor, config),
         origin=origin,
         layer=options.layer,
-        packed=Packed(model.state_dict(), texts, license),
+        packed=lambda: Packed(model.state_dict(), texts, license),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,7 +59,7 @@ class Detector(nn.Module, ABC):
         name: as the user names it.
         form: of its photos.
         origin: of the weights.
-        packed: what a file of its weights has to hold.
+        packed: makes what a file of its weights has to hold.
 
     Attributes:
         fewest: regions of a photo at least, where the user names no number; None: it cannot be chosen.
@@ -71,7 +71,7 @@ class Detector(nn.Module, ABC):
     most: ClassVar[int] = 100
     feature_dim: int
 
-    def __init__(self, name: str, *, form: PhotoForm, origin: Origin, packed: Packed) -> None:
+    def __init__(self, name: str, *, form: PhotoForm, origin: Origin, packed: Callable[[], Packed]) -> None:
         super().__init__()
         self.name = name
         self.packed = packed

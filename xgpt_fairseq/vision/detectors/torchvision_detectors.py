@@ -44,7 +44,7 @@ class TorchvisionDetector(Detector):
     def __init__(self, name: str, model: Any, *, labels: Sequence[str], origin: Origin) -> None:
         transform = model.transform
         form = PhotoForm(transform.max_size, stride=1, shorter_side=transform.min_size[-1])
-        super().__init__(name, form=form, origin=origin, packed=Packed(model.state_dict()))
+        super().__init__(name, form=form, origin=origin, packed=lambda: Packed(model.state_dict()))
         self.model = model
         self.labels = labels
         self.feature_dim = model.roi_heads.box_predictor.cls_score.in_features
@@ -106,13 +106,15 @@ def load(name: str, options: DetectorOptions) -> Detector:
     model_name = name.removeprefix("torchvision:")
     if model_name not in models.list_models(module=models.detection):
         raise DataError(f"{name}: torchvision has no such detector; {', '.join(_usable(models))} are known")
+    if "rcnn" not in model_name:  # before anything is fetched
+        raise DataError(f"{name} has no box head; {', '.join(_usable(models))} have one")
     published = models.get_model_weights(model_name).DEFAULT
     state = published_state(name, published, offline=options.offline) if options.weights is None else None
     if options.weights is not None:
         state = load_tensors(name, options.weights)
     classes = state.get("roi_heads.box_predictor.cls_score.bias") if state else None
     if state is None or classes is None:
-        raise DataError(f"{name} has no box head, or its weights have none; {', '.join(_usable(models))} have one")
+        raise DataError(f"{name}: {options.weights} has no weights of a box head")
     model = models.get_model(model_name, weights=None, weights_backbone=None, num_classes=len(classes))
     try:
         model.load_state_dict(state)

@@ -210,7 +210,7 @@ class VGBottomUp(Detector):
 
     def __init__(self, state: Mapping[str, Tensor], objects: Sequence[str], attributes: Sequence[str]) -> None:
         origin = Origin(tensors_sha256(state), versions={"torch": torch.__version__})
-        super().__init__(NAME, form=FORM, origin=origin, packed=Packed(dict(state)))
+        super().__init__(NAME, form=FORM, origin=origin, packed=self._packed)
         try:
             self.network = Network({name: tuple(value.shape) for name, value in state.items()})
             self.network.load_state_dict({**_counts(self.network), **state})
@@ -224,6 +224,10 @@ class VGBottomUp(Detector):
         self.requires_grad_(False).eval()
 
     means: Tensor
+
+    def _packed(self) -> Packed:
+        state = self.network.state_dict()
+        return Packed({name: value for name, value in state.items() if not name.endswith("num_batches_tracked")})
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -249,7 +253,7 @@ class VGBottomUp(Detector):
             boxes = self._proposals(anchors, objects[image], changes[image], height, width, SMALLEST * scale)
             pooled = pool_maxima(maps[image], boxes, scale=1 / STRIDE, cells=CELLS)
             features = self.network.features(pooled)
-            found.append(self._chosen(boxes, features, min_regions, max_regions))
+            found.append(self._chosen(boxes, features, scale, min_regions, max_regions))
         return found
 
     def _proposals(
@@ -268,10 +272,10 @@ class VGBottomUp(Detector):
         kept = suppress(boxes[places], objects[places], threshold=PROPOSAL_OVERLAP, limit=AFTER, pixel=PIXEL)
         return boxes[places[kept]]
 
-    def _chosen(self, boxes: Tensor, features: Tensor, min_regions: int, max_regions: int) -> Found:
-        """The regions among the proposals, boxes (n, 4) and features (n, D) of one photo."""
+    def _chosen(self, boxes: Tensor, features: Tensor, scale: float, min_regions: int, max_regions: int) -> Found:
+        """The regions among the proposals, boxes (n, 4) and features (n, D) of one photo at *scale*."""
         probabilities = self.network.classify(features)
-        confidence = highest_kept(probabilities[:, 1:], boxes, at_least=min_regions)
+        confidence = highest_kept(probabilities[:, 1:], boxes / scale, at_least=min_regions)
         order = confidence.argsort(descending=True, stable=True)
         confident = int((confidence >= CONFIDENCE).sum())
         kept = order[: min(max(confident, min_regions), max_regions)]
@@ -295,7 +299,7 @@ def highest_kept(probabilities: Tensor, boxes: Tensor, *, at_least: int) -> Tens
 
     Args:
         probabilities: (N, C) of box and object.
-        boxes: (N, 4), the same for all objects.
+        boxes: (N, 4) in pixels of the original, in which the authors' program compares them; the same for all objects.
         at_least: boxes that are wanted at least. Where so many are confident, objects of which no box is confident
             aren't looked at: they change no confident box.
 
