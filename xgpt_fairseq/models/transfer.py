@@ -141,7 +141,7 @@ def check_boxes(own: bool, given: bool, store: str | None) -> None:
 
 def check_features(
     own: Mapping[str, Any], given: Mapping[str, Any], mode: LoadMode, *, store: str | None, checkpoint: str | None
-) -> bool:
+) -> None:
     """Compare the settings of the extractors that made a store's regions, and those that a checkpoint was trained on.
 
     A training may start on other features, which are learned anew, but not unawares.
@@ -150,15 +150,12 @@ def check_features(
         own: those of *store* (None: its name is not known).
         given: those of *checkpoint*'s training regions.
 
-    Returns:
-        bool: whether they are equal.
-
     Raises:
         DataError: they differ, and no training starts here.
     """
     differences = list(settings_that_differ(own, given))
     if not differences:
-        return True
+        return
     listed = ", ".join(f"{name} {here!r} instead of {there!r}" for name, here, there in differences[:3])
     trained_on = f"those that {checkpoint or 'the checkpoint'} was trained on"
     text = f"the region store {store} has other features than {trained_on} ({listed})"
@@ -166,7 +163,6 @@ def check_features(
         raise DataError(f"{text}: extract the photos' regions again, with the same settings")
     if not (torch.distributed.is_initialized() and torch.distributed.get_rank()):  # one process says it
         logger.warning(f"{text}: it has to learn them anew. All stages should use features of one kind")
-    return False
 
 
 def warn_of_other_features(

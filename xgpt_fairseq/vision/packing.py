@@ -1,11 +1,13 @@
-"""A network's weights in one file of safetensors, for bundles (`xgpt-export --with-backbone`)."""
+"""A network's weights in files: read from them, and packed in one for bundles (`xgpt-export --with-backbone`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from xgpt_fairseq.errors import DataError
@@ -50,3 +52,22 @@ def packed_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except Exception as error:  # bytes that are damaged
         raise DataError(f"{path} can't be loaded: {' '.join(str(error).split())[:200]}") from None
+
+
+def load_tensors(name: str, path: Path) -> dict[str, Any]:
+    """What a file of weights holds: of safetensors, or of torch, without running code that it names.
+
+    Raises:
+        DataError: *path* is neither, or damaged.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are damaged
+        raise DataError(f"{name}: {path} can't be loaded: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(loaded, dict):
+        raise DataError(f"{name}: {path} holds a {type(loaded).__name__}, not weights by their names")
+    return loaded

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbones import efficientnet_lite, timm_models, torchvision_models, transformers_models
 from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions
+from xgpt_fairseq.vision.families import find_loader
 
 FAMILIES: Final = {
     "efficientnet-lite0": efficientnet_lite.load,
@@ -32,8 +32,4 @@ def load_backbone(name: str = DEFAULT, options: BackboneOptions | None = None) -
     Raises:
         DataError: there is none of this name, its package is not installed, or its weights are missing or damaged.
     """
-    family, _, of_family = name.partition(":")
-    for form, load in FAMILIES.items():
-        if form == name or (of_family and form.startswith(f"{family}:")):
-            return load(name, options or BackboneOptions())
-    raise DataError(f"there is no backbone {name!r}; there are {', '.join(FAMILIES)}")
+    return find_loader(name, FAMILIES, "backbone")(name, options or BackboneOptions())

@@ -19,7 +19,7 @@ from xgpt_fairseq.vision.backbones.base import (
     per_channel,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
-from xgpt_fairseq.vision.packing import Packed
+from xgpt_fairseq.vision.packing import Packed, load_tensors
 
 # What the modules are called whose output is the last feature map.
 LAST_MAPS: Final = ("layer4", "trunk_output", "blocks", "features")
@@ -111,18 +111,9 @@ def published_state(name: str, published: Any, *, offline: bool) -> dict[str, to
 
 def _state(name: str, published: Any, options: BackboneOptions) -> dict[str, torch.Tensor]:
     """The published weights, or those of a file."""
-    path = options.weights
-    if path is None:
+    if options.weights is None:
         return published_state(name, published, offline=options.offline)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        loaded: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are damaged
-        raise DataError(f"{name}: {path} can't be loaded: {' '.join(str(error).split())[:200]}") from None
-    return loaded
+    return load_tensors(name, options.weights)
 
 
 def _children(model: torch.nn.Module) -> str:

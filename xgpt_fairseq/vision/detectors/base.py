@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError
@@ -108,25 +107,6 @@ class Detector(nn.Module, ABC):
             "dtype": "float32",
             **self.rules,
         }
-
-
-def load_tensors(name: str, path: Path) -> dict[str, Any]:
-    """What a file of weights holds: of safetensors, or of torch, without running code that it names.
-
-    Raises:
-        DataError: *path* is neither, or damaged.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are damaged
-        raise DataError(f"{name}: {path} can't be loaded: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(loaded, dict):
-        raise DataError(f"{name}: {path} holds a {type(loaded).__name__}, not weights by their names")
-    return loaded
 
 
 def read_names(path: Path, count: int) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.detectors import torchvision_detectors, vg_bottom_up
 from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions
+from xgpt_fairseq.vision.families import find_loader
 
 FAMILIES: Final = {
     vg_bottom_up.NAME: vg_bottom_up.load,
@@ -27,8 +27,4 @@ def load_detector(name: str, options: DetectorOptions | None = None) -> Detector
     Raises:
         DataError: there is none of this name, its package is not installed, or its weights are missing or damaged.
     """
-    family, _, of_family = name.partition(":")
-    for form, load in FAMILIES.items():
-        if form == name or (of_family and form.startswith(f"{family}:")):
-            return load(name, options or DetectorOptions())
-    raise DataError(f"there is no detector {name!r}; there are {', '.join(FAMILIES)}")
+    return find_loader(name, FAMILIES, "detector")(name, options or DetectorOptions())

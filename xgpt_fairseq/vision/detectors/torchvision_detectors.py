@@ -18,8 +18,8 @@ from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.vision.backbones.base import Origin, needs_package, per_channel
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
 from xgpt_fairseq.vision.backbones.torchvision_models import published_state
-from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions, Found, load_tensors, read_names
-from xgpt_fairseq.vision.packing import Packed
+from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions, Found, read_names
+from xgpt_fairseq.vision.packing import Packed, load_tensors
 from xgpt_fairseq.vision.photos import PhotoForm
 from xgpt_fairseq.vision.pooling import FULL_IMAGE_BOX, WHOLE_LABEL, max_boxes
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from xgpt_fairseq.archives import safe_pickle
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.detectors.base import load_tensors
+from xgpt_fairseq.vision.packing import load_tensors
 
 RPN: Final = "proposal_generator.rpn_head"
 RES5: Final = "roi_heads.res5"
