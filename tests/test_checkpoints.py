@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-import xgpt_fairseq  # noqa: F401  (allows what checkpoints need, and no more)
+import xgpt_fairseq.plugin  # noqa: F401  (allows what checkpoints need, and no more)
 from xgpt_fairseq.checkpoints import SAFE_GLOBALS, load_checkpoint
 from xgpt_fairseq.errors import DataError
 

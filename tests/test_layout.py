@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "xgpt_fairseq"
 # Imports the other way, each with its reason.
 UPWARDS = {
+    ("metrics", "plugin"),  # a checkpoint is validated by its own task, which fairseq's registry finds
     ("models", "hub_interface"),  # fairseq's from_pretrained is a method of the model, and returns the hub interface
 }
 

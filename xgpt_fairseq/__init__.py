@@ -1,28 +1,27 @@
 """XGPT as a fairseq plugin: `fairseq-train --user-dir xgpt_fairseq --task xgpt_caption --arch xgpt_base …`.
 
-Importing the package registers its tasks, model and criterion, and allows the globals that its checkpoints hold.
+Importing the package registers its tasks, model and criterions (`xgpt_fairseq.plugin`). The package's own programs
+leave that until they have read their options: torch and fairseq take seconds, and `--help` needs neither.
 """
 
-import logging
+import sys
+from pathlib import Path
 
-# fairseq's speech tasks would tell the users of all our programs to install tensorboardX
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
+__version__ = "0.1.0"
 
-from xgpt_fairseq import checkpoints, errors
-from xgpt_fairseq.criterions import xgpt_criterion, xgpt_scst
-from xgpt_fairseq.models import xgpt
-from xgpt_fairseq.tasks import xgpt_caption, xgpt_pretrain, xgpt_retrieval, xgpt_text_pretrain
 
-errors.report_in_fairseq_programs()
+def _runs_own_program() -> bool:
+    """Whether this process is one of the package's own programs, in any of the three ways in which they are started.
 
-__all__ = [
-    "checkpoints",
-    "errors",
-    "xgpt",
-    "xgpt_caption",
-    "xgpt_criterion",
-    "xgpt_pretrain",
-    "xgpt_retrieval",
-    "xgpt_scst",
-    "xgpt_text_pretrain",
-]
+    Each of them imports what it uses; where one is not recognised, it only starts later.
+    """
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    return (
+        program.name.startswith("xgpt-")
+        or program.absolute().parent.name == "preprocess"
+        or any(argument.startswith("xgpt_fairseq.cli.") for argument in sys.orig_argv)
+    )
+
+
+if not _runs_own_program():
+    from xgpt_fairseq import plugin  # noqa: F401

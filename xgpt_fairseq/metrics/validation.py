@@ -13,7 +13,7 @@ from fairseq.trainer import Trainer
 from fairseq_cli.train import validate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-import xgpt_fairseq  # noqa: F401  (registers the tasks)
+import xgpt_fairseq.plugin  # noqa: F401  (registers the tasks)
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
 
