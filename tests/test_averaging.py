@@ -29,12 +29,17 @@ def save(
     metric: str = "loss",
     maximize: bool = False,
     scheduler: Any = None,
+    interval: int = 0,
 ) -> Path:
     """A checkpoint with what fairseq's trainer puts into one."""
     state = {
         "args": None,
         "cfg": {
-            "checkpoint": {"best_checkpoint_metric": metric, "maximize_best_checkpoint_metric": maximize},
+            "checkpoint": {
+                "best_checkpoint_metric": metric,
+                "maximize_best_checkpoint_metric": maximize,
+                "save_interval_updates": interval,
+            },
             "lr_scheduler": scheduler,
         },
         "model": model if model is not None else {"weight": torch.full((2,), float(updates))},
@@ -308,13 +313,33 @@ def test_last(tmp_path: Path, by_updates: bool, expected: list[str]) -> None:
     files = ["checkpoint9.pt", "checkpoint10.pt", "checkpoint2.pt"]
     files += ["checkpoint_1_20.pt", "checkpoint_1_900.pt", "checkpoint_2_1000.pt"]
     for name in files + others:
-        (tmp_path / name).touch()  # by name alone: nothing is read
+        (tmp_path / name).touch()  # by name alone, where the run's --save-interval-updates is not known
+    save(tmp_path / "checkpoint_2_1000.pt")
     for count in (1, 2, 3):
         assert names(last_checkpoints(tmp_path, count, by_updates=by_updates).paths) == expected[:count]
     what = "saved by updates" if by_updates else "saved by epochs"
     with pytest.raises(DataError, match=f"has 3 checkpoints {what}, 4 are asked for; pass --allow-fewer"):
         last_checkpoints(tmp_path, 4, by_updates=by_updates)
     assert names(last_checkpoints(tmp_path, 4, by_updates=by_updates, allow_fewer=True).paths) == expected
+
+
+@pytest.mark.parametrize("epochs", [True, False])
+def test_updates_that_end_an_epoch_count_too(tmp_path: Path, epochs: bool) -> None:
+    """fairseq saves update 20 and update 40 under the epoch's name, or with --no-epoch-checkpoints as the last."""
+    for updates in (10, 30):
+        save(tmp_path / f"checkpoint_{updates}_{updates}.pt", updates=updates, interval=10)
+    save(tmp_path / "checkpoint_last.pt", updates=40, interval=10)
+    if epochs:
+        save(tmp_path / "checkpoint1.pt", updates=20, interval=10)
+        save(tmp_path / "checkpoint2.pt", updates=40, interval=10)
+        save(tmp_path / "checkpoint3.pt", updates=45, interval=10)  # not at a multiple of the interval
+    choice = last_checkpoints(tmp_path, 3, by_updates=True)
+    if epochs:
+        assert names(choice.paths) == ["checkpoint2.pt", "checkpoint_30_30.pt", "checkpoint1.pt"]
+        assert choice.left_out == []
+    else:
+        assert names(choice.paths) == ["checkpoint_last.pt", "checkpoint_30_30.pt", "checkpoint_10_10.pt"]
+        assert len(choice.left_out) == 1 and choice.left_out[0].startswith("update 20: its epoch ended there")
 
 
 @pytest.mark.parametrize("count", [0, -1])

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import xgpt_fairseq.plugin  # noqa: F401  (allows what checkpoints need, and no more)
-from xgpt_fairseq.checkpoints import SAFE_GLOBALS, load_checkpoint
+from xgpt_fairseq.checkpoints import SAFE_GLOBALS, load_checkpoint, updates_of, whole_checkpoint_beside
 from xgpt_fairseq.errors import DataError
 
 
@@ -108,7 +108,7 @@ def test_cut_short_anywhere(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for size in [0, 1, 2, 3, 4, *range(5, len(whole), 41), len(whole) - 1]:
         path.write_bytes(whole[:size])
-        with pytest.raises(DataError, match=f"{path} is not a checkpoint, or is damaged or cut short") as caught:
+        with pytest.raises(DataError, match=f"{path} is (empty|not a checkpoint|cut short: |damaged: )") as caught:
             load_checkpoint(path)
         assert "\n" not in str(caught.value)
 
@@ -137,7 +137,7 @@ def test_damaged_anywhere(tmp_path: Path) -> None:
         (lambda path: path.mkdir(), "checkpoint .* does not exist"),
         (
             lambda path: path.write_text("just text, and a lot of it\n" * 100),
-            "is not a checkpoint, or is damaged or cut short",
+            "is not a checkpoint",
         ),
         (lambda path: torch.save([1, 2], path), "is not a fairseq checkpoint: it has no entry 'model'"),
         (lambda path: torch.save({"weight": torch.zeros(1)}, path), "is not a fairseq checkpoint"),
@@ -160,3 +160,33 @@ def test_tensors_stay_on_disk(tmp_path: Path) -> None:
         pytest.skip("no /proc on this system")
     assert str(path) in maps.read_text()
     assert not state["model"]["weight"].any()
+
+
+def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+    whole = tmp_path / "checkpoint1.pt"
+    torch.save(plain_state(), whole)
+    for name, content, message in [
+        ("empty.pt", b"", "empty.pt is empty"),
+        ("text.pt", b"hello\n", "text.pt is not a checkpoint"),
+        ("cut.pt", whole.read_bytes()[:500], "cut.pt is cut short: it ends after 500 bytes"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            load_checkpoint(tmp_path / name)
+
+
+def test_the_latest_whole_checkpoint_beside_a_damaged_one(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoint_last.pt"
+    last.write_bytes(b"PK")
+    assert whole_checkpoint_beside(last) is None
+    for age, name in enumerate(["checkpoint_best.pt", "checkpoint2.pt", "checkpoint1.pt"]):
+        torch.save(plain_state(), tmp_path / name)
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / "checkpoint_best.pt").write_bytes(b"")
+    os.utime(tmp_path / "checkpoint_best.pt", (2000, 2000))
+    assert whole_checkpoint_beside(last) == tmp_path / "checkpoint2.pt"
+
+
+def test_the_updates_of_a_checkpoint() -> None:
+    assert updates_of({"optimizer_history": [{"num_updates": 3}, {"num_updates": 7}]}) == 7
+    assert updates_of({"optimizer_history": []}) == updates_of({}) == 0

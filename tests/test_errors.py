@@ -1,46 +1,10 @@
-"""How bad input is reported by fairseq's programs."""
+"""Checks of options."""
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
-from xgpt_fairseq.errors import DataError, check_at_least, report, report_in_fairseq_programs
-
-
-def raised(function) -> BaseException:
-    with pytest.raises(Exception) as info:
-        function()
-    return info.value
-
-
-def test_a_data_error_is_one_line_even_behind_another_exception(capsys):
-    def hidden() -> None:
-        try:
-            raise DataError("features.npy, image 7: NaN")
-        except DataError:
-            raise Exception("please ensure that the architectures match")  # noqa: B904  (as fairseq's trainer does)
-
-    error = raised(hidden)
-    report(type(error), error, error.__traceback__)
-    assert capsys.readouterr().err == "error: features.npy, image 7: NaN\n"
-
-
-def test_other_errors_keep_their_traceback(capsys):
-    error = raised(lambda: 1 / 0)
-    report(type(error), error, error.__traceback__)
-    assert "ZeroDivisionError" in capsys.readouterr().err
-
-
-def test_the_hook_is_for_fairseq_s_programs_only(monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    monkeypatch.setattr(sys, "argv", ["/somewhere/notebook"])
-    report_in_fairseq_programs()
-    assert sys.excepthook is sys.__excepthook__
-    monkeypatch.setattr(sys, "argv", ["/somewhere/fairseq-train"])
-    report_in_fairseq_programs()
-    assert sys.excepthook is report
+from xgpt_fairseq.errors import DataError, check_at_least
 
 
 def test_an_option_that_is_too_small():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.checkpoints import load_checkpoint, updates_of
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write
 from xgpt_fairseq.models.feature_statistics import STATISTICS
@@ -61,7 +61,7 @@ def best_checkpoints(folder: Path, count: int, *, allow_fewer: bool = False) -> 
         if value is None or math.isnan(value):
             continue  # saved without validation, or of a run that has diverged
         rules.setdefault(_rule(state), path)
-        updates, warmup = state["optimizer_history"][-1]["num_updates"], _warmup(state)
+        updates, warmup = updates_of(state), _warmup(state)
         if updates <= warmup:
             young.setdefault(updates, (warmup, path))
         else:
@@ -102,12 +102,48 @@ def _rule(state: dict[str, Any]) -> tuple[str, bool]:
 
 
 def last_checkpoints(folder: Path, count: int, *, by_updates: bool, allow_fewer: bool = False) -> Choice:
-    """The *count* last checkpoints of a run by epoch, or by update (`--save-interval-updates`), last first."""
+    """The *count* last checkpoints of a run by epoch, or by update (`--save-interval-updates`), last first.
+
+    Where an epoch ends at such an update, fairseq saves that checkpoint under the epoch's name, and with
+    --no-epoch-checkpoints only as the last one: it counts all the same. Where it was not kept, `left_out` says so.
+
+    Raises:
+        DataError: fewer than *count* checkpoints (without *allow_fewer*).
+    """
     check_at_least("the number of checkpoints to average", count, 1)
     pattern = _UPDATE if by_updates else _EPOCH
-    numbered = [(int(m.group(1)), path) for path in _folder(folder).iterdir() if (m := pattern.fullmatch(path.name))]
+    found = {int(m.group(1)): path for path in _folder(folder).iterdir() if (m := pattern.fullmatch(path.name))}
     what = "checkpoints saved by updates" if by_updates else "checkpoints saved by epochs"
-    return _first([path for _, path in sorted(numbered, reverse=True)], count, folder, what, allow_fewer)
+    interval = 0
+    if by_updates and found:
+        interval = int(load_checkpoint(found[max(found)])["cfg"]["checkpoint"].get("save_interval_updates", 0))
+    if interval > 0:
+        found = {**_of_whole_intervals(folder, interval), **found}
+    numbers = sorted(found, reverse=True)
+    chosen = numbers[:count]
+    missing = range(chosen[-1], chosen[0], interval) if interval > 0 else ()
+    return _first(
+        [found[number] for number in numbers],
+        count,
+        folder,
+        what,
+        allow_fewer,
+        [
+            f"update {number}: its epoch ended there, and its checkpoint was not kept (--no-epoch-checkpoints)"
+            for number in sorted(set(missing) - set(chosen))
+        ],
+    )
+
+
+def _of_whole_intervals(folder: Path, interval: int) -> dict[int, Path]:
+    """The checkpoints of epochs, and the last one, that were saved at a multiple of *interval* updates."""
+    found: dict[int, Path] = {}
+    for path in [folder / "checkpoint_last.pt", *folder.iterdir()]:
+        if path.is_file() and (path.name == "checkpoint_last.pt" or _EPOCH.fullmatch(path.name)):
+            updates = updates_of(load_checkpoint(path))
+            if updates % interval == 0:
+                found[updates] = path
+    return found
 
 
 def _folder(folder: Path) -> Path:
@@ -152,7 +188,8 @@ def average(inputs: Sequence[Path], output: Path) -> None:
                 )
             if not first["model"][name].is_floating_point():
                 if not torch.equal(parameters[name], first["model"][name]):
-                    raise DataError(f"{path} and {inputs[0]} have different {name}: they belong to different data")
+                    why = "are of different models" if name == "structure" else "belong to different data"
+                    raise DataError(f"{path} and {inputs[0]} have different {name}: they {why}")
             else:
                 total += parameters[name]
     means: dict[tuple[Any, ...], Tensor] = {}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,45 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise DataError(f"checkpoint {path} does not exist")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} {_why_no_zip(path)}")
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if "GLOBAL" not in str(error) else _forbidden_global(str(error))
         raise DataError(f"checkpoint {path} is refused: {reason}") from error
     except Exception as error:  # bytes that are damaged fail anywhere in torch's reader
-        raise DataError(f"{path} is not a checkpoint, or is damaged or cut short: {error}") from error
+        raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(state, dict) or "model" not in state:
         raise DataError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
     return state
+
+
+def _why_no_zip(path: Path) -> str:
+    """Why a file is no checkpoint, which is a zip file."""
+    with path.open("rb") as file:
+        beginning = file.read(2)
+    if beginning == b"PK":
+        return f"is cut short: it ends after {path.stat().st_size:,} bytes"
+    return "is not a checkpoint" if beginning else "is empty"
+
+
+def updates_of(state: Mapping[str, Any]) -> int:
+    """How many updates the training of the checkpoint *state* had made; 0 where it does not say."""
+    history = state.get("optimizer_history") or [{}]
+    return int(history[-1].get("num_updates", 0))
+
+
+def whole_checkpoint_beside(path: Path) -> Path | None:
+    """The latest checkpoint in *path*'s folder, other than it, that can be read; None: there is none."""
+    others = (other for other in path.parent.glob("checkpoint*.pt") if other != path)
+    for other in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            load_checkpoint(other)
+        except DataError:
+            continue
+        return other
+    return None
 
 
 def _forbidden_global(message: str) -> str:

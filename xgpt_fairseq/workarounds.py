@@ -22,7 +22,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
-from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.checkpoints import load_checkpoint, updates_of
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write
 
@@ -181,6 +181,6 @@ class BestCheckpoints:
 def _updates_of(checkpoint: Path) -> int | None:
     """The update at which a checkpoint was saved; None if it is missing or damaged."""
     try:
-        return int(load_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
+        return updates_of(load_checkpoint(checkpoint))
     except DataError:
         return None

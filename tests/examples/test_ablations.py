@@ -137,8 +137,10 @@ def test_rows_run_from_their_first_stage_to_scores_and_are_not_run_again(tiny_da
     assert done.stdout == (tmp_path / "table2.md").read_text()
     assert (tmp_path / "table2.png").stat().st_size > 5000
     assert done.stderr.count("seed 7, ") == 4 and "seed 7, out_of_domain-ic+tifg > finetune: " in done.stderr
-    log = (tmp_path / "seed7/out_of_domain-ic+tifg/in_domain-ic+tifg/3_in_domain.log").read_text()
-    assert "ic=1,tifg=0.3" in log and "parameters new: 0" in log
+    folder = tmp_path / "seed7/out_of_domain-ic+tifg/in_domain-ic+tifg"
+    assert "parameters new: 0" in (folder / "3_in_domain.log").read_text()
+    task = load_checkpoint(folder / "captions/in_domain/averaged.pt")["cfg"]["task"]
+    assert task["objective_weights"] == "ic=1,tifg=0.3"
     again = run(*command, **SHORT)
     assert "seed 7, " not in again.stderr and again.stdout == done.stdout
 
@@ -152,8 +154,8 @@ def test_structures_and_placeholders_run(tiny_data: Path, tmp_path: Path) -> Non
     assert "decoder.layers.0.cross_attention.qkv.weight" in state
     done = run(*command, "table6", *common, tmp_path / "6", "--rows", "multi [MASK]", *TINY, **SHORT)
     assert "| multi [MASK] | 1 |" in done.stdout
-    log = (tmp_path / "6/seed1/out_of_domain-ic+ida-multi/2_out_of_domain.log").read_text()
-    assert "'ida_placeholder': multi" in log
+    average = tmp_path / "6/seed1/out_of_domain-ic+ida-multi/out_of_domain/averaged.pt"
+    assert str(load_checkpoint(average)["cfg"]["task"]["ida_placeholder"]) == "multi"
 
 
 def test_a_stopped_table_stops_its_trainings_and_goes_on(tiny_data: Path, tmp_path: Path) -> None:

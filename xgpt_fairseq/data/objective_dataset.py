@@ -12,6 +12,7 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from xgpt_fairseq.data.schedule import IndexCodec
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.workarounds import with_last_batch
 
 
@@ -150,7 +151,16 @@ class ObjectiveDataset(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[Any]:
-        """fairseq's batches, none dropped, of exactly the requested size: fairseq makes batches of 56 for 60."""
+        """fairseq's batches, none dropped, of exactly the requested size: fairseq makes batches of 56 for 60.
+
+        Raises:
+            DataError: an item has more than *max_tokens* positions.
+        """
+        if max_tokens and (positions := self.num_tokens_vec(indices)).max(initial=0) > max_tokens:
+            raise DataError(
+                f"--max-tokens {max_tokens}: item {indices[positions.argmax()]} of split {self.split!r} has "
+                f"{positions.max()} positions (texts, and the regions of images), which is more than fits"
+            )
         if max_sentences:
             required_batch_size_multiple = 1
         batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)

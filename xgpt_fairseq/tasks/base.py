@@ -11,17 +11,20 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.data import BaseWrapperDataset, data_utils
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks import FairseqTask
-from omegaconf import II, MISSING, OmegaConf
+from omegaconf import II, MISSING
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.schedule import interleave_objectives
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import LoadMode
+from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTModel
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.regions.statistics import feature_statistics
+from xgpt_fairseq.tasks.checks import check_run, finetune_from, root_config
 from xgpt_fairseq.tasks.gradient_log import GradientLog
 from xgpt_fairseq.tasks.options import check_metric, values_of
 from xgpt_fairseq.text.vocabulary import Vocabulary
@@ -40,6 +43,9 @@ class XGPTTaskConfig(FairseqDataclass):
         metadata={"help": "on a CPU with bfloat16 arithmetic, multiply matrices in it; weights, softmax and loss stay "
                   "float32 (on GPUs: --bf16, --fp16 or --amp)"},
     )  # fmt: skip
+    log_config: bool = field(
+        default=False, metadata={"help": "log the whole configuration and the model's modules at the start"}
+    )
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
@@ -108,11 +114,8 @@ class XGPTTask(FairseqTask):
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "XGPTTask":
         """Open the data directory, so that what is wrong with it is said before training."""
+        check_run(cfg)
         load_checkpoints_on_all_ranks(cfg)
-        start = _finetune_from(cfg)
-        # fairseq would only fail after loading the data, with a traceback
-        if start and not Path(start).is_file():
-            raise DataError(f"--finetune-from-model {start} does not exist")
         return cls.open(cfg)
 
     @classmethod
@@ -130,14 +133,26 @@ class XGPTTask(FairseqTask):
         """The dictionary of the texts."""
         return self.vocabulary.dictionary
 
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """fairseq's hook for the task's options: with them, fairseq's usage of two hundred lines becomes one."""
+        super().add_args(parser)
+        parser.usage = "%(prog)s DATA [options]   (--help lists them)"
+
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model, which knows what the next checkpoint is loaded for.
 
         fairseq says *from_checkpoint* where a trained model is loaded to be used.
+
+        Raises:
+            DataError: a model of fairseq's, which knows nothing of images.
         """
+        name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
+        if name is not None and not issubclass(ARCH_MODEL_REGISTRY.get(name, object), XGPTModel):
+            raise DataError(f"--arch {name} is no model for this task: {', '.join(ARCHITECTURES)}")
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:
-            model.checkpoint = _finetune_from(self.cfg)
+            model.checkpoint = finetune_from(self.cfg)
             model.load_mode = LoadMode.RESUME if model.checkpoint is None else LoadMode.START
         return model
 
@@ -193,8 +208,8 @@ class XGPTTask(FairseqTask):
                 indices = self.filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
             if not len(indices):
                 raise DataError(
-                    f"split {texts.split!r}: all texts are longer than the model's --max-target-positions (the "
-                    f"shortest has {texts.sizes.min()} tokens with the end of sentence)"
+                    f"split {texts.split!r}: all texts are longer than the model's --max-target-positions or than "
+                    f"--max-tokens (the shortest has {texts.sizes.min()} tokens with the end of sentence)"
                 )
             rng = np.random.default_rng([seed, epoch]) if texts.shuffle else None
             return interleave_objectives(
@@ -236,7 +251,7 @@ class XGPTTask(FairseqTask):
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Refuse c10d: it fails obscurely if a step leaves parameters without gradient."""
-        root = self.cfg._get_root() if OmegaConf.is_config(self.cfg) else {}
+        root = root_config(self.cfg)
         distributed = root.get("distributed_training")
         if (
             distributed is not None
@@ -342,11 +357,3 @@ class RegionsTask(XGPTTask):
     def store_name(self) -> str:
         """Where the regions come from, for error messages."""
         return str(self.directory.regions.path)
-
-
-def _finetune_from(cfg: Any) -> str | None:
-    """--finetune-from-model, an option of another group than the task's; None where there is a run to resume."""
-    root = cfg._get_root() if OmegaConf.is_config(cfg) else {}
-    checkpoint = root.get("checkpoint") or {}
-    resumes = (Path(checkpoint.get("save_dir", "")) / "checkpoint_last.pt").exists()
-    return None if resumes else checkpoint.get("finetune_from_model")

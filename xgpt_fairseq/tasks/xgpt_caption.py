@@ -22,6 +22,7 @@ from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
+from xgpt_fairseq.tasks.checks import check_search
 from xgpt_fairseq.tasks.options import renamed
 from xgpt_fairseq.workarounds import sample_for_search
 
@@ -147,8 +148,7 @@ class XGPTCaptionTask(RegionsTask):
         """Build fairseq's generator; it never emits `<unk>` or non-words (`<mask>`, `<s>`, dictionary padding)."""
         if getattr(args, "constraints", False) and not self.cfg.constraints_file:
             raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
-        if getattr(args, "print_alignment", None):
-            raise DataError("--print-alignment: captions have no source words to be aligned with")
+        check_search(args, max_positions=min(model.max_decoder_positions() for model in models))
         extra = {**(extra_gen_cls_kwargs or {}), **vocabulary_arguments(self.vocabulary)}
         generator = super().build_generator(
             models,

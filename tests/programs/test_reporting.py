@@ -1,0 +1,102 @@
+"""Which errors fairseq's programs report in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from torch.multiprocessing import ProcessRaisedException
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.programs.reporting import report, report_in_fairseq_programs
+
+
+def raised(function) -> BaseException:
+    with pytest.raises(BaseException) as info:
+        function()
+    return info.value
+
+
+def reported(error: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
+    report(type(error), error, error.__traceback__)
+    return capsys.readouterr().err
+
+
+def test_a_data_error_is_one_line_even_behind_another_exception(capsys):
+    def hidden() -> None:
+        try:
+            raise DataError("features.npy, image 7: NaN")
+        except DataError:
+            raise Exception("please ensure that the architectures match")  # noqa: B904  (as fairseq's trainer does)
+
+    assert reported(raised(hidden), capsys) == "error: features.npy, image 7: NaN\n"
+
+
+def test_other_errors_keep_their_traceback(capsys):
+    error = raised(lambda: 1 / 0)
+    assert "ZeroDivisionError" in reported(error, capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (AssertionError("Must specify batch size either with --max-tokens or --batch-size"), "no batch size: pass"),
+        (AssertionError("--path required for generation!"), "--path CHECKPOINT is missing"),
+        (OSError(24, "Too many open files", "features-00001.npy"), "ulimit -n 65536"),
+        (RuntimeError("Too many open files. Communication with the workers is no longer possible."), "ulimit -n"),
+        (RuntimeError("received 0 items of ancdata"), "ulimit -n"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"), "halve --batch-size"),
+    ],
+)
+def test_what_other_libraries_say_of_known_mistakes(error, line, capsys):
+    printed = reported(error, capsys)
+    assert line in printed and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+def test_an_assertion_of_fairseq_s_is_a_line_and_another_is_not(capsys):
+    fairseq = {"__name__": "fairseq.tasks.fairseq_task"}
+    exec("def check():\n    assert False, '--sampling-topk requires --sampling'", fairseq)
+    assert reported(raised(fairseq["check"]), capsys) == "error: --sampling-topk requires --sampling\n"
+    other = {"__name__": "torch.nn"}
+    exec("def check():\n    assert False, 'a bug'", other)
+    assert "Traceback" in reported(raised(other["check"]), capsys)
+
+
+def test_the_error_of_one_of_several_processes(capsys):
+    sent = (
+        "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  File …\n"
+        "xgpt_fairseq.errors.DataError: data is not a data directory\n"
+    )
+    assert reported(ProcessRaisedException(sent, 1, 7), capsys) == "error: data is not a data directory\n"
+    sent = "\n\n-- Process 1 terminated with the following error:\nZeroDivisionError: division by zero\n"
+    assert "ZeroDivisionError" in reported(ProcessRaisedException(sent, 1, 7), capsys)
+
+
+def test_ctrl_c(capsys):
+    assert reported(KeyboardInterrupt(), capsys) == "interrupted\n"
+
+
+def test_everything_is_logged_if_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("LOGLEVEL", "debug")
+    error = raised(lambda: (_ for _ in ()).throw(DataError("bad")))
+    assert "Traceback" in reported(error, capsys)
+
+
+@pytest.mark.parametrize("program", ["/somewhere/fairseq-train", "/site-packages/fairseq_cli/train.py"])
+def test_the_hook_is_for_fairseq_s_programs_only(program, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/notebook"])
+    report_in_fairseq_programs()
+    assert sys.excepthook is sys.__excepthook__
+    monkeypatch.setattr(sys, "argv", [program])
+    report_in_fairseq_programs()
+    assert sys.excepthook is report
+
+
+def test_hydra_leaves_errors_to_the_hook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(sys, "argv", ["/bin/fairseq-hydra-train"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    report_in_fairseq_programs()
+    assert os.environ.pop("HYDRA_FULL_ERROR") == "1"

@@ -1,0 +1,86 @@
+"""One line where one of fairseq's programs ends by a mistake of its user: ours, and fairseq's that we know.
+
+Everything else keeps its traceback: it is a bug, and needs one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from traceback import walk_tb
+from types import TracebackType
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.programs.names import fairseq_program, logs_everything
+
+# What other libraries say, as "Type: message", and what we say instead.
+KNOWN = [
+    (
+        r"AssertionError: Must specify batch size",
+        "no batch size: pass --batch-size N (captions in training, images in generation) or --max-tokens N",
+    ),
+    (r"AssertionError: --path required", "--path CHECKPOINT is missing: the model that is to be used"),
+    (
+        r"\[Errno 24\] Too many open files|RuntimeError: Too many open files|received 0 items of ancdata",
+        "too many open files: raise the limit of the shell (ulimit -n 65536), or use fewer --num-workers",
+    ),
+    (
+        r"OutOfMemoryError: |RuntimeError: CUDA out of memory",
+        "the GPU's memory is full: halve --batch-size and double --update-freq (the same captions in an update), or "
+        "pass --checkpoint-activations",
+    ),
+]
+# the last lines of a traceback that a process of several has sent as text
+SENT_DATA_ERROR = re.compile(rf"^{DataError.__module__}\.DataError: (.+)$", re.MULTILINE)
+
+
+def report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """An exception hook that prints a mistake as one line, also if another exception was raised from it.
+
+    fairseq's trainer, for example, wraps our error in a generic 'check the architecture' message. Of several processes
+    that fairseq starts, the first one's traceback arrives as text. With LOGLEVEL=DEBUG all tracebacks are printed.
+    """
+    line = next((line for cause in _causes(error) if (line := _line_of(cause)) is not None), None)
+    if line is not None and not logs_everything():
+        print(f"error: {line}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def report_in_fairseq_programs() -> None:
+    """Install `report` if this process is one of fairseq's programs and has no other hook."""
+    program = fairseq_program()
+    if program is not None and sys.excepthook is sys.__excepthook__:
+        sys.excepthook = report
+        if program == "fairseq-hydra-train":
+            # else hydra prints a shortened traceback itself, and ends the process before the hook is called
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _line_of(error: BaseException) -> str | None:
+    """The line for *error*; None where it is no known mistake."""
+    if isinstance(error, DataError):
+        return str(error)
+    text = f"{type(error).__name__}: {error}"
+    if type(error).__name__ == "ProcessRaisedException" and (sent := SENT_DATA_ERROR.findall(text)):
+        return str(sent[-1])
+    if (known := next((line for pattern, line in KNOWN if re.search(pattern, text)), None)) is not None:
+        return known
+    # "--sampling-topp requires --sampling", and many more: fairseq speaks to its users by assertions
+    return str(error) if isinstance(error, AssertionError) and str(error) and _raised_by_fairseq(error) else None
+
+
+def _raised_by_fairseq(error: BaseException) -> bool:
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").split(".")[0] in ("fairseq", "fairseq_cli")

@@ -1,0 +1,25 @@
+"""Whether the fairseq that is installed is one that the plugin works with."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+from xgpt_fairseq.errors import DataError
+
+OLDEST = (0, 12)
+INSTALL = "pip uninstall fairseq, then pip install ve-fairseq==0.12.3 (Linux x86-64) or fairseq-fixed (elsewhere)"
+
+
+def check_fairseq() -> None:
+    """Import fairseq.
+
+    Raises:
+        DataError: it is too old, or cannot be imported with this Python, as PyPI's 0.12.2 with 3.11.
+    """
+    try:
+        version = str(importlib.import_module("fairseq").__version__)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise DataError(f"fairseq cannot be imported ({str(error).splitlines()[0]}): {INSTALL}") from error
+    if (found := re.match(r"(\d+)\.(\d+)", version)) and (int(found[1]), int(found[2])) < OLDEST:
+        raise DataError(f"fairseq {version} is installed, and 0.12 is needed: {INSTALL}")

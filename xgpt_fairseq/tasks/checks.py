@@ -1,0 +1,147 @@
+"""What a task checks of the whole run before it begins: options of other groups than its own, and checkpoints.
+
+fairseq would fail later, with a traceback that names no file, or go on in silence.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from xgpt_fairseq.checkpoints import load_checkpoint, updates_of, whole_checkpoint_beside
+from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.programs.names import fairseq_program, trains
+
+logger = logging.getLogger(__name__)
+
+LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file: the one of --save-dir
+HALF_PRECISION = ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16")
+
+
+def root_config(task_cfg: Any) -> Any:
+    """The run's whole configuration, of which *task_cfg* is a part; empty for a task that no program has set up."""
+    return task_cfg._get_root() if OmegaConf.is_config(task_cfg) else {}
+
+
+def check_run(task_cfg: Any) -> None:
+    """Check the run of one of fairseq's programs; a task that is set up elsewhere passes.
+
+    A training whose --max-update is reached ends here, with status 0: fairseq would make one more update at each start.
+
+    Raises:
+        DataError: half precision without a GPU; a checkpoint that is missing or damaged; an option without effect.
+        SystemExit: nothing is left to train.
+    """
+    program, root = fairseq_program(), root_config(task_cfg)
+    if program is None:
+        return
+    if root["dataset"].num_shards > 1:
+        raise DataError(
+            "--num-shards: fairseq ignores it, so that every process would do all of the work. Captions by several "
+            "processes: xgpt-caption --num-shards N --shard-id I; training: torchrun or --distributed-world-size"
+        )
+    if trains(program):
+        _check_precision(root["common"])
+        _check_start(root)
+    else:
+        for path in _paths(root["common_eval"].path):
+            load_checkpoint(path)
+
+
+def finetune_from(task_cfg: Any) -> str | None:
+    """--finetune-from-model; None where there is a run to resume."""
+    checkpoint = root_config(task_cfg).get("checkpoint") or {}
+    resumes = (Path(checkpoint.get("save_dir", "")) / LAST).exists()
+    return None if resumes else checkpoint.get("finetune_from_model")
+
+
+def _check_precision(common: Any) -> None:
+    given = next((name for name in HALF_PRECISION if common.get(name)), None)
+    if given is not None and (common.cpu or not torch.cuda.is_available()):
+        why = "--cpu asks for none" if torch.cuda.is_available() else "torch finds none here"
+        option = f"--{given.replace('_', '-')}"
+        raise DataError(
+            f"{option} needs a GPU, and {why}: leave {option} out (on CPUs with bfloat16 arithmetic, --cpu-bf16)"
+        )
+
+
+def _check_start(root: Any) -> None:
+    """Check the checkpoint that the training will start from or go on from, if there is one."""
+    checkpoint, max_update = root["checkpoint"], root["optimization"].max_update
+    last = Path(checkpoint.save_dir, LAST.replace(".pt", f"{checkpoint.checkpoint_suffix}.pt"))
+    given = None if checkpoint.restore_file == LAST else checkpoint.restore_file
+    start = checkpoint.continue_once or checkpoint.finetune_from_model
+    if given is not None and not _is_remote(given):
+        state = _whole(Path(given), "--restore-file")
+        if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
+            raise DataError(
+                f"--restore-file {given} has made {updates_of(state)} updates already: --max-update {max_update} "
+                "leaves nothing to train (--reset-optimizer counts from 0)"
+            )
+    elif given is None and last.exists():
+        state = _whole(last, "the last checkpoint of --save-dir")
+        if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
+            logger.info(f"{last} has made {updates_of(state)} updates: --max-update {max_update} is reached")
+            sys.exit(0)
+    elif given is None and start and not _is_remote(start):
+        _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
+
+
+def _whole(path: Path, what: str) -> dict[str, Any]:
+    """The checkpoint *path*, memory-mapped.
+
+    Raises:
+        DataError: it is missing or damaged; says which whole one lies beside it.
+    """
+    if not path.exists():
+        raise DataError(f"{what} {path} does not exist")
+    try:
+        return load_checkpoint(path)
+    except DataError as error:
+        beside = whole_checkpoint_beside(path)
+        advice = "" if beside is None else f". A whole one lies beside it: --restore-file {beside}"
+        raise DataError(f"{what}: {error}{advice}") from None
+
+
+def _paths(text: str | None) -> list[Path]:
+    """The files of --path, which separates several by colons."""
+    return [] if not text or _is_remote(text) else [Path(name) for name in text.split(":")]
+
+
+def _is_remote(name: str) -> bool:
+    return "://" in name  # fairseq fetches such files itself
+
+
+def check_search(args: Any, *, max_positions: int) -> None:
+    """Check the options of a search, which fairseq would find wrong at its first batch.
+
+    Args:
+        args: the options, fairseq's group `generation`; those that are not given have fairseq's defaults.
+        max_positions: the longest text of the model in tokens, end of sentence included.
+
+    Raises:
+        DataError: an option has an impossible value, or has no effect on captions.
+    """
+    beam, nbest = getattr(args, "beam", 5), getattr(args, "nbest", 1)
+    check_at_least("--beam", beam, 1)
+    if nbest > beam:
+        raise DataError(f"--nbest {nbest} needs as many hypotheses: pass --beam {nbest} or more, not {beam}")
+    groups = getattr(args, "diverse_beam_groups", -1)
+    if groups > 0 and beam % groups:
+        raise DataError(f"--beam {beam} cannot be divided into --diverse-beam-groups {groups} groups of equal size")
+    longest = max_positions - 1
+    if not getattr(args, "max_len_a", 0):
+        longest = min(longest, getattr(args, "max_len_b", 200))
+    shortest = getattr(args, "min_len", 1)
+    if shortest > longest:
+        raise DataError(
+            f"--min-len {shortest} is more than the longest caption, of {longest} tokens (the smaller of --max-len-b "
+            f"and the model's {max_positions - 1})"
+        )
+    if getattr(args, "print_step", False):
+        raise DataError("--print-step is for models that refine a sentence in steps, and this one does not")
+    if getattr(args, "print_alignment", None):
+        raise DataError("--print-alignment: captions have no source words to be aligned with")
