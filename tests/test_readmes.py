@@ -15,7 +15,13 @@ from fairseq import options
 from xgpt_fairseq.models.xgpt import XGPTConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ["import_regions", "extract_regions", "learn_bpe", "prepare_captions", "prepare_text", "caption_text"]
+# the programs of each page's tables of options, in their order
+PROGRAMS = {
+    "docs/regions.md": ["import_regions", "extract_regions"],
+    "docs/data.md": ["learn_bpe", "prepare_captions", "prepare_text", "caption_text"],
+    "docs/photos.md": ["caption"],
+    "docs/inspect.md": ["gallery"],
+}
 TASKS = ["xgpt_caption", "xgpt_pretrain"]
 # --name, --name VALUE
 OPTION = re.compile(r"`(--[a-z0-9-]+)(?: ([^`]+))?`")
@@ -86,17 +92,17 @@ def check(row: list[str], parsers: list[argparse.ArgumentParser]) -> int:
 
 def test_options_of_training() -> None:
     parsers = [training_parser(task) for task in TASKS]
-    found = tables("README.md", "| Option | Meaning |")
+    found = tables("docs/train.md", "| Option | Meaning |")
     assert len(found) == 2
     assert sum(check(row, parsers) for table in found for row in table) >= 13
 
 
 def test_options_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = tables("preprocess/README.md", "| Option | Meaning |")
     count = 0
-    for name, table in zip(PROGRAMS, found, strict=True):
-        parser = program_parser(name, monkeypatch)
-        count += sum(check(row, [parser]) for row in table)
+    for page, names in PROGRAMS.items():
+        for name, table in zip(names, tables(page, "| Option | Meaning |"), strict=True):
+            parser = program_parser(name, monkeypatch)
+            count += sum(check(row, [parser]) for row in table)
     assert count >= 8
 
 

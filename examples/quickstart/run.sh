@@ -5,7 +5,7 @@
 #   make quickstart                            on scenes that it draws itself
 #   make quickstart DATA=path/to/photos        on real photos: examples/real_photos/run.sh, with short stages
 #
-# DATA holds photos and their captions, in any layout of preprocess/layouts.md. When run again, it skips finished stages
+# DATA holds photos and their captions, in any layout of docs/layouts.md. When run again, it skips finished stages
 # and resumes an interrupted training. With PREPARE_ONLY=1 it stops after preparing the data. README.md lists the
 # variables.
 set -euo pipefail

@@ -5,7 +5,7 @@
 #   bash examples/real_photos/run.sh path/to/photos                                    # photos of your own
 #   WEB=path/to/coco5k bash examples/real_photos/run.sh path/to/flickr8k               # the paper's whole path
 #
-# Each FOLDER holds photos and captions in any layout of preprocess/layouts.md; several are trained on together and
+# Each FOLDER holds photos and captions in any layout of docs/layouts.md; several are trained on together and
 # scored one by one. WEB is a folder for out-of-domain pre-training. When run again, it skips finished steps and resumes
 # an interrupted training. README.md lists the variables.
 set -euo pipefail

@@ -4,7 +4,7 @@
 #   TEXT=enwiki.txt CC_REGIONS=… CC_CAPTIONS=… COCO_REGIONS=… COCO_CAPTIONS=dataset_coco.json bash examples/xgpt_base/0_prepare.sh
 #
 # Each of TEXT, CC, COCO and FLICKR30K is prepared where its variables are set. *_REGIONS is an archive of region
-# features for import_regions.py, *_CAPTIONS a caption file for prepare_captions.py (see preprocess/README.md).
+# features for import_regions.py, *_CAPTIONS a caption file for prepare_captions.py (see docs/data.md).
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)

@@ -1,4 +1,4 @@
-"""Captioned photos in the layouts of preprocess/layouts.md, drawn and written here, with what must come out of each."""
+"""Captioned photos in the layouts of docs/layouts.md, drawn and written here, with what must come out of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every layout of preprocess/layouts.md, typed as the page has it: each photo has exactly its captions.
+"""Every layout of docs/layouts.md, typed as the page has it: each photo has exactly its captions.
 
 Which photo a row of the store is, is told by what it shows, not by its name.
 """
@@ -23,7 +23,7 @@ from xgpt_fairseq.cli import extract_regions, learn_bpe, prepare_captions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.regions.store import RegionStore
 
-PAGE = list(page_rows(ROOT / "preprocess" / "layouts.md"))
+PAGE = list(page_rows(ROOT / "docs" / "layouts.md"))
 FAST = ["--image-size", "96", "--grid", "2", "--workers", "0"]
 
 

@@ -54,7 +54,7 @@ def discover(folder: Path) -> list[str]:
     if not found:
         raise DataError(
             f"{folder} holds no captions of a known format: neither a file such as captions.csv, captions.json or "
-            "metadata.jsonl, nor texts beside its photos (preprocess/layouts.md shows what is known)"
+            "metadata.jsonl, nor texts beside its photos (docs/layouts.md shows what is known)"
         )
     chosen = _of_different_splits(found)
     if chosen is None:

@@ -2,7 +2,7 @@
 
     xgpt-import-regions data/cocobu --output data/regions --sizes annotations/instances_val2014.json
 
-SOURCE is a file or folder in one of the formats that preprocess/README.md describes. If it is interrupted, the same
+SOURCE is a file or folder in one of the formats that docs/regions.md describes. If it is interrupted, the same
 command resumes. STORE appears when it is complete.
 """
 
