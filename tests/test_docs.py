@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -82,6 +83,16 @@ def test_pages_link_within_the_site(site: Path) -> None:
     page = (site / "docs" / "train.html").read_text(encoding="utf-8")
     assert 'href="../examples/xgpt_base/README.html"' in page or 'href="../examples/xgpt_base/index.html"' in page
     assert (site / "examples" / "quickstart" / "run.sh").exists()
+
+
+def test_the_photos_of_the_readme_are_the_first_ones_with_their_licences(coco5k: Path) -> None:
+    images = json.loads((coco5k / "dataset_coco5k.json").read_text(encoding="utf-8"))["images"]
+    first = sorted((image for image in images if image["split"] == "val"), key=lambda image: image["cocoid"])[:6]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\[(\d+)\]\((\S+)\), \[CC (BY(?:-SA)?) 2\.0\]\[by", text, re.MULTILINE)
+    assert [(int(number), address) for number, address, _ in shown] == [(i["cocoid"], i["flickr_url"]) for i in first]
+    for (*_, licence), image in zip(shown, first, strict=True):
+        assert f"/licenses/{licence.lower()}/2.0/" in image["license_url"]
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
