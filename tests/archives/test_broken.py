@@ -16,7 +16,7 @@ import pytest
 from tests.archives import layouts
 from tests.archives.breaking import IMAGES, THIRD, Fails, matches
 from tests.archives.layouts import Image, made_up
-from xgpt_fairseq.archives.registry import READERS
+from xgpt_fairseq.archives.registry import FORMATS
 from xgpt_fairseq.cli import import_regions
 
 # vinvl-tsv
@@ -295,7 +295,7 @@ def test_class_numbers_of_pythia(call_program: Callable[..., Any], tmp_path: Pat
 # What every reader does with a path that is nothing to it
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_format_by_name_on_something_else(name: str, tmp_path: Path, fails: Fails) -> None:
     (tmp_path / "notes.txt").write_text("hello\n")
     (tmp_path / "empty").mkdir()

@@ -17,7 +17,7 @@ from tests.archives import layouts
 from tests.archives.layouts import LAYOUTS, Image, Layout, made_up
 from tests.folders import contents
 from tests.preloaded import python
-from xgpt_fairseq.archives.registry import READERS, open_archive
+from xgpt_fairseq.archives.registry import open_archive, readers
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
@@ -247,9 +247,9 @@ def test_detection(name: str, tmp_path: Path) -> None:
     """One reader alone takes an archive for its own, and no other one opens it."""
     layout = LAYOUTS[name]
     source = layout.write(tmp_path / "archive", IMAGES)
-    assert [kind for kind, reader in READERS.items() if reader.detect(source)] == [layout.format]
+    assert [kind for kind, reader in readers().items() if reader.detect(source)] == [layout.format]
     assert open_archive(source)[0].name == layout.format
-    for kind, reader in READERS.items():
+    for kind, reader in readers().items():
         if kind != layout.format:
             with pytest.raises(DataError) as raised:
                 reader(source)
@@ -265,7 +265,7 @@ def test_detection_of_single_files(tmp_path: Path) -> None:
     layouts.write_m2(tmp_path / "m2" / "coco_detections.hdf5", IMAGES)
 
     def found(path: Path) -> list[str]:
-        return [name for name, reader in READERS.items() if reader.detect(path)]
+        return [name for name, reader in readers().items() if reader.detect(path)]
 
     assert found(vinvl / "features.tsv") == found(oscar / "test.feature.tsv") == ["vinvl-tsv"]
     assert found(tmp_path / "m2") == found(tmp_path / "m2" / "coco_detections.hdf5") == ["m2-h5"]
@@ -310,7 +310,7 @@ def test_the_other_formats_need_no_library(tmp_path: Path) -> None:
     """Readers are imported all together: h5py and lmdb only where they are used."""
     check = (
         "import sys; sys.modules['h5py'] = sys.modules['lmdb'] = None\n"
-        "from xgpt_fairseq.archives import registry as r; print(*r.READERS)"
+        "from xgpt_fairseq.archives import registry as r; print(*r.readers())"
     )
     done = subprocess.run(
         [python(), "-c", check],
@@ -318,4 +318,4 @@ def test_the_other_formats_need_no_library(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split() == list(READERS)
+    assert done.stdout.split() == list(readers())

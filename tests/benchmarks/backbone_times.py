@@ -22,7 +22,8 @@ import torch  # isort: skip
 
 from xgpt_fairseq.vision.backbones.base import BackboneOptions  # isort: skip
 from xgpt_fairseq.vision.backbones.broken_packages import hide_broken  # isort: skip
-from xgpt_fairseq.vision.extractor import TOKENS, RegionExtractor  # isort: skip
+from xgpt_fairseq.vision.choices import TOKENS  # isort: skip
+from xgpt_fairseq.vision.extractor import RegionExtractor  # isort: skip
 from xgpt_fairseq.vision.malloc import keep_freed_memory  # isort: skip
 
 

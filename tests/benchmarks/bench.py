@@ -13,7 +13,7 @@ import importlib
 
 from tests.benchmarks import measuring
 
-BENCHMARKS = ("training", "objectives", "generation", "reading", "extraction", "processes", "scst", "startup")
+BENCHMARKS = ("training", "objectives", "generation", "reading", "extraction", "processes", "scst", "startup", "help")
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ import numpy as np  # isort: skip
 import torch  # isort: skip
 from PIL import Image  # isort: skip
 
-from xgpt_fairseq.cli.extract_regions import extract_regions, parse_arguments  # isort: skip
+from xgpt_fairseq.cli.extract_options import parse_arguments  # isort: skip
+from xgpt_fairseq.cli.photo_extraction import extract  # isort: skip
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, load_backbone  # isort: skip
 from xgpt_fairseq.vision.photos import load_photo  # isort: skip
 
@@ -59,7 +60,7 @@ def line(photos: list[Path], size: int, folder: Path, rounds: int) -> Line:
         torch.set_num_threads(cores())
         options = ["--output", folder / "store", "--overwrite", "--image-size", size, "--device", "cpu"]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            extract_regions(parse_arguments([str(each) for each in [*photos, *options]]))
+            extract(parse_arguments([str(each) for each in [*photos, *options]]))
 
     times = by_turns(lambda: seconds(program), lambda: seconds(bare), rounds=rounds)
     ours, theirs = (1000 * middle([each[i] for each in times]) / len(photos) for i in range(2))

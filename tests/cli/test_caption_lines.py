@@ -11,7 +11,8 @@ import pytest
 
 from tests.cli.test_caption import bundle, call, folder  # noqa: F401  (fixtures)
 from tests.test_hub_interface import photos  # noqa: F401  (a fixture)
-from xgpt_fairseq.cli import caption_results, extract_regions
+from xgpt_fairseq import hub_interface
+from xgpt_fairseq.cli import extract_regions
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.io.resumable_lines import ResumableLines
 
@@ -20,7 +21,7 @@ Call = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def few_photos_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caption_results, "PHOTOS_AT_ONCE", 2)
+    monkeypatch.setattr(hub_interface, "PHOTOS_AT_ONCE", 2)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.cli import test_extract_regions as extraction
 from tests.cli.test_extract_regions import Extract, write_photo
 from tests.folders import contents, images_in
 from tests.preloaded import python
-from xgpt_fairseq.cli import extract_regions
+from xgpt_fairseq.cli import photo_extraction
 from xgpt_fairseq.regions import writer as region_writer
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -39,7 +39,7 @@ def test_whenever_it_was_interrupted_it_ends_the_same(
         return pooled(self, pixels, boxes) + np.float16(pixels.float().mean())
 
     monkeypatch.setattr(RegionExtractor, "_features", mixed)
-    monkeypatch.setattr(extract_regions, "CHUNK_PHOTOS", 4)
+    monkeypatch.setattr(photo_extraction, "CHUNK_PHOTOS", 4)
     options = ["--batch-size", 2, "--grid", 2]
     assert extract(photos, "--output", tmp_path / "expected", *options).status == 0
     monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli import test_extract_regions as extraction
 from tests.cli.test_extract_regions import Extract
 from tests.folders import contents
+from xgpt_fairseq.cli.path_lists import as_given
 
 extract, photos = extraction.extract, extraction.photos  # fixtures
 
@@ -27,3 +30,8 @@ def test_photos_that_a_file_lists(photos: Path, tmp_path: Path, extract: Extract
     assert error == f"--list {tmp_path / 'gone'}: No such file or directory"
     done = extract("--output", tmp_path / "none")
     assert done.status == 2 and "the following arguments are required: PHOTOS, or --list" in done.stderr
+
+
+def test_relative_paths_are_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert as_given([Path("photos"), tmp_path / "more"]) == [f"photos (from {tmp_path})", f"{tmp_path}/more"]

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from tests.folders import contents
 from tests.preloaded import python
-from xgpt_fairseq.cli import prepare_text
-from xgpt_fairseq.cli.prepare_text import EncodeBlock
+from xgpt_fairseq.cli import prepare_text, text_encoding
+from xgpt_fairseq.cli.text_encoding import EncodeBlock
 from xgpt_fairseq.data.directory import TextDirectory
 from xgpt_fairseq.text import readers as text_readers
 from xgpt_fairseq.text.readers import Block
@@ -373,7 +373,7 @@ def test_errors_leave_nothing_behind(
 def test_too_small_a_text_does_not_stand_in_the_way(
     prepare: Callable[..., Any], small_blocks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(prepare_text, "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(text_encoding, "JOURNAL_SECONDS", 0.0)
     assert "the text is too small" in prepare("--valid-lines", 300).error
     assert list(tmp_path.iterdir()) == []
     assert prepare("--valid-lines", 50).status == 0

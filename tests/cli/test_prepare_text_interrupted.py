@@ -18,7 +18,7 @@ import pytest
 from tests.cli import test_prepare_text as preparation
 from tests.folders import contents
 from tests.preloaded import python
-from xgpt_fairseq.cli import prepare_text
+from xgpt_fairseq.cli import text_encoding
 from xgpt_fairseq.data.directory import TextDirectory
 from xgpt_fairseq.data.indexed_writer import IndexedWriter
 from xgpt_fairseq.io.resumable import ResumableOutput
@@ -50,7 +50,7 @@ def interrupt(
     prepare: Callable[..., Any], small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Any]]:
     """interrupt(after, *options): `prepare`, stopped by Ctrl-C when it has saved its state *after* times."""
-    monkeypatch.setattr(prepare_text, "JOURNAL_SECONDS", 0.0)  # with every block
+    monkeypatch.setattr(text_encoding, "JOURNAL_SECONDS", 0.0)  # with every block
 
     def call(after: int, *options: object, **inputs: object) -> Any:
         with monkeypatch.context() as patch:
@@ -97,8 +97,8 @@ def test_a_killed_run_goes_on(
     pipe = tmp_path / "text.txt"
     os.mkfifo(pipe)
     program = (
-        "from xgpt_fairseq.cli import prepare_text; from xgpt_fairseq.text import readers\n"
-        "prepare_text.JOURNAL_SECONDS = 0.0; readers.BLOCK_BYTES = 300; prepare_text.main()"
+        "from xgpt_fairseq.cli import prepare_text, text_encoding; from xgpt_fairseq.text import readers\n"
+        "text_encoding.JOURNAL_SECONDS = 0.0; readers.BLOCK_BYTES = 300; prepare_text.main()"
     )
     command = [python(), "-c", program, "--input", pipe, "--vocabulary", tiny_vocabulary, "--valid-lines", "30"]
     command += ["--output", tmp_path / "data", "--workers", "2"]
@@ -147,7 +147,7 @@ def test_an_error_far_into_the_text_can_be_mended(
     prepare: Callable[..., Any], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None
 ) -> None:
     assert prepare("--output", tmp_path / "expected").status == 0
-    monkeypatch.setattr(prepare_text, "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(text_encoding, "JOURNAL_SECONDS", 0.0)
     path = tmp_path / "text.txt"
     lines = text.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:300], "Kätzchen\n".encode("latin1"), *lines[300:]]))

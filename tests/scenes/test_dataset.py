@@ -27,7 +27,7 @@ from xgpt_fairseq.scenes import dataset as scenes
 from xgpt_fairseq.scenes.alt_texts import STYLES, WEB_BACKGROUNDS, WEB_CLUTTER
 from xgpt_fairseq.scenes.backgrounds import BACKGROUND_PAINTERS, CLUTTER_PAINTERS
 from xgpt_fairseq.scenes.claims import Verdict, judge, read_claims
-from xgpt_fairseq.scenes.dataset import SCENES, WEB, Name, scene_of, texts_of
+from xgpt_fairseq.scenes.dataset import Name, scene_of, texts_of
 from xgpt_fairseq.scenes.drawing import thing_tile
 from xgpt_fairseq.scenes.facts import (
     BACKGROUNDS,
@@ -40,18 +40,19 @@ from xgpt_fairseq.scenes.facts import (
     held_out_pairs,
     pixel_box,
 )
+from xgpt_fairseq.scenes.sets import SCENES, SPLITS, WEB
 from xgpt_fairseq.scenes.shapes import HUES, PAINTERS
 
 SEEDS = st.integers(0, 10**6)
 NAMES = st.builds(
     lambda seed, key, number: Name(seed, *key, number),
     SEEDS,
-    st.sampled_from(list(scenes.SPLITS)),
+    st.sampled_from(list(SPLITS)),
     st.integers(0, 10**4),
 )
 CLEAN_NAMES = NAMES.filter(lambda name: name.dataset == SCENES)
-COUNTS = dict(zip(scenes.SPLITS, (6, 2, 5, 3, 3, 4), strict=True))
-OPTIONS = [f"--{option.replace('_', '-')}={COUNTS[key]}" for key, (option, _) in scenes.SPLITS.items()]
+COUNTS = dict(zip(SPLITS, (6, 2, 5, 3, 3, 4), strict=True))
+OPTIONS = [f"--{option.replace('_', '-')}={COUNTS[key]}" for key, (option, _) in SPLITS.items()]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import TarMember
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision import photo_list
-from xgpt_fairseq.vision.photo_list import PhotoList, as_given, container_starts, listed_photos
+from xgpt_fairseq.vision.photo_list import PhotoList, container_starts, listed_photos
 from xgpt_fairseq.vision.photos import PhotoFile
 from xgpt_fairseq.vision.table_photos import TableCell
 
@@ -109,11 +109,6 @@ def test_a_list_that_is_read_is_not_made_anew(tmp_path: Path) -> None:
     again, made = listed_photos([photos], place, **options, again=True)
     assert made is None and [file.image_id for file in again] == ["a", "b", "d"]
     assert [file.image_id for file in first] == ["b", "d"]  # whose files are still there for it
-
-
-def test_relative_paths_are_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert as_given([Path("photos"), tmp_path / "more"]) == [f"photos (from {tmp_path})", f"{tmp_path}/more"]
 
 
 def _when_made(photos: Path, place: Path) -> float | None:

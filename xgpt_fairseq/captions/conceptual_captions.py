@@ -16,8 +16,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from xgpt_fairseq.captions.base import (
     Caption,
     CaptionedImage,
@@ -81,6 +79,8 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
 
 def _hashes_of_several(file: CaptionFile, options: CaptionOptions) -> set[int]:
     """`hash` of the image ids of more than one line. A chance collision does no harm."""
+    import numpy as np
+
     image_id_of_url, log = options.image_id_of_url, ReadingLog(options.log.skip_bad)
     assert image_id_of_url is not None
     hashes = array("q", (hash(image_id_of_url(url) or url) for _, _, url in _rows(file, log)))
@@ -156,6 +156,8 @@ class UrlMap:
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
+        import numpy as np
+
         hashes, ends, names = array("q"), array("q"), bytearray()
         for path in paths:
             before = len(hashes)

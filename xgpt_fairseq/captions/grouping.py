@@ -6,8 +6,6 @@ from array import array
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-import numpy as np
-
 from xgpt_fairseq.captions.base import Caption, CaptionedImage, ReadingLog
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -76,6 +74,8 @@ def _without_captions(image: CaptionedImage) -> CaptionedImage:
 
 def _hashes_of_several_runs(read: Callable[[], Iterator[tuple[str, CaptionedImage]]]) -> set[int]:
     """`hash` of the ids of images whose records stand apart. A chance equal hash among them does no harm."""
+    import numpy as np
+
     hashes = array("q")
     last = None
     for _, image in read():

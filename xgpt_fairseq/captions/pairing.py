@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from xgpt_fairseq.captions.base import CaptionedImage, split_of_folder
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts
-from xgpt_fairseq.regions.store import RegionStore
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.regions.store import RegionStore
 
 PAIR_BY = ("auto", "file", "id")
 # Of files that photos were made of, `x.dcm`

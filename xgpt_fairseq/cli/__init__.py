@@ -1,4 +1,11 @@
-"""Console entry points. `run` turns a DataError into one line and exit status 1."""
+"""Console entry points. `run` turns a DataError into one line and exit status 1.
+
+`--help` and misspelt options are answered at once: a program's module, and what it imports, is light. Libraries that
+take long to import (torch, fairseq, numpy, Pillow, matplotlib, tqdm), and modules of ours that import these, are
+imported by the functions that use them, once the options are parsed; for annotations, under `TYPE_CHECKING`. What
+options name, such as the formats, lies in light modules (`regions/limits.py`, `vision/choices.py`). A program whose
+work takes many such functions has it in a module of its own, imported as a whole (`photo_extraction.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +15,17 @@ from collections.abc import Callable
 
 from xgpt_fairseq.errors import DataError
 
+# fairseq turns on the messages of every library, and its speech tasks tell everyone to install tensorboardX.
+_CHATTY = ("matplotlib", "PIL", "fairseq.tasks.text_to_speech")
+
 
 def run(program: Callable[[], None]) -> None:
-    """Call *program*; turn a `DataError` into one line on stderr and exit status 1, Ctrl-C into status 130."""
-    for library in ("matplotlib", "PIL"):  # importing fairseq turns on the debug messages of every library
+    """Call *program*; turn a `DataError` into one line on stderr and exit status 1, Ctrl-C into status 130.
+
+    Raises:
+        SystemExit: with that status.
+    """
+    for library in _CHATTY:
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         program()

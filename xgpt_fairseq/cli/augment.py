@@ -6,14 +6,13 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xgpt_fairseq.augmentation.augment import AugmentOptions, augment
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.directory import DataDirectory, check_regions_inside, check_replaceable
-from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError, check_at_least
-from xgpt_fairseq.hub_interface import XGPTHubInterface
-from xgpt_fairseq.search.generator import SearchOptions
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.search.generator import SearchOptions
 
 _TOPP, _TEMPERATURE, _STRENGTH, _ROUNDS = 0.9, 1.0, 0.5, 4
 
@@ -36,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _augment(args: argparse.Namespace) -> None:
+    from xgpt_fairseq.augmentation.augment import AugmentOptions, augment
+    from xgpt_fairseq.data.directory import DataDirectory, check_regions_inside, check_replaceable
+    from xgpt_fairseq.devices import default_device
+    from xgpt_fairseq.hub_interface import XGPTHubInterface
+
     search = _search(args)
     _check_numbers(args)
     rounds = args.rounds if args.rounds is not None else (_ROUNDS if search.sampling else 1)
@@ -63,6 +67,8 @@ def _augment(args: argparse.Namespace) -> None:
 
 def _search(args: argparse.Namespace) -> SearchOptions:
     """The search options from the command line."""
+    from xgpt_fairseq.search.generator import SearchOptions
+
     if args.diverse_beam_groups is None:
         if args.diverse_beam_strength is not None:
             raise DataError("--diverse-beam-strength needs --diverse-beam-groups")

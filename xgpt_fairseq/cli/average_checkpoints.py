@@ -13,11 +13,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xgpt_fairseq.averaging import Choice, average, best_checkpoints, last_checkpoints
-from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.averaging import Choice
 
 
 def program() -> None:
@@ -35,12 +37,14 @@ def program() -> None:
     args = parser.parse_args()
     if args.output.exists() and not args.overwrite:
         raise DataError(f"{args.output} exists; pass --overwrite to replace it")
+    if not args.inputs and args.checkpoints is None:
+        parser.error("--checkpoints SAVE_DIR is required with --best, --last-epochs and --last-updates")
+    from xgpt_fairseq.averaging import average
+
     warnings = []
     if args.inputs:
         inputs = args.inputs
     else:
-        if args.checkpoints is None:
-            parser.error("--checkpoints SAVE_DIR is required with --best, --last-epochs and --last-updates")
         chosen = _choose(args)
         inputs = chosen.paths
         for reason in chosen.left_out:
@@ -59,7 +63,8 @@ def program() -> None:
 
 def _compared(average: Path, members: Sequence[Path]) -> list[str]:
     """Print the metric of the average and of its best member. Returns a warning if the average is worse."""
-    from xgpt_fairseq.metrics.validation import validation_metric  # imports fairseq's trainer
+    from xgpt_fairseq.checkpoints import load_checkpoint
+    from xgpt_fairseq.metrics.validation import validation_metric
 
     states = {path: load_checkpoint(path) for path in members}
     values = {path: state.get("extra_state", {}).get("val_loss") for path, state in states.items()}
@@ -77,6 +82,8 @@ def _compared(average: Path, members: Sequence[Path]) -> list[str]:
 
 
 def _choose(args: argparse.Namespace) -> Choice:
+    from xgpt_fairseq.averaging import best_checkpoints, last_checkpoints
+
     if args.best is not None:
         return best_checkpoints(args.checkpoints, args.best, allow_fewer=args.allow_fewer)
     by_updates = args.last_updates is not None

@@ -11,26 +11,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.caption_outputs import print_and_write, write_lines
 from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results, store_results
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
-from xgpt_fairseq.devices import own_device
 from xgpt_fairseq.errors import DataError, check_at_least
-from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.io.atomic import check_writable
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.resumable_lines import ResumableLines
-from xgpt_fairseq.regions.format import DEFAULT_REGIONS
-from xgpt_fairseq.regions.store import RegionStore
-from xgpt_fairseq.search.generator import SearchOptions
+from xgpt_fairseq.regions.limits import DEFAULT_REGIONS
 from xgpt_fairseq.serving.limits import BEAMS, DEFAULT_PORT, HOST, IN_WORDS
-from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos
-from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, row_range, shard_range
 
 if TYPE_CHECKING:
+    from xgpt_fairseq.bundle import Bundle
+    from xgpt_fairseq.hub_interface import XGPTHubInterface
+    from xgpt_fairseq.search.generator import SearchOptions
     from xgpt_fairseq.vision.detections import Detections
+    from xgpt_fairseq.vision.photo_list import PhotoList
+    from xgpt_fairseq.vision.photo_shards import Shard
     from xgpt_fairseq.vision.photos import PhotoFile
 
 _EXAMPLE = """\
@@ -55,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def caption(args: argparse.Namespace) -> None:
     """Caption, print, and write the requested files; or serve the page; or print what the captioner is."""
+    from xgpt_fairseq.devices import own_device
+    from xgpt_fairseq.hub_interface import XGPTHubInterface
+    from xgpt_fairseq.search.generator import SearchOptions
+
     if args.about:
         if args.photos or args.serve:
             raise DataError("--about prints what the captioner is; it captions nothing: leave photos and --serve out")
@@ -134,6 +136,9 @@ def _check_serve(args: argparse.Namespace) -> None:
 
 
 def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
+    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.vision.photo_shards import row_range
+
     if len(args.photos) > 1:
         raise DataError(f"one region store at a time: {', '.join(map(str, args.photos))}")
     if args.detections:
@@ -177,6 +182,8 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
 
 def _caption_list(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
     """Write lines of the photos, from a list that is made once, and that all shards share."""
+    from xgpt_fairseq.vision.photo_list import listed_at, listed_photos
+
     shard = _shard(args)
     place = args.jsonl.with_name(f"{args.jsonl.name}.photos")
     if shard is None:
@@ -201,6 +208,8 @@ def _caption_listed(
     files: PhotoList,
     shard: Shard | None,
 ) -> None:
+    from xgpt_fairseq.vision.photo_shards import shard_range
+
     group, name = photo_group(args.batch_size), args.jsonl
     images: dict[str, Any] = {"given": args.given, "photos": len(files), "names_sha256": files.names_sha256}
     if shard is not None:
@@ -250,6 +259,8 @@ def _write(
 
 
 def _shard(args: argparse.Namespace) -> Shard | None:
+    from xgpt_fairseq.vision.photo_shards import chosen_shard
+
     shard = chosen_shard(args.num_shards, args.shard_id, os.environ)
     if shard is not None and (args.jsonl is None or args.json is not None or args.html is not None):
         raise DataError(

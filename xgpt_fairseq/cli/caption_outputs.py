@@ -7,18 +7,18 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.cli.caption_results import Result
 from xgpt_fairseq.cli.novelty_warnings import NoveltyWarnings
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write, write_json
-from xgpt_fairseq.io.resumable_lines import ResumableLines
-from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
-from xgpt_fairseq.regions.novelty import NoveltyDetector
-from xgpt_fairseq.regions.store import RegionStore
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from xgpt_fairseq.io.resumable_lines import ResumableLines
+    from xgpt_fairseq.regions.novelty import NoveltyDetector
 
 
 def print_and_write(
@@ -32,6 +32,8 @@ def print_and_write(
     Raises:
         DataError: none of the images could be read; or, with --strict, not all.
     """
+    from tqdm import tqdm
+
     unlike = NoveltyWarnings(novelty)
     results: list[Result] = []
     with tqdm(total=total, unit=" images", disable=None) as bar:
@@ -63,6 +65,8 @@ def write_lines(
     Raises:
         DataError: as `print_and_write`, of all images, those of an interrupted run included.
     """
+    from tqdm import tqdm
+
     before = min(lines.groups * group, total)
     captioned = before - _errors(lines.path) if before else 0
     with tqdm(total=total, initial=before, unit=" images", disable=None) as bar:
@@ -107,7 +111,9 @@ def _check_read(captioned: int, total: int, args: argparse.Namespace) -> None:
 
 
 def _write_page(args: argparse.Namespace, captioned: Iterable[tuple[Result, str]], results: list[Result]) -> None:
+    from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
     from xgpt_fairseq.pages.gallery import picture, picture_of_photo
+    from xgpt_fairseq.regions.store import RegionStore
 
     store = RegionStore(args.photos[0]) if results[0].photo is None else None
     cards = [

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from xgpt_fairseq.hub_interface import PHOTOS_AT_ONCE, Candidate, XGPTHubInterface
-from xgpt_fairseq.regions.store import RegionStore
-from xgpt_fairseq.search.generator import SearchOptions
-
 if TYPE_CHECKING:
+    from xgpt_fairseq.hub_interface import Candidate, XGPTHubInterface
+    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.search.generator import SearchOptions
     from xgpt_fairseq.vision.detections import Detections
     from xgpt_fairseq.vision.photos import Photo, PhotoError, PhotoFile
 
@@ -52,6 +51,8 @@ class Result:
 
 def photo_group(batch_size: int) -> int:
     """Photos of a group: whole batches, and at least as many as the extractor gets at once."""
+    from xgpt_fairseq.hub_interface import PHOTOS_AT_ONCE
+
     return -(-PHOTOS_AT_ONCE // batch_size) * batch_size
 
 
@@ -93,6 +94,7 @@ def store_results(
 
 def _load(captioner: XGPTHubInterface, files: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, Photo | PhotoError]]:
     """Read photos, some ahead of those that are captioned."""
+    from xgpt_fairseq.hub_interface import PHOTOS_AT_ONCE
     from xgpt_fairseq.vision.photos import PhotoError
 
     def load(file: PhotoFile) -> Photo | PhotoError:

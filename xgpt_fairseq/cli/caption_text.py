@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xgpt_fairseq.captions.base import CaptionOptions, fairseq_split
 from xgpt_fairseq.captions.options import parse_files
 from xgpt_fairseq.captions.registry import read_captions
@@ -128,6 +126,8 @@ def caption_text(args: argparse.Namespace) -> None:
     if not kept:
         raise DataError("all captions of COCO are of excluded images; narrow --exclude with --exclude-splits")
     if args.limit is not None and args.limit < len(kept):
+        import numpy as np
+
         sample = np.random.default_rng(args.seed).choice(len(kept), args.limit, replace=False)
         kept = [kept[index] for index in np.sort(sample)]
     with atomic_write(args.output) as aside:

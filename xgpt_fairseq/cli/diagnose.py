@@ -6,23 +6,14 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm import tqdm
-
-from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.caption_dataset import CaptionDataset
-from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable, write_json
-from xgpt_fairseq.loading import open_model
-from xgpt_fairseq.metrics.diagnosis import OWN, SOURCES, Losses, diagnose, difference
-from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols, build_objectives
-from xgpt_fairseq.precision import check_cpu_bfloat16
-from xgpt_fairseq.regions.statistics import feature_statistics
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.metrics.diagnosis import Losses
 
 _EXAMPLE = """\
 Prints each objective's loss on a split, in bits per predicted token or as TIFG's mean squared error, and its increase
@@ -43,6 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def program(args: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from xgpt_fairseq.checkpoints import load_checkpoint
+    from xgpt_fairseq.data.caption_dataset import CaptionDataset
+    from xgpt_fairseq.data.directory import DataDirectory
+    from xgpt_fairseq.devices import default_device
+    from xgpt_fairseq.loading import open_model
+    from xgpt_fairseq.metrics.diagnosis import diagnose
+    from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols, build_objectives
+    from xgpt_fairseq.precision import check_cpu_bfloat16
+    from xgpt_fairseq.regions.statistics import feature_statistics
+
     if args.output:
         check_writable(args.output, overwrite=args.overwrite)
     check_at_least("--batch-size", args.batch_size, 2, "so that there is another image")
@@ -87,6 +91,8 @@ def program(args: argparse.Namespace) -> None:
 
 
 def _names(text: str) -> list[str]:
+    from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES
+
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in PRETRAINING_OBJECTIVES:
@@ -97,6 +103,8 @@ def _names(text: str) -> list[str]:
 
 def _differences(by_source: dict[str, Losses], measure: str) -> dict[str, Any]:
     """The loss with its own source and the increase with others, with the interval; nats are converted to bits."""
+    from xgpt_fairseq.metrics.diagnosis import OWN, difference
+
     unit = 1.0 if measure == "mse" else 1 / math.log(2)
     report: dict[str, Any] = {"unit": "mse" if measure == "mse" else "bits", OWN: unit * by_source[OWN].mean}
     for source, each in by_source.items():
@@ -107,6 +115,8 @@ def _differences(by_source: dict[str, Losses], measure: str) -> dict[str, Any]:
 
 
 def _table(report: dict[str, dict[str, Any]], split: str, images: int) -> str:
+    from xgpt_fairseq.metrics.diagnosis import OWN, SOURCES
+
     lines = [
         f"{split}: {images} images; loss with its own source, and by how much it is higher without (95 % interval)"
     ]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
-from xgpt_fairseq.scenes.dataset import SCENES, SPLITS, WEB, write_data_set, write_sheet
+from xgpt_fairseq.scenes.sets import SCENES, SPLITS, WEB
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -71,8 +71,14 @@ def _check_replaceable(output: Path) -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
+    run(lambda: draw_scenes(parse_arguments()))
+
+
+def draw_scenes(args: argparse.Namespace) -> None:
+    """Draw and write what was asked for."""
     _check(args)
+    from xgpt_fairseq.scenes.dataset import write_data_set, write_sheet
+
     if args.output is not None:
         write_data_set(args.output, seed=args.seed, counts=args.counts, pixels=args.pixels, workers=args.workers)
         for (dataset, split), count in args.counts.items():
@@ -84,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

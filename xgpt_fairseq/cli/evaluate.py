@@ -7,20 +7,22 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xgpt_fairseq.captions.generated import read_captions, write_coco_results
 from xgpt_fairseq.captions.options import add_caption_options, format_list, read_caption_options
 from xgpt_fairseq.captions.pairing import PAIR_BY
-from xgpt_fairseq.captions.references import References, find_references, named
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.metrics.degeneration import degeneration
-from xgpt_fairseq.metrics.scores import METRICS, Scores, score_systems
+from xgpt_fairseq.metrics.names import METRICS
 from xgpt_fairseq.metrics.segmentation import SEGMENTATIONS
 from xgpt_fairseq.text.scripts import count_spacing
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.captions.references import References
+    from xgpt_fairseq.metrics.scores import Scores
 
 _EXAMPLE = """\
 example:
@@ -66,6 +68,10 @@ def evaluate(args: argparse.Namespace) -> None:
             raise DataError(f"{name} {_joined(paths)}: names differ for each file with captions")
         for path in paths:
             check_writable(path, overwrite=args.overwrite)
+    from xgpt_fairseq.captions.generated import read_captions, write_coco_results
+    from xgpt_fairseq.captions.references import find_references
+    from xgpt_fairseq.metrics.scores import score_systems
+
     options = read_caption_options(args, {})
     references = find_references(args.references, args.split, name=args.format, options=options)
     systems = [read_captions(path, references, by=args.pair_by, options=options) for path in args.captions]
@@ -102,6 +108,8 @@ def _files(count: int) -> str:
 
 def warnings(captions: Mapping[str, str], references: References, scores: Scores, segmentation: str) -> Iterator[str]:
     """What makes scores mean less than they seem to."""
+    from xgpt_fairseq.captions.references import named
+
     caption, times = Counter(captions.values()).most_common(1)[0]
     if times > 1 and times >= _REPEATED * len(captions):
         yield f"{times} of {len(captions)} images have the same caption: {caption!r:.80}"

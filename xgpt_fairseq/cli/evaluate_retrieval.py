@@ -7,29 +7,17 @@ import sys
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from xgpt_fairseq.data.directory import DataDirectory, file_crc32
-from xgpt_fairseq.devices import default_device
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.io.resumable import ResumableOutput
-from xgpt_fairseq.precision import check_cpu_bfloat16
-from xgpt_fairseq.retrieval.recall import Recall, caption_retrieval, image_retrieval
-from xgpt_fairseq.retrieval.scoring import (
-    IDS,
-    SCORES,
-    PoolScorer,
-    load_model,
-    read_pool,
-    read_scores,
-    score_pool,
-    write_ids,
-)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xgpt_fairseq.retrieval.recall import Recall
+    from xgpt_fairseq.retrieval.scoring import PoolScorer
 
 SAVE_PAIRS = 20_000  # progress is saved each time that this number of pairs is scored
 
@@ -62,6 +50,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def evaluate_retrieval(args: argparse.Namespace) -> None:
     """Score all pairs of the pool, or read their scores; print a table, and write what was asked for."""
+    import numpy as np
+    import torch
+
+    from xgpt_fairseq.data.directory import DataDirectory, file_crc32
+    from xgpt_fairseq.devices import default_device
+    from xgpt_fairseq.precision import check_cpu_bfloat16
+    from xgpt_fairseq.retrieval.scoring import (
+        IDS,
+        SCORES,
+        PoolScorer,
+        load_model,
+        read_pool,
+        read_scores,
+        write_ids,
+    )
+
     if args.scores is not None:
         print("--scores is called --from-scores now", file=sys.stderr)
         args.from_scores = args.scores
@@ -125,6 +129,10 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
 
 
 def _score(scorer: PoolScorer, run: ResumableOutput) -> None:
+    from tqdm import tqdm
+
+    from xgpt_fairseq.retrieval.scoring import SCORES, score_pool
+
     done = 0 if run.state is None else int(run.state["blocks"])
     images = len(scorer.pool.image_rows)
     per_block = scorer.captions_at_once * images
@@ -141,6 +149,8 @@ def _score(scorer: PoolScorer, run: ResumableOutput) -> None:
 
 
 def _finish(args: argparse.Namespace, matrix: np.ndarray, image_of_caption: np.ndarray, about: dict[str, Any]) -> None:
+    from xgpt_fairseq.retrieval.recall import caption_retrieval, image_retrieval
+
     found = {
         "image retrieval": image_retrieval(matrix, image_of_caption),
         "caption retrieval": caption_retrieval(matrix, image_of_caption),

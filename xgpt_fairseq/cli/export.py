@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xgpt_fairseq.bundle import DTYPES, Bundle
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.novelty import FEWEST_IMAGES
-from xgpt_fairseq.vision.packing import Packed
-from xgpt_fairseq.vision.rebuilding import needs_boxes, rebuild
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.bundle import Bundle
+    from xgpt_fairseq.vision.packing import Packed
+
+DTYPES = ("float32", "float16")  # of the parameters in a bundle
 
 _EXAMPLE = """\
 example:
@@ -26,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write the bundle, and print what it can caption."""
+    from xgpt_fairseq.regions.novelty import FEWEST_IMAGES
+    from xgpt_fairseq.vision.rebuilding import needs_boxes
+
     output: Path = args.output
     if output.exists() and not output.is_dir():
         raise DataError(f"{output} is a file; a bundle is a folder")
@@ -50,6 +56,8 @@ def export(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> Bundle:
+    from xgpt_fairseq.bundle import Bundle
+
     if not args.checkpoint.is_dir():
         return Bundle.of_checkpoint(args.checkpoint, args.data)
     if args.data is not None:
@@ -59,6 +67,8 @@ def _read(args: argparse.Namespace) -> Bundle:
 
 def _packed(bundle: Bundle, args: argparse.Namespace) -> Packed | None:
     """The weights of the network that sees photos, and a line about their licence."""
+    from xgpt_fairseq.vision.rebuilding import rebuild
+
     if bundle.extractor_settings is None:
         raise DataError(f"--with-backbone: the model was trained on {bundle.trained_on}, which no network here makes")
     packed = rebuild(

@@ -16,23 +16,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
-from xgpt_fairseq.devices import own_device
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MAX_REGIONS
-from xgpt_fairseq.vision.backbones.base import BackboneOptions
+from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, FAMILIES
-from xgpt_fairseq.vision.detector_extractor import DetectorExtractor
+from xgpt_fairseq.vision.choices import GRID, IMAGE_SIZE, MOST_CELLS, TOKENS, VG_BOTTOM_UP, VG_FEWEST
 from xgpt_fairseq.vision.detectors import registry as detectors
-from xgpt_fairseq.vision.detectors import vg_bottom_up
-from xgpt_fairseq.vision.detectors.base import DetectorOptions
-from xgpt_fairseq.vision.extractor import GRID, MOST_CELLS, TOKENS, RegionExtractor
-from xgpt_fairseq.vision.malloc import keep_freed_memory
-from xgpt_fairseq.vision.photo_extractor import PhotoExtractor
-from xgpt_fairseq.vision.photos import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.vision.photo_extractor import PhotoExtractor
 
 # More loaders than this outrun the consumer.
 MOST_WORKERS = 8
@@ -65,7 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--detector",
         metavar="NAME",
         help=f"regions are what a detector finds, with its features: {', '.join(detectors.FAMILIES)}. "
-        f"{vg_bottom_up.NAME} needs --weights",
+        f"{VG_BOTTOM_UP} needs --weights",
     )
     regions.add_argument(
         "--detections",
@@ -85,8 +79,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--min-regions",
         metavar="N",
         type=int,
-        help=f"least regions per photo, for {vg_bottom_up.NAME}: with fewer confident boxes, the most confident are "
-        f"kept (default: {vg_bottom_up.VGBottomUp.fewest})",
+        help=f"least regions per photo, for {VG_BOTTOM_UP}: with fewer confident boxes, the most confident are "
+        f"kept (default: {VG_FEWEST})",
     )
     parser.add_argument(
         "--label-names",
@@ -178,6 +172,15 @@ def build_extractor(args: argparse.Namespace) -> PhotoExtractor:
     Raises:
         DataError: it can't be built, or --max-regions is below the regions of its grid.
     """
+    import torch
+
+    from xgpt_fairseq.devices import own_device
+    from xgpt_fairseq.vision.backbones.base import BackboneOptions
+    from xgpt_fairseq.vision.detector_extractor import DetectorExtractor
+    from xgpt_fairseq.vision.detectors.base import DetectorOptions
+    from xgpt_fairseq.vision.extractor import RegionExtractor
+    from xgpt_fairseq.vision.malloc import keep_freed_memory
+
     device = args.device or own_device()
     threads = 1
     if device == "cpu":

@@ -6,15 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xgpt_fairseq.captions.generated import read_captions
-from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write, check_writable
-from xgpt_fairseq.metrics.scores import score_systems
 from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, match_photos, render_gallery
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.captions.references import References
 
 _EXAMPLE = """\
 The page is one self-contained file, readable without network and scripts; scripts only sort and search. Images without
@@ -34,6 +34,8 @@ def gallery(args: argparse.Namespace) -> None:
     """Read and score the captions, and write the page."""
     check_writable(args.output, overwrite=args.overwrite)
     check_at_least("--limit", args.limit, 1)
+    from xgpt_fairseq.data.directory import DataDirectory
+
     overlay = args.regions is not None
     data = DataDirectory(args.data, regions=args.regions if isinstance(args.regions, Path) else None)
     references = data.references(args.split)
@@ -70,6 +72,9 @@ def read_systems(arguments: Sequence[str], references: References, metrics: Sequ
     Raises:
         DataError: an argument is not NAME=FILE, or a name is used twice; also see `read_captions`, `score_systems`.
     """
+    from xgpt_fairseq.captions.generated import read_captions
+    from xgpt_fairseq.metrics.scores import score_systems
+
     files: dict[str, Path] = {}
     for argument in arguments:
         name, equals, file = argument.partition("=")

@@ -18,24 +18,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
-
-from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader
-from xgpt_fairseq.archives.broken_records import BrokenRecords, decode, list_path, sample_records
-from xgpt_fairseq.archives.registry import READERS, open_archive
+from xgpt_fairseq.archives.registry import FORMATS, open_archive
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
-from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MAX_REGIONS, NO_BOXES
 from xgpt_fairseq.regions.image_ids import canonical_image_id
-from xgpt_fairseq.regions.store import RegionStore
-from xgpt_fairseq.regions.validation import NORMALISED_TOLERANCE
-from xgpt_fairseq.regions.writer import RegionWriter
-from xgpt_fairseq.vision.pooling import FULL_IMAGE_BOX, grid_boxes
+from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS, NO_BOXES
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from tqdm import tqdm
+
+    from xgpt_fairseq.archives.base import BoxKind, Pending, Record, RegionReader
+    from xgpt_fairseq.archives.broken_records import BrokenRecords
+    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.regions.writer import RegionWriter
 
 # Images that are read to detect the unit of boxes.
 SAMPLE_IMAGES = 64
@@ -52,7 +51,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
     parser.add_argument(
         "--format",
-        choices=("auto", *READERS),
+        choices=("auto", *FORMATS),
         default="auto",
         help="default: auto, which detects the format and prints it",
     )
@@ -101,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def import_regions(args: argparse.Namespace) -> None:
     """Import the archive, and print a summary."""
+    from xgpt_fairseq.archives.broken_records import list_path
+
     began = time.monotonic()
     check_at_least("--skip-broken", args.skip_broken, 0)
     try:
@@ -129,6 +130,12 @@ def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int, i
 
 
 def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[RegionReader, RegionStore, int, int]:
+    from tqdm import tqdm
+
+    from xgpt_fairseq.archives.broken_records import BrokenRecords, decode, sample_records
+    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.regions.writer import RegionWriter
+
     sizes = load_sizes(args.sizes)
     wanted = SAMPLE_IMAGES if args.boxes == "auto" and reader.box_kind == "unknown" else 1
     sample = sample_records(reader, min(wanted, args.limit or wanted), args.skip_broken)
@@ -204,6 +211,10 @@ def _boxes(record: Record, option: str, most: int) -> npt.NDArray[Any]:
     """
     if option not in WITHOUT_BOXES:
         return record.boxes
+    import numpy as np
+
+    from xgpt_fairseq.vision.pooling import FULL_IMAGE_BOX, grid_boxes
+
     count = len(record.features)
     if option == NO_BOXES:
         return np.tile(np.array(FULL_IMAGE_BOX, dtype=np.float32), (count, 1))
@@ -224,6 +235,8 @@ def _box_kind(option: str, reader: RegionReader, sample: list[Record], skip_brok
     Raises:
         DataError: some of the sample seem to be in pixels and few enough to be broken, so that nothing is sure.
     """
+    from xgpt_fairseq.regions.validation import NORMALISED_TOLERANCE
+
     if option == "pixel":
         return "pixel"
     if option in ("normalised", *WITHOUT_BOXES):

@@ -17,15 +17,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
 from xgpt_fairseq.text.readers import report_log, sentences
 from xgpt_fairseq.text.scripts import count_spacing
-from xgpt_fairseq.text.vocabulary import learn_vocabulary, normalize
 
 SAMPLE = 10_000  # sentences of each input that --bpe auto looks at
 UNSPACED = 0.1  # share of letters of scripts without spaces, from which on sentencepiece is chosen
@@ -40,6 +37,10 @@ def learn_bpe(args: argparse.Namespace) -> None:
     if (args.output / "vocabulary.json").exists() and not args.overwrite:
         raise DataError(f"{args.output} already has a vocabulary; pass --overwrite to replace it")
     check_at_least("--symbols", args.symbols, 1)
+    from tqdm import tqdm
+
+    from xgpt_fairseq.text.vocabulary import learn_vocabulary
+
     inputs, captions = text_inputs(args)
     lines = sentences(inputs, captions)
     bpe = args.bpe
@@ -67,6 +68,8 @@ def learn_bpe(args: argparse.Namespace) -> None:
 
 def choose_bpe(sample: Iterable[str]) -> tuple[str, str]:
     """Which BPE suits a text, and why: sentencepiece where a tenth of the letters are of words without spaces."""
+    from xgpt_fairseq.text.vocabulary import normalize
+
     spacing = count_spacing(map(normalize, sample))
     share = f"{spacing.share:.0%} of the letters are of scripts without spaces between words"
     if spacing.share < UNSPACED:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from xgpt_fairseq.regions.novelty import GROUP, NoveltyDetector
+if TYPE_CHECKING:
+    from xgpt_fairseq.regions.novelty import NoveltyDetector
 
 # Images that are named one by one.
 NAMED: Final = 5
@@ -42,6 +43,8 @@ class NoveltyWarnings:
         """Print what is to be said about all images together."""
         if self._detector is None or not self._distances:
             return
+        from xgpt_fairseq.regions.novelty import GROUP
+
         count, median = len(self._distances), statistics.median(self._distances)
         if self._far > NAMED:
             print(

@@ -10,13 +10,9 @@ from __future__ import annotations
 import argparse
 from types import SimpleNamespace
 
-import torch
-from fairseq.data import Dictionary
-
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import check_at_least
-from xgpt_fairseq.models.xgpt import ARCHITECTURES, SHARING_LAYERS, XGPTConfig, XGPTModel, apply_architecture
-from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
+from xgpt_fairseq.models.architectures import ARCHITECTURES, STRUCTURES
 
 # part of the table → beginnings of parameter names
 PARTS = {
@@ -35,6 +31,12 @@ def count_parameters(
     arch: str, *, vocabulary_size: int, feature_dim: int, sharing: str = "enc-dec-share"
 ) -> dict[str, int]:
     """Parameters of *arch* by part, for image-text pre-training; every parameter belongs to exactly one part."""
+    import torch
+    from fairseq.data import Dictionary
+
+    from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel, apply_architecture
+    from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
+
     dictionary = Dictionary()
     for number in range(vocabulary_size - len(dictionary)):
         dictionary.add_symbol(f"word{number}")
@@ -54,7 +56,7 @@ def count_parameters(
 def program() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--sharing", nargs="+", choices=SHARING_LAYERS, default=["enc-dec-share"], help="structures")
+    parser.add_argument("--sharing", nargs="+", choices=STRUCTURES, default=["enc-dec-share"], help="structures")
     parser.add_argument("--vocabulary-size", type=int, default=10000, help="symbols of the dictionary")
     parser.add_argument("--feature-dim", type=int, default=2048, help="width of the region features")
     args = parser.parse_args()

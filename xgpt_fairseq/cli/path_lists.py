@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.photo_list import as_given
 
 
 def add_list_option(parser: argparse.ArgumentParser) -> None:
@@ -47,3 +47,8 @@ def with_listed_paths(
     args.photos = [*args.photos, *paths]
     args.given.append(f"--list {args.list.absolute()} ({hashlib.sha256(content).hexdigest()[:16]})")
     return args
+
+
+def as_given(paths: Sequence[Path]) -> list[str]:
+    """Paths as text that says which files they are: of relative ones, from where."""
+    return [str(path) if path.is_absolute() else f"{path} (from {Path.cwd()})" for path in paths]

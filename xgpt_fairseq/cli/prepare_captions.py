@@ -26,10 +26,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from tqdm import tqdm
+from typing import TYPE_CHECKING, NamedTuple
 
 from xgpt_fairseq.captions.base import CaptionedImage, ReadingLog, fairseq_split
 from xgpt_fairseq.captions.options import (
@@ -42,20 +39,20 @@ from xgpt_fairseq.captions.options import (
 )
 from xgpt_fairseq.captions.pairing import PAIR_BY, Pairing
 from xgpt_fairseq.captions.registry import open_source, read_sources
-from xgpt_fairseq.captions.survey import UNCAPTIONED, Count, check, print_summary, survey, usual_splits
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
 from xgpt_fairseq.data.manifest import MANIFEST, CaptionManifest, CaptionSplit
-from xgpt_fairseq.data.split_writer import SPLIT_FILES, SplitWriter
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_directory
 from xgpt_fairseq.io.workers import map_ordered
-from xgpt_fairseq.regions.store import RegionStore
-from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
-from xgpt_fairseq.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xgpt_fairseq.captions.survey import Count
+    from xgpt_fairseq.data.split_writer import SplitWriter
+    from xgpt_fairseq.text.vocabulary import Vocabulary
 
 BAD_RECORDS = "bad-records.txt"
-FILES = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED, BAD_RECORDS)
 
 
 class _EncodeIds:
@@ -68,6 +65,8 @@ class _EncodeIds:
         self._eos = vocabulary.dictionary.eos()
 
     def __call__(self, text: str) -> tuple[np.ndarray, int]:
+        import numpy as np
+
         ids = self._vocabulary.encode_ids(text)
         kept = ids[: self._max_tokens - 1]
         return np.append(kept, self._eos), len(ids) - len(kept)
@@ -116,6 +115,10 @@ def write_splits(
     workers: int,
 ) -> tuple[dict[str, CaptionSplit], Cut]:
     """Read the source a second time, write the files of the splits in *counts*; return their description, and cuts."""
+    from tqdm import tqdm
+
+    from xgpt_fairseq.data.split_writer import SplitWriter
+
     waiting: deque[tuple[str, int, str, str]] = deque()
     writers: dict[str, SplitWriter] = {}
 
@@ -155,6 +158,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def prepare_captions(args: argparse.Namespace) -> None:
     """Write the data directory of captions."""
+    from tqdm import tqdm
+
+    from xgpt_fairseq.captions.survey import UNCAPTIONED, check, print_summary, survey, usual_splits
+    from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
+    from xgpt_fairseq.data.split_writer import SPLIT_FILES
+    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
+    from xgpt_fairseq.text.vocabulary import Vocabulary
+
     check_replaceable(args.output, "captions", overwrite=args.overwrite)
     check_regions_inside(args.output, args.regions)
     _check_options(args)
@@ -172,7 +184,8 @@ def prepare_captions(args: argparse.Namespace) -> None:
     pairing = Pairing(store, args.pair_by)
     max_missing = 1.0 if args.max_missing is None else args.max_missing
 
-    with atomic_directory(args.output, last=MANIFEST, files=FILES) as aside:
+    own = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED, BAD_RECORDS)
+    with atomic_directory(args.output, last=MANIFEST, files=own) as aside:
         if any(source.format.two_names for source in sources):
             pairing.choose(read_sources(sources, options))
             options.log.clear()

@@ -12,16 +12,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.merge import merge
-from xgpt_fairseq.regions.store import RegionStore
-from xgpt_fairseq.regions.verify import verify
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 BAR_WIDTH = 40
 
@@ -72,6 +70,8 @@ def _main() -> None:
 
 
 def info(path: Path) -> list[str]:
+    from xgpt_fairseq.regions.store import RegionStore
+
     store = RegionStore(path)
     counts = store.region_counts()
     manifest = store.manifest
@@ -98,6 +98,8 @@ def info(path: Path) -> list[str]:
 
 def _histogram(counts: npt.NDArray[np.int64]) -> list[str]:
     """One line per bin of ten region counts, for bins that occur: 1 to 10, 11 to 20, …"""
+    import numpy as np
+
     bins = np.bincount((counts - 1) // 10)
     return [
         f"  {10 * index + 1:>3}-{10 * index + 10:<3} {number:>9} {'#' * max(round(BAR_WIDTH * number / bins.max()), 1)}"
@@ -107,6 +109,11 @@ def _histogram(counts: npt.NDArray[np.int64]) -> list[str]:
 
 
 def verified(path: Path) -> str:
+    from tqdm import tqdm
+
+    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.regions.verify import verify
+
     total = RegionStore(path).num_bytes
     with tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
         store = verify(path, progress=bar.update)
@@ -114,12 +121,20 @@ def verified(path: Path) -> str:
 
 
 def merged(parts: Sequence[Path], output: Path, way: str, overwrite: bool) -> str:
+    from tqdm import tqdm
+
+    from xgpt_fairseq.regions.merge import merge
+
     with tqdm(unit=" images", disable=None) as bar:
         store = merge(parts, output, way=way, overwrite=overwrite, progress=bar.update)
     return f"wrote {output}: {len(store)} images, {store.num_regions} regions, {len(store.manifest.shards)} shard(s)"
 
 
 def image_table(path: Path, image_id: str) -> list[str]:
+    import numpy as np
+
+    from xgpt_fairseq.regions.store import RegionStore
+
     store = RegionStore(path)
     row = store.image_index(image_id)
     size = store.size(row)

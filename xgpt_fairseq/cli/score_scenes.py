@@ -12,18 +12,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from xgpt_fairseq.captions.generated import read_captions
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.metrics.scores import score_captions
-from xgpt_fairseq.scenes.scores import ceiling, read_images, references, shares
 
 
 def main() -> None:
+    run(lambda: score_scenes(_parser().parse_args()))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", type=Path, metavar="JSON", help="dataset_scenes.json")
     parser.add_argument("--split", default="test")
     parser.add_argument("--captions", type=Path, metavar="FILE", help="fairseq-generate's output, or COCO results")
-    args = parser.parse_args()
+    return parser
+
+
+def score_scenes(args: argparse.Namespace) -> None:
+    """Print the best possible score, and what the captions get right."""
+    from xgpt_fairseq.captions.generated import read_captions
+    from xgpt_fairseq.metrics.scores import score_captions
+    from xgpt_fairseq.scenes.scores import ceiling, read_images, references, shares
+
     images = read_images(args.scenes, args.split)
     human = references(args.scenes, images)
     best = ceiling(human)
@@ -38,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

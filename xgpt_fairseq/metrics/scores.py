@@ -22,20 +22,9 @@ from pycocoevalcap.rouge.rouge import Rouge
 from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.java import find_java, java_first_in_path, java_version, last_stderr_lines
+from xgpt_fairseq.metrics.names import METRICS, VALUES
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
 from xgpt_fairseq.metrics.segmentation import segment
-
-_VALUES = {
-    "bleu": ("BLEU@1", "BLEU@2", "BLEU@3", "BLEU@4"),
-    "meteor": ("METEOR",),
-    "rouge": ("ROUGE-L",),
-    "cider": ("CIDEr",),
-    "spice": ("SPICE",),
-}
-"""What each metric computes, by the names in the results."""
-
-METRICS = tuple(_VALUES)
-"""What can be asked for, in the order of the results."""
 
 SPICE_FOLDER = Path(spice.__file__).parent
 SPICE_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -123,7 +112,7 @@ def score_systems(
     values: list[Values] = [{} for _ in systems]
     left_out: list[dict[str, str]] = [{} for _ in systems]
     for metric in METRICS:
-        if wanted.isdisjoint(_VALUES[metric]):
+        if wanted.isdisjoint(VALUES[metric]):
             continue
         if metric == "spice":
             for number, captions_of_system in enumerate(generated):
@@ -153,14 +142,14 @@ def _scores(values: Values, truth: Tokenized, left_out: dict[str, str]) -> Score
 
 def _wanted(metrics: Sequence[str]) -> set[str]:
     """The names of the results that *metrics* asks for."""
-    known = {name: _VALUES[name] for name in METRICS}
-    known |= {name.lower(): (name,) for names in _VALUES.values() for name in names if name.lower() not in known}
+    known = {name: VALUES[name] for name in METRICS}
+    known |= {name.lower(): (name,) for names in VALUES.values() for name in names if name.lower() not in known}
     wanted: set[str] = set()
     for metric in metrics:
         if metric.lower() not in known:
             raise DataError(
                 f"unknown metric {metric!r}; choose from {', '.join(METRICS)}, or by the names of the results: "
-                f"{', '.join(name for names in _VALUES.values() for name in names)}"
+                f"{', '.join(name for names in VALUES.values() for name in names)}"
             )
         wanted.update(known[metric.lower()])
     return wanted

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.models.alignment import Alignment
+from xgpt_fairseq.models.architectures import ARCHITECTURES
 from xgpt_fairseq.models.decoder import XGPTDecoder
 from xgpt_fairseq.models.embeddings import TextEmbedding
 from xgpt_fairseq.models.encoder import EncoderInput, XGPTEncoder, build_layers
@@ -46,16 +47,6 @@ SHARING_LAYERS: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] |
     "enc": (JointLayer, None),
 }
 SHARING = ChoiceEnum(list(SHARING_LAYERS))
-
-# Sizes by architecture. A size that is named on the command line or in a YAML file wins over its architecture's.
-ARCHITECTURES: dict[str, dict[str, int]] = {
-    # the paper's model (section 4.2 and 5.3)
-    "xgpt_base": {"layers": 12, "hidden_size": 768, "ffn_size": 3072, "attention_heads": 8},
-    # the paper's "Tiny" (section 6)
-    "xgpt_tiny": {"layers": 6, "hidden_size": 768, "ffn_size": 3072, "attention_heads": 8},
-    # small enough to learn on a CPU in minutes
-    "xgpt_demo": {"layers": 4, "hidden_size": 256, "ffn_size": 1024, "attention_heads": 4},
-}
 
 
 @dataclass

@@ -13,19 +13,18 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from tqdm import tqdm
-
-from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.metrics.scores import Scores
 from xgpt_fairseq.pages.rendering import policy_hash, read_template, template
 from xgpt_fairseq.regions.image_ids import NameIndex, is_number, is_photo_name
-from xgpt_fairseq.regions.store import RegionStore
-from xgpt_fairseq.vision.photo_files import find_photos
 from xgpt_fairseq.vision.photo_formats import known_formats
-from xgpt_fairseq.vision.photos import PhotoFile
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.captions.references import References
+    from xgpt_fairseq.metrics.scores import Scores
+    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.vision.photos import PhotoFile
 
 THUMBNAIL = 320
 """Length of the longer side of a picture on the page, in pixels."""
@@ -121,6 +120,8 @@ def match_photos(paths: Sequence[Path], image_ids: Sequence[str], *, link_from: 
         DataError: a path is missing, there is no photo of the images, or more than one may be an image's; or a photo is
             to be linked and is in a tar or a table.
     """
+    from xgpt_fairseq.vision.photo_files import find_photos
+
     for path in paths:
         try:
             path.stat()
@@ -194,6 +195,8 @@ def render_gallery(
     Raises:
         DataError: a photo cannot be read, *regions* lacks an image, or jinja2 or pillow is not installed.
     """
+    from tqdm import tqdm
+
     script = read_template("gallery.js")
     page = template("gallery.html", what="the gallery", script=script)  # fails before the slow pictures
     position = {image_id: number for number, image_id in enumerate(references.image_ids)}

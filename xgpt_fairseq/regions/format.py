@@ -33,12 +33,7 @@ from xgpt_fairseq.io.resumable import partial_path
 
 FORMAT_NAME: Final = "xgpt_fairseq region store"
 FORMAT_VERSION: Final = 1
-# Most regions of an image in a store; and those that are kept where the user names no number, as in the paper.
-MAX_REGIONS: Final = 1024
-DEFAULT_REGIONS: Final = 100
 MANIFEST: Final = "store.json"
-# `source["boxes"]` of a store that has no boxes: every region's is the whole image.
-NO_BOXES: Final = "none"
 
 FloatArray = npt.NDArray[np.float32]
 HalfArray = npt.NDArray[np.float16]

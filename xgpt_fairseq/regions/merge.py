@@ -17,7 +17,8 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, write_json
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.regions.append_only_file import AppendOnlyArray, AppendOnlyLines
-from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, ArrayFile, Manifest
+from xgpt_fairseq.regions.format import MANIFEST, ArrayFile, Manifest
+from xgpt_fairseq.regions.limits import MAX_REGIONS
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 

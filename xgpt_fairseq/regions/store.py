@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import (
-    NO_BOXES,
     FloatArray,
     HalfArray,
     IntArray,
@@ -26,6 +25,7 @@ from xgpt_fairseq.regions.format import (
     read_manifest,
 )
 from xgpt_fairseq.regions.image_ids import NameIndex, is_photo_name
+from xgpt_fairseq.regions.limits import NO_BOXES
 
 # A mapped file takes a file descriptor. So many are left to the rest of the process.
 RESERVED_FILES: Final = 512

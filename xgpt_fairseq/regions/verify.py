@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.format import MANIFEST, MAX_REGIONS, ArrayFile, half_not_finite, map_array
+from xgpt_fairseq.regions.format import MANIFEST, ArrayFile, half_not_finite, map_array
+from xgpt_fairseq.regions.limits import MAX_REGIONS
 from xgpt_fairseq.regions.store import RegionStore
 
 CHUNK_BYTES: Final = 1 << 24

@@ -33,8 +33,9 @@ from xgpt_fairseq.regions.append_only_file import (
     Column,
     State,
 )
-from xgpt_fairseq.regions.format import DEFAULT_REGIONS, MANIFEST, MAX_REGIONS, ArrayFile, Manifest
+from xgpt_fairseq.regions.format import MANIFEST, ArrayFile, Manifest
 from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS
 from xgpt_fairseq.regions.validation import check_features, check_labels, check_scores, normalise_boxes, one_line
 
 SHARD_BYTES: Final = 1 << 30

@@ -30,23 +30,13 @@ from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, write_json
 from xgpt_fairseq.scenes.alt_texts import WEB_BACKGROUNDS, WEB_CLUTTER, WEB_RELATIONS, alt_text
 from xgpt_fairseq.scenes.captions import captions
 from xgpt_fairseq.scenes.facts import Scene, all_pairs, held_out_pairs, pixel_box, random_scene
+from xgpt_fairseq.scenes.sets import SCENES, WEB
 
 if TYPE_CHECKING:
     from PIL import Image
 
 VERSION = 1  # of the two files
 
-WEB, SCENES = "web", "scenes"
-
-# (data set, split) → option that says how many, and its default
-SPLITS = {
-    (WEB, "train"): ("web_train", 1500),
-    (WEB, "val"): ("web_val", 100),
-    (SCENES, "train"): ("train", 800),
-    (SCENES, "val"): ("val", 100),
-    (SCENES, "test"): ("test", 100),
-    (SCENES, "unseen"): ("unseen", 100),
-}
 _QUALITY = 92
 _WEB_QUALITY = (60, 92)
 _SHEET, _SAME_BACKGROUND, _SAME_RELATION = 12, 2, 3  # scenes on a contact sheet, and how many at most are alike

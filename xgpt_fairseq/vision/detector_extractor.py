@@ -10,7 +10,7 @@ import torch
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
-from xgpt_fairseq.regions.format import MAX_REGIONS
+from xgpt_fairseq.regions.limits import MAX_REGIONS
 from xgpt_fairseq.vision.detectors.base import DetectorOptions, Found
 from xgpt_fairseq.vision.detectors.registry import load_detector
 from xgpt_fairseq.vision.packing import Packed

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,20 +11,15 @@ from torch import Tensor
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
-from xgpt_fairseq.regions.format import MAX_REGIONS, FloatArray, HalfArray
+from xgpt_fairseq.regions.format import FloatArray, HalfArray
+from xgpt_fairseq.regions.limits import MAX_REGIONS
 from xgpt_fairseq.vision.backbones.base import BackboneOptions
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, load_backbone
+from xgpt_fairseq.vision.choices import GRID, MOST_CELLS, TOKENS
 from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photo_extractor import Boxes, PhotoExtractor, Regions, check_half
 from xgpt_fairseq.vision.photos import Photo
 from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, grid_regions, pool_regions, with_full_image
-
-GRID: Final = 6
-# Instead of a number of cells: each cell of the backbone's own map is a region.
-TOKENS: Final = "tokens"
-
-# Cells of the largest grid in each direction.
-MOST_CELLS: Final = math.isqrt(MAX_REGIONS - 1)
 
 
 class RegionExtractor(PhotoExtractor):

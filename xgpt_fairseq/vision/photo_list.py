@@ -173,11 +173,6 @@ def _lock_alone(lock: int) -> bool:
     return True
 
 
-def as_given(paths: Sequence[Path]) -> list[str]:
-    """Paths as text that says which files they are: of relative ones, from where."""
-    return [str(path) if path.is_absolute() else f"{path} (from {Path.cwd()})" for path in paths]
-
-
 def listed_at(seconds: float) -> str:
     """When a list was made, in words."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -13,15 +13,14 @@ import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import DamagedTarError, TarMember, read_member
+from xgpt_fairseq.vision.choices import IMAGE_SIZE
 from xgpt_fairseq.vision.photo_formats import HEAD_BYTES, known_formats, missing_reader
 from xgpt_fairseq.vision.table_photos import TableCell, read_cell
 
 if TYPE_CHECKING:
     from PIL import Image
 
-# Longer side of a photo in pixels, in the default backbone's input.
-IMAGE_SIZE: Final = 768
-# Pixels per cell of its map.
+# Pixels per cell of the default backbone's map.
 STRIDE: Final = 32
 # Least side of a photo for a detector, whose convolutions need some pixels of the narrowest strip.
 LEAST_SIDE: Final = 16

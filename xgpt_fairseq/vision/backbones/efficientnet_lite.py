@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, Origin, Preprocessing
-from xgpt_fairseq.vision.photos import IMAGE_SIZE
+from xgpt_fairseq.vision.choices import IMAGE_SIZE
 
 # Pixels of the photo per cell of the last map, in both directions.
 STRIDE: Final = 32

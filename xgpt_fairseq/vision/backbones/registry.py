@@ -1,23 +1,26 @@
 """The backbones, by name.
 
-To add a family of them, write a module with a `Family`, and add it to `FAMILIES`.
+To add a family of them, write a module with a function `load`, and add it to `FAMILIES`.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-from xgpt_fairseq.vision.backbones import efficientnet_lite, timm_models, torchvision_models, transformers_models
-from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions
 from xgpt_fairseq.vision.families import find_loader
 
+if TYPE_CHECKING:
+    from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions
+
+# form of the name → module here
 FAMILIES: Final = {
-    "efficientnet-lite0": efficientnet_lite.load,
-    "efficientnet-lite1": efficientnet_lite.load,
-    "efficientnet-lite2": efficientnet_lite.load,
-    "timm:NAME": timm_models.load,
-    "torchvision:NAME": torchvision_models.load,
-    "transformers:ORG/NAME[@REVISION]": transformers_models.load,
+    "efficientnet-lite0": "efficientnet_lite",
+    "efficientnet-lite1": "efficientnet_lite",
+    "efficientnet-lite2": "efficientnet_lite",
+    "timm:NAME": "timm_models",
+    "torchvision:NAME": "torchvision_models",
+    "transformers:ORG/NAME[@REVISION]": "transformers_models",
 }
 DEFAULT: Final = "efficientnet-lite0"
 
@@ -32,4 +35,8 @@ def load_backbone(name: str = DEFAULT, options: BackboneOptions | None = None) -
     Raises:
         DataError: there is none of this name, its package is not installed, or its weights are missing or damaged.
     """
-    return find_loader(name, FAMILIES, "backbone")(name, options or BackboneOptions())
+    from xgpt_fairseq.vision.backbones.base import BackboneOptions
+
+    module = import_module(f"{__package__}.{find_loader(name, FAMILIES, 'backbone')}")
+    backbone: Backbone = module.load(name, options or BackboneOptions())
+    return backbone

@@ -5,15 +5,19 @@ To add a family of them, write a module with a function `load`, and add it to `F
 
 from __future__ import annotations
 
-from typing import Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-from xgpt_fairseq.vision.detectors import torchvision_detectors, vg_bottom_up
-from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions
+from xgpt_fairseq.vision.choices import VG_BOTTOM_UP
 from xgpt_fairseq.vision.families import find_loader
 
+if TYPE_CHECKING:
+    from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions
+
+# form of the name → module here
 FAMILIES: Final = {
-    vg_bottom_up.NAME: vg_bottom_up.load,
-    "torchvision:NAME": torchvision_detectors.load,
+    VG_BOTTOM_UP: "vg_bottom_up",
+    "torchvision:NAME": "torchvision_detectors",
 }
 
 
@@ -27,4 +31,8 @@ def load_detector(name: str, options: DetectorOptions | None = None) -> Detector
     Raises:
         DataError: there is none of this name, its package is not installed, or its weights are missing or damaged.
     """
-    return find_loader(name, FAMILIES, "detector")(name, options or DetectorOptions())
+    from xgpt_fairseq.vision.detectors.base import DetectorOptions
+
+    module = import_module(f"{__package__}.{find_loader(name, FAMILIES, 'detector')}")
+    detector: Detector = module.load(name, options or DetectorOptions())
+    return detector

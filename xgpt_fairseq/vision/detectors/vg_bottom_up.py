@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.vision.backbones.base import Origin
+from xgpt_fairseq.vision.choices import VG_BOTTOM_UP, VG_FEWEST
 from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions, Found, read_names
 from xgpt_fairseq.vision.detectors.boxes import overlaps, pool_maxima, suppress, suppress_by_class
 from xgpt_fairseq.vision.detectors.vg_weights import HEAD, RES5, RPN, read_weights
 from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photos import PhotoForm
 
-NAME: Final = "vg-bottom-up"
 SOURCE: Final = "https://github.com/MILVLG/bottom-up-attention.pytorch"
 
 # Of values 0 to 255; blue, green, red.
@@ -205,19 +205,19 @@ class VGBottomUp(Detector):
         DataError: an entry is missing, or of another shape.
     """
 
-    fewest: ClassVar[int | None] = 10
+    fewest: ClassVar[int | None] = VG_FEWEST
     most: ClassVar[int] = 100
 
     def __init__(self, state: Mapping[str, Tensor], objects: Sequence[str], attributes: Sequence[str]) -> None:
         origin = Origin(tensors_sha256(state), versions={"torch": torch.__version__})
-        super().__init__(NAME, form=FORM, origin=origin, packed=self._packed)
+        super().__init__(VG_BOTTOM_UP, form=FORM, origin=origin, packed=self._packed)
         try:
             self.network = Network({name: tuple(value.shape) for name, value in state.items()})
             self.network.load_state_dict({**_counts(self.network), **state})
         except KeyError as error:
-            raise DataError(f"{NAME}: the weights have no entry {error}") from None
+            raise DataError(f"{VG_BOTTOM_UP}: the weights have no entry {error}") from None
         except RuntimeError as error:
-            raise DataError(f"{NAME}: the weights don't fit: {' '.join(str(error).split())[:300]}") from None
+            raise DataError(f"{VG_BOTTOM_UP}: the weights don't fit: {' '.join(str(error).split())[:300]}") from None
         self.objects, self.attribute_names = objects, attributes
         self.feature_dim = len(state[f"{RES5}.0.conv3.weight"])
         self.register_buffer("means", torch.tensor(MEANS).view(1, 3, 1, 1), persistent=False)
