@@ -1,4 +1,4 @@
-"""Programs answer `--help` and misspelt options before they import what takes seconds, in every way of starting them."""
+"""Programs answer `--help` and misspelt options before they import what takes seconds, however they are started."""
 
 from __future__ import annotations
 
