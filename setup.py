@@ -1,10 +1,15 @@
 """Packaging of xgpt-fairseq: the plugin `xgpt_fairseq` and its `xgpt-…` console programs."""
 
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "xgpt_fairseq" / "__init__.py").read_text("utf-8"), re.M)
+assert VERSION is not None
 
 # PyPI's `fairseq` 0.12.2 cannot be imported on Python 3.11 and later; `ve-fairseq` is the same code, built for Linux
 # x86-64. Elsewhere the README says what to install, so that pip does not start a long source build unasked.
@@ -33,15 +38,33 @@ EXTRAS["docs"] = ["mkdocs>=1.6", "mkdocs-material"]  # make docs
 EXTRAS["dev"] += EXTRAS["docs"]
 EXTRAS["mutants"] = ["cosmic-ray>=8.7"]  # make mutants
 
+
+class BuildWithRecipes(build_py):
+    """Puts examples/ into the package, as recipes/, for xgpt-recipe. An editable install has them in its checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "xgpt_fairseq", "recipes")
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            # what running a recipe has made is none of it
+            shutil.copytree(HERE / "examples", target, ignore=shutil.ignore_patterns("output", "__pycache__", ".*"))
+
+
 setup(
     name="xgpt-fairseq",
-    version="0.1.0",
+    version=VERSION[1],
     description="XGPT: cross-modal generative pre-training for image captioning, as a fairseq plugin",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="MIT",
+    author="The xgpt_fairseq maintainers",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    keywords=["image captioning", "vision and language", "pre-training", "transformer", "fairseq", "XGPT"],
+    project_urls={"Paper": "https://arxiv.org/abs/2003.01473"},
     packages=find_packages(include=["xgpt_fairseq", "xgpt_fairseq.*"]),
-    package_data={"xgpt_fairseq": ["released/*"], "xgpt_fairseq.pages": ["templates/*"]},
+    package_data={"xgpt_fairseq": ["py.typed", "released/*"], "xgpt_fairseq.pages": ["templates/*"]},
+    cmdclass={"build_py": BuildWithRecipes},
     python_requires=">=3.11,<3.13",
     install_requires=[
         FAIRSEQ,
@@ -72,14 +95,22 @@ setup(
             "xgpt-parameters = xgpt_fairseq.cli.parameters:main",
             "xgpt-prepare-captions = xgpt_fairseq.cli.prepare_captions:main",
             "xgpt-prepare-text = xgpt_fairseq.cli.prepare_text:main",
+            "xgpt-recipe = xgpt_fairseq.cli.recipe:main",
             "xgpt-regions = xgpt_fairseq.cli.regions:main",
             "xgpt-score-scenes = xgpt_fairseq.cli.score_scenes:main",
         ]
     },
     classifiers=[
-        "License :: OSI Approved :: MIT License",
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
     ],
 )

@@ -9,7 +9,7 @@
 # VALID_LINES, SYMBOLS, TEXT_ITERATIONS; TRAINING: more arguments of the training.
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+EXAMPLES=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 WORK=${WORK:-$PWD/ablations/flickr8k}
 : "${FLICKR8K:?names the folder of Flickr8k: images/ and dataset_*.json}"
 : "${COCO5K:?names the folder of COCO photos: images/ and dataset_*.json}"
@@ -38,32 +38,32 @@ PYTHON
 # regions PHOTOS STORE
 regions() {
     if [ -e "$2" ]; then return; fi
-    python "$ROOT/preprocess/extract_regions.py" "$1" --output "$2" --grid "$GRID" --image-size 224
+    xgpt-extract-regions "$1" --output "$2" --grid "$GRID" --image-size 224
 }
 
 regions "$FLICKR8K/images" "$WORK/flickr8k.regions"
 regions "$COCO5K/images" "$WORK/coco5k.regions"
 if [ ! -e "$WORK/dataset.json" ]; then hold_out "$FLICKR8K"/dataset_*.json "$WORK/dataset.json"; fi
 if [ ! -e "$WORK/text.txt" ]; then
-    python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --part train2014 --exclude-nothing \
+    xgpt-caption-text --output "$WORK/text.txt" --part train2014 --exclude-nothing \
         --limit "${TEXT_LINES:-200000}"
 fi
 if [ ! -e "$WORK/vocabulary" ]; then
-    python "$ROOT/preprocess/learn_bpe.py" --input "$WORK/text.txt" "$WORK/dataset.json" --output "$WORK/vocabulary" \
+    xgpt-learn-bpe --input "$WORK/text.txt" "$WORK/dataset.json" --output "$WORK/vocabulary" \
         --symbols "${SYMBOLS:-3000}" --workers 2
 fi
 if [ ! -e "$WORK/text" ]; then
-    python "$ROOT/preprocess/prepare_text.py" --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
+    xgpt-prepare-text --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
         --output "$WORK/text" --valid-lines "${VALID_LINES:-1000}" --workers 2
 fi
 if [ ! -e "$WORK/captions" ]; then
-    python "$ROOT/preprocess/prepare_captions.py" "$WORK/dataset.json" --vocabulary "$WORK/vocabulary" \
+    xgpt-prepare-captions "$WORK/dataset.json" --vocabulary "$WORK/vocabulary" \
         --regions "$WORK/flickr8k.regions" --output "$WORK/captions" --splits train,val,test --workers 2
 fi
 if [ ! -e "$WORK/web" ]; then
-    python "$ROOT/preprocess/prepare_captions.py" "$COCO5K"/dataset_*.json --vocabulary "$WORK/vocabulary" \
+    xgpt-prepare-captions "$COCO5K"/dataset_*.json --vocabulary "$WORK/vocabulary" \
         --regions "$WORK/coco5k.regions" --output "$WORK/web" --splits train,val --workers 2
 fi
 # Text pre-training (examples/xgpt_base/1_text.sh), which every row of tables 2 and 6 starts from.
 ARCH=xgpt_demo BATCH=64 ITERATIONS=${TEXT_ITERATIONS:-1500} WORKERS=2 TEXT_DATA=$WORK/text CHECKPOINTS=$WORK/checkpoints \
-    LOG_INTERVAL=100 bash "$ROOT/examples/xgpt_base/1_text.sh" --log-format simple ${TRAINING-}
+    LOG_INTERVAL=100 bash "$EXAMPLES/xgpt_base/1_text.sh" --log-format simple ${TRAINING-}

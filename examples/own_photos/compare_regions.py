@@ -1,4 +1,4 @@
-"""Captioners trained on regions that extract_regions.py makes of photos, and on features that came with them.
+"""Captioners trained on regions that xgpt-extract-regions makes of photos, and on features that came with them.
 
     python examples/own_photos/compare_regions.py --photos mini/images --captions mini/dataset.json \\
         --features mini --output own_photos
@@ -20,13 +20,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+import xgpt_fairseq
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write, write_json
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
 
-ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = Path(xgpt_fairseq.__file__).parent
 TRAINS = ("train", "restval")
 METRICS = ("CIDEr", "BLEU@4", "METEOR")
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
     parser.add_argument("--captions", type=Path, required=True, metavar="JSON", help="in Karpathy's format")
-    parser.add_argument("--features", type=Path, metavar="ARCHIVE", help="that came with them: see import_regions.py")
+    parser.add_argument("--features", type=Path, metavar="ARCHIVE", help="that came with them: see xgpt-import-regions")
     parser.add_argument("--detections", type=Path, metavar="JSON", help="COCO results: own features, of these boxes")
     parser.add_argument("--vocabulary", type=Path, metavar="DIR", help="[learned from the training captions]")
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="of text pre-training, with its --vocabulary")
@@ -53,14 +54,14 @@ def main() -> None:
     stores = make_stores(args)
     vocabulary = args.vocabulary or args.output / "vocabulary"
     if not vocabulary.exists():
-        call("preprocess/learn_bpe.py", "--input", captions, "--output", vocabulary, "--symbols", 1000)
+        call("xgpt-learn-bpe", "--input", captions, "--output", vocabulary, "--symbols", 1000)
     scores: dict[str, list[dict[str, float]]] = {}
     seeds = [int(seed) for seed in args.seeds.split(",")]
     with tqdm(total=len(stores) * len(seeds), desc="captioners", disable=None) as progress:
         for name, store in stores.items():
             data = args.output / f"{name}.data"
             if not data.exists():
-                call("preprocess/prepare_captions.py", captions, "--vocabulary", vocabulary, "--regions", store,
+                call("xgpt-prepare-captions", captions, "--vocabulary", vocabulary, "--regions", store,
                      "--output", data, "--splits", "train,test")  # fmt: skip
             for seed in seeds:
                 scores.setdefault(name, []).append(captioner(data, args.output / f"{name}-{seed}", seed, args))
@@ -92,16 +93,16 @@ def make_stores(args: argparse.Namespace) -> dict[str, Path]:
     """Kind of regions → store."""
     stores = {"grid": args.output / "grid.regions"}
     if not stores["grid"].exists():
-        call("preprocess/extract_regions.py", args.photos, "--output", stores["grid"])
+        call("xgpt-extract-regions", args.photos, "--output", stores["grid"])
     if args.detections:
         stores["detections"] = args.output / "detections.regions"
         if not stores["detections"].exists():
-            call("preprocess/extract_regions.py", args.photos, "--detections", args.detections, "--output",
+            call("xgpt-extract-regions", args.photos, "--detections", args.detections, "--output",
                  stores["detections"])  # fmt: skip
     if args.features:
         stores["provided"] = args.output / "provided.regions"
         if not stores["provided"].exists():
-            call("preprocess/import_regions.py", args.features, "--sizes", args.captions, "--output",
+            call("xgpt-import-regions", args.features, "--sizes", args.captions, "--output",
                  stores["provided"])  # fmt: skip
     return stores
 
@@ -110,7 +111,7 @@ def captioner(data: Path, folder: Path, seed: int, args: argparse.Namespace) -> 
     """Train one, average its last four checkpoints, caption the test images; the scores in percent."""
     file = folder / "scores.json"
     if not file.exists():
-        plugin = ("--user-dir", ROOT / "xgpt_fairseq", "--task", "xgpt_caption")
+        plugin = ("--user-dir", PLUGIN, "--task", "xgpt_caption")
         start = ("--finetune-from-model", args.start) if args.start else ()
         every = max(1, args.updates // 8)
         call(
@@ -138,11 +139,9 @@ def device() -> tuple[str, ...]:
 
 
 def call(program: str, *arguments: object, log: Path | None = None) -> None:
-    """Run a program of the project, or an installed one, into *log*."""
-    path = ROOT / program
+    """Run a program of this Python's environment, or else of PATH, into *log*."""
     installed = Path(sys.executable).parent / program
-    command = [sys.executable, str(path)] if path.is_file() else [str(installed if installed.exists() else program)]
-    command += map(str, arguments)
+    command = [str(installed if installed.exists() else program), *map(str, arguments)]
     if log is None:
         done = subprocess.run(command, check=False)
     else:

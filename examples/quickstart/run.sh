@@ -11,8 +11,8 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "$0")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
-STAGES=$ROOT/examples/xgpt_base
+EXAMPLES=$(cd "$HERE/.." && pwd)
+STAGES=$EXAMPLES/xgpt_base
 export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-64} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
 export LOG_INTERVAL=${LOG_INTERVAL:-10} VALIDATIONS=${VALIDATIONS:-5}
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
@@ -21,7 +21,7 @@ if [ -n "${1:-}" ]; then
     export IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-40} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-600}
     export SCST_ITERATIONS=${SCST_ITERATIONS:-0}
     export SYMBOLS=${SYMBOLS:-2000} DROPOUT=${DROPOUT:-0.2} WORK=${WORK:-$HERE/output/$(basename "$1")}
-    exec bash "$ROOT/examples/real_photos/run.sh" "$1"   # CAPTIONS names its captions, if they are not found
+    exec bash "$EXAMPLES/real_photos/run.sh" "$1"   # CAPTIONS names its captions, if they are not found
 fi
 WORK=${WORK:-$HERE/output/scenes}      # output folder
 SCENES=${SCENES-}                      # options of xgpt-draw-scenes
@@ -45,19 +45,19 @@ CAPTIONS=$WORK/scenes/dataset_scenes.json
 # shellcheck disable=SC2086
 if [ ! -e "$WORK/scenes" ]; then xgpt-draw-scenes --output "$WORK/scenes" --seed "$SEED" --workers 2 $SCENES; fi
 if [ ! -e "$WORK/regions" ]; then
-    python "$ROOT/preprocess/extract_regions.py" "$WORK/scenes/images" --output "$WORK/regions" --image-size 256
+    xgpt-extract-regions "$WORK/scenes/images" --output "$WORK/regions" --image-size 256
 fi
 
 say "2/7 text: COCO's captions, a vocabulary, data directories"
 if [ ! -e "$WORK/text.txt" ]; then
-    python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --limit "$TEXT_LINES" --exclude-nothing
+    xgpt-caption-text --output "$WORK/text.txt" --limit "$TEXT_LINES" --exclude-nothing
 fi
 if [ ! -e "$WORK/vocabulary" ]; then
-    python "$ROOT/preprocess/learn_bpe.py" --input "$WORK/text.txt" "$CAPTIONS" --output "$WORK/vocabulary" \
+    xgpt-learn-bpe --input "$WORK/text.txt" "$CAPTIONS" --output "$WORK/vocabulary" \
         --symbols "$SYMBOLS" --workers 2
 fi
 if [ ! -e "$TEXT_DATA" ]; then
-    python "$ROOT/preprocess/prepare_text.py" --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
+    xgpt-prepare-text --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
         --output "$TEXT_DATA" --valid-lines "${VALID_LINES:-500}" --workers 2
 fi
 SPLITS=train,val,test,unseen prepare "$IN_DOMAIN_DATA" "$WORK/vocabulary" "$WORK/regions" "$CAPTIONS"

@@ -1,5 +1,5 @@
-# Steps that the examples share, sourced by quickstart/run.sh and real_photos/run.sh. Needs WORK, STAGES and SMALL, the
-# arguments of all trainings.
+# Steps that the examples share, sourced by quickstart/run.sh and real_photos/run.sh. Needs EXAMPLES, STAGES, WORK and
+# SMALL, the arguments of all trainings.
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -8,7 +8,7 @@ stage() {
     local name=$1 script=$2 iterations=$3 objectives=$4
     shift 4
     ITERATIONS=$iterations bash "$STAGES/$script" "${SMALL[@]}" "$@" 2>&1 |
-        python "$ROOT/examples/quickstart/progress.py" --name "$name" --updates $((iterations * objectives)) \
+        python "$EXAMPLES/quickstart/progress.py" --name "$name" --updates $((iterations * objectives)) \
             --log "$WORK/logs/$name.log"
 }
 
@@ -29,7 +29,7 @@ prepare() {
     local data=$1 vocabulary=$2 regions=$3
     shift 3
     if [ -e "$data" ]; then return; fi
-    python "$ROOT/preprocess/prepare_captions.py" "$@" --vocabulary "$vocabulary" --regions "$regions" \
+    xgpt-prepare-captions "$@" --vocabulary "$vocabulary" --regions "$regions" \
         --output "$data" --workers 2 ${SPLITS:+--splits "$SPLITS"}
 }
 

@@ -11,8 +11,8 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
-STAGES=$ROOT/examples/xgpt_base
+EXAMPLES=$(cd "$HERE/.." && pwd)
+STAGES=$EXAMPLES/xgpt_base
 if (($# == 0)); then
     echo "usage: [WEB=FOLDER] bash examples/real_photos/run.sh FOLDER [FOLDER …]" >&2
     exit 2
@@ -70,7 +70,7 @@ fi
 echo "$NOW" > "$SETTINGS"
 
 # shellcheck source=../quickstart/steps.sh
-. "$ROOT/examples/quickstart/steps.sh"
+. "$EXAMPLES/quickstart/steps.sh"
 
 # captions_of FOLDER   sets FILES: the captions' files; and SAID: what says the splits of images, where captions do not.
 captions_of() {
@@ -105,7 +105,7 @@ for folder in "${FOLDERS[@]}" ${WEB:+"$WEB"}; do
     PHOTOS+=("$folder")
 done
 if [ ! -e "$WORK/regions" ]; then
-    python "$ROOT/preprocess/extract_regions.py" "${PHOTOS[@]}" --output "$WORK/regions" --grid "$GRID" \
+    xgpt-extract-regions "${PHOTOS[@]}" --output "$WORK/regions" --grid "$GRID" \
         --image-size "$IMAGE_SIZE"
 fi
 
@@ -115,15 +115,15 @@ if [ ! -e "$WORK/text.txt" ]; then
     python "$HERE/held_out_of_coco.py" --part train2014 "${ALL[@]}" "${ALL_SAID[@]}" > "$WORK/held_out.txt"
     EXCLUDE=(--exclude-nothing)
     if [ -s "$WORK/held_out.txt" ]; then EXCLUDE=(--exclude-ids "$WORK/held_out.txt"); fi
-    python "$ROOT/preprocess/caption_text.py" --output "$WORK/text.txt" --part train2014 "${EXCLUDE[@]}" \
+    xgpt-caption-text --output "$WORK/text.txt" --part train2014 "${EXCLUDE[@]}" \
         ${TEXT_LINES:+--limit "$TEXT_LINES"}
 fi
 if [ ! -e "$WORK/vocabulary" ]; then
-    python "$ROOT/preprocess/learn_bpe.py" --input "$WORK/text.txt" "${ALL[@]}" "${ALL_SAID[@]}" \
+    xgpt-learn-bpe --input "$WORK/text.txt" "${ALL[@]}" "${ALL_SAID[@]}" \
         --output "$WORK/vocabulary" --symbols "$SYMBOLS" --workers 2
 fi
 if [ ! -e "$TEXT_DATA" ] && ((TEXT_ITERATIONS > 0)); then
-    python "$ROOT/preprocess/prepare_text.py" --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
+    xgpt-prepare-text --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
         --output "$TEXT_DATA" --valid-lines "${VALID_LINES:-1000}" --workers 2
 fi
 MISSED=(${MISSING:+--missing-images skip --max-missing "$MISSING"})

@@ -4,10 +4,9 @@
 #   TEXT=enwiki.txt CC_REGIONS=… CC_CAPTIONS=… COCO_REGIONS=… COCO_CAPTIONS=dataset_coco.json bash examples/xgpt_base/0_prepare.sh
 #
 # Each of TEXT, CC, COCO and FLICKR30K is prepared where its variables are set. *_REGIONS is an archive of region
-# features for import_regions.py, *_CAPTIONS a caption file for prepare_captions.py (see docs/data.md).
+# features for xgpt-import-regions, *_CAPTIONS a caption file for xgpt-prepare-captions (see docs/data.md).
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 DATA=${DATA:-data}
 SYMBOLS=${SYMBOLS:-10000}
 WORKERS=${WORKERS:-$(nproc)}
@@ -15,11 +14,11 @@ mkdir -p "$DATA"
 
 if [ -n "${TEXT:-}" ]; then
     if [ ! -e "$DATA/vocabulary" ]; then
-        python "$ROOT/preprocess/learn_bpe.py" --input "$TEXT" --output "$DATA/vocabulary" \
+        xgpt-learn-bpe --input "$TEXT" --output "$DATA/vocabulary" \
             --symbols "$SYMBOLS" --workers "$WORKERS"
     fi
     if [ ! -e "$DATA/text" ]; then
-        python "$ROOT/preprocess/prepare_text.py" --input "$TEXT" --vocabulary "$DATA/vocabulary" \
+        xgpt-prepare-text --input "$TEXT" --vocabulary "$DATA/vocabulary" \
             --output "$DATA/text" --valid-lines "${VALID_LINES:-2000}" --workers "$WORKERS"
     fi
 fi
@@ -30,9 +29,9 @@ prepare() {
     if [ ! -e "$DATA/$1.regions" ]; then
         local sizes=()
         if [[ $3 == *.json ]]; then sizes=(--sizes "$3"); fi   # other formats have no photo sizes
-        python "$ROOT/preprocess/import_regions.py" "$2" --output "$DATA/$1.regions" "${sizes[@]}" --workers "$WORKERS"
+        xgpt-import-regions "$2" --output "$DATA/$1.regions" "${sizes[@]}" --workers "$WORKERS"
     fi
-    python "$ROOT/preprocess/prepare_captions.py" "$3" --vocabulary "$DATA/vocabulary" --regions "$DATA/$1.regions" \
+    xgpt-prepare-captions "$3" --vocabulary "$DATA/vocabulary" --regions "$DATA/$1.regions" \
         --output "$DATA/$1" --splits "$4" --missing-images "${MISSING_IMAGES:-error}" --workers "$WORKERS"
 }
 

@@ -7,8 +7,9 @@
 #   ITERATIONS=50000 bash examples/xgpt_base/2_out_of_domain.sh --tensorboard-logdir runs/cc
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-USER_DIR=${USER_DIR:-$ROOT/xgpt_fairseq}
+# The plugin of the Python that is first in PATH, found without importing it.
+USER_DIR=${USER_DIR:-$(python -c 'from importlib.util import find_spec
+print(find_spec("xgpt_fairseq").submodule_search_locations[0])')}
 
 # Data directories (0_prepare.sh makes them), and where checkpoints go, one folder per stage.
 DATASET=${DATASET:-coco}                          # coco or flickr30k: stages 3 to 5

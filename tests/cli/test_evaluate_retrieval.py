@@ -21,7 +21,7 @@ from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import cpu_has_bfloat16
 from xgpt_fairseq.retrieval.recall import caption_retrieval, image_retrieval
-from xgpt_fairseq.retrieval.scoring import PoolScorer, read_pool, read_scores
+from xgpt_fairseq.retrieval.scoring import PoolScorer, load_model, read_pool, read_scores
 
 Call = Callable[..., Any]
 
@@ -52,7 +52,7 @@ def checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def one_by_one(checkpoint: Path, data: Path, splits: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Each pair alone through the model; the pairs' places; image ids."""
     directory = DataDirectory(data)
-    model = evaluate_retrieval.load_model(checkpoint, directory)
+    model = load_model(checkpoint, directory)
     pool = read_pool(directory, splits, longest=60)
     scores = np.empty((len(pool.captions), len(pool.image_rows)), dtype=np.float32)
     with torch.no_grad():

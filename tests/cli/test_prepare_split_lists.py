@@ -13,8 +13,8 @@ from tests.cli import test_prepare_formats as formats
 from tests.cli.test_prepare_formats import Image, as_coco, as_jsonl, as_token, check_pairs, split_lists
 from tests.folders import contents
 from xgpt_fairseq.captions import options as caption_options
+from xgpt_fairseq.captions import survey
 from xgpt_fairseq.captions.options import parse_files, read_split_files
-from xgpt_fairseq.cli import prepare_captions
 from xgpt_fairseq.errors import DataError
 
 prepare, tiny_images = formats.prepare, formats.tiny_images  # fixtures
@@ -99,13 +99,13 @@ def test_a_source_that_changes_meanwhile(
     prepare: Callable[..., Any], tiny_images: list[Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [path] = as_jsonl(tmp_path, tiny_images)
-    check = prepare_captions.check
+    check = survey.check
 
     def check_and_change(*arguments: Any) -> None:
         check(*arguments)
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
-    monkeypatch.setattr(prepare_captions, "check", check_and_change)
+    monkeypatch.setattr(survey, "check", check_and_change)
     done = prepare(path)
     assert done.status == 1
     assert done.error == "the source was changed while it was read; run the program again"

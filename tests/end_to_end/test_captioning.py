@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.archives.layouts import LAYOUTS, made_up
-from tests.conftest import TINY_IMAGES
-from tests.end_to_end.programs import PLUGIN, ROOT, SMALL, generate, generated, logged, preprocess, run, train
+from tests.end_to_end.programs import PLUGIN, generate, generated, logged, preprocess, run, train
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.precision import cpu_has_bfloat16
 
@@ -165,53 +162,6 @@ checkpoint: {{save_dir: {tmp_path / "checkpoints"}}}
     run("fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "recipe", cwd=tmp_path)
     model = load_checkpoint(tmp_path / "checkpoints" / "checkpoint_last.pt")["cfg"]["model"]
     assert (model["layers"], model["hidden_size"]) == (6, 32)  # the architecture's, and the file's
-
-
-def test_works_as_an_installed_package(tiny_captions, tmp_path):
-    """Import, preparation, training, scores and captions by the package's programs, outside the checkout."""
-    site = tmp_path / "site"
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, ROOT)
-
-    def installed(*commands):
-        """One program after the other, in one process."""
-        calls = [f"import {name}; {name}.main({[*map(str, given)]})" for name, *given in commands]
-        program = "\n".join(call.replace("import", "from xgpt_fairseq.cli import", 1) for call in calls)
-        return run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(site))
-
-    where = run(
-        sys.executable, "-c", "import xgpt_fairseq, os; print(os.path.dirname(xgpt_fairseq.__file__))",
-        cwd=tmp_path, PYTHONPATH=str(site),
-    ).stdout.strip()  # fmt: skip
-    assert Path(where) == site / "xgpt_fairseq"
-    shipped = {path.name for path in (site / "xgpt_fairseq" / "pages" / "templates").iterdir()}
-    assert shipped >= {"captions.html", "gallery.css", "gallery.html", "gallery.js"}
-    programs = {path.name for path in (site / "bin").iterdir()}
-    assert programs >= {
-        "xgpt-import-regions", "xgpt-extract-regions", "xgpt-learn-bpe", "xgpt-prepare-text", "xgpt-prepare-captions",
-        "xgpt-caption-text", "xgpt-caption", "xgpt-evaluate",
-    }  # fmt: skip
-
-    images = [made_up(number) for number, *_ in TINY_IMAGES]
-    source = LAYOUTS["butd-tsv"].write(tmp_path / "archive", images)
-    installed(
-        ("import_regions", source, "--output", "regions"),
-        ("learn_bpe", "--input", tiny_captions, "--output", "vocabulary", "--symbols", 60),
-        ("prepare_captions", tiny_captions, "--vocabulary", "vocabulary", "--regions", "regions", "--output", "data"),
-    )
-    result = run(
-        "fairseq-train", "data", "--user-dir", where, "--task", "xgpt_caption", "--arch", "xgpt_demo", *SMALL,
-        "--criterion", "xgpt", "--optimizer", "adam", "--lr", "1e-3", "--batch-size", "16", "--cpu",
-        "--max-update", "1", "--save-dir", "checkpoints",
-        cwd=tmp_path, PYTHONPATH=str(site),
-    )  # fmt: skip
-    checkpoint = tmp_path / "checkpoints" / "checkpoint_last.pt"
-    assert checkpoint.exists(), result.stdout[-2000:]
-    installed(
-        ("export", checkpoint, "--output", "bundle"),
-        ("caption", "regions", "--path", "bundle", "--json", "captions.json", "--max-len", 8),
-    )
-    captions = json.loads((tmp_path / "captions.json").read_text())
-    assert len(captions) == len(images) and all(each["caption"] is not None for each in captions)
 
 
 def test_two_runs_of_one_seed_are_equal_and_workers_change_nothing(tiny_data, tmp_path):
