@@ -18,6 +18,7 @@ from tests.archives.breaking import IMAGES, THIRD, Fails, matches
 from tests.archives.layouts import Image, made_up
 from xgpt_fairseq.archives.registry import FORMATS
 from xgpt_fairseq.cli import import_regions
+from xgpt_fairseq.regions.store import RegionStore
 
 # vinvl-tsv
 
@@ -286,7 +287,7 @@ def test_class_numbers_of_pythia(call_program: Callable[..., Any], tmp_path: Pat
         info = layouts.mmf_info(image) | {"objects": image.classes[1:], "cls_prob": image.scores}
         np.save(folder / "val2014" / f"{image.name}_info.npy", info)
     assert call_program(import_regions.main, folder, "--output", tmp_path / "store").status == 0
-    store = import_regions.RegionStore(tmp_path / "store")
+    store = RegionStore(tmp_path / "store")
     row = store.image_index(THIRD.name)
     assert store.labels(row) is None
     np.testing.assert_array_equal(store.scores(row), np.sort(THIRD.scores)[::-1])

@@ -15,7 +15,7 @@ from xgpt_fairseq.archives import butd_tsv
 from xgpt_fairseq.archives.base import Record, RegionReader
 from xgpt_fairseq.archives.butd_tsv import ButdTsvReader
 from xgpt_fairseq.archives.npz_dir import NpzDirReader
-from xgpt_fairseq.archives.registry import READERS, open_archive
+from xgpt_fairseq.archives.registry import open_archive, readers
 from xgpt_fairseq.errors import DataError
 
 WIDTH = 6
@@ -265,8 +265,8 @@ def test_real_bottom_up_attention_features(butd_tsv: Path) -> None:
 
 
 def test_every_reader_is_registered_under_its_name() -> None:
-    assert {name: reader.name for name, reader in READERS.items()} == {name: name for name in READERS}
-    assert list(READERS)[:2] == ["npz-dir", "butd-tsv"]
+    assert {name: reader.name for name, reader in readers().items()} == {name: name for name in readers()}
+    assert list(readers())[:2] == ["npz-dir", "butd-tsv"]
     assert butd_tsv.LAYOUTS.keys() == {6, 10}
 
 
