@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from xgpt_fairseq import bundle
-from xgpt_fairseq.archives import registry as archives
 from xgpt_fairseq.cli import export
 from xgpt_fairseq.models.architectures import STRUCTURES
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS
@@ -21,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # program → module
 PROGRAMS = dict(re.findall(r'"(xgpt-[\w-]+) = ([\w.]+):main"', (ROOT / "setup.py").read_text(encoding="utf-8")))
 SCRIPTS = sorted((ROOT / "preprocess").glob("*.py"))
-# what a program imports when it works: libraries, and our modules that import nothing else than these
+# libraries that a program imports when it works
 HEAVY = {
     "fairseq", "hydra", "jinja2", "matplotlib", "numpy", "omegaconf", "PIL", "pyarrow", "pycocoevalcap", "sacremoses",
     "sentencepiece", "subword_nmt", "torch", "tqdm", "transformers",
@@ -40,7 +39,7 @@ def start(*command: object) -> tuple[subprocess.CompletedProcess[str], set[str]]
     return done, {name.split(".")[0] for name in IMPORTED.findall(done.stderr)}
 
 
-def check_help(name: str, *command: object) -> None:
+def check_help(*command: object) -> None:
     done, imported = start(*command, "--help")
     assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
     assert "argparse" in imported and imported.isdisjoint(HEAVY), imported & HEAVY
@@ -57,17 +56,17 @@ def test_help_of_a_console_program(program: str, tmp_path: Path) -> None:
     # as pip writes it
     script = tmp_path / program
     script.write_text(f"import sys\nfrom {PROGRAMS[program]} import main\nsys.exit(main())\n")
-    check_help(program, script)
+    check_help(script)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_help_of_a_module(program: str) -> None:
-    check_help(program, "-m", PROGRAMS[program])
+    check_help("-m", PROGRAMS[program])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_help_of_a_script_of_the_checkout(script: Path) -> None:
-    check_help(script.name, script)
+    check_help(script)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -102,4 +101,3 @@ def test_ctrl_c_while_it_imports(library: str, command: list[str], tmp_path: Pat
 def test_light_modules_name_what_heavy_ones_have() -> None:
     assert list(export.DTYPES) == list(bundle.DTYPES)
     assert list(STRUCTURES) == list(SHARING_LAYERS)
-    assert {name: reader.name for name, reader in archives.readers().items()} == {n: n for n in archives.FORMATS}
