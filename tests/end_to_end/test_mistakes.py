@@ -120,8 +120,10 @@ def test_training_as_a_module(tmp_path):
 def test_training_by_two_processes(tmp_path):
     """torchrun adds lines of its own; the mistake stands in one of ours, without a traceback of fairseq's."""
     command = training("none", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp")[1:]
-    program = Path(shutil.which("fairseq-train", path=str(Path(sys.executable).parent)) or "")
-    result = run("torchrun", "--nproc-per-node", "2", program, *command, cwd=tmp_path, check=False)
+    programs = Path(sys.executable).parent  # torchrun starts the real ones
+    result = run(
+        programs / "torchrun", "--nproc-per-node", "2", programs / "fairseq-train", *command, cwd=tmp_path, check=False
+    )  # fmt: skip
     assert result.returncode != 0
     assert "error: none is not a data directory" in result.stderr
     assert "fairseq_cli/train.py" not in result.stderr
