@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fairseq import options
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import batch_by_size
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from fairseq.models import FairseqEncoder, FairseqEncoderDecoderModel, FairseqIncrementalDecoder
 from fairseq.ngram_repeat_block import NGramRepeatBlock
@@ -216,3 +218,30 @@ def test_every_rank_reads_checkpoints_itself() -> None:
     load_checkpoints_on_all_ranks(root.task)
     assert root.checkpoint.load_checkpoint_on_all_dp_ranks is True
     load_checkpoints_on_all_ranks(OmegaConf.create({}))  # a configuration without checkpoints is left alone
+
+
+# keep_bf16_off_tpus
+
+
+def bf16_on_a_tpu(*arguments: str) -> tuple[bool, bool]:
+    """Whether fairseq's configuration of a command line has bfloat16, and a TPU."""
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, ["data", *arguments])
+    common = convert_namespace_to_omegaconf(args).common
+    return common.bf16, common.tpu
+
+
+def test_stock_fairseq_takes_bf16_for_a_tpu() -> None:
+    assert bf16_on_a_tpu("--arch", "transformer", "--bf16") == (True, True), MENDED
+
+
+@pytest.mark.parametrize("option", ["--bf16", "--memory-efficient-bf16"])
+@pytest.mark.parametrize("name", ["xgpt_base", "xgpt_tiny", "xgpt_demo"])
+def test_bf16_is_for_gpus(name: str, option: str) -> None:
+    assert bf16_on_a_tpu("--task", "xgpt_caption", "--arch", name, "--criterion", "xgpt", option) == (True, False)
+
+
+def test_a_tpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["fairseq-train", "--tpu"])
+    ours = ("--task", "xgpt_caption", "--arch", "xgpt_base", "--criterion", "xgpt")
+    assert bf16_on_a_tpu(*ours, "--bf16", "--tpu") == (True, True)

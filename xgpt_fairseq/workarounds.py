@@ -9,6 +9,7 @@ import logging
 import math
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ def sample_for_search(sample: dict[str, Any], generator: Any) -> dict[str, Any]:
     if isinstance(getattr(generator, "search", None), DiverseBeamSearch):
         return {key: value for key, value in sample.items() if key != "id"}
     return sample
+
+
+def keep_bf16_off_tpus(args: Any) -> None:
+    """Let --bf16 train on a GPU.
+
+    fairseq's command line sets --tpu with it (facebookresearch/fairseq#4696), and its trainer then asks for an XLA
+    device. An architecture is what fairseq calls with the options before it makes its configuration of them.
+    """
+    if getattr(args, "bf16", False) and "--tpu" not in sys.argv:
+        args.tpu = False
 
 
 def load_checkpoints_on_all_ranks(task_cfg: Any) -> None:

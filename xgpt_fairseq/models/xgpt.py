@@ -39,6 +39,7 @@ from xgpt_fairseq.models.transfer import (
     warn_of_other_features,
 )
 from xgpt_fairseq.regions.feature_settings import compared_settings
+from xgpt_fairseq.workarounds import keep_bf16_off_tpus
 
 # The structures of section 6: the encoder's layers, and the decoder's where they are not the same.
 SHARING_LAYERS: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] | None]] = {
@@ -393,6 +394,7 @@ def _register(name: str) -> None:
     @register_model_architecture("xgpt", name)
     def architecture(cfg: Namespace) -> None:
         apply_architecture(name, cfg)
+        keep_bf16_off_tpus(cfg)
 
 
 for _name in ARCHITECTURES:
