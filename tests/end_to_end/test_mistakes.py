@@ -105,6 +105,18 @@ def test_a_last_checkpoint_that_is_cut_short(finished, tmp_path):
         ({"arguments": ["--max-tokens", "12"], "without": ["--batch-size"]}, "--max-tokens 12: item"),
         ({"arguments": ["--max-tokens", "2"], "without": ["--batch-size"]}, "or than --max-tokens (the shortest has"),
         ({"arguments": ["--num-shards", "2"]}, "--num-shards: fairseq ignores it"),
+        ({"without": ["--optimizer"]}, "--optimizer is missing: the paper's is adam"),
+        ({"without": ["--lr"]}, "--lr 0.25 is fairseq's default, far too high"),
+        ({"without": ["--criterion"]}, "--criterion cross_entropy knows nothing of this task's objectives"),
+        ({"arguments": ["--batch-size", "0"]}, "--batch-size must be at least 1, got 0"),
+        ({"arguments": ["--update-freq", "0"]}, "--update-freq must be at least 1, got 0"),
+        ({"arguments": ["--num-workers", "-1"]}, "--num-workers must be at least 0, got -1"),
+        ({"arguments": ["--max-epoch", "-1"]}, "--max-epoch must be at least 0 (0: no limit), got -1"),
+        ({"arguments": ["--best-checkpoint-metric", "cidr"]}, "--best-checkpoint-metric cidr: validation logs loss, "),
+        ({"arguments": ["--valid-subset", "nosuch"]}, "no captions for split 'nosuch'; it has: train, valid, test"),
+        ({"arguments": ["--finetune-from-model", "a.pt", "--restore-file", "b.pt"]}, "--restore-file goes on with"),
+        ({"arguments": ["--finetune-from-model", "a.pt", "--reset-optimizer"]}, "--reset-optimizer goes on with"),
+        ({"arguments": ["--save-dir", __file__]}, "test_mistakes.py/dummy: Not a directory"),
     ],
 )
 def test_training(tiny_data, change, reason, tmp_path):

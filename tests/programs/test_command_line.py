@@ -19,7 +19,7 @@ def check(program: str | None, command: str) -> None:
     ("program", "command"),
     [
         ("fairseq-train", "data --task xgpt_caption --arch xgpt_base --criterion xgpt --lr 1e-3 --optimizer adam"),
-        ("fairseq-train", "data --task=xgpt_caption -a xgpt_demo --captions-per-image 5"),
+        ("fairseq-train", "data --task=xgpt_caption -a xgpt_demo --captions-per-image 5 --optimizer adam"),
         ("fairseq-train", "data --task translation --arch transformer"),
         ("fairseq-train", "--help"),
         ("fairseq-generate", "data --task xgpt_caption --path a.pt --beam 2"),
@@ -43,6 +43,7 @@ def test_what_is_right_passes(program, command):
         ("fairseq-train", "data --task xgpt_caption --arch xgpt_base --batch-size x", "invalid int value: 'x'"),
         ("fairseq-train", "data --task xgpt_caption --arch xgpt_base --lr", "--lr: expected one argument"),
         ("fairseq-train", "data --task xgpt_caption --arch transformer", "--arch transformer is no model of xgpt_capt"),
+        ("fairseq-train", "data --task xgpt_caption --arch xgpt_base", "--optimizer is missing"),
         ("fairseq-train", "data --task xgpt_caption", "--arch is missing: xgpt_base, xgpt_demo"),
         ("fairseq-train", "data --arch xgpt_base", "--task is missing: xgpt_caption, "),
         ("fairseq-generate", "data --path a.pt", "--task is missing: xgpt_caption, "),

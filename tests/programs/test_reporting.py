@@ -63,6 +63,13 @@ def test_an_assertion_of_fairseq_s_is_a_line_and_another_is_not(capsys):
     assert "Traceback" in reported(raised(other["check"]), capsys)
 
 
+def test_a_file_that_cannot_be_opened(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    error = raised(lambda: (tmp_path / "file" / "x").open("w"))
+    assert reported(error, capsys) == f"error: {tmp_path}/file/x: Not a directory\n"
+    assert "Traceback" in reported(raised(lambda: (_ for _ in ()).throw(OSError("no file"))), capsys)
+
+
 def test_the_error_of_one_of_several_processes(capsys):
     sent = (
         "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  File …\n"

@@ -57,6 +57,8 @@ def check_command_line(program: str | None, arguments: Sequence[str], *, archite
     if program == "fairseq-train" and given.arch not in architectures:
         problem = "--arch is missing" if given.arch is None else f"--arch {given.arch} is no model of {given.task}"
         raise DataError(f"{problem}: {', '.join(architectures)}")
+    if program == "fairseq-train" and given.optimizer is None:
+        raise DataError("--optimizer is missing: the paper's is adam, with --adam-betas '(0.9, 0.98)'")
 
 
 def _reworded(parser: argparse.ArgumentParser, error: argparse.ArgumentError) -> str:

@@ -77,8 +77,11 @@ def _line_of(error: BaseException) -> str | None:
         return str(sent[-1])
     if (known := next((line for pattern, line in KNOWN if re.search(pattern, text)), None)) is not None:
         return known
-    # "--sampling-topp requires --sampling", and many more: fairseq speaks to its users by assertions
-    return str(error) if isinstance(error, AssertionError) and str(error) and _raised_by_fairseq(error) else None
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"  # a folder that is a file, no permission, a full disk
+    # "--sampling-topp requires --sampling", and many more: so fairseq speaks to its users
+    speaks = isinstance(error, AssertionError | ValueError) and str(error) and _raised_by_fairseq(error)
+    return str(error).splitlines()[0] if speaks else None
 
 
 def _raised_by_fairseq(error: BaseException) -> bool:

@@ -18,6 +18,8 @@ from xgpt_fairseq.programs.names import fairseq_program, trains
 logger = logging.getLogger(__name__)
 
 LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file: the one of --save-dir
+FAIRSEQ_LR = 0.25  # fairseq's default of --lr
+RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 HALF_PRECISION = ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16")
 
 
@@ -32,7 +34,8 @@ def check_run(task_cfg: Any) -> None:
     A training whose --max-update is reached ends here, with status 0: fairseq would make one more update at each start.
 
     Raises:
-        DataError: half precision without a GPU; a checkpoint that is missing or damaged; an option without effect.
+        DataError: half precision without a GPU; a checkpoint that is missing or damaged; an option without effect, or
+            with an impossible value.
         SystemExit: nothing is left to train.
     """
     program, root = fairseq_program(), root_config(task_cfg)
@@ -43,8 +46,11 @@ def check_run(task_cfg: Any) -> None:
             "--num-shards: fairseq ignores it, so that every process would do all of the work. Captions by several "
             "processes: xgpt-caption --num-shards N --shard-id I; training: torchrun or --distributed-world-size"
         )
+    for name, least in {"batch_size": 1, "max_tokens": 1, "num_workers": 0}.items():
+        check_at_least(f"--{name.replace('_', '-')}", root["dataset"][name], least)
     if trains(program):
         _check_precision(root["common"])
+        _check_length(root["optimization"])
         _check_start(root)
     else:
         for path in _paths(root["common_eval"].path):
@@ -68,11 +74,32 @@ def _check_precision(common: Any) -> None:
         )
 
 
+def _check_length(optimization: Any) -> None:
+    """Check the options that decide how long and how fast a training goes."""
+    freq = optimization.update_freq
+    for value in [freq] if isinstance(freq, int) else freq:
+        check_at_least("--update-freq", value, 1)
+    for name in ("max_update", "max_epoch"):
+        check_at_least(f"--{name.replace('_', '-')}", getattr(optimization, name), 0, "0: no limit")
+    if list(optimization.lr) == [FAIRSEQ_LR]:
+        raise DataError(
+            f"--lr {FAIRSEQ_LR} is fairseq's default, far too high for this model: pass --lr (1e-4 in the paper's "
+            "pre-training, 1e-5 in its fine-tuning)"
+        )
+
+
 def _check_start(root: Any) -> None:
     """Check the checkpoint that the training will start from or go on from, if there is one."""
     checkpoint, max_update = root["checkpoint"], root["optimization"].max_update
     last = Path(checkpoint.save_dir, LAST.replace(".pt", f"{checkpoint.checkpoint_suffix}.pt"))
     given = None if checkpoint.restore_file == LAST else checkpoint.restore_file
+    resets = [f"--{name.replace('_', '-')}" for name in RESETS if checkpoint[name]]
+    if checkpoint.finetune_from_model and (given or resets):
+        other = ", ".join(resets) or "--restore-file"
+        raise DataError(
+            f"--finetune-from-model starts a new training from a model's weights; {other} goes on with another "
+            "training: leave one out"
+        )
     start = checkpoint.continue_once or checkpoint.finetune_from_model
     if given is not None and not _is_remote(given):
         state = _whole(Path(given), "--restore-file")

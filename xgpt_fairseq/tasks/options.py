@@ -4,12 +4,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import II, OmegaConf
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import ALL_OBJECTIVES, PRETRAINING_OBJECTIVES
 
 logger = logging.getLogger(__name__)
+
+CAPTION_METRICS = ["cider", "bleu4", "repeats", "bad_ends"]  # of --eval-captions
 
 
 def renamed(cfg: Any, old: str, new: str) -> Any:
@@ -22,13 +24,22 @@ def renamed(cfg: Any, old: str, new: str) -> Any:
 
 
 def check_metric(metric: str, objectives: Mapping[str, Any]) -> None:
-    """Raises DataError where the best checkpoint is to be chosen by an objective that does not train."""
+    """Raises DataError where the best checkpoint is to be chosen by a value that validation does not log."""
+    if metric == II("checkpoint.best_checkpoint_metric"):
+        return  # a configuration that is no part of a run's
     objective = metric.split("_")[0]
     if objective in ALL_OBJECTIVES and objective not in objectives:
         raise DataError(
             f"--best-checkpoint-metric {metric}: {objective} is not among the objectives that train "
             f"({', '.join(objectives)}), and is not validated"
         )
+    logged = ["loss"]
+    for name in objectives:
+        kinds = ["mse"] if ALL_OBJECTIVES[name].metric_name == "mse" else ["nll_loss", "ppl", "accuracy"]
+        logged += [f"{name}_{kind}" for kind in kinds] + (kinds if name == "ic" else [])
+    logged += CAPTION_METRICS if "ic" in objectives else []
+    if metric not in logged:
+        raise DataError(f"--best-checkpoint-metric {metric}: validation logs {', '.join(logged)}")
 
 
 def values_of(cfg: Any) -> Mapping[str, Any]:

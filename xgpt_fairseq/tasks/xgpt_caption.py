@@ -23,7 +23,7 @@ from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
 from xgpt_fairseq.tasks.checks import check_search
-from xgpt_fairseq.tasks.options import renamed
+from xgpt_fairseq.tasks.options import CAPTION_METRICS, renamed
 from xgpt_fairseq.workarounds import sample_for_search
 
 
@@ -68,7 +68,7 @@ class XGPTCaptionTask(RegionsTask):
         check_at_least("--captions-per-image", cfg.captions_per_image, 1)
         self._window = renamed(cfg, "locality", "shuffle_window_images")
         check_at_least("--shuffle-window-images", self._window, 0)
-        if cfg.best_checkpoint_metric in ("cider", "bleu4") and not cfg.eval_captions:
+        if cfg.best_checkpoint_metric in CAPTION_METRICS and not cfg.eval_captions:
             raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
         if cfg.eval_captions and "ic" not in self.objectives:
             raise DataError(
