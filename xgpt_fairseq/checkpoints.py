@@ -29,6 +29,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         DataError: no such file, not a checkpoint, or a checkpoint that holds anything but tensors and plain values.
     """
+    if path.is_dir():
+        bundle = (path / "bundle.json").exists()
+        what = "a bundle, which xgpt-caption --path takes" if bundle else "a folder; name a checkpoint in it"
+        raise DataError(f"{path} is no checkpoint: it is {what}")
     if not path.is_file():
         raise DataError(f"checkpoint {path} does not exist")
     if not zipfile.is_zipfile(path):

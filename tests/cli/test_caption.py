@@ -103,6 +103,17 @@ def test_nothing_is_overwritten_unasked(
     assert len(json.loads((tmp_path / "c.json").read_text())) == 3
 
 
+def test_a_photo_is_not_replaced_by_its_caption(
+    call_program: Callable[..., Any], bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    photo = next(path for path in sorted(folder.iterdir()) if path.suffix == ".jpg")
+    before = photo.read_bytes()
+    done = call(call_program, photo, "--path", bundle, "--json", photo, "--overwrite")
+    assert done.status == 1 and "is one of the photos" in done.error and photo.read_bytes() == before
+    done = call(call_program, photo, "--path", bundle, "--json", tmp_path / "c", "--html", tmp_path / "c")
+    assert done.status == 1 and "is named twice" in done.error
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
@@ -230,6 +241,11 @@ def test_export_says_what_a_bundle_can_do(
     again = call_program(export_program.main, bundle, "--output", tmp_path / "copy")
     assert again.status == 1 and "exists and is not empty; --overwrite" in again.error
     assert call_program(export_program.main, bundle, "--output", tmp_path / "copy", "--overwrite").status == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    refused = call_program(export_program.main, bundle, "--output", tmp_path / "mine", "--overwrite")
+    assert refused.status == 1 and "is not a bundle (it has no bundle.json), and is not replaced" in refused.error
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["README.md"]
     for options, words in (({"extractor": False}, "captions only region stores"), ({"grid": None}, "--detections")):
         build(tiny_vocabulary, **options).save(tmp_path / "other")
         assert words in call_program(export_program.main, tmp_path / "other", "--output", tmp_path / words).stdout

@@ -118,6 +118,23 @@ def test_threshold(tmp_path: Path, call_program: Callable[..., Any]) -> None:
     assert {"ab", "c@@", "d"} & Vocabulary(tmp_path / "v").dictionary.indices.keys() == {"ab"}
 
 
+def test_only_a_vocabulary_is_overwritten(
+    tmp_path: Path, tiny_captions: Path, tiny_data: Path, call_program: Callable[..., Any]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").touch()
+    (tmp_path / "file").touch()
+    before = {path.name: path.stat().st_mtime_ns for path in tiny_data.iterdir()}
+    for output, message in [
+        (tiny_data, "holds other files than a vocabulary's"),
+        (tmp_path / "photos", "holds other files than a vocabulary's"),
+        (tmp_path / "file", "is a file; a vocabulary is a folder"),
+    ]:
+        done = call_program(learn_bpe.main, "--input", tiny_captions, "--output", output, "--overwrite")
+        assert done.status == 1 and message in done.error
+    assert {path.name: path.stat().st_mtime_ns for path in tiny_data.iterdir()} == before
+
+
 def test_overwrite(tmp_path: Path, tiny_captions: Path, call_program: Callable[..., Any]) -> None:
     arguments = ["--input", tiny_captions, "--output", tmp_path / "v", "--symbols"]
     assert call_program(learn_bpe.main, *arguments, 20).status == 0

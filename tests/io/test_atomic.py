@@ -17,6 +17,8 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_what_a_program_may_write(tmp_path: Path) -> None:
     check_writable(tmp_path / "file", overwrite=False)
+    with pytest.raises(DataError, match="is a folder; name a file"):
+        check_writable(tmp_path, overwrite=True)
     (tmp_path / "file").touch()
     check_writable(tmp_path / "file", overwrite=True)
     with pytest.raises(DataError, match="file exists; give another name or --overwrite"):

@@ -10,6 +10,7 @@ work takes many such functions has it in a module of its own, imported as a whol
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ _CHATTY = ("matplotlib", "PIL", "fairseq.tasks.text_to_speech")
 
 def run(program: Callable[[], None]) -> None:
     """Call *program*; turn a `DataError` into one line on stderr and exit status 1, Ctrl-C into status 130.
+
+    A reader of the output that ends early, such as `head`, is no error to report: status 141, as other programs have.
 
     Raises:
         SystemExit: with that status.
@@ -35,3 +38,6 @@ def run(program: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        sys.exit(141)

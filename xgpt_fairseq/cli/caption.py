@@ -71,6 +71,12 @@ def caption(args: argparse.Namespace) -> None:
     for output in (args.json, args.html):
         if output is not None:
             check_writable(output, overwrite=args.overwrite)
+    outputs = [output.resolve() for output in (args.json, args.html, args.jsonl) if output is not None]
+    for output in outputs:
+        if output in [Path(photo).resolve() for photo in args.photos]:
+            raise DataError(f"{output} is one of the photos; name another file for the captions")
+    if len(set(outputs)) < len(outputs):
+        raise DataError(f"{outputs[0]} is named twice: --json and --html need a file each")
     check_at_least("--beam", args.beam, 1)
     check_at_least("--batch-size", args.batch_size, 1)
     check_at_least("--max-len", args.max_len, 1)

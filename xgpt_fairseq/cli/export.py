@@ -23,6 +23,9 @@ example:
 """
 
 
+BUNDLE_FILE = "bundle.json"  # what every bundle has
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     run(lambda: export(_parser().parse_args(arguments)))
 
@@ -37,6 +40,8 @@ def export(args: argparse.Namespace) -> None:
         raise DataError(f"{output} is a file; a bundle is a folder")
     if output.is_dir() and any(output.iterdir()) and not args.overwrite:
         raise DataError(f"{output} exists and is not empty; --overwrite replaces a bundle in it")
+    if output.is_dir() and any(output.iterdir()) and not (output / BUNDLE_FILE).exists():
+        raise DataError(f"{output} is not a bundle (it has no {BUNDLE_FILE}), and is not replaced")
     bundle = _read(args)
     if args.card is not None:
         bundle.card = _read_card(args.card)

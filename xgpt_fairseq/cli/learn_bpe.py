@@ -36,6 +36,12 @@ def learn_bpe(args: argparse.Namespace) -> None:
     """Learn and write the vocabulary."""
     if (args.output / "vocabulary.json").exists() and not args.overwrite:
         raise DataError(f"{args.output} already has a vocabulary; pass --overwrite to replace it")
+    if args.output.exists() and not args.output.is_dir():
+        raise DataError(f"{args.output} is a file; a vocabulary is a folder")
+    if args.output.is_dir() and any(args.output.iterdir()):
+        others = [name for name in ("dataset.json", "store.json", "bundle.json") if (args.output / name).exists()]
+        if others or not (args.output / "vocabulary.json").exists():
+            raise DataError(f"{args.output} holds other files than a vocabulary's; name a folder of its own")
     check_at_least("--symbols", args.symbols, 1)
     from tqdm import tqdm
 

@@ -11,6 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import ALL_OBJECTIVES
 
 # Logged for each objective: the sum of its loss without label smoothing, the numbers of predictions, of correct
@@ -36,7 +37,7 @@ class XGPTCriterion(FairseqCriterion):
     def __init__(self, task: Any, label_smoothing: float, sentence_avg: bool) -> None:
         super().__init__(task)
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"--label-smoothing must be at least 0 and less than 1, got {label_smoothing}")
+            raise DataError(f"--label-smoothing must be at least 0 and less than 1, got {label_smoothing}")
         self.label_smoothing = label_smoothing
         self.sentence_avg = sentence_avg
 

@@ -18,8 +18,10 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     """Check, before any work, that a program may write the file *path*.
 
     Raises:
-        DataError: *path* exists and *overwrite* is false, or its folder does not exist.
+        DataError: *path* exists and *overwrite* is false, it is a folder, or its folder does not exist.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file")
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists; give another name or --overwrite")
     if not path.parent.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.kernels.attention import attention, grouped_attention, prefix_attention, split_heads
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.kernels.linear import PackedLinear
@@ -25,7 +26,7 @@ class Attention(nn.Module):
     def __init__(self, *, hidden_size: int, heads: int, dropout: float) -> None:
         super().__init__()
         if hidden_size % heads:
-            raise ValueError(f"--hidden-size {hidden_size} is not a multiple of --attention-heads {heads}")
+            raise DataError(f"--hidden-size {hidden_size} is not a multiple of --attention-heads {heads}")
         self.hidden_size = hidden_size
         self.heads = heads
         self.dropout = dropout

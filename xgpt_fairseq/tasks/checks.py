@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file: the one of --save-dir
 FAIRSEQ_LR = 0.25  # fairseq's default of --lr
 RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+HIGHER_IS_BETTER = ("cider", "bleu4", "accuracy")
 HALF_PRECISION = ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16")
 
 
@@ -51,6 +52,7 @@ def check_run(task_cfg: Any) -> None:
     if trains(program):
         _check_precision(root["common"])
         _check_length(root["optimization"])
+        _check_direction(root["checkpoint"])
         _check_start(root)
     else:
         for path in _paths(root["common_eval"].path):
@@ -81,10 +83,24 @@ def _check_length(optimization: Any) -> None:
         check_at_least("--update-freq", value, 1)
     for name in ("max_update", "max_epoch"):
         check_at_least(f"--{name.replace('_', '-')}", getattr(optimization, name), 0, "0: no limit")
+    if min(optimization.lr) <= 0:
+        raise DataError(f"--lr must be above 0, got {min(optimization.lr)}")
     if list(optimization.lr) == [FAIRSEQ_LR]:
         raise DataError(
             f"--lr {FAIRSEQ_LR} is fairseq's default, far too high for this model: pass --lr (1e-4 in the paper's "
             "pre-training, 1e-5 in its fine-tuning)"
+        )
+
+
+def _check_direction(checkpoint: Any) -> None:
+    """Check that the best checkpoints are the best: fairseq knows of no metric whether higher is better."""
+    metric, maximize = checkpoint.best_checkpoint_metric, checkpoint.maximize_best_checkpoint_metric
+    if metric.endswith(HIGHER_IS_BETTER) != maximize:
+        advice = "leave out" if maximize else "add"
+        better = "lower" if maximize else "higher"
+        raise DataError(
+            f"--best-checkpoint-metric {metric} is better when it is {better}: {advice} "
+            "--maximize-best-checkpoint-metric"
         )
 
 
