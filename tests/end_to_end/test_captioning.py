@@ -176,7 +176,8 @@ def test_what_is_wrong_with_the_data_is_said_before_training(tiny_data, tmp_path
     assert missing.returncode != 0 and "is not a data directory" in missing.stderr
     split = train(tiny_data, tmp_path / "checkpoints", "--valid-subset", "vaild", check=False)
     assert split.returncode != 0 and "has no captions for split 'vaild'" in split.stderr
-    metric = train(tiny_data, tmp_path / "checkpoints", "--best-checkpoint-metric", "cider", check=False)
+    cider = ["--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric"]
+    metric = train(tiny_data, tmp_path / "checkpoints", *cider, check=False)
     assert metric.returncode != 0 and metric.stderr.endswith("needs --eval-captions\n")
     long = train(tiny_data, tmp_path / "checkpoints", "--max-target-positions", "3", check=False)
     assert long.returncode != 0 and "longer than the model's --max-target-positions" in long.stderr
