@@ -14,7 +14,13 @@ import pytest
 import torch
 
 import xgpt_fairseq.plugin  # noqa: F401  (allows what checkpoints need, and no more)
-from xgpt_fairseq.checkpoints import SAFE_GLOBALS, load_checkpoint, updates_of, whole_checkpoint_beside
+from xgpt_fairseq.checkpoints import (
+    SAFE_GLOBALS,
+    load_checkpoint,
+    named_checkpoints,
+    updates_of,
+    whole_checkpoint_beside,
+)
 from xgpt_fairseq.errors import DataError
 
 
@@ -185,6 +191,11 @@ def test_the_latest_whole_checkpoint_beside_a_damaged_one(tmp_path: Path) -> Non
     (tmp_path / "checkpoint_best.pt").write_bytes(b"")
     os.utime(tmp_path / "checkpoint_best.pt", (2000, 2000))
     assert whole_checkpoint_beside(last) == tmp_path / "checkpoint2.pt"
+
+
+def test_checkpoints_that_fairseq_names() -> None:
+    assert named_checkpoints("a/1.pt:b.pt") == [Path("a/1.pt"), Path("b.pt")]
+    assert named_checkpoints("s3://bucket/1.pt") == named_checkpoints(None) == []
 
 
 def test_the_updates_of_a_checkpoint() -> None:

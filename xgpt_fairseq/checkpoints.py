@@ -58,6 +58,16 @@ def _why_no_zip(path: Path) -> str:
     return "is not a checkpoint" if beginning else "is empty"
 
 
+def is_remote(name: str) -> bool:
+    """Whether fairseq fetches the file of this name from elsewhere, by itself."""
+    return "://" in name
+
+
+def named_checkpoints(names: str | None) -> list[Path]:
+    """The files on this machine that fairseq's --path names, separated by colons."""
+    return [] if not names or is_remote(names) else [Path(name) for name in names.split(":")]
+
+
 def updates_of(state: Mapping[str, Any]) -> int:
     """How many updates the training of the checkpoint *state* had made; 0 where it does not say."""
     history = state.get("optimizer_history") or [{}]

@@ -70,6 +70,17 @@ def test_a_file_that_cannot_be_opened(capsys, tmp_path):
     assert "Traceback" in reported(raised(lambda: (_ for _ in ()).throw(OSError("no file"))), capsys)
 
 
+def test_a_bug_in_handling_such_an_error_keeps_its_traceback(capsys, tmp_path):
+    def buggy() -> None:
+        try:
+            (tmp_path / "missing").open()
+        except OSError:
+            {}["bug"]
+
+    said = reported(raised(buggy), capsys)
+    assert "Traceback" in said and "KeyError: 'bug'" in said
+
+
 def test_the_error_of_one_of_several_processes(capsys):
     sent = (
         "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  File …\n"

@@ -23,15 +23,13 @@ example:
 """
 
 
-BUNDLE_FILE = "bundle.json"  # what every bundle has
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     run(lambda: export(_parser().parse_args(arguments)))
 
 
 def export(args: argparse.Namespace) -> None:
     """Write the bundle, and print what it can caption."""
+    from xgpt_fairseq.bundle import DESCRIPTION
     from xgpt_fairseq.regions.novelty import FEWEST_IMAGES
     from xgpt_fairseq.vision.rebuilding import needs_boxes
 
@@ -40,8 +38,8 @@ def export(args: argparse.Namespace) -> None:
         raise DataError(f"{output} is a file; a bundle is a folder")
     if output.is_dir() and any(output.iterdir()) and not args.overwrite:
         raise DataError(f"{output} exists and is not empty; --overwrite replaces a bundle in it")
-    if output.is_dir() and any(output.iterdir()) and not (output / BUNDLE_FILE).exists():
-        raise DataError(f"{output} is not a bundle (it has no {BUNDLE_FILE}), and is not replaced")
+    if output.is_dir() and any(output.iterdir()) and not (output / DESCRIPTION).exists():
+        raise DataError(f"{output} is not a bundle (it has no {DESCRIPTION}), and is not replaced")
     bundle = _read(args)
     if args.card is not None:
         bundle.card = _read_card(args.card)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 from fairseq import options
 
-from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.checkpoints import load_checkpoint, named_checkpoints
 from xgpt_fairseq.errors import DataError
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
@@ -59,8 +58,8 @@ def check_command_line(program: str | None, arguments: Sequence[str], *, archite
     if program == "fairseq-validate":  # which loads its models before it asks the task
         if given.path is None:
             raise DataError("--path CHECKPOINT is missing: the model that is to be validated")
-        for name in given.path.split(":"):
-            load_checkpoint(Path(name))
+        for path in named_checkpoints(given.path):
+            load_checkpoint(path)
     if program == "fairseq-train" and given.arch not in architectures:
         problem = "--arch is missing" if given.arch is None else f"--arch {given.arch} is no model of {given.task}"
         raise DataError(f"{problem}: {', '.join(architectures)}")

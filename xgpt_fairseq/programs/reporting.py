@@ -42,7 +42,7 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
     fairseq's trainer, for example, wraps our error in a generic 'check the architecture' message. Of several processes
     that fairseq starts, the first one's traceback arrives as text. With LOGLEVEL=DEBUG all tracebacks are printed.
     """
-    line = next((line for cause in _causes(error) if (line := _line_of(cause)) is not None), None)
+    line = next((line for cause in _causes(error) if (line := _line_of(cause)) is not None), None) or _said_by(error)
     if line is not None and not logs_everything():
         print(f"error: {line}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
@@ -69,14 +69,20 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _line_of(error: BaseException) -> str | None:
-    """The line for *error*; None where it is no known mistake."""
+    """The line for *error*, also where another was raised from it; None where it is no known mistake."""
     if isinstance(error, DataError):
         return str(error)
     text = f"{type(error).__name__}: {error}"
     if type(error).__name__ == "ProcessRaisedException" and (sent := SENT_DATA_ERROR.findall(text)):
         return str(sent[-1])
-    if (known := next((line for pattern, line in KNOWN if re.search(pattern, text)), None)) is not None:
-        return known
+    return next((line for pattern, line in KNOWN if re.search(pattern, text)), None)
+
+
+def _said_by(error: BaseException) -> str | None:
+    """What an error says of itself, if it is one that speaks to users.
+
+    Only the error that ends the program: a bug in the handling of another must not be taken for that one.
+    """
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"  # a folder that is a file, no permission, a full disk
     # "--sampling-topp requires --sampling", and many more: so fairseq speaks to its users

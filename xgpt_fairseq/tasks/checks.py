@@ -11,7 +11,13 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from xgpt_fairseq.checkpoints import load_checkpoint, updates_of, whole_checkpoint_beside
+from xgpt_fairseq.checkpoints import (
+    is_remote,
+    load_checkpoint,
+    named_checkpoints,
+    updates_of,
+    whole_checkpoint_beside,
+)
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.programs.names import fairseq_program, trains
 
@@ -55,7 +61,7 @@ def check_run(task_cfg: Any) -> None:
         _check_direction(root["checkpoint"])
         _check_start(root)
     else:
-        for path in _paths(root["common_eval"].path):
+        for path in named_checkpoints(root["common_eval"].path):
             load_checkpoint(path)
 
 
@@ -117,7 +123,7 @@ def _check_start(root: Any) -> None:
             "training: leave one out"
         )
     start = checkpoint.continue_once or checkpoint.finetune_from_model
-    if given is not None and not _is_remote(given):
+    if given is not None and not is_remote(given):
         state = _whole(Path(given), "--restore-file")
         if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
             raise DataError(
@@ -129,7 +135,7 @@ def _check_start(root: Any) -> None:
         if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
             logger.info(f"{last} has made {updates_of(state)} updates: --max-update {max_update} is reached")
             sys.exit(0)
-    elif given is None and start and not _is_remote(start):
+    elif given is None and start and not is_remote(start):
         _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
 
 
@@ -147,15 +153,6 @@ def _whole(path: Path, what: str) -> dict[str, Any]:
         beside = whole_checkpoint_beside(path)
         advice = "" if beside is None else f". A whole one lies beside it: --restore-file {beside}"
         raise DataError(f"{what}: {error}{advice}") from None
-
-
-def _paths(text: str | None) -> list[Path]:
-    """The files of --path, which separates several by colons."""
-    return [] if not text or _is_remote(text) else [Path(name) for name in text.split(":")]
-
-
-def _is_remote(name: str) -> bool:
-    return "://" in name  # fairseq fetches such files itself
 
 
 def check_search(args: Any, *, max_positions: int) -> None:
