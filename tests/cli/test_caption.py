@@ -119,6 +119,8 @@ def test_a_photo_is_not_replaced_by_its_caption(
     [
         ("--beam", 0, "--beam must be at least 1, got 0"),
         ("--batch-size", 0, "--batch-size must be at least 1, got 0"),
+        ("--device", "cuda:77", "--device cuda:77 cannot be used: "),
+        ("--title", "Mine", "--title is the title of a page: it needs --html or --serve"),
         ("--no-repeat-ngram-size", -1, "--no-repeat-ngram-size must be at least 0, got -1"),
         ("--detections", "boxes.json", "--detections: the model was trained on a grid of 2 x 2, not on boxes"),
     ],

@@ -110,5 +110,5 @@ def test_what_is_refused(
 
 def test_neither_photos_nor_a_page(call_program: Callable[..., Any], bundle: Path) -> None:
     done = call_program(caption_program.main, "--path", bundle)
-    assert done.status == 2 and done.stderr.startswith("usage: xgpt-caption ")
-    assert done.stderr.endswith("arguments are required: PHOTO, or --list, or --serve, or --about\n")
+    assert done.status == 2 and done.stderr.startswith("xgpt-caption: error: ")
+    assert "arguments are required: PHOTO, or --list, or --serve, or --about\n" in done.stderr

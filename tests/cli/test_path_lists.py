@@ -26,6 +26,8 @@ def test_photos_that_a_file_lists(photos: Path, tmp_path: Path, extract: Extract
     assert contents(tmp_path / "some") == contents(tmp_path / "same")
     listed.write_text("\n")
     assert extract("--list", listed, "--output", tmp_path / "none").error == f"--list {listed} names no files"
+    done = extract("--list", next(photos.rglob("*.jpg")), "--output", tmp_path / "none")
+    assert "is no list of paths, a path a line: it holds bytes that no text has" in done.error
     error = extract("--list", tmp_path / "gone", "--output", tmp_path / "none").error
     assert error == f"--list {tmp_path / 'gone'}: No such file or directory"
     done = extract("--output", tmp_path / "none")

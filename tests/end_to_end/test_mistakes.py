@@ -125,6 +125,15 @@ def test_a_last_checkpoint_that_is_cut_short(finished, tmp_path):
         ({"arguments": ["--valid-subset", "nosuch"]}, "no captions for split 'nosuch'; it has: train, valid, test"),
         ({"arguments": ["--finetune-from-model", "a.pt", "--restore-file", "b.pt"]}, "--restore-file goes on with"),
         ({"arguments": ["--finetune-from-model", "a.pt", "--reset-optimizer"]}, "--reset-optimizer goes on with"),
+        ({"arguments": ["--adam-betas", "0.9"]}, "--adam-betas needs two numbers of at least 0 and less than 1, such"),
+        ({"arguments": ["--lr-scheduler", "polynomial_decay"]}, "--lr-scheduler polynomial_decay needs --total-num-up"),
+        ({"arguments": ["--patience", "-3"]}, "--patience must be at least 1 (-1: off), got -3"),
+        ({"arguments": ["--seed", "-1"]}, "--seed must be at least 0 and less than 2**32"),
+        ({"arguments": ["--store-ema"]}, "--store-ema: fairseq's running average multiplies all that a model holds"),
+        (
+            {"arguments": ["--criterion", "xgpt_scst"], "without": ["--criterion"]},
+            "needs one to start from: --fi",
+        ),
         ({"arguments": ["--save-dir", __file__]}, "test_mistakes.py/dummy: Not a directory"),
     ],
 )
@@ -163,6 +172,10 @@ def test_training_by_two_processes(tmp_path):
         (["--path", "{}", "--print-step"], "--print-step is for models that refine"),
         (["--path", "{}", "--sampling-topk", "3"], "--sampling-topk requires --sampling"),
         (["--path", "{}", "--max-tokens", "5"], "--max-tokens 5: item"),
+        (["--path", "{}", "--fp16"], "--fp16 needs a GPU"),
+        (["--path", "{}", "--model-overrides", "dropout=0"], "--model-overrides needs a dictionary, such as"),
+        (["--path", "{}", "--post-process", "nosuch"], "--post-process (--remove-bpe) nosuch is unknown"),
+        (["--path", "{}", "--task", "xgpt_retrieval"], "makes no captions; it ranks images and captions: xgpt-evalua"),
         (["--path", "{}", "--beem", "2"], ""),
     ],
 )
@@ -206,6 +219,9 @@ checkpoint: {{save_dir: {tmp_path / "new"}}}
     for override, reason in [
         ("task.data=/none", "/none is not a data directory"),
         ("model._name=transformer", "--arch transformer is no model for this task"),
+        ("task.data=null", "data: Incompatible value 'None' for field of type 'str'"),
+        ("task._name=xgpt_captoin", "task: {_name: xgpt_captoin} is unknown; the plugin's tasks: xgpt_caption, xgpt_p"),
+        ("optimizer._name=adm", "--optimizer adm is unknown; did you mean adam, adamax?"),
         ("checkpoint.restore_file=none.pt", "--restore-file none.pt does not exist"),
     ]:
         command = ["fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "recipe", override]

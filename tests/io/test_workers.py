@@ -36,6 +36,12 @@ def test_in_order(number: int, chunk: int | None) -> None:
     assert results == [item * item for item in range(100)]
 
 
+def test_fewer_than_none() -> None:
+    for use in (lambda: list(map_ordered(str, [1], -1)), lambda: worker_pool(-1).__enter__()):
+        with pytest.raises(DataError, match="--workers must be at least 0, got -1"):
+            use()
+
+
 def test_what_a_function_remembers_is_kept() -> None:
     results = list(map_ordered(Counting(), range(100), 2, chunk=10))
     by_process: dict[int, list[int]] = {}

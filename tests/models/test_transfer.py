@@ -154,8 +154,8 @@ def test_a_structure_that_was_averaged_elsewhere_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": 3}, r"only the model: encoder.layers.2.attention.qkv.weight"),
-        ({"layers": 1}, r"only the checkpoint has: encoder.layers.1.attention.qkv.weight"),
+        ({"layers": 3}, "checkpoint is a model with --layers 2, this is one with --layers 3: use the arch"),
+        ({"layers": 1}, "checkpoint is a model with --layers 2, this is one with --layers 1: use the arch"),
         ({"normalize_before": True}, "only the model: encoder.final_norm.weight"),
         ({"no_segment_embedding": True}, "only the checkpoint has: encoder.segments.weight"),
         ({"hidden_size": 8}, r"checkpoint's encoder.text.tokens.weight has shape \(24, 16\), the model's \(24, 8\)"),

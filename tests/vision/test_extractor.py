@@ -197,8 +197,8 @@ def test_settings_of_another_extractor(
         ({"image_size": 100}, f"the image size is 100; a positive multiple of {STRIDE} is needed"),
         ({"batch_size": 0}, "the batch size is 0; at least 1"),
         ({"threads": 0}, "0 threads; at least 1"),
-        ({"device": "abacus"}, "device 'abacus' cannot be used: Expected one of"),
-        ({"device": "cuda:77"}, "device 'cuda:77' cannot be used: "),
+        ({"device": "abacus"}, "--device abacus cannot be used: Expected one of"),
+        ({"device": "cuda:77"}, "--device cuda:77 cannot be used: "),
     ],
 )
 def test_options(options: dict[str, Any], message: str) -> None:

@@ -287,6 +287,8 @@ def test_a_photo_in_memory(tmp_path: Path) -> None:
     path = saved(scene(30, 20), tmp_path / "a.png")
     photo = load_photo(PhotoFile(Path("nowhere"), data=path.read_bytes()), PhotoForm(64))
     np.testing.assert_array_equal(photo.pixels, load(path).pixels)
+    with pytest.raises(DataError, match="a photo is a path, or an image of Pillow, not NoneType: None"):
+        load_photo(None, PhotoForm(64))  # type: ignore[arg-type]
     for data, reason in ((b"", "the file is empty"), (b"bread, milk", "not a photo, or damaged at its beginning")):
         with pytest.raises(NoPhotoError) as error:
             load_photo(PhotoFile(Path("nowhere"), data=data), PhotoForm(64))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _augment(args: argparse.Namespace) -> None:
     from xgpt_fairseq.augmentation.augment import AugmentOptions, augment
     from xgpt_fairseq.data.directory import DataDirectory, check_regions_inside, check_replaceable
-    from xgpt_fairseq.devices import default_device
+    from xgpt_fairseq.devices import default_device, usable_device
     from xgpt_fairseq.hub_interface import XGPTHubInterface
 
     search = _search(args)
@@ -50,7 +51,7 @@ def _augment(args: argparse.Namespace) -> None:
     if args.output.resolve() == directory.path.resolve():
         raise DataError(f"--output {args.output} is DATA itself; name another folder")
     check_regions_inside(args.output, directory.regions_path)
-    device = args.device or default_device()
+    device = usable_device(args.device or default_device())
     captioner = XGPTHubInterface.from_path(args.path, data=None if args.path.is_dir() else args.data).to(device)
     options = AugmentOptions(
         splits=[split.strip() for split in args.split.split(",")],
@@ -103,7 +104,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xgpt-augment", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory from xgpt-prepare-captions")

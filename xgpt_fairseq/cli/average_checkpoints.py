@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def program() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoints", type=Path, metavar="SAVE_DIR", help="fairseq-train's --save-dir")
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument("--best", type=int, metavar="N", help="the N best by the run's --best-checkpoint-metric")
@@ -44,6 +45,10 @@ def program() -> None:
     warnings = []
     if args.inputs:
         inputs = args.inputs
+        files = [path.resolve() for path in inputs]
+        for path, file in zip(inputs, files, strict=True):
+            if files.count(file) > 1:
+                raise DataError(f"--inputs names {path} twice, which would give it twice the weight of the others")
     else:
         chosen = _choose(args)
         inputs = chosen.paths

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.cli.caption_outputs import print_and_write, write_lines
+from xgpt_fairseq.cli.caption_outputs import TITLE, print_and_write, write_lines
 from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results, store_results
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def caption(args: argparse.Namespace) -> None:
     """Caption, print, and write the requested files; or serve the page; or print what the captioner is."""
-    from xgpt_fairseq.devices import own_device
+    from xgpt_fairseq.devices import own_device, usable_device
     from xgpt_fairseq.hub_interface import XGPTHubInterface
     from xgpt_fairseq.search.generator import SearchOptions
 
@@ -64,6 +65,14 @@ def caption(args: argparse.Namespace) -> None:
         return
     if args.serve:
         _check_serve(args)
+    elif args.title is not None and args.html is None:
+        raise DataError("--title is the title of a page: it needs --html or --serve")
+    for path in args.photos:
+        if (path / "dataset.json").is_file():
+            raise DataError(
+                f"{path} is a data directory: fairseq-generate captions its images; a region store, such as the one "
+                "it was prepared with, is captioned here"
+            )
     if args.jsonl is not None and (args.json is not None or args.html is not None):
         raise DataError(
             "--jsonl is for collections that take hours; --json and --html, for those that fit on a page: one of them"
@@ -81,7 +90,7 @@ def caption(args: argparse.Namespace) -> None:
     check_at_least("--batch-size", args.batch_size, 1)
     check_at_least("--max-len", args.max_len, 1)
     check_at_least("--no-repeat-ngram-size", args.no_repeat_ngram_size, 0)
-    device = args.device or own_device()
+    device = usable_device(args.device or own_device())
     captioner = XGPTHubInterface.from_path(
         args.path, data=args.data, backbone_weights=args.backbone_weights, offline=args.offline
     ).to(device)
@@ -95,7 +104,7 @@ def caption(args: argparse.Namespace) -> None:
     if args.serve:
         from xgpt_fairseq.serving.server import serve
 
-        serve(captioner, options, port=args.port, title=args.title)
+        serve(captioner, options, port=args.port, title=args.title or TITLE)
     elif any((path / "store.json").is_file() for path in args.photos):
         _caption_store(args, captioner, options)
     else:
@@ -296,7 +305,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xgpt-caption",
         description=__doc__,
         epilog=_EXAMPLE.replace("LIMITS", IN_WORDS),
@@ -348,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write a line of JSON for each image as it comes, and print none; killed, the same command goes on",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the images with their captions")
-    parser.add_argument("--title", default="Captions", help="title of the page")
+    parser.add_argument("--title", help=f"title of the page [{TITLE}]")
     parser.add_argument("--about", action="store_true", help="print what the captioner is, and its model card")
     parser.add_argument("--serve", action="store_true", help=f"serve a page that captions photos, on {HOST} alone")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of --serve (%(default)s); 0: any free one")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from xgpt_fairseq.io.resumable_lines import ResumableLines
     from xgpt_fairseq.regions.novelty import NoveltyDetector
 
+TITLE = "Captions"  # of the page, by default
+
 
 def print_and_write(
     groups: Iterable[list[Result]], total: int, novelty: NoveltyDetector | None, args: argparse.Namespace
@@ -127,6 +129,6 @@ def _write_page(args: argparse.Namespace, captioned: Iterable[tuple[Result, str]
         for result, text in captioned
     ]
     unreadable = [(result.name, result.reason) for result in results if result.best is None]
-    page = render_captions(cards, title=args.title, unreadable=unreadable)
+    page = render_captions(cards, title=args.title or TITLE, unreadable=unreadable)
     with atomic_write(Path(args.html)) as aside:
         aside.write_text(page, encoding="utf-8", errors="replace")

@@ -24,6 +24,7 @@ from xgpt_fairseq.captions.base import CaptionOptions, fairseq_split
 from xgpt_fairseq.captions.options import parse_files
 from xgpt_fairseq.captions.registry import read_captions
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -138,7 +139,7 @@ def caption_text(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="TEXT", help="text file to write")
     files: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     parser.add_argument(

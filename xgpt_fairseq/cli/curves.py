@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable
 from xgpt_fairseq.pages.curves import Layout, check_output, draw_curves, write_figure
@@ -74,7 +75,7 @@ def named_files(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xgpt-curves",
         description="Draw losses by objective, validation scores and the learning rate from fairseq's training logs.",
         epilog=_EXAMPLE,

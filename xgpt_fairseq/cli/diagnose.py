@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable, write_json
 
@@ -40,7 +41,7 @@ def program(args: argparse.Namespace) -> None:
     from xgpt_fairseq.checkpoints import load_checkpoint
     from xgpt_fairseq.data.caption_dataset import CaptionDataset
     from xgpt_fairseq.data.directory import DataDirectory
-    from xgpt_fairseq.devices import default_device
+    from xgpt_fairseq.devices import default_device, usable_device
     from xgpt_fairseq.loading import open_model
     from xgpt_fairseq.metrics.diagnosis import diagnose
     from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols, build_objectives
@@ -50,7 +51,7 @@ def program(args: argparse.Namespace) -> None:
     if args.output:
         check_writable(args.output, overwrite=args.overwrite)
     check_at_least("--batch-size", args.batch_size, 2, "so that there is another image")
-    device = args.device or default_device()
+    device = usable_device(args.device or default_device())
     if args.cpu_bf16:
         check_cpu_bfloat16()
     directory = DataDirectory(args.data, regions=args.regions)
@@ -133,7 +134,7 @@ def _table(report: dict[str, dict[str, Any]], split: str, images: int) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Show whether each objective uses its source: its loss with the right source, and with wrong ones.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -20,12 +20,13 @@ import argparse
 from pathlib import Path
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.scenes.sets import SCENES, SPLITS, WEB
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write, images and captions")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="also, or only, a contact sheet (.png or .jpg)")
     parser.add_argument("--seed", type=int, default=1)

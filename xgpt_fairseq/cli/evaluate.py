@@ -13,6 +13,7 @@ from xgpt_fairseq.captions.options import add_caption_options, format_list, read
 from xgpt_fairseq.captions.pairing import PAIR_BY
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.metrics.degeneration import degeneration
@@ -138,7 +139,7 @@ def warnings(captions: Mapping[str, str], references: References, scores: Scores
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xgpt-evaluate",
         description="Score the captions of a split as COCO's evaluation does (pycocoevalcap, PTB tokenization), or the "
         "retrieval of images and captions.",

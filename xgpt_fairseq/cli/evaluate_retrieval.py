@@ -54,7 +54,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
     import torch
 
     from xgpt_fairseq.data.directory import DataDirectory, file_crc32
-    from xgpt_fairseq.devices import default_device
+    from xgpt_fairseq.devices import default_device, usable_device
     from xgpt_fairseq.precision import check_cpu_bfloat16
     from xgpt_fairseq.retrieval.scoring import (
         IDS,
@@ -88,7 +88,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
             raise DataError(f"{args.save_scores} exists; give another name or --overwrite")
         if not args.save_scores.parent.is_dir():
             raise DataError(f"{args.save_scores}: no folder {args.save_scores.parent}")
-    device = args.device or default_device()
+    device = usable_device(args.device or default_device())
     asked = [name for name in ("fp16", "bf16", "cpu_bf16") if getattr(args, name)]
     if len(asked) > 1:
         raise DataError(f"one precision at a time: {', '.join('--' + name.replace('_', '-') for name in asked)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _read_card(path: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xgpt-export", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, preferably an average; or a bundle")

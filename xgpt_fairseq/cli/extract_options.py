@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS
@@ -33,7 +34,7 @@ MOST_WORKERS = 8
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "photos", metavar="PHOTOS", type=Path, nargs="*", help="photos, folders, tars and tables of photos"
     )
@@ -174,14 +175,14 @@ def build_extractor(args: argparse.Namespace) -> PhotoExtractor:
     """
     import torch
 
-    from xgpt_fairseq.devices import own_device
+    from xgpt_fairseq.devices import own_device, usable_device
     from xgpt_fairseq.vision.backbones.base import BackboneOptions
     from xgpt_fairseq.vision.detector_extractor import DetectorExtractor
     from xgpt_fairseq.vision.detectors.base import DetectorOptions
     from xgpt_fairseq.vision.extractor import RegionExtractor
     from xgpt_fairseq.vision.malloc import keep_freed_memory
 
-    device = args.device or own_device()
+    device = usable_device(args.device or own_device())
     threads = 1
     if device == "cpu":
         # One photo per core, instead of all cores for each photo: faster, and independent of the number of cores.

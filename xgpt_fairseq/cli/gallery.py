@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_write, check_writable
 from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, match_photos, render_gallery
@@ -99,7 +100,7 @@ def _images(number: int) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xgpt-gallery",
         description="Write one HTML page with each image of a split, its human captions, those of models, and the "
         "scores of the corpus and of each image.",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.archives.registry import FORMATS, open_archive
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -46,7 +47,7 @@ Sizes = dict[str, tuple[int, int]]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE", type=Path, help="the archive: a file or folder")
     parser.add_argument("--output", metavar="STORE", type=Path, required=True, help="the region store to write")
     parser.add_argument(

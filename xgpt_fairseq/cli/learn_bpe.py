@@ -19,6 +19,7 @@ from pathlib import Path
 
 from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
 from xgpt_fairseq.text.readers import report_log, sentences
@@ -96,7 +97,7 @@ def _sample(inputs: Sequence[Path], captions: CaptionOptions, lines: Iterator[st
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_text_inputs(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="VOCABULARY", help="folder to write")
     parser.add_argument(

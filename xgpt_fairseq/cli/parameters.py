@@ -11,6 +11,7 @@ import argparse
 from types import SimpleNamespace
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import check_at_least
 from xgpt_fairseq.models.architectures import ARCHITECTURES, STRUCTURES
 
@@ -54,7 +55,7 @@ def count_parameters(
 
 
 def program() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--sharing", nargs="+", choices=STRUCTURES, default=["enc-dec-share"], help="structures")
     parser.add_argument("--vocabulary-size", type=int, default=10000, help="symbols of the dictionary")

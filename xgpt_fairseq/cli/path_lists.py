@@ -41,6 +41,8 @@ def with_listed_paths(
         content = args.list.read_bytes()
     except OSError as error:
         raise DataError(f"--list {args.list}: {error.strerror}") from None
+    if b"\0" in content:
+        raise DataError(f"--list {args.list} is no list of paths, a path a line: it holds bytes that no text has")
     paths = [Path(os.fsdecode(line)) for line in content.splitlines() if line.strip()]
     if not paths:
         raise DataError(f"--list {args.list} names no files")

@@ -97,7 +97,7 @@ def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | N
     """See `_extract`."""
     args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections or args.detector else None)
     detections = None if args.detections is None else _read_detections(args, files)
-    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else max(args.workers, 0)
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
     with worker_pool(workers) as pool:  # before a GPU is touched: the processes are forked
         extractor = build_extractor(args)
         most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)

@@ -40,6 +40,7 @@ from xgpt_fairseq.captions.options import (
 from xgpt_fairseq.captions.pairing import PAIR_BY, Pairing
 from xgpt_fairseq.captions.registry import open_source, read_sources
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.data.manifest import MANIFEST, CaptionManifest, CaptionSplit
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_directory
@@ -245,9 +246,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=format_list()
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=format_list())
     parser.add_argument("source", nargs="+", metavar="[SPLIT=]SOURCE", help="caption file, or several")
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
     parser.add_argument("--regions", type=Path, required=True, metavar="STORE", help="region store of the images")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.data.manifest import MANIFEST, TextManifest, TextSplit
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.resumable import ResumableOutput
@@ -128,7 +129,7 @@ def prepare_text(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_text_inputs(parser)
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
     parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")

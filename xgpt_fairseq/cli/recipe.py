@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write
 from xgpt_fairseq.io.folders import walk
@@ -127,7 +128,7 @@ def _same(source: Path, target: Path) -> bool:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xgpt-recipe", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", nargs="?", choices=RECIPES, metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")

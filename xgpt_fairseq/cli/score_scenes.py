@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.parser import Parser
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", type=Path, metavar="JSON", help="dataset_scenes.json")
     parser.add_argument("--split", default="test")
     parser.add_argument("--captions", type=Path, metavar="FILE", help="fairseq-generate's output, or COCO results")

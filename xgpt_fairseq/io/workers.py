@@ -14,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,6 +47,7 @@ def map_ordered(
     Raises:
         DataError: a process was killed. Exceptions of *function* and *items* pass through.
     """
+    check_at_least("--workers", workers, 0)
     if workers <= 1:
         yield from map(function, items)
         return
@@ -75,6 +76,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     They are forked immediately: before the progress bar starts a thread, and before there are an open store and its
     lock to inherit. (Spawned processes would each import xgpt_fairseq and its libraries.)
     """
+    check_at_least("--workers", workers, 0)
     if workers < 1:
         yield None
         return

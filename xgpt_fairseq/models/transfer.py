@@ -42,6 +42,7 @@ class LoadMode(enum.Enum):
 # Parameters absent from text-only models; may be initialised or dropped when a stage starts from another's checkpoint.
 IMAGE_PARTS = ("encoder.regions.", "encoder.alignment.")
 HEADS = "heads."  # heads.OBJECTIVE.…
+LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 # Names in checkpoints of earlier versions, where heads were parts of the decoder and the model.
 _OLD_NAMES = {
@@ -207,6 +208,12 @@ def transfer(
             )
     foreign = [name for name in (*new, *dropped) if not name.startswith((*IMAGE_PARTS, HEADS))]
     if foreign:
+        theirs, mine = _depth(given), _depth(own)
+        if theirs != mine:
+            raise DataError(
+                f"the checkpoint is a model with --layers {theirs}, this is one with --layers {mine}: use the "
+                "architecture and options that the checkpoint was trained with"
+            )
         raise DataError(
             f"the checkpoint and the model differ in structure (only the checkpoint has: {_listed(dropped)}; only the "
             f"model: {_listed(new)}): use the architecture and options that the checkpoint was trained with"
@@ -218,6 +225,11 @@ def transfer(
         _check_image_parts(new, dropped)
         _check_heads(new, dropped, spare=spare_heads if mode is LoadMode.INFERENCE else ())
     return {name: given.get(name, own[name]) for name in own}
+
+
+def _depth(names: Iterable[str]) -> int:
+    """The number of layers of a model with parameters of these *names*."""
+    return 1 + max((int(found[1]) for name in names if (found := LAYER.search(name))), default=-1)
 
 
 def _check_image_parts(new: Iterable[str], dropped: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from fairseq import options
 
 from xgpt_fairseq.checkpoints import load_checkpoint, named_checkpoints
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.programs.task_help import print_help
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "fairseq-train": options.get_training_parser,
@@ -29,32 +30,48 @@ INSTEAD = {
     "xgpt-diagnose what each objective makes of its input",
 }
 TASKS = "xgpt_"  # what the names of our tasks begin with
+MAKES_NO_CAPTIONS = {
+    "xgpt_retrieval": "ranks images and captions: xgpt-evaluate --retrieval",
+    "xgpt_text_pretrain": "knows no images: fairseq-validate gives its loss",
+}
+# What fairseq's schedulers need and have no default for: without it, they end in a traceback.
+NEEDED = {
+    "polynomial_decay": ("--total-num-update", "updates until the learning rate is 0, as many as --max-update"),
+    "triangular": ("--max-lr", "the learning rate at the top of the triangle"),
+}
+HELP = {"-h", "--help"}
 
 
 def check_command_line(program: str | None, arguments: Sequence[str], *, architectures: Collection[str]) -> None:
-    """Check the *arguments* of one of fairseq's programs; others, and `--help`, pass.
+    """Check the *arguments* of one of fairseq's programs; others pass. `--help` with a task of ours is answered here.
 
     Args:
         architectures: the names that --arch may have for our tasks.
 
     Raises:
+        SystemExit: help was asked for, and is printed.
         DataError: a value that an option cannot have, a task or architecture that is missing, or one that does not fit.
     """
-    if program not in PARSERS or {"-h", "--help"} & set(arguments):
+    if program not in PARSERS:
         return
     parser = PARSERS[program]()
     parser.exit_on_error = False
     parser.set_defaults(task=None, arch=None)
     try:
-        given, _ = parser.parse_known_args(list(arguments))
+        given, _ = parser.parse_known_args([argument for argument in arguments if argument not in HELP])
     except argparse.ArgumentError as error:
         raise DataError(_reworded(parser, error)) from None
+    if HELP & set(arguments):
+        print_help(parser, given)
+        return
     if given.task is None:
         raise DataError(f"--task is missing: {', '.join(_ours(parser, 'task'))}")
     if not given.task.startswith(TASKS):
         return
     if program in INSTEAD:
         raise DataError(f"{program} {INSTEAD[program]}")
+    if program == "fairseq-generate" and given.task in MAKES_NO_CAPTIONS:
+        raise DataError(f"--task {given.task} makes no captions; it {MAKES_NO_CAPTIONS[given.task]}")
     if program == "fairseq-validate":  # which loads its models before it asks the task
         if given.path is None:
             raise DataError("--path CHECKPOINT is missing: the model that is to be validated")
@@ -65,6 +82,9 @@ def check_command_line(program: str | None, arguments: Sequence[str], *, archite
         raise DataError(f"{problem}: {', '.join(architectures)}")
     if program == "fairseq-train" and given.optimizer is None:
         raise DataError("--optimizer is missing: the paper's is adam, with --adam-betas '(0.9, 0.98)'")
+    needed, what = NEEDED.get(getattr(given, "lr_scheduler", ""), ("", ""))
+    if needed and not any(argument.split("=")[0] == needed for argument in arguments):
+        raise DataError(f"--lr-scheduler {given.lr_scheduler} needs {needed}: {what}")
 
 
 def _reworded(parser: argparse.ArgumentParser, error: argparse.ArgumentError) -> str:

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from traceback import walk_tb
 from types import TracebackType
 
+from omegaconf.errors import OmegaConfBaseException
+
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.programs.names import fairseq_program, logs_everything
 
-# What other libraries say, as "Type: message", and what we say instead.
+# What other libraries say, as "Type: message", and what we say instead (templates of re.Match.expand).
 KNOWN = [
     (
         r"AssertionError: Must specify batch size",
@@ -25,6 +27,21 @@ KNOWN = [
     (
         r"\[Errno 24\] Too many open files|RuntimeError: Too many open files|received 0 items of ancdata",
         "too many open files: raise the limit of the shell (ulimit -n 65536), or use fewer --num-workers",
+    ),
+    (
+        r"Could not infer task type from \{'_name': '?([^',}]*)",
+        r"task: {_name: \1} is unknown; the plugin's tasks: xgpt_caption, xgpt_pretrain, xgpt_retrieval, "
+        "xgpt_text_pretrain",
+    ),
+    (
+        r"NotImplementedError: Unknown post_process option: (\S+)",
+        r"--post-process (--remove-bpe) \1 is unknown: leave it out, captions are made of words by the data "
+        "directory's own vocabulary",
+    ),
+    (r"ValueError: Seed must be between", "--seed must be at least 0 and less than 2**32"),
+    (
+        r"Torch not compiled with CUDA enabled|Found no NVIDIA driver",
+        "an option needs a GPU (--profile does), and torch finds none here: leave it out",
     ),
     (
         r"OutOfMemoryError: |RuntimeError: CUDA out of memory",
@@ -75,7 +92,7 @@ def _line_of(error: BaseException) -> str | None:
     text = f"{type(error).__name__}: {error}"
     if type(error).__name__ == "ProcessRaisedException" and (sent := SENT_DATA_ERROR.findall(text)):
         return str(sent[-1])
-    return next((line for pattern, line in KNOWN if re.search(pattern, text)), None)
+    return next((match.expand(line) for pattern, line in KNOWN if (match := re.search(pattern, text))), None)
 
 
 def _said_by(error: BaseException) -> str | None:
@@ -85,6 +102,9 @@ def _said_by(error: BaseException) -> str | None:
     """
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"  # a folder that is a file, no permission, a full disk
+    if isinstance(error, OmegaConfBaseException):  # a name or a value in YAML
+        key, said = error.full_key or error.key, str(error.msg or error).splitlines()[0]
+        return said if key is None or str(key) in said else f"{key}: {said}"
     # "--sampling-topp requires --sampling", and many more: so fairseq speaks to its users
     speaks = isinstance(error, AssertionError | ValueError) and str(error) and _raised_by_fairseq(error)
     return str(error).splitlines()[0] if speaks else None

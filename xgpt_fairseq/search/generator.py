@@ -9,6 +9,7 @@ from typing import Any
 from fairseq.search import DiverseBeamSearch, Sampling
 from fairseq.sequence_generator import SequenceGenerator
 
+from xgpt_fairseq.errors import check_at_least
 from xgpt_fairseq.precision import check_cpu_bfloat16
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.workarounds import RepeatBlock, never_unknown
@@ -35,8 +36,10 @@ def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: Sear
     """Build the generator for *models* with *options*.
 
     Raises:
-        DataError: bfloat16 is requested on a CPU without bfloat16 arithmetic.
+        DataError: a number is too small, or bfloat16 is requested on a CPU without bfloat16 arithmetic.
     """
+    check_at_least("beam", options.beam, 1)
+    check_at_least("max_len_b", options.max_len_b, 1)
     if options.cpu_bf16:
         check_cpu_bfloat16()
     strategy = None

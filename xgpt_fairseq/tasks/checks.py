@@ -3,12 +3,15 @@
 fairseq would fail later, with a traceback that names no file, or go on in silence.
 """
 
+import difflib
 import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq.optim import OPTIMIZER_REGISTRY
+from fairseq.optim.lr_scheduler import LR_SCHEDULER_REGISTRY
 from omegaconf import OmegaConf
 
 from xgpt_fairseq.checkpoints import (
@@ -20,6 +23,7 @@ from xgpt_fairseq.checkpoints import (
 )
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.programs.names import fairseq_program, trains
+from xgpt_fairseq.tasks.limits import check_betas, check_limits, check_overrides, option, value_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +57,15 @@ def check_run(task_cfg: Any) -> None:
             "--num-shards: fairseq ignores it, so that every process would do all of the work. Captions by several "
             "processes: xgpt-caption --num-shards N --shard-id I; training: torchrun or --distributed-world-size"
         )
-    for name, least in {"batch_size": 1, "max_tokens": 1, "num_workers": 0}.items():
-        check_at_least(f"--{name.replace('_', '-')}", root["dataset"][name], least)
+    check_limits(root)
+    _check_precision(root["common"])
     if trains(program):
-        _check_precision(root["common"])
-        _check_length(root["optimization"])
+        _check_parts(root)
+        _check_rate(root["optimization"], root["lr_scheduler"])
         _check_direction(root["checkpoint"])
         _check_start(root)
     else:
+        check_overrides(root["common_eval"].model_overrides)
         for path in named_checkpoints(root["common_eval"].path):
             load_checkpoint(path)
 
@@ -73,28 +78,47 @@ def finetune_from(task_cfg: Any) -> str | None:
 
 
 def _check_precision(common: Any) -> None:
-    given = next((name for name in HALF_PRECISION if common.get(name)), None)
+    given = next((option(name) for name in (*HALF_PRECISION, "profile") if common.get(name)), None)
     if given is not None and (common.cpu or not torch.cuda.is_available()):
         why = "--cpu asks for none" if torch.cuda.is_available() else "torch finds none here"
-        option = f"--{given.replace('_', '-')}"
+        advice = "" if given == "--profile" else " (on CPUs with bfloat16 arithmetic, --cpu-bf16)"
+        raise DataError(f"{given} needs a GPU, and {why}: leave {given} out{advice}")
+
+
+def _check_parts(root: Any) -> None:
+    """Check the parts of a training that fairseq builds of their names, and their options."""
+    for group, registry in {"optimizer": OPTIMIZER_REGISTRY, "lr_scheduler": LR_SCHEDULER_REGISTRY}.items():
+        name = value_of(root[group], "_name")
+        if name not in registry:  # of a YAML file: the command line has asked argparse
+            near = difflib.get_close_matches(str(name), list(registry)) or list(registry)
+            raise DataError(f"{option(group)} {name} is unknown; did you mean {', '.join(near)}?")
+    check_betas(value_of(root["optimizer"], "adam_betas", "(0.9, 0.98)"))
+    if root["ema"].store_ema:
         raise DataError(
-            f"{option} needs a GPU, and {why}: leave {option} out (on CPUs with bfloat16 arithmetic, --cpu-bf16)"
+            "--store-ema: fairseq's running average multiplies all that a model holds, and ours holds bytes, too "
+            "(its structure, the digest of its dictionary): average its checkpoints with xgpt-average-checkpoints"
         )
 
 
-def _check_length(optimization: Any) -> None:
-    """Check the options that decide how long and how fast a training goes."""
+def _check_rate(optimization: Any, scheduler: Any) -> None:
+    """Check the learning rate, and how many batches make an update."""
     freq = optimization.update_freq
     for value in [freq] if isinstance(freq, int) else freq:
         check_at_least("--update-freq", value, 1)
-    for name in ("max_update", "max_epoch"):
-        check_at_least(f"--{name.replace('_', '-')}", getattr(optimization, name), 0, "0: no limit")
-    if min(optimization.lr) <= 0:
-        raise DataError(f"--lr must be above 0, got {min(optimization.lr)}")
-    if list(optimization.lr) == [FAIRSEQ_LR]:
+    rates = list(optimization.lr)
+    if not rates or min(rates) <= 0:
+        raise DataError(f"--lr must be above 0, got {min(rates) if rates else 'none'}")
+    if rates == [FAIRSEQ_LR]:
         raise DataError(
             f"--lr {FAIRSEQ_LR} is fairseq's default, far too high for this model: pass --lr (1e-4 in the paper's "
             "pre-training, 1e-5 in its fine-tuning)"
+        )
+    warms_up = value_of(scheduler, "warmup_updates", 0) > 0
+    first = max(0, value_of(scheduler, "warmup_init_lr", 0)) if warms_up else rates[0]
+    if optimization.stop_min_lr >= first:
+        raise DataError(
+            f"{option('stop_min_lr')} {optimization.stop_min_lr} would end the training before its first update, whose "
+            f"learning rate is {first}: fairseq asks at every epoch's start. Give the length by --max-update"
         )
 
 
@@ -115,7 +139,7 @@ def _check_start(root: Any) -> None:
     checkpoint, max_update = root["checkpoint"], root["optimization"].max_update
     last = Path(checkpoint.save_dir, LAST.replace(".pt", f"{checkpoint.checkpoint_suffix}.pt"))
     given = None if checkpoint.restore_file == LAST else checkpoint.restore_file
-    resets = [f"--{name.replace('_', '-')}" for name in RESETS if checkpoint[name]]
+    resets = [option(name) for name in RESETS if checkpoint[name]]
     if checkpoint.finetune_from_model and (given or resets):
         other = ", ".join(resets) or "--restore-file"
         raise DataError(
@@ -135,6 +159,10 @@ def _check_start(root: Any) -> None:
         if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
             logger.info(f"{last} has made {updates_of(state)} updates: --max-update {max_update} is reached")
             sys.exit(0)
+    elif given is None and not start and value_of(root["criterion"], "_name") == "xgpt_scst":
+        raise DataError(
+            "--criterion xgpt_scst improves a captioner, and needs one to start from: --finetune-from-model CHECKPOINT"
+        )
     elif given is None and start and not is_remote(start):
         _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
 
@@ -153,35 +181,3 @@ def _whole(path: Path, what: str) -> dict[str, Any]:
         beside = whole_checkpoint_beside(path)
         advice = "" if beside is None else f". A whole one lies beside it: --restore-file {beside}"
         raise DataError(f"{what}: {error}{advice}") from None
-
-
-def check_search(args: Any, *, max_positions: int) -> None:
-    """Check the options of a search, which fairseq would find wrong at its first batch.
-
-    Args:
-        args: the options, fairseq's group `generation`; those that are not given have fairseq's defaults.
-        max_positions: the longest text of the model in tokens, end of sentence included.
-
-    Raises:
-        DataError: an option has an impossible value, or has no effect on captions.
-    """
-    beam, nbest = getattr(args, "beam", 5), getattr(args, "nbest", 1)
-    check_at_least("--beam", beam, 1)
-    if nbest > beam:
-        raise DataError(f"--nbest {nbest} needs as many hypotheses: pass --beam {nbest} or more, not {beam}")
-    groups = getattr(args, "diverse_beam_groups", -1)
-    if groups > 0 and beam % groups:
-        raise DataError(f"--beam {beam} cannot be divided into --diverse-beam-groups {groups} groups of equal size")
-    longest = max_positions - 1
-    if not getattr(args, "max_len_a", 0):
-        longest = min(longest, getattr(args, "max_len_b", 200))
-    shortest = getattr(args, "min_len", 1)
-    if shortest > longest:
-        raise DataError(
-            f"--min-len {shortest} is more than the longest caption, of {longest} tokens (the smaller of --max-len-b "
-            f"and the model's {max_positions - 1})"
-        )
-    if getattr(args, "print_step", False):
-        raise DataError("--print-step is for models that refine a sentence in steps, and this one does not")
-    if getattr(args, "print_alignment", None):
-        raise DataError("--print-alignment: captions have no source words to be aligned with")

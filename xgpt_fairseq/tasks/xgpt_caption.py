@@ -22,8 +22,8 @@ from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
-from xgpt_fairseq.tasks.checks import check_search
 from xgpt_fairseq.tasks.options import CAPTION_METRICS, renamed
+from xgpt_fairseq.tasks.search_checks import check_search
 from xgpt_fairseq.workarounds import sample_for_search
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xgpt_fairseq.devices import default_device
+from xgpt_fairseq.devices import default_device, usable_device
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.format import FloatArray, HalfArray
 from xgpt_fairseq.vision.packing import Packed
@@ -77,7 +77,7 @@ class PhotoExtractor(ABC):
             raise DataError(f"the batch size is {batch_size}; at least 1 is needed")
         if threads < 1:
             raise DataError(f"{threads} threads; at least 1 is needed")
-        self.device = _device(device)
+        self.device = torch.device(usable_device(device or default_device()))
         self.batch_size = batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
         self.threads = threads
 
@@ -168,12 +168,3 @@ def check_half(features: HalfArray, name: str) -> HalfArray:
             "layer"
         )
     return features
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or default_device())
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise DataError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device

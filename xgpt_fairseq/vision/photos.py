@@ -186,7 +186,7 @@ def load_photo(
         NoPhotoError: the file does not begin like a photo.
         LargePhotoError: the photo has more than *max_pixels*.
         PhotoError: there is no such file, or it cannot be read or decoded.
-        DataError: Pillow is not installed.
+        DataError: Pillow is not installed, or *photo* is neither.
     """
     form = form or PhotoForm()
     formats = known_formats()
@@ -197,6 +197,8 @@ def load_photo(
             return _read(photo.copy(), form)
         except Exception as error:  # as below
             raise PhotoError(Path(getattr(photo, "filename", "") or "image"), _reason(error)) from error
+    if not isinstance(photo, Path | PhotoFile):
+        raise DataError(f"a photo is a path, or an image of Pillow, not {type(photo).__name__}: {photo!r:.100}")
     photo = PhotoFile(photo) if isinstance(photo, Path) else photo
     content = None
     try:
