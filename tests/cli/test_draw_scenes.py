@@ -40,6 +40,14 @@ def test_the_program(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "sheet.png"]
 
 
+def test_without_web_images(call_program: Callable[..., Any], tmp_path: Path) -> None:
+    small = ["--train", 2, "--val", 1, "--test", 1, "--unseen", 1, "--web-train", 0, "--web-val", 0, "--pixels", 64]
+    done = call_program(draw_scenes.main, "--output", tmp_path / "made", *small)
+    assert done.status == 0 and "dataset_web" not in done.stdout
+    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["dataset_scenes.json", "images"]
+    assert len(list((tmp_path / "made" / "images").iterdir())) == 5
+
+
 def test_it_refuses_to_overwrite(call_program: Callable[..., Any], tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -71,7 +79,12 @@ def test_it_refuses_to_overwrite(call_program: Callable[..., Any], tmp_path: Pat
     ("arguments", "message"),
     [
         ([], "nothing to do: name --output DIR, --sheet FILE or both"),
-        (["--output", "new", "--web-val", "0"], "--web-val must be at least 1, got 0"),
+        (["--output", "new", "--val", "0"], "--val must be at least 1, got 0"),
+        (["--output", "new", "--web-val", "-1"], "--web-val must be at least 0, got -1"),
+        (
+            ["--output", "new", "--web-val", "0"],
+            "--web-train and --web-val: images for both, or for neither (0 leaves the set out)",
+        ),
         (["--output", "new", "--pixels", "20"], "--pixels must be at least 64 (for things to be seen), got 20"),
         (["--sheet", "sheet.pdf"], "--sheet sheet.pdf must end in .png or .jpg"),
     ],

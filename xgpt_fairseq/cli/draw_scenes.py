@@ -3,6 +3,7 @@
 
 OUTPUT/images/*.jpg        the pictures of both sets
 OUTPUT/dataset_web.json    noisy, one alt text per image: what out-of-domain pre-training reads; splits train, val
+                           (left out by --web-train 0 --web-val 0)
 OUTPUT/dataset_scenes.json clean, five captions per image; splits train, val, test, and `unseen`: each of its images
                            shows a pair of colour and kind that nothing else in the two sets shows or names
 
@@ -44,8 +45,11 @@ def parse_arguments() -> argparse.Namespace:
 def _check(args: argparse.Namespace) -> None:
     if args.output is None and args.sheet is None:
         raise DataError("nothing to do: name --output DIR, --sheet FILE or both")
-    for (_, count), (option, _) in zip(args.counts.items(), SPLITS.values(), strict=True):
-        check_at_least(f"--{option.replace('_', '-')}", count, 1)
+    for ((dataset, _), count), (option, _) in zip(args.counts.items(), SPLITS.values(), strict=True):
+        check_at_least(f"--{option.replace('_', '-')}", count, 0 if dataset == WEB else 1)
+    web = [count for (dataset, _), count in args.counts.items() if dataset == WEB]
+    if any(web) and not all(web):
+        raise DataError("--web-train and --web-val: images for both, or for neither (0 leaves the set out)")
     check_at_least("--pixels", args.pixels, 64, "for things to be seen")
     if args.sheet is not None and args.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise DataError(f"--sheet {args.sheet} must end in .png or .jpg")
@@ -83,7 +87,8 @@ def draw_scenes(args: argparse.Namespace) -> None:
     if args.output is not None:
         write_data_set(args.output, seed=args.seed, counts=args.counts, pixels=args.pixels, workers=args.workers)
         for (dataset, split), count in args.counts.items():
-            print(f"dataset_{dataset}.json  {split:<6}  {count:>5} images")
+            if count:
+                print(f"dataset_{dataset}.json  {split:<6}  {count:>5} images")
         print(f"written to {args.output}")
     if args.sheet is not None:
         write_sheet(args.sheet, seed=args.seed, pixels=args.pixels)

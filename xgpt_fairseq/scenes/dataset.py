@@ -148,7 +148,7 @@ def _made(names: Sequence[Name], folder: Path, pixels: int, workers: int) -> Ite
 
 
 def write_data_set(output: Path, *, seed: int, counts: dict[tuple[str, str], int], pixels: int, workers: int) -> None:
-    """Write both sets under *output*, whole or not at all; what is there already is replaced.
+    """Write the sets under *output*, those that have images, whole or not at all; what is there already is replaced.
 
     Args:
         counts: (data set, split) → number of images.
@@ -161,7 +161,7 @@ def write_data_set(output: Path, *, seed: int, counts: dict[tuple[str, str], int
         (aside / "images").mkdir()
         made = _made(names, aside / "images", pixels, workers)
         records = list(tqdm(made, desc="drawing", total=len(names), unit=" images"))
-        for dataset in (WEB, SCENES):
+        for dataset in sorted({name.dataset for name in names}):
             images = _numbered([r for name, r in zip(names, records, strict=True) if name.dataset == dataset])
             value = {"dataset": dataset, "version": VERSION, "seed": seed, "held_out": held_out, "images": images}
             write_json(aside / f"dataset_{dataset}.json", value)
