@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test coverage mutants lint format quickstart docs bench parameters clean
+.PHONY: help install test test-gpu coverage mutants lint format quickstart docs bench parameters clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=FOLDER: on photos with captions"
 	@echo "make test                  lint, types and all tests"
+	@echo "make test-gpu              the tests of a GPU alone, on a machine that has one"
 	@echo "make coverage              all tests, and which lines of the package they ran"
 	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
@@ -38,6 +39,9 @@ test coverage: export PYTHONDONTWRITEBYTECODE :=
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest tests/gpu -rs
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m coverage erase

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xgpt_fairseq.kernels.attention import attention, merge_heads, split_heads
+from xgpt_fairseq.kernels.attention import attention, kernels_of, merge_heads, split_heads
 
 
 @pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1e-4, 1e-6), (torch.bfloat16, 0.1, 0.02)])
@@ -28,6 +28,20 @@ def test_dropout_leaves_out_weights_of_the_softmax(causal, dtype, rtol, atol):
     torch.testing.assert_close(dropped[left], weights[left] / (1 - p), rtol=rtol, atol=atol)
     assert not dropped[weights == 0].any()
     assert 1 - float(left[weights != 0].float().mean()) == pytest.approx(p, abs=0.03)
+
+
+def test_cudnn_s_attention_is_left_out_on_gpus_and_only_there():
+    def enabled() -> list[bool]:
+        kernels = torch.backends.cuda
+        return [kernels.cudnn_sdp_enabled(), kernels.flash_sdp_enabled(), kernels.mem_efficient_sdp_enabled(),
+                kernels.math_sdp_enabled()]  # fmt: skip
+
+    before = enabled()
+    with kernels_of("cuda"):
+        assert enabled() == [False, True, True, True]
+    with kernels_of("cpu"):
+        assert enabled() == before
+    assert enabled() == before
 
 
 @given(rows=st.integers(1, 4), heads=st.integers(1, 3), length=st.integers(1, 4))

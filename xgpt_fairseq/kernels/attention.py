@@ -6,14 +6,20 @@ at least at one key.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xgpt_fairseq.kernels.dropout import dropout
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.kernels.switch import fast
 
+# Of torch's kernels for GPUs, those that tests/gpu holds right. Not cuDNN's, which torch prefers on newer ones: with
+# masks its backward pass reads foreign memory in float16, and gives NaN at some lengths (pytorch#196678, #191612).
+GPU_KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 FEW_QUERIES = 8  # up to this many, as in a decoding step, plain products take two thirds of the fused kernel's time
 
 
@@ -48,7 +54,13 @@ def attention(
     assert mask is None or not causal, "a causal mask is the whole mask"
     if fast() and q.device.type == "cpu" and (p or q.size(2) <= FEW_QUERIES):
         return eager_attention(q, k, v, mask=causal_mask(q.size(2), q.device) if causal else mask, p=p)
-    return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=p))
+    with kernels_of(q.device.type):
+        return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=p))
+
+
+def kernels_of(device_type: str) -> contextlib.AbstractContextManager[object]:
+    """Torch's attention with `GPU_KERNELS` alone on GPUs; elsewhere with what torch has."""
+    return sdpa_kernel(list(GPU_KERNELS)) if device_type == "cuda" else contextlib.nullcontext()
 
 
 def eager_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: float = 0.0) -> Tensor:
