@@ -28,7 +28,7 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
-from xgpt_fairseq.loading import build_model, model_config, trained_width
+from xgpt_fairseq.loading import load_model, model_config, trained_width
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.regions.novelty import NoveltyDetector
 from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
@@ -95,8 +95,7 @@ class Bundle:
             extractor_settings, trained_on = value["extractor"], value["trained_on"]
         except (KeyError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}") from None
-        model = build_model(config, vocabulary)
-        model.load_state_dict(_load(path / WEIGHTS))
+        model = load_model(path / WEIGHTS, config, vocabulary, _load(path / WEIGHTS))
         novelty = _novelty_of(_load(path / NOVELTY)) if (path / NOVELTY).exists() else None
         card = (path / CARD).read_text(encoding="utf-8") if (path / CARD).exists() else ""
         training = value.get("training", {})
@@ -122,11 +121,7 @@ class Bundle:
         directory = DataDirectory(data if data is not None else task["data"])
         source = directory.regions.source
         config.feature_dim = trained_width(path, state)
-        model = build_model(config, directory.vocabulary, directory=directory)
-        try:
-            model.load_state_dict(state["model"])
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+        model = load_model(path, config, directory.vocabulary, state["model"], directory=directory)
         name = ", ".join(Path(each).name for each in str(source.get("path", directory.regions_path)).split(" … "))
         trained_on = f"regions of {source.get('format', 'an unknown format')} ({name})"
         training, novelty = {}, None

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, foreign_bytes
 
 SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
@@ -35,7 +35,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no checkpoint: it is {what}")
     if not path.is_file():
         raise DataError(f"checkpoint {path} does not exist")
-    if not zipfile.is_zipfile(path):
+    with foreign_bytes(path, "is damaged"):
+        is_zip = zipfile.is_zipfile(path)
+    if not is_zip:
         raise DataError(f"{path} {_why_no_zip(path)}")
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)

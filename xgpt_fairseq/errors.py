@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+# A library's message may hold a whole damaged file.
+LONGEST_REASON = 200
+
 
 class DataError(ValueError):
     """Bad input from the user: a file, a record, an option. The message says what is wrong, where, and what to do.
@@ -17,3 +23,37 @@ def check_at_least(name: str, value: float | None, least: float, why: str = "") 
     """
     if value is not None and value < least:
         raise DataError(f"{name} must be at least {least}{why and f' ({why})'}, got {value}")
+
+
+@contextlib.contextmanager
+def foreign_bytes(where: object, problem: str = "is not readable") -> Iterator[None]:
+    """For calls of a library on bytes that may be anything: whatever it raises becomes a DataError about *where*.
+
+    Libraries fail on damaged bytes in every way: numpy's reader of headers with an error of Python's tokenizer, h5py
+    with RuntimeError, subword-nmt by ending the process. Only such a call belongs into the block, and nothing of ours,
+    whose errors are bugs.
+
+    Args:
+        where: the file, and the record.
+        problem: what is said of it, in front of the library's reason.
+
+    Raises:
+        DataError: in place of every exception but Ctrl-C.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{where} is missing") from None
+    except MemoryError as error:
+        raise DataError(f"{where} {problem}: it needs more memory than there is") from error
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{where} {problem}: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What *error* says, in one line: of the system's errors the words alone, since the file is named beside them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__

@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final, Optional
+
+import torch
+from torch import Tensor
 
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.errors import DataError, foreign_bytes
+from xgpt_fairseq.models.xgpt import SHARING_LAYERS, XGPTConfig, XGPTModel, apply_architecture
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Objective
 from xgpt_fairseq.text.vocabulary import Vocabulary
+
+# Parameters that a model may have and its checkpoint not; what `load_state_dict` then says is better than their number.
+_SPARE: Final = 1 << 20
+# the types of such options of the configuration; fairseq knows no `int | None`
+_WHOLE_NUMBERS: Final = (int, Optional[int])  # noqa: UP045
 
 
 def open_model(
@@ -28,12 +36,78 @@ def open_model(
     """
     config = model_config(path, state)
     trained_width(path, state)
-    model = build_model(config, directory.vocabulary, directory=directory, objectives=objectives)
+    return load_model(path, config, directory.vocabulary, state["model"], directory=directory, objectives=objectives)
+
+
+def load_model(
+    path: Path,
+    config: XGPTConfig,
+    vocabulary: Vocabulary,
+    tensors: Mapping[str, Any],
+    *,
+    directory: DataDirectory | None = None,
+    objectives: Mapping[str, Objective] | None = None,
+) -> XGPTModel:
+    """Build a model from *config*, and load the parameters *tensors* of the file *path* into it.
+
+    Both may be damaged, or a stranger's: nothing is built that the parameters cannot fill.
+
+    Raises:
+        DataError: an option of another type, parameters that are not finite, or not those of such a model.
+    """
+    _check_options(path, config)
+    _check_tensors(path, tensors)
+    _check_size(path, config, vocabulary, tensors)
+    model = build_model(config, vocabulary, directory=directory, objectives=objectives)
     try:
-        model.load_state_dict(state["model"])
+        model.load_state_dict(tensors)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return model.eval()
+
+
+def _check_options(path: Path, config: XGPTConfig) -> None:
+    """Raise DataError where an option of the model is of another type than it has."""
+    for option in fields(XGPTConfig):
+        value = getattr(config, option.name)
+        if option.name == "sharing":
+            right = str(value) in SHARING_LAYERS
+        elif option.type in _WHOLE_NUMBERS:
+            right = (value is None and option.type is not int) or (
+                isinstance(value, int) and not isinstance(value, bool)
+            )
+        elif option.type is bool:
+            right = isinstance(value, bool)
+        elif option.type is float:
+            right = isinstance(value, int | float) and not isinstance(value, bool)
+        else:
+            continue  # fairseq's own
+        if not right:
+            raise DataError(f"{path} is damaged: the model's option {option.name} is {value!r:.60}")
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Raise DataError unless *tensors* are tensors by their names, of finite values."""
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise DataError(f"{path} is damaged: parameter {name!r:.60} is no tensor")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise DataError(
+                f"{path}: parameter {name} has values that are not finite: damaged, or of a failed training"
+            )
+
+
+def _check_size(path: Path, config: XGPTConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]) -> None:
+    """Raise DataError for a model that has more parameters than *tensors*, before memory is taken for it."""
+    found = sum(tensor.numel() for tensor in tensors.values())
+    described = XGPTConfig(**{option.name: getattr(config, option.name) for option in fields(XGPTConfig)})
+    apply_architecture("xgpt_base", described)
+    if max(described.layers or 0, described.refine_layers) > len(tensors):
+        raise DataError(f"{path} describes a model of more layers than it has parameters: it is damaged")
+    with foreign_bytes(path, "describes a model that cannot be built"), torch.device("meta"):  # takes no memory
+        needed = sum(tensor.numel() for tensor in build_model(described, vocabulary).state_dict().values())
+    if needed > 2 * found + _SPARE:
+        raise DataError(f"{path} describes a model of {needed:,} parameters, and has {found:,}: it is damaged")
 
 
 def build_model(

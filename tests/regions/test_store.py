@@ -304,7 +304,7 @@ def test_newer_format(store_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not readable as JSON"),
+        ("{", "is not JSON"),
         ('{"format": "something else"}', "does not describe a region store"),
         ('{"format": "xgpt_fairseq region store", "version": 1}', "is damaged: KeyError 'feature_dim'"),
     ],

@@ -101,7 +101,7 @@ PIXELS = BOXES * np.array([640, 480, 640, 480], dtype=np.float32)
             {"boxes": replaced(PIXELS, 2, 3, 482.5), "pixel": True, "size": (640, 480)},
             r"image 42, region 2: box .*482.5\] lies outside the image of 640 x 480 pixels by 2.5 pixels; 1 is allowed",
         ),
-        ({"size": (0, 480)}, "image 42: its size is 0 x 480 pixels; both must be positive"),
+        ({"size": (0, 480)}, "image 42: its size is 0 x 480 pixels; 1 to 2147483647 are possible"),
         ({"scores": np.ones(2)}, r"image 42: scores have the shape \(2,\), \(3,\) expected"),
         ({"scores": np.array([1, np.nan, 0])}, "image 42, region 1: score nan is not finite"),
         ({"labels": ["a", "b"]}, "image 42 has 2 labels for 3 regions"),

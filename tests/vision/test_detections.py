@@ -127,7 +127,10 @@ GOOD = record(42, 0.5)
         ([{**GOOD, "bbox": [9, 9, -3, 4]}], r", record \[0\], image 42: bbox is \[9, 9, -3, 4\]; .* not be negative"),
         ([{**GOOD, "score": 1.5}], r", record \[0\], image 42: score is 1.5; a confidence in 0..1 expected"),
         ([{**GOOD, "score": None}], r", record \[0\], image 42: score is None"),
-        ([{**GOOD, "category_id": "cat"}], r", record \[0\], image 42: category_id is 'cat'; a whole number expected"),
+        (
+            [{**GOOD, "category_id": "cat"}],
+            r", record \[0\], image 42: category_id is 'cat'; a whole number of 64 bits expected",
+        ),
     ],
 )
 def test_broken_files(path: Path, records: object, message: str) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.archives.handle_cache import open_cached
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, foreign_bytes
+from xgpt_fairseq.io.arrays import check_array_size
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
-
-# The exceptions of h5py for damaged files.
-_DAMAGED = (OSError, RuntimeError, ValueError)
+_PROBLEM: Final = "is not readable as HDF5"
 
 
 def is_hdf5(path: Path) -> bool:
@@ -34,26 +34,19 @@ def open_hdf5(path: Path) -> Any:
         import h5py
     except ImportError:
         raise DataError(f'{path}: reading HDF5 files needs h5py: pip install "xgpt-fairseq[archives]"') from None
-    try:
+    with foreign_bytes(path, _PROBLEM):
         return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except _DAMAGED as error:
-        raise DataError(f"{path} is not readable as HDF5: {error}") from None
 
 
 def array_names(path: Path) -> list[str]:
     """The names in the file's root, sorted."""
-    with open_hdf5(path) as file:
-        try:
-            return sorted(file)
-        except _DAMAGED as error:
-            raise DataError(f"{path} is not readable as HDF5: {error}") from None
+    with open_hdf5(path) as file, foreign_bytes(path, _PROBLEM):
+        return sorted(file)
 
 
 def array_count(path: Path) -> int:
     """The number of names in the file's root, without reading them."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path) as file, foreign_bytes(path, _PROBLEM):
         return len(file)
 
 
@@ -61,17 +54,18 @@ def find_array(path: Path, name: str) -> npt.NDArray[Any] | None:
     """The array *name* of the file, which stays open in this process; None if the file has none of this name.
 
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the file is missing or damaged, or the array has more than `LARGEST_ARRAY` bytes.
     """
     file = open_cached(path, open_hdf5)
-    try:
+    where = f"{path}, array {name}:"
+    with foreign_bytes(where, "not readable"):
         found = file.get(name)
         if not hasattr(found, "shape"):
             return None
-        array: npt.NDArray[Any] = found[()]
+        # an array that the file says to have, and has no bytes of, is filled in memory
+        check_array_size(tuple(found.shape or ()), found.dtype.itemsize, f"{path}, array {name}")
+        array: npt.NDArray[Any] = np.asarray(found[()])
         return array
-    except _DAMAGED as error:
-        raise DataError(f"{path}, array {name}: not readable: {error}") from None
 
 
 def read_array(path: Path, name: str) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes
 from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.hdf5 import array_names, find_array, is_hdf5, read_array
+from xgpt_fairseq.archives.mmf_npy import size_in
 from xgpt_fairseq.archives.vlp_h5 import PART, VlpH5Reader
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.validation import check_feature_shape
@@ -61,8 +62,8 @@ class PendingArrays:
         """Width and height, from the archive's height and width."""
         if size.size != 2 or size.dtype.kind not in "iuf":
             raise DataError(f"{self.where()}: size is {size.dtype} of shape {size.shape}; height and width expected")
-        height, width = size.reshape(-1)
-        return int(width), int(height)
+        height, width = size.reshape(-1).tolist()
+        return size_in({"height": height, "width": width}, "width", "height", self.where())
 
 
 class M2H5Reader(IndexedRegionReader):

@@ -23,11 +23,13 @@ from xgpt_fairseq.archives.base import (
     check_boxes,
     folders_in,
 )
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, foreign_bytes
+from xgpt_fairseq.io.arrays import load_array, read_header
 from xgpt_fairseq.regions.validation import check_feature_shape
 
 SUFFIX: Final = ".npy"
 INFO: Final = "_info.npy"
+FEATURE_KEY: Final = "features"  # where a zip lies under that name
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,7 @@ class PendingFiles:
         return str(self.features)
 
     def decode(self) -> Record:
-        try:
-            features = np.load(self.features, allow_pickle=False)
-        except FileNotFoundError:
-            raise DataError(f"{self.features} is missing") from None
-        except (ValueError, EOFError, OSError) as error:
-            raise DataError(f"{self.features} is not readable: {error}") from None
+        features = load_array(self.features, FEATURE_KEY)
         check_feature_shape(features, str(self.features))
         info = _info_of(self.features)
         return record_of(self.features.stem, features, load_dictionary(info), str(info))
@@ -108,21 +105,9 @@ def load_dictionary(file: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, or holds anything but a dictionary of plain values.
     """
-    try:
-        with open(file, "rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read_header is None:
-                raise ValueError(f".npy format {version}")
-            shape, _, dtype = read_header(stream)
-            pickled = stream.read()
-    except FileNotFoundError:
-        raise DataError(f"{file} is missing") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{file} is not readable: {error}") from None
+    with foreign_bytes(file), open(file, "rb") as stream:
+        shape, dtype = read_header(stream)
+        pickled = stream.read()
     if not dtype.hasobject or shape != ():
         raise DataError(f"{file}: {dtype} of shape {shape}; a single dictionary expected")
     value = safe_pickle.loads(pickled, str(file))
@@ -190,6 +175,6 @@ def size_in(info: dict[str, Any], width: str, height: str, where: str) -> tuple[
     """Width and height in pixels at these keys. Raises DataError if they are missing or not numbers."""
     try:
         return int(info[width]), int(info[height])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         shown = ", ".join(f"{key} {info.get(key)!r}"[:60] for key in (width, height))
         raise DataError(f"{where}: {shown}; two whole numbers expected") from None

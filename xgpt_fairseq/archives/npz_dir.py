@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.arrays import load_array
 from xgpt_fairseq.regions.validation import check_feature_shape
 
 FEATURE_KEY = "feat"
@@ -31,12 +31,12 @@ class PendingFiles:
         return str(self.features)
 
     def decode(self) -> Record:
-        features = _load(self.features)
+        features = load_array(self.features, FEATURE_KEY)
         if self.boxes is None:
             features = _in_rows(features, str(self.features))
             return Record(self.features.stem, features, np.tile(WHOLE_IMAGE, (len(features), 1)))
         check_feature_shape(features, str(self.features))
-        boxes = _load(self.boxes)
+        boxes = load_array(self.boxes, FEATURE_KEY)
         check_boxes(boxes, len(features), str(self.boxes))
         return Record(self.features.stem, features, boxes)
 
@@ -144,21 +144,3 @@ def _find_folders(path: Path) -> tuple[Path, Path] | None:
         candidates += [(att, att.with_name(f"{att.name.removesuffix('_att')}_box")) for att in path.glob("*_att")]
     pairs = [(features, boxes) for features, boxes in candidates if features.is_dir() and boxes.is_dir()]
     return pairs[0] if len(pairs) == 1 else None
-
-
-def _load(file: Path) -> npt.NDArray[Any]:
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            if FEATURE_KEY not in loaded.files:
-                raise DataError(f"{file}: no array {FEATURE_KEY!r} in it; found: {', '.join(loaded.files)}")
-            array: npt.NDArray[Any] = loaded[FEATURE_KEY]
-            return array
-    except FileNotFoundError:
-        raise DataError(f"{file} is missing") from None
-    except DataError:
-        raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} is not readable: {error}") from None

@@ -206,7 +206,7 @@ def _fields(line: bytes, columns: tuple[str, ...]) -> tuple[str, int, bytes | st
 def _json(text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"column 2 is not JSON ({error}): is the line truncated?") from None
 
 
@@ -262,7 +262,7 @@ def _check_whole(file: Path, size: int) -> None:
     with open(index, "rb") as numbers:
         numbers.seek(max(index.stat().st_size - 64, 0))
         last = numbers.read().split()
-    offset = int(last[-1]) if last and last[-1].isdigit() else -1
+    offset = int(last[-1]) if last and last[-1].isdigit() and len(last[-1]) < 19 else -1
     with open(file, "rb") as lines:
         lines.seek(max(offset - 1, 0))
         begins = offset == 0 or lines.read(1) == b"\n"

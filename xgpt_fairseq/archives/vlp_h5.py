@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import numpy as np
+
 from xgpt_fairseq.archives.base import (
     BoxKind,
     Pending,
@@ -55,6 +57,8 @@ class PendingArrays:
                 "x1 y1 x2 y2, class, confidence"
             )
         check_boxes(boxes[:, :4], len(features), f"{self.boxes}, array {self.image_id}")
+        if not np.isfinite(boxes[:, 4]).all():
+            raise DataError(f"{self.boxes}, array {self.image_id}: a class is not finite")
         record = Record(self.image_id, features, boxes[:, :4])
         return replace(record, labels=[str(int(number)) for number in boxes[:, 4]], scores=boxes[:, 5])
 

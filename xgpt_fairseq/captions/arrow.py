@@ -195,7 +195,7 @@ def _rows(table: ArrowTable, columns: Columns) -> Iterator[tuple[str, dict[str, 
     names = [key if field is None else f"{key}.{field}" for key, field in read.items()]
     empty = {_NO_COLUMN: "", **dict.fromkeys(unread)}
     for first, batch in table.batches(names, _ROWS):
-        values = [table.array(batch, key, field).to_pylist() for key, field in read.items()]
+        values = [table.values(batch, key, field) for key, field in read.items()]
         for row in range(len(batch)):
             record = {**empty, **{key: column[row] for key, column in zip(read, values, strict=True)}}
             if photos is not None and all(record[column.key] in (None, "") for column in columns.images):
@@ -218,7 +218,9 @@ def _parts(folder: Path) -> list[Path]:
     """The Arrow files of a data set."""
     value = load_json(folder / _STATE)
     files = value.get("_data_files") if isinstance(value, dict) else None
-    if not isinstance(files, list) or not all(isinstance(of, dict) and "filename" in of for of in files):
+    if not isinstance(files, list) or not all(
+        isinstance(of, dict) and isinstance(of.get("filename"), str) for of in files
+    ):
         raise DataError(f"{folder / _STATE} has no list '_data_files'")
     return [folder / of["filename"] for of in files]
 

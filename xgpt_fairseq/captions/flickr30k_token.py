@@ -19,9 +19,9 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id, is_photo_name
 
-_TOKEN_LINE = re.compile(r"([^\t]+)#(\d+)\t(.*)", re.DOTALL)
+_TOKEN_LINE = re.compile(r"([^\t]+)#(\d{1,18})\t(.*)", re.DOTALL)
 # Only behind the name of a photo, so that lines of text are none of these.
-_LINE_WITH_BLANK = re.compile(r"(.+?)#(\d+) (.*)", re.DOTALL)
+_LINE_WITH_BLANK = re.compile(r"(.+?)#(\d{1,18}) (.*)", re.DOTALL)
 _NAME_AND_LANGUAGE = re.compile(r"(.+)#[A-Za-z][A-Za-z_-]*")
 
 

@@ -27,10 +27,10 @@ from xgpt_fairseq.io.text_lines import COMPRESSIONS, numbered_lines
 from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, json_image_id
 
 # fairseq-generate: sample, base-2 log-probability, detokenized text.
-_GENERATED = re.compile(r"D-(\d+)\t([^\t]*)\t(.*)", re.DOTALL)
+_GENERATED = re.compile(r"D-(\d{1,18})\t([^\t]*)\t(.*)", re.DOTALL)
 
 # fairseq-generate: sample, the first human caption of its image; of that the first letters are compared
-_TRUTH = re.compile(r"^T-(\d+)\t(.*)$", re.MULTILINE)
+_TRUTH = re.compile(r"^T-(\d{1,18})\t(.*)$", re.MULTILINE)
 _COMPARED = 20
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d .*\| [A-Z]+ \|")
 

@@ -63,7 +63,7 @@ def _image(where: str, image: Any) -> CaptionedImage:
         file_name = file_named(name)
         sentences = [{"raw": one} if isinstance(one, str) else one for one in image["sentences"]]
         captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(sentences)]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
         raise DataError(f"{where} {problem}; each image needs cocoid or filename, and sentences[].raw") from error
     return CaptionedImage(image_id, split_name(f"{where}: 'split'", image.get("split")), captions, file_name)

@@ -92,7 +92,7 @@ def _object(where: str, content: bytes) -> dict[str, object]:
     text = decode(where, content)
     try:
         record = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON: {error}") from None
     if not isinstance(record, dict):
         raise DataError(f"{where}: an object with {' or '.join(map(repr, JSON_KEYS))} expected, found {text[:60]!r}")

@@ -133,6 +133,8 @@ def parsed_json(path: Path, text: str, first_line: int = 1) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{first_line + error.lineno - 1}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits; lists in thousands of lists
+        raise DataError(f"{path}:{first_line}: not JSON: {error}") from None
 
 
 def named(image_ids: Iterable[str]) -> str:

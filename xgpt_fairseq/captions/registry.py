@@ -174,6 +174,11 @@ def read_sources(sources: Iterable[CaptionSource], options: CaptionOptions) -> I
         seen: set[str] = set()
         splits = _Splits(source, options)
         for image in source.format.read(source.file, options):
+            if not image.image_id:
+                options.log.bad_record(
+                    DataError(f"{path}: an image has an empty name (its file is {image.shown!r:.60})")
+                )
+                continue
             if image.image_id in seen:
                 raise image_listed_twice(path, image.shown)
             seen.add(image.image_id)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from xgpt_fairseq.archives.registry import FORMATS, open_archive
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.io.json_files import read_json
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS, NO_BOXES
@@ -266,21 +266,20 @@ def load_sizes(paths: Sequence[Path]) -> Sizes:
     sizes: Sizes = {}
     second_names: Sizes = {}
     for path in paths:
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is not readable as JSON: {error}") from None
+        value = read_json(path)
         images = value.get("images") if isinstance(value, dict) else None
         if not isinstance(images, list):
             raise DataError(f"{path}: no list \"images\"; Karpathy's or COCO's JSON expected")
         for number, image in enumerate(images):
             try:
                 size = int(image["width"]), int(image["height"])
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 raise DataError(
                     f"{path}: images[{number}] has no width and height. Karpathy's own files have none; COCO's "
                     "instances_*.json and captions_*.json do"
                 ) from None
+            if not 1 <= min(size) <= max(size) < 2**31:
+                raise DataError(f"{path}: images[{number}] has the size {size[0]} x {size[1]}; no photo has that")
             first, *others = _image_names(image, f"{path}: images[{number}]")
             sizes[first] = size
             second_names.update(dict.fromkeys(others, size))

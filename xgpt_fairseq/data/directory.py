@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from xgpt_fairseq.captions.references import References, read_references
 from xgpt_fairseq.data.manifest import KINDS, MANIFEST, CaptionManifest, TextManifest, read_kind
+from xgpt_fairseq.data.token_file import TokenFile
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.arrays import map_array
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.vocabulary import Vocabulary
 
@@ -96,7 +97,7 @@ class _Directory:
         """Whether the directory has *split*."""
         return split in self.manifest.splits
 
-    def _tokens(self, split: str, name: str) -> MMapIndexedDataset:
+    def _tokens(self, split: str, name: str) -> TokenFile:
         """The token ids in {split}.{name}.bin and .idx, whose sizes are checked."""
         prefix = self._file(split, name)
         sizes = self.manifest.splits[split]
@@ -106,7 +107,7 @@ class _Directory:
             size = Path(file).stat().st_size
             if size != expected:
                 raise DataError(f"{file} has {size} bytes instead of {expected}; prepare {self.path} again")
-        return MMapIndexedDataset(str(prefix))
+        return TokenFile(prefix, len(self.vocabulary.dictionary))
 
     def _file(self, split: str, name: str) -> Path:
         if not self.has_split(split):
@@ -132,7 +133,7 @@ class TextDirectory(_Directory):
         self.path = Path(path)
         self.manifest = TextManifest.read(self.path)
 
-    def sentences(self, split: str) -> MMapIndexedDataset:
+    def sentences(self, split: str) -> TokenFile:
         """Token ids of the sentences of *split*, memory-mapped; item i is int64 (T,) with end of sentence."""
         return self._tokens(split, "text")
 
@@ -181,7 +182,7 @@ class DataDirectory(_Directory):
             )
         return store
 
-    def captions(self, split: str) -> MMapIndexedDataset:
+    def captions(self, split: str) -> TokenFile:
         """Token ids of the captions of *split*, memory-mapped; item i is int64 (T,) with end of sentence."""
         return self._tokens(split, "captions")
 
@@ -190,12 +191,18 @@ class DataDirectory(_Directory):
         file = self._file(split, "pairs.npy")
         if not file.is_file():
             raise DataError(f"{file} is missing; prepare {self.path} again")
-        rows = np.load(file, mmap_mode="r", allow_pickle=False)
+        rows = map_array(file)
         captions = self.manifest.splits[split].captions
-        if rows.shape != (captions,) or (len(rows) and rows.max() >= len(self.regions)):
+        if rows.shape != (captions,) or rows.dtype.kind != "i":
             raise DataError(
-                f"{file} pairs {rows.shape} captions with rows up to {rows.max(initial=0)}; split {split!r} has "
-                f"{captions} captions and {self.regions.path} {len(self.regions)} images: prepare the data again"
+                f"{file} holds {rows.dtype} of shape {rows.shape}; whole numbers of ({captions},), the captions of "
+                f"split {split!r}, expected: prepare the data again"
+            )
+        lowest, highest = rows.min(initial=0), rows.max(initial=0)
+        if lowest < 0 or (captions and highest >= len(self.regions)):
+            raise DataError(
+                f"{file} pairs captions with rows {lowest} to {highest}; {self.regions.path} has {len(self.regions)} "
+                "images: prepare the data again"
             )
         return rows
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, foreign_bytes
 
 _PARQUET = b"PAR1"
 _SMALLEST = 12  # bytes of a Parquet file: this at both ends, and the length of what describes its columns
@@ -84,11 +84,11 @@ class ArrowTable:
                 for number in range(getattr(reader, "num_record_batches", 0)):
                     batch = reader.get_batch(number)
                     if row + len(batch) > first:
-                        yield row, batch
+                        yield row, self._checked(batch)
                     row += len(batch)
                 for batch in () if hasattr(reader, "num_record_batches") else reader:
                     if row + len(batch) > first:
-                        yield row, batch
+                        yield row, self._checked(batch)
                     row += len(batch)
                 return
             for group in range(self._parquet.metadata.num_row_groups):
@@ -98,7 +98,7 @@ class ArrowTable:
                     continue
                 for batch in self._parquet.iter_batches(size, [group], list(columns), use_threads=False):
                     if row + len(batch) > first:
-                        yield row, batch
+                        yield row, self._checked(batch)
                     row += len(batch)
 
     def has_field(self, column: str, field: str) -> bool:
@@ -116,6 +116,18 @@ class ArrowTable:
         array = batch.column(batch.schema.get_field_index(column))
         return array if field is None else self._pyarrow.compute.struct_field(array, field)
 
+    def values(self, batch: Any, column: str, field: str | None = None) -> list[Any]:
+        """Like `array`, as Python's values. Raises DataError where they are none, such as text that is not UTF-8."""
+        with self._errors():
+            values: list[Any] = self.array(batch, column, field).to_pylist()
+            return values
+
+    @staticmethod
+    def _checked(batch: Any) -> Any:
+        """*batch*, whose values all lie in it: Arrow's files are mapped, and nothing else checks what they say."""
+        batch.validate(full=True)
+        return batch
+
     def _kind(self, column: str) -> Any:
         return self.schema.field(self.schema.names.index(column)).type  # not by the name, which two may share
 
@@ -124,12 +136,8 @@ class ArrowTable:
         is_file = _first_bytes(self.path).startswith(_ARROW_FILE)
         return self._pyarrow.ipc.open_file(opened) if is_file else self._pyarrow.ipc.open_stream(opened)
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (self._pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{self.path} cannot be read: {error}") from error
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return foreign_bytes(self.path, "cannot be read")
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.json_files import read_json
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
@@ -119,10 +120,7 @@ def read_description(file: Path, *, what: str, made_by: str, newest: int) -> dic
     """
     if not file.is_file():
         raise DataError(f"{file.parent} is not {what}: it has no {file.name} (see {made_by})")
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
+    description = read_json(file)
     if not isinstance(description, dict):
         raise DataError(f"{file} does not describe {what}: it holds no JSON object")
     version = description.get("version")

@@ -75,6 +75,11 @@ def encode_structure(options: Mapping[str, Any]) -> Tensor:
     return torch.tensor(list(json.dumps(options, sort_keys=True).encode()), dtype=torch.uint8)
 
 
+_UNREADABLE = DataError(
+    "the checkpoint's `structure` is unreadable: average checkpoints only with xgpt-average-checkpoints"
+)
+
+
 def decode_structure(buffer: Tensor | None) -> dict[str, Any]:
     """The options recorded in a checkpoint.
 
@@ -82,13 +87,17 @@ def decode_structure(buffer: Tensor | None) -> dict[str, Any]:
         DataError: the bytes are not from `encode_structure`.
     """
     if buffer is None or buffer.dim() == 0:  # earlier versions: an index into this list, or nothing
-        return {"sharing": ("enc-dec-share", "enc-dec", "enc")[0 if buffer is None else int(buffer)]}
+        old = ("enc-dec-share", "enc-dec", "enc")
+        index = 0 if buffer is None else int(buffer)
+        if not 0 <= index < len(old):
+            raise _UNREADABLE
+        return {"sharing": old[index]}
     try:
-        options: dict[str, Any] = json.loads(bytes(buffer.tolist()))
-    except ValueError:
-        raise DataError(
-            "the checkpoint's `structure` is unreadable: average checkpoints only with xgpt-average-checkpoints"
-        ) from None
+        options = json.loads(bytes(buffer.tolist()))
+    except (ValueError, TypeError, RecursionError):
+        raise _UNREADABLE from None
+    if not (isinstance(options, dict) and isinstance(options.get("sharing"), str)):
+        raise _UNREADABLE
     return options
 
 

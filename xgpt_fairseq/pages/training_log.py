@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def _records(path: Path) -> Iterator[tuple[str, str, dict[str, float]]]:
         # "replace": terminal output may contain anything, and a record is ASCII except the subset's name.
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                if "epoch" in line and (found := _record(line.rstrip("\n"))) and _UPDATES in found[2]:
+                if "epoch" in line and (found := _record(line.rstrip("\n"))) and 0 <= found[2].get(_UPDATES, -1) < inf:
                     yield found
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
@@ -126,7 +127,7 @@ def _record(line: str) -> tuple[str, str, dict[str, float]] | None:
 def _from_json(text: str) -> tuple[str, str, dict[str, float]] | None:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # numbers of thousands of digits, too
         return None
     prefix = next((name.removesuffix(_UPDATES) for name in content if name.endswith(_UPDATES)), None)
     if prefix is None:

@@ -18,17 +18,18 @@ Checksums are the crc32 of an array's bytes without the `.npy` header.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, reason_of
+from xgpt_fairseq.io import arrays
+from xgpt_fairseq.io.json_files import parse_json
 from xgpt_fairseq.io.resumable import partial_path
 
 FORMAT_NAME: Final = "xgpt_fairseq region store"
@@ -49,6 +50,16 @@ class ArrayFile:
     shape: tuple[int, ...]
     bytes: int
     crc32: str
+
+    @classmethod
+    def checked(cls, file: Any, dtype: Any, shape: tuple[int, ...], size: Any, crc32: Any) -> Self:
+        """Raises TypeError or ValueError where a value is of another type, or an array has a negative size."""
+        array = cls(file, dtype, shape, int(size), crc32)
+        if not all(isinstance(text, str) for text in (file, dtype, crc32)) or not file or "\0" in file:
+            raise ValueError(f"{file!r:.60}, {dtype!r:.60}, {crc32!r:.60}")
+        if min((*shape, array.header_bytes)) < 0:
+            raise ValueError(f"{file}: {array.bytes} bytes for {dtype} of shape {shape}")
+        return array
 
     @property
     def header_bytes(self) -> int:
@@ -112,6 +123,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Manifest:
+        """Raises KeyError, TypeError or ValueError where a value is missing or impossible."""
         feature_dim = int(value["feature_dim"])
         return cls(
             feature_dim=feature_dim,
@@ -119,14 +131,14 @@ class Manifest:
             num_regions=int(value["rows"]),
             truncated_images=int(value["images_cut"]),
             shards=tuple(
-                ArrayFile(s["file"], "<f2", (int(s["rows"]), feature_dim), int(s["bytes"]), s["crc32"])
+                ArrayFile.checked(s["file"], "<f2", (int(s["rows"]), feature_dim), s["bytes"], s["crc32"])
                 for s in value["shards"]
             ),
             arrays={
-                name: ArrayFile(a["file"], a["dtype"], tuple(a["shape"]), int(a["bytes"]), a["crc32"])
+                name: ArrayFile.checked(a["file"], a["dtype"], tuple(map(int, a["shape"])), a["bytes"], a["crc32"])
                 for name, a in value["arrays"].items()
             },
-            source=value["source"],
+            source=dict(value["source"]),
         )
 
 
@@ -138,12 +150,13 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = path / MANIFEST
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         hint = " (an import of it was interrupted: run it again)" if partial_path(path).is_dir() else ""
         raise DataError(f"no region store at {path}: {file} not found{hint}") from None
-    except ValueError as error:
-        raise DataError(f"{file} is not readable as JSON: {error}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {reason_of(error)}") from None
+    value = parse_json(content, file)
     if not isinstance(value, dict) or value.get("format") != FORMAT_NAME:
         raise DataError(f'{file} does not describe a region store: "format" should be "{FORMAT_NAME}"')
     version = value.get("version")
@@ -153,7 +166,7 @@ def read_manifest(path: Path) -> Manifest:
         )
     try:
         return Manifest.from_json(value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{file} is damaged: {type(error).__name__} {error}") from None
 
 
@@ -165,6 +178,8 @@ def check_sizes(path: Path, manifest: Manifest) -> None:
             found = file.stat().st_size
         except FileNotFoundError:
             raise DataError(f"region store is incomplete: {file} is missing, {array.bytes} bytes expected") from None
+        except (OSError, ValueError) as error:  # no name that a file can have; no permission
+            raise DataError(f"region store is damaged: {str(file)[:200]}: {reason_of(error)}") from None
         if found != array.bytes:
             raise DataError(f"region store is damaged: {file} has {found} bytes, {array.bytes} bytes expected")
 
@@ -172,18 +187,13 @@ def check_sizes(path: Path, manifest: Manifest) -> None:
 def map_array(path: Path, array: ArrayFile) -> npt.NDArray[Any]:
     """Memory-map an array of the store at *path*. Raises DataError if its header does not match `store.json`."""
     file = path / array.file
-    try:
-        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise DataError(f"{file} is damaged: {error}") from None
+    mapped = arrays.map_array(file)
     if mapped.shape != array.shape or mapped.dtype != np.dtype(array.dtype):
         raise DataError(
             f"{file} holds {mapped.dtype} of shape {mapped.shape}; {path / MANIFEST} says {array.dtype} of shape "
             f"{array.shape}"
         )
-    # The mapping as a plain ndarray, whose indexing is several times as fast as np.memmap's.
-    plain: npt.NDArray[Any] = mapped.view(np.ndarray)
-    return plain
+    return mapped
 
 
 def half_not_finite(values: HalfArray) -> npt.NDArray[np.bool_]:

@@ -105,11 +105,11 @@ class RegionStore:
     def image_id(self, image_index: int) -> str:
         """The id of image *image_index*."""
         self._check_index(image_index)
-        return bytes(self.array("ids")[image_index]).decode()
+        return self._text("ids", bytes(self.array("ids")[image_index]))
 
     def image_ids(self) -> list[str]:
         """The ids of all images, in order."""
-        return [image_id.decode() for image_id in self.array("ids").tolist()]
+        return [self._text("ids", image_id) for image_id in self.array("ids").tolist()]
 
     def has(self, image_id: str | int) -> bool:
         """Whether the store has an image of this id or file name (see `image_index`)."""
@@ -140,7 +140,9 @@ class RegionStore:
     def folders(self) -> frozenset[str]:
         """The folders that photos of the store lie in, each name alone, as far as they are known."""
         known = np.unique(self.array("folders")).tolist() if "folders" in self.manifest.arrays else []
-        return frozenset(self._index.folders).union(*(folder.decode().split("/") for folder in known)) - {""}
+        return frozenset(self._index.folders).union(*(self._text("folders", folder).split("/") for folder in known)) - {
+            ""
+        }
 
     def folder_parts(self, image_index: int) -> tuple[str, ...]:
         """The folders of photo *image_index*, the outermost first: that which was extracted, or "" if it has no name.
@@ -151,7 +153,7 @@ class RegionStore:
             return ()
         *folders, _ = self.image_id(image_index).split("/")
         if not folders and "folders" in self.manifest.arrays:
-            folders = bytes(self.array("folders")[image_index]).decode().split("/")
+            folders = self._text("folders", bytes(self.array("folders")[image_index])).split("/")
         return (self._extracted, *filter(None, folders))
 
     @cached_property
@@ -194,11 +196,15 @@ class RegionStore:
         """The numbers of regions of the images *image_indices* (any shape; None: all images), int64, same shape."""
         offsets = self.array("offsets")
         if image_indices is None:
-            return np.diff(offsets)
+            return self._checked(np.diff(offsets))
         if image_indices.size and not (image_indices.min() >= 0 and image_indices.max() < len(self)):
             lowest, highest = image_indices.min(), image_indices.max()
             raise IndexError(f"images {lowest} to {highest} in a store of {len(self)} images: {self.path}")
-        counts: IntArray = offsets[image_indices + 1] - offsets[image_indices]
+        return self._checked(offsets[image_indices + 1] - offsets[image_indices])
+
+    def _checked(self, counts: IntArray) -> IntArray:
+        if counts.size and not (counts.min() >= 1 and counts.max() <= self.num_regions):
+            raise self._damaged_offsets(f"images have {counts.min()} to {counts.max()} regions")
         return counts
 
     def features(self, image_index: int) -> HalfArray:
@@ -206,7 +212,10 @@ class RegionStore:
         first, last = self._span(image_index)
         shard = bisect.bisect_right(self._first_regions, first) - 1
         start = self._first_regions[shard]
-        return self._shard(shard)[first - start : last - start]
+        features = self._shard(shard)[first - start : last - start]
+        if len(features) != last - first:
+            raise self._damaged_offsets(f"image {image_index} has regions in two files of features")
+        return features
 
     def boxes(self, image_index: int) -> FloatArray:
         """The boxes of image *image_index*, (n, 4) float32, x1 y1 x2 y2 in 0..1 of its width and height."""
@@ -223,7 +232,13 @@ class RegionStore:
         first, last = self._span(image_index)
         if "labels" not in self.manifest.arrays:
             return None
-        return [label.decode() for label in self.array("labels")[first:last].tolist()]
+        return [self._text("labels", label) for label in self.array("labels")[first:last].tolist()]
+
+    def _text(self, name: str, text: bytes) -> str:
+        try:
+            return text.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path / self.manifest.arrays[name].file} is damaged: {error}") from None
 
     def size(self, image_index: int) -> tuple[int, int] | None:
         """Width and height in pixels of photo *image_index*; None if not stored."""
@@ -247,7 +262,14 @@ class RegionStore:
     def _span(self, image_index: int) -> tuple[int, int]:
         self._check_index(image_index)
         offsets = self.array("offsets")
-        return int(offsets[image_index]), int(offsets[image_index + 1])
+        first, last = int(offsets[image_index]), int(offsets[image_index + 1])
+        if not 0 <= first < last <= self.manifest.num_regions:
+            raise self._damaged_offsets(f"image {image_index} has the regions {first} to {last}")
+        return first, last
+
+    def _damaged_offsets(self, found: str) -> DataError:
+        file = self.path / self.manifest.arrays["offsets"].file
+        return DataError(f"{file} is damaged: {found}, of {self.num_regions} (xgpt-regions verify checks a store)")
 
     def _shard(self, index: int) -> HalfArray:
         self._drop_inherited_handles()

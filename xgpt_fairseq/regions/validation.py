@@ -15,6 +15,8 @@ from xgpt_fairseq.regions.format import HalfArray, half_not_finite
 PIXEL_TOLERANCE: Final = 1.0
 NORMALISED_TOLERANCE: Final = 0.005
 
+MAX_SIDE: Final = 2**31 - 1  # of a photo in pixels: stores have 32-bit numbers
+
 FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
 
 Array = npt.NDArray[Any]
@@ -40,8 +42,8 @@ def normalise_boxes(
         raise DataError(f"{image}: boxes have the shape {boxes.shape}, (regions, 4) expected")
     if pixel and size is None:
         raise DataError(f"{image}: its boxes are in pixels and its size is not known; pass --sizes")
-    if size is not None and not (size[0] > 0 and size[1] > 0):
-        raise DataError(f"{image}: its size is {size[0]} x {size[1]} pixels; both must be positive")
+    if size is not None and not (min(size) > 0 and max(size) <= MAX_SIDE):
+        raise DataError(f"{image}: its size is {size[0]} x {size[1]} pixels; 1 to {MAX_SIDE} are possible")
     width, height = size if pixel and size is not None else (1, 1)
     tolerance = PIXEL_TOLERANCE if pixel else NORMALISED_TOLERANCE
     exact = boxes.astype(np.float64)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from fairseq.data import Dictionary
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, foreign_bytes
 from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
 from xgpt_fairseq.io.text_lines import LONGEST_LINE
 from xgpt_fairseq.io.workers import map_ordered
@@ -87,9 +87,15 @@ def _open_bpe(path: Path) -> BPE:
     """subword-nmt's splitter, also of a file without merges, which the library refuses."""
     from subword_nmt.apply_bpe import BPE
 
-    with open(path, encoding="utf-8") as codes:
-        text = codes.read()
-    return BPE(io.StringIO(text if text.count("\n") > 1 else f"{text}</w> </w>\n"))  # no word has this pair
+    # The library tells the standard error what is wrong, and ends the process.
+    with foreign_bytes(path), contextlib.redirect_stderr(io.StringIO()) as log:
+        text = path.read_bytes().decode("utf-8")
+        try:
+            bpe = BPE(io.StringIO(text if text.count("\n") > 1 else f"{text}</w> </w>\n"))  # no word has this pair
+        except SystemExit:
+            raise ValueError(log.getvalue()) from None
+        bpe.segment_tokens(["ab"])  # of an unknown version it can do so for no word
+    return bpe
 
 
 def _spelled(word: str) -> list[str]:
@@ -105,7 +111,9 @@ class _SentencePiece:
     def __init__(self, path: Path, version: int) -> None:
         from sentencepiece import SentencePieceProcessor
 
-        self._model = SentencePieceProcessor(model_file=str(path))
+        with foreign_bytes(path):
+            self._model = SentencePieceProcessor(model_proto=path.read_bytes())
+            self._model.encode("a", out_type=str)  # of an empty file there is nothing to encode with
 
     def split(self, text: str) -> list[str]:
         pieces: list[str] = self._model.encode(text, out_type=str)
@@ -147,7 +155,7 @@ class Vocabulary:
         description = read_description(
             file, what="a vocabulary folder", made_by="xgpt-learn-bpe", newest=FORMAT_VERSION
         )
-        if description.get("bpe") not in _SPLITTERS:
+        if not isinstance(description.get("bpe"), str) or description["bpe"] not in _SPLITTERS:
             raise DataError(f"{file}: bpe is {description.get('bpe')!r}; known are {', '.join(_SPLITTERS)}")
         self.bpe: str = description["bpe"]
         self.symbols: int = description.get("symbols", 0)
@@ -160,7 +168,8 @@ class Vocabulary:
     @cached_property
     def dictionary(self) -> Dictionary:
         """The fairseq dictionary; `<mask>` is one of its symbols."""
-        dictionary = Dictionary.load(str(self.path / "dict.txt"))
+        with foreign_bytes(self.path / "dict.txt"):
+            dictionary = Dictionary.load(str(self.path / "dict.txt"))
         if MASK not in dictionary.indices:
             raise DataError(f"{self.path / 'dict.txt'} has no symbol {MASK}; make it with xgpt-learn-bpe")
         return dictionary

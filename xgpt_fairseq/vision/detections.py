@@ -162,7 +162,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     while text[at : at + 1] != "]" or index:
         try:
             record, at = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path} is not readable as JSON, record [{index}]: {error}; is the file truncated?"
             ) from None
@@ -207,8 +207,8 @@ def _box_and_score(record: dict[str, Any], where: str) -> tuple[float, float, fl
 
 def _category(record: dict[str, Any], where: str) -> int:
     category = record.get("category_id")
-    if isinstance(category, bool) or not isinstance(category, int):
-        raise DataError(f"{where}: category_id is {category!r}; a whole number expected")
+    if isinstance(category, bool) or not isinstance(category, int) or not -(2**63) <= category < 2**63:
+        raise DataError(f"{where}: category_id is {category!r:.60}; a whole number of 64 bits expected")
     return category
 
 

@@ -57,7 +57,7 @@ def _no_photos(table: ArrowTable) -> str:
     """What to say of a table without photos: where one has the addresses of some, how to fetch them."""
     for name in table.schema.names:
         for _, batch in table.batches([name], 1):
-            value = table.array(batch, name)[0].as_py() if len(batch) else None
+            value = table.values(batch.slice(0, 1), name)[0] if len(batch) else None
             if isinstance(value, str) and value.startswith(("http://", "https://")):
                 return (
                     f"{table.path}: a table of addresses (column {name}), not of photos; fetch them first: img2dataset "

@@ -1,0 +1,61 @@
+"""fairseq's memory-mapped files of token ids, checked: a damaged one is an error, and no other text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
+from torch import Tensor
+
+from xgpt_fairseq.errors import DataError, foreign_bytes
+from xgpt_fairseq.io.arrays import check_not_cut
+
+
+class TokenFile(MMapIndexedDataset):
+    """The token ids in PREFIX.bin and PREFIX.idx; item i is int64 (T,), T at least 1.
+
+    Args:
+        prefix: of the two files.
+        vocabulary_size: every id is below it.
+
+    Raises:
+        DataError: the index is damaged, or does not fit the ids; when an item is read, that it has an id of no word, or
+            that the file has been cut since it was opened.
+    """
+
+    def __init__(self, prefix: Path, vocabulary_size: int) -> None:
+        self._vocabulary_size = vocabulary_size
+        with foreign_bytes(index_file_path(str(prefix)), "is damaged"):
+            super().__init__(str(prefix))
+        self._check_index()
+
+    def __getstate__(self) -> tuple[str, int]:
+        return self._path, self._vocabulary_size
+
+    def __setstate__(self, state: tuple[str, int]) -> None:
+        path, self._vocabulary_size = state
+        super().__setstate__(path)
+
+    def __getitem__(self, i: int) -> Tensor:
+        check_not_cut(self._bin_buffer_mmap, data_file_path(self._path))
+        tokens: Tensor = super().__getitem__(i)
+        if not (int(tokens.min()) >= 0 and int(tokens.max()) < self._vocabulary_size):
+            raise DataError(
+                f"{data_file_path(self._path)}: item {i} has the token ids {int(tokens.min())} to {int(tokens.max())}, "
+                f"of a dictionary of {self._vocabulary_size}: the file is damaged; prepare the data again"
+            )
+        return tokens
+
+    def _check_index(self) -> None:
+        """Raise DataError unless the items lie one behind the other, from the beginning of the ids to their end."""
+        index, width = self._index, self._index.dtype().itemsize
+        sizes, pointers = index._sizes, index._pointers
+        ends = np.cumsum(sizes, dtype=np.int64) * width
+        fits = len(sizes) == len(pointers) and bool((sizes >= 1).all())
+        fits = fits and np.array_equal(pointers, ends - sizes.astype(np.int64) * width)
+        if not fits or (ends[-1] if len(ends) else 0) != len(self._bin_buffer_mmap):
+            raise DataError(
+                f"{index_file_path(self._path)} is damaged: its items are not those of {data_file_path(self._path)}; "
+                "prepare the data again"
+            )

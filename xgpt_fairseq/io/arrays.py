@@ -1,0 +1,114 @@
+"""numpy's files from anywhere: arrays in `.npy` and `.npz`, read with limits, or mapped."""
+
+from __future__ import annotations
+
+import io
+import math
+import mmap
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from xgpt_fairseq.errors import DataError, foreign_bytes
+
+# The most that one array may have, unpacked, where its file can be smaller: a few kilobytes of a zip can be gigabytes.
+LARGEST_ARRAY: Final = 1 << 28
+
+_MAGIC: Final = np.lib.format.MAGIC_PREFIX
+_ZIP: Final = b"PK"
+
+
+def load_array(path: Path, key: str) -> npt.NDArray[Any]:
+    """The array in the `.npy` file *path*, or the one called *key* in an `.npz`. Pickled objects are refused.
+
+    Raises:
+        DataError: the file is missing or damaged, has no such array, or one of more than `LARGEST_ARRAY` bytes.
+    """
+    with foreign_bytes(path), open(path, "rb") as file:
+        beginning = file.read(len(_MAGIC))
+        file.seek(0)
+        if beginning.startswith(_ZIP):
+            return _load_member(file, key, path)
+        if not beginning.startswith(_MAGIC):
+            raise DataError(f"{path} is not readable: it is no .npy and no .npz; a pickle is never loaded")
+        return _load(file, path.stat().st_size)
+
+
+def map_array(path: Path) -> npt.NDArray[Any]:
+    """The array in the `.npy` file *path*, memory-mapped, read-only.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    with foreign_bytes(path, "is damaged"):
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        # The mapping as a plain ndarray, whose indexing is several times as fast as np.memmap's.
+        plain: npt.NDArray[Any] = mapped.view(np.ndarray)
+        return plain
+
+
+def check_not_cut(mapped: npt.NDArray[Any], where: object) -> None:
+    """Raise DataError where the mapped file of *mapped* is shorter than its map: reading it would kill the process.
+
+    Costs about as much as reading a number from it; a file that is cut in the same moment is not noticed.
+    """
+    file = map_of(mapped)
+    if file is not None and file.size() < len(file):
+        raise DataError(f"{where} was cut to {file.size():,} bytes while it was in use, {len(file):,} expected")
+
+
+def map_of(mapped: npt.NDArray[Any]) -> mmap.mmap | None:
+    """The memory map that an array, or what it is a view of, lies in; None if it lies in none."""
+    base: Any = mapped
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that *file* (`.npy`) holds; what follows is its content.
+
+    Raises:
+        ValueError: the header is damaged, as is any other exception that numpy's parser may raise.
+    """
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f".npy format {version}")
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def check_array_size(shape: tuple[int, ...], itemsize: int, where: object) -> None:
+    """Raise DataError where an array of *shape* has more than `LARGEST_ARRAY` bytes, before memory is taken for it."""
+    if math.prod(shape) * itemsize > LARGEST_ARRAY:
+        raise DataError(f"{where}: an array of shape {shape}; at most {LARGEST_ARRAY >> 20} MiB are read")
+
+
+def _load_member(file: BinaryIO, key: str, path: Path) -> npt.NDArray[Any]:
+    with zipfile.ZipFile(file) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if key not in names:
+            raise DataError(f"{path}: no array {key!r} in it; found: {', '.join(names)[:200]}")
+        member = archive.infolist()[names.index(key)]
+        with archive.open(member) as content:
+            # The size that the zip says may be wrong, too.
+            data = content.read(LARGEST_ARRAY + 1)
+    if len(data) > LARGEST_ARRAY:
+        raise DataError(f"{path}: array {key!r} has more than the {LARGEST_ARRAY >> 20} MiB that are read")
+    return _load(io.BytesIO(data), len(data))
+
+
+def _load(file: BinaryIO, size: int) -> npt.NDArray[Any]:
+    """An array whose file has *size* bytes: no more memory is taken than that."""
+    shape, dtype = read_header(file)
+    if not dtype.hasobject and min(shape, default=0) >= 0:
+        expected = math.prod(shape) * dtype.itemsize
+        if expected != (found := size - file.tell()):
+            raise ValueError(f"{found} bytes for an array {dtype} of shape {shape}, {expected} expected")
+    file.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
