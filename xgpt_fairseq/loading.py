@@ -8,17 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Optional
 
-import torch
 from torch import Tensor
 
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.errors import DataError, foreign_bytes
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS, XGPTConfig, XGPTModel, apply_architecture
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Objective
 from xgpt_fairseq.text.vocabulary import Vocabulary
 
-# Parameters that a model may have and its checkpoint not; what `load_state_dict` then says is better than their number.
-_SPARE: Final = 1 << 20
 # the types of such options of the configuration; fairseq knows no `int | None`
 _WHOLE_NUMBERS: Final = (int, Optional[int])  # noqa: UP045
 
@@ -57,7 +54,7 @@ def load_model(
     """
     _check_options(path, config)
     _check_tensors(path, tensors)
-    _check_size(path, config, vocabulary, tensors)
+    _check_size(path, config, tensors)
     model = build_model(config, vocabulary, directory=directory, objectives=objectives)
     try:
         model.load_state_dict(tensors)
@@ -97,17 +94,30 @@ def _check_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
             )
 
 
-def _check_size(path: Path, config: XGPTConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]) -> None:
-    """Raise DataError for a model that has more parameters than *tensors*, before memory is taken for it."""
-    found = sum(tensor.numel() for tensor in tensors.values())
+def _check_size(path: Path, config: XGPTConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Raise DataError for a model that is larger than *tensors*, before memory is taken for it."""
     described = XGPTConfig(**{option.name: getattr(config, option.name) for option in fields(XGPTConfig)})
     apply_architecture("xgpt_base", described)
-    if max(described.layers or 0, described.refine_layers) > len(tensors):
-        raise DataError(f"{path} describes a model of more layers than it has parameters: it is damaged")
-    with foreign_bytes(path, "describes a model that cannot be built"), torch.device("meta"):  # takes no memory
-        needed = sum(tensor.numel() for tensor in build_model(described, vocabulary).state_dict().values())
-    if needed > 2 * found + _SPARE:
-        raise DataError(f"{path} describes a model of {needed:,} parameters, and has {found:,}: it is damaged")
+    found = {
+        "layers": len(tensors),
+        "refine_layers": len(tensors),
+        "hidden_size": _side(tensors, "encoder.text.tokens.weight", 1),
+        "attention_heads": _side(tensors, "encoder.text.tokens.weight", 1),
+        "max_target_positions": _side(tensors, "encoder.text.positions.weight", 0),
+        "ffn_size": max((_side(tensors, name, 0) for name in tensors if name.endswith(".fc1.weight")), default=0),
+        "feature_dim": _side(tensors, "encoder.regions.embedding.project.weight", 1) or described.feature_dim or 0,
+    }
+    for name, most in found.items():
+        if (getattr(described, name) or 0) > most:
+            raise DataError(
+                f"{path} describes a model of {name} {getattr(described, name)}, and its parameters are of at most "
+                f"{most}: it is damaged"
+            )
+
+
+def _side(tensors: Mapping[str, Tensor], name: str, dimension: int) -> int:
+    """A size of a matrix; 0 where there is none of this name."""
+    return tensors[name].size(dimension) if name in tensors and tensors[name].dim() == 2 else 0
 
 
 def build_model(
