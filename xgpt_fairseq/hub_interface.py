@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import field
 from functools import cached_property
 from itertools import islice
 from os import PathLike
@@ -30,6 +31,7 @@ from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.regions.feature_settings import settings_that_differ
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.search.generator import SearchOptions, build_generator
+from xgpt_fairseq.word_attention import Heads, WordAttention, image_attention, word_attention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,11 +57,13 @@ class Candidate:
         tokens: its length in generated subwords, without the end of sentence.
         score: fairseq's: its log-probability, the end of sentence included, divided by that length to the power of
             `SearchOptions.lenpen`, so per token where that is 1. The natural logarithm.
+        attention: where the model looks for each word, where it was asked for.
     """
 
     text: str
     tokens: int
     score: float
+    attention: WordAttention | None = field(default=None, compare=False)
 
 
 class Captioned(NamedTuple, Generic[Key]):
@@ -68,12 +72,14 @@ class Captioned(NamedTuple, Generic[Key]):
     Attributes:
         key: what the caller named it.
         best: its best caption.
+        others: the other captions that the search found, the best first.
         novelty: its distance from the model's training images (`NoveltyDetector.distance`); None if that is not known.
     """
 
     key: Key
     best: Candidate
     novelty: float | None
+    others: Sequence[Candidate] = ()
 
 
 class XGPTHubInterface(nn.Module):
@@ -159,6 +165,7 @@ class XGPTHubInterface(nn.Module):
         *,
         beam: int | None = ...,
         return_scores: Literal[False] = ...,
+        return_attention: Literal[False] = ...,
         boxes: Sequence[Boxes] | None = ...,
         options: SearchOptions | None = ...,
         batch_size: int = ...,
@@ -171,9 +178,25 @@ class XGPTHubInterface(nn.Module):
         *,
         beam: int | None = ...,
         return_scores: Literal[True],
+        return_attention: bool = ...,
         boxes: Sequence[Boxes] | None = ...,
         options: SearchOptions | None = ...,
         batch_size: int = ...,
+        heads: Heads | None = ...,
+    ) -> list[Candidate]: ...
+
+    @overload
+    def caption(
+        self,
+        photos: Photos | Path | str | Image,
+        *,
+        beam: int | None = ...,
+        return_scores: bool = ...,
+        return_attention: Literal[True],
+        boxes: Sequence[Boxes] | None = ...,
+        options: SearchOptions | None = ...,
+        batch_size: int = ...,
+        heads: Heads | None = ...,
     ) -> list[Candidate]: ...
 
     def caption(
@@ -182,9 +205,11 @@ class XGPTHubInterface(nn.Module):
         *,
         beam: int | None = None,
         return_scores: bool = False,
+        return_attention: bool = False,
         boxes: Sequence[Boxes] | None = None,
         options: SearchOptions | None = None,
         batch_size: int = 32,
+        heads: Heads | None = None,
     ) -> list[str] | list[Candidate]:
         """Caption photos.
 
@@ -192,16 +217,18 @@ class XGPTHubInterface(nn.Module):
             photos: files, or images of Pillow; one or several.
             beam: beam size; None: that of *options*.
             return_scores: also return what the captions' scores are.
+            return_attention: also return where the model looks for each word (`WordAttention`).
             boxes: of each photo (n, 4) x1 y1 x2 y2 in 0..1, for a model that was trained on a detector's boxes.
             options: options of the search.
             batch_size: photos per batch of the search.
+            heads: whose attention; None: the mean of all layers and heads.
 
         Returns:
-            list: one caption per photo: its text, or with *return_scores* a `Candidate`.
+            list: one caption per photo: its text, or with *return_scores* or *return_attention* a `Candidate`.
 
         Raises:
             PhotoError: a file cannot be read as a photo.
-            DataError: the model needs boxes and none are given; also see `extractor`.
+            DataError: the model needs boxes and none are given, or has no such layer or head; also see `extractor`.
         """
         options = options or SearchOptions()
         if beam is not None:
@@ -212,16 +239,24 @@ class XGPTHubInterface(nn.Module):
             (None, self.extractor.load(Path(photo) if isinstance(photo, str | PathLike) else photo), corners)
             for photo, corners in zip(several, given, strict=True)
         )
-        found = [each.best for each in self.caption_loaded(loaded, options=options, batch_size=batch_size)]
-        return found if return_scores else [best.text for best in found]
+        looks = (heads or Heads()) if return_attention else None
+        captioned = self.caption_loaded(loaded, options=options, batch_size=batch_size, attention=looks)
+        found = [each.best for each in captioned]
+        return found if return_scores or return_attention else [best.text for best in found]
 
     def caption_loaded(
-        self, photos: Iterable[LoadedPhoto[Key]], *, options: SearchOptions | None = None, batch_size: int = 32
+        self,
+        photos: Iterable[LoadedPhoto[Key]],
+        *,
+        options: SearchOptions | None = None,
+        batch_size: int = 32,
+        attention: Heads | None = None,
     ) -> Iterator[Captioned[Key]]:
         """Caption photos as they come.
 
         Args:
             photos: for each its key, the photo, and its boxes or None; see `caption`.
+            attention: whose attention the best captions come with; None: they come without.
 
         Yields:
             Captioned: each photo with its caption, in order.
@@ -235,7 +270,7 @@ class XGPTHubInterface(nn.Module):
                 for (key, *_), each in zip(chunk, found, strict=True):
                     yield key, each.features, each.boxes
 
-        return self._caption(regions(), options, batch_size)
+        return self._caption(regions(), options, batch_size, attention)
 
     def caption_store(
         self,
@@ -243,8 +278,11 @@ class XGPTHubInterface(nn.Module):
         options: SearchOptions | None = None,
         batch_size: int = 32,
         rows: Sequence[int] | None = None,
+        attention: Heads | None = None,
     ) -> Iterator[Captioned[str]]:
         """Caption the images of a region store, those of *rows* or all, in their order, by their image ids.
+
+        *attention* is that of `caption_loaded`.
 
         Raises:
             DataError: its features do not have the model's width.
@@ -252,7 +290,37 @@ class XGPTHubInterface(nn.Module):
         self.check_store(store)
         chosen = range(len(store)) if rows is None else rows
         images = ((store.image_id(row), store.features(row), store.boxes(row)) for row in chosen)
-        return self._caption(images, options, batch_size)
+        return self._caption(images, options, batch_size, attention)
+
+    def attention_of(
+        self, store: RegionStore, rows: Sequence[int], captions: Sequence[str], heads: Heads | None = None
+    ) -> list[WordAttention]:
+        """Where the model looks for each word of given captions of the images *rows* of a region store, in one batch.
+
+        The captions are split into subwords again: that may be another split than the one that a search chose.
+
+        Raises:
+            DataError: the model has no such layer or head, or a caption is longer than it can be.
+        """
+        tokens = []
+        for row, text in zip(rows, captions, strict=True):
+            tokens.append(torch.tensor([*self.vocabulary.encode_list(text), self.vocabulary.dictionary.eos()]))
+            if len(tokens[-1]) > self.model.decoder.max_positions():
+                raise DataError(
+                    f"image {store.image_id(row)}: the caption {text!r:.60} has {len(tokens[-1])} tokens, the model "
+                    f"knows captions of at most {self.model.decoder.max_positions()}"
+                )
+        images = load_regions(store, np.asarray(rows))
+        return self._attend(images, tokens, list(captions), heads)
+
+    def _attend(
+        self, images: Mapping[str, Tensor], tokens: Sequence[Tensor], texts: Sequence[str], heads: Heads | None
+    ) -> list[WordAttention]:
+        weights = image_attention(self.model, images, tokens, heads)
+        return [
+            word_attention(ids, text, of_caption, boxes[: of_caption.shape[1]].numpy(), self.vocabulary)
+            for ids, text, of_caption, boxes in zip(tokens, texts, weights, images["boxes"], strict=True)
+        ]
 
     def check_store(self, store: RegionStore) -> None:
         """Refuse a store that the model cannot read.
@@ -294,7 +362,11 @@ class XGPTHubInterface(nn.Module):
 
     @torch.inference_mode()
     def _caption(
-        self, images: Iterable[tuple[Key, Any, Any]], options: SearchOptions | None, batch_size: int
+        self,
+        images: Iterable[tuple[Key, Any, Any]],
+        options: SearchOptions | None,
+        batch_size: int,
+        attention: Heads | None = None,
     ) -> Iterator[Captioned[Key]]:
         """(key, features (n, D), boxes (n, 4)) → the image with its caption."""
         options = options or SearchOptions()
@@ -304,9 +376,15 @@ class XGPTHubInterface(nn.Module):
         while batch := list(islice(stream, batch_size)):
             net_input = pad_regions([features for _, features, _ in batch], [boxes for *_, boxes in batch])
             found = self._search(generator, net_input, options)
-            for (key, features, _), hypotheses in zip(batch, found, strict=True):
+            candidates = [list(map(self._candidate, hypotheses)) for hypotheses in found]
+            if attention is not None:
+                tokens = [hypotheses[0]["tokens"].long().cpu() for hypotheses in found]
+                looks = self._attend(net_input, tokens, [best.text for best, *_ in candidates], attention)
+                for of_image, where in zip(candidates, looks, strict=True):
+                    of_image[0] = dataclasses.replace(of_image[0], attention=where)
+            for (key, features, _), (best, *others) in zip(batch, candidates, strict=True):
                 distance = None if novelty is None else novelty.distance(features)
-                yield Captioned(key, self._candidate(hypotheses[0]), distance)
+                yield Captioned(key, best, distance, others)
 
     def _candidate(self, hypothesis: Mapping[str, Any]) -> Candidate:
         tokens = hypothesis["tokens"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -53,3 +54,28 @@ def test_a_caption_like_its_only_reference_has_all_ten() -> None:
     assert cider.score(0, "a dog runs home fast") == pytest.approx(10)
     assert cider.score(1, "a dog runs home fast") == 0
     assert cider.score(0, "") == 0
+
+
+@given(st.lists(st.lists(captions, min_size=1, max_size=3), min_size=2, max_size=4), captions)
+def test_the_rewards_of_ngrams_sum_up_to_the_score(references: list[list[str]], caption: str) -> None:
+    cider = Cider(references)
+    values = cider.explain(0, caption)
+    assert sum(value.reward for value in values) == pytest.approx(cider.score(0, caption), abs=1e-9)
+    assert all(value.reward >= 0 and value.cost >= 0 for value in values)
+    assert len({value.ngram for value in values}) == len(values)
+
+
+def test_the_cost_of_an_ngram_is_what_the_others_would_have_without_it() -> None:
+    """By a plain cosine over one-word n-grams, with an n-gram's weight set to 0."""
+    references = [["dog beach"], ["cat"], ["a cat"], ["boat"]]
+    values = {value.ngram: value for value in Cider(references).explain(0, "dog boat")}
+    dog = boat = beach = math.log(4)  # each is said of one image in four
+    penalty = 1.0  # of equal lengths
+
+    def cosine(of_boat: float) -> float:
+        return dog * dog / (math.hypot(dog, of_boat) * math.hypot(dog, beach))
+
+    scale = 10 * penalty / 4
+    assert values["dog",].reward == pytest.approx(scale * cosine(boat))
+    assert values["boat",].reward == 0 and values["dog",].cost == 0
+    assert values["boat",].cost == pytest.approx(scale * (cosine(0) - cosine(boat)))

@@ -76,6 +76,12 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: 
     return merge_heads(torch.bmm(weights.flatten(0, 1), v).view(shape))
 
 
+def attention_weights(q: Tensor, k: Tensor, *, mask: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)), (B, heads, T, S) in float32: what the others multiply by v, for looking at."""
+    scores = (q @ k.transpose(2, 3)).float() * q.size(3) ** -0.5
+    return torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
+
+
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, groups: Groups, p: float = 0.0) -> Tensor:
     """Attention of captions (or beams) to their images' keys, with one copy of the keys per image.
 

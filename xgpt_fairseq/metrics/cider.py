@@ -21,6 +21,20 @@ class _Weighted(NamedTuple):
     length: int
 
 
+class NgramValue(NamedTuple):
+    """What an n-gram of a caption does for its CIDEr.
+
+    Attributes:
+        ngram: its words.
+        reward: what it adds. The rewards of a caption's n-grams sum up to its score.
+        cost: what the other n-grams of its length would add more without it, which makes the caption's vector longer.
+    """
+
+    ngram: Ngram
+    reward: float
+    cost: float
+
+
 class Cider:
     """Scores captions against the references of their image; document frequencies are over images.
 
@@ -42,6 +56,27 @@ class Cider:
         references = self._references[image_index]
         candidate = self._weighted(caption)
         return 10.0 * sum(_similarity(candidate, reference) for reference in references) / len(references)
+
+    def explain(self, image_index: int, caption: str) -> list[NgramValue]:
+        """What each n-gram of *caption*, tokenized, does for `score`, in the caption's order, the shortest first."""
+        references = self._references[image_index]
+        candidate = self._weighted(caption)
+        values: list[NgramValue] = []
+        for order, weights in enumerate(candidate.weights):
+            norm = candidate.norms[order]
+            rewards = dict.fromkeys(weights, 0.0)
+            for reference in references:
+                scale = 10.0 * _penalty(candidate, reference) / (len(ORDERS) * len(references))
+                for ngram, weight in reference.weights[order].items():
+                    if (ours := weights.get(ngram, 0.0)) and weight:
+                        rewards[ngram] += scale * min(ours, weight) * weight / (norm * reference.norms[order])
+            whole = sum(rewards.values())
+            for ngram, weight in weights.items():
+                others, rest = whole - rewards[ngram], math.sqrt(max(norm**2 - weight**2, 0.0))
+                # without others that are rewarded there is nothing to lose
+                cost = others * (norm / rest - 1) if others > 0 and rest > 0 else 0.0
+                values.append(NgramValue(ngram, rewards[ngram], cost))
+        return values
 
     def _weighted(self, caption: str) -> _Weighted:
         words = caption.split()
@@ -69,5 +104,8 @@ def _similarity(candidate: _Weighted, reference: _Weighted) -> float:
         product = sum(min(weights[ngram], weight) * weight for ngram, weight in of_reference if ngram in weights)
         if product:
             total += product / (candidate.norms[order] * reference.norms[order])
-    penalty = math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))
-    return penalty * total / len(ORDERS)
+    return _penalty(candidate, reference) * total / len(ORDERS)
+
+
+def _penalty(candidate: _Weighted, reference: _Weighted) -> float:
+    return math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))

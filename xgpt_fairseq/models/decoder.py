@@ -105,6 +105,21 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         x = x.view(images, rows // images, -1)  # (rows, 1, H) → (I, B, H)
         return self.run_layers(x, memory, cache).view(rows, 1, -1)
 
+    def image_weights(self, prev_output_tokens: Tensor, encoder_out: dict[str, Any]) -> Tensor:
+        """The layers' attention to images for whole captions (C, T), in one pass: (layers, C, heads, T, N), float32.
+
+        Position t is where token t is predicted. In Enc, where text and image share a softmax, the image's part.
+        """
+        positions = torch.arange(prev_output_tokens.size(1), device=prev_output_tokens.device)
+        x = self.encoder.text(prev_output_tokens, positions, self.encoder.segment(0))
+        memory: EncoderStates = encoder_out["memory"]
+        weights = []
+        layers: Any = self.layers
+        for layer_index, layer in enumerate(layers):
+            weights.append(layer.image_weights(x, memory, layer_index))
+            x = layer.decode(x, memory, layer_index)
+        return torch.stack(weights)
+
     def run_layers(self, x: Tensor, memory: EncoderStates, cache: SearchCache | None = None) -> Tensor:
         """Final states of inputs (C, T, H), words or regions; positions attend causally, and to *memory*.
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from xgpt_fairseq.kernels.attention import causal_mask
+from xgpt_fairseq.kernels.attention import attention_weights, causal_mask
 from xgpt_fairseq.kernels.dropout import Dropout
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.kernels.kv_cache import KeysValues, SearchCache
@@ -40,6 +41,13 @@ class EncoderStates:
         return EncoderStates(
             self.states.index_select(0, images), self.mask.index_select(0, images), keys_values=keys_values
         )
+
+    def image_rows(self, captions: int) -> Tensor:
+        """(C,) the image of each of so many captions."""
+        if self.image_index is not None:
+            return self.image_index
+        images = self.states.size(0)
+        return torch.arange(images, device=self.states.device).repeat_interleave(captions // images)
 
     @cached_property
     def groups(self) -> Groups:
@@ -98,6 +106,14 @@ class TransformerLayer(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
+    def image_weights(self, x: Tensor, memory: EncoderStates, layer_index: int) -> Tensor:
+        """The attention of `decode` to images: (C, T, H), its input → (C, heads, T, N), without dropout.
+
+        Each query's weights sum to 1, or to the image's part where the text is attended to in the same softmax. Not for
+        a search: the positions of whole captions.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not decode")
+
     def _residual(self, norm: nn.LayerNorm, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         return self._add_and_norm(norm, x, sublayer(norm(x) if self.normalize_before else x))
 
@@ -126,6 +142,14 @@ class CrossAttentionLayer(TransformerLayer):
         own = self.attention
         self.cross_attention = Attention(hidden_size=own.hidden_size, heads=own.heads, dropout=own.dropout)
         self.cross_norm = nn.LayerNorm(own.hidden_size)
+
+    def image_weights(self, x: Tensor, memory: EncoderStates, layer_index: int) -> Tensor:
+        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, None))
+        y = self.cross_norm(x) if self.normalize_before else x
+        k, _ = self.cross_attention.keys_values(memory.states)  # (I, heads, N, d)
+        rows = memory.image_rows(x.size(0))
+        k, mask = k.index_select(0, rows), memory.mask.index_select(0, rows)
+        return attention_weights(self.cross_attention.queries(y), k, mask=mask)
 
     def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
         x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, cache))
@@ -166,6 +190,16 @@ class JointLayer(TransformerLayer):
     Equivalent to UniLM's sequence-to-sequence mask over [regions ; text]: regions attend to regions only; each text
     position attends to all regions and to the text up to itself, with this layer's keys and values.
     """
+
+    def image_weights(self, x: Tensor, memory: EncoderStates, layer_index: int) -> Tensor:
+        y = self.attention_norm(x) if self.normalize_before else x
+        q, k, _ = self.attention.queries_keys_values(y)
+        rows = memory.image_rows(x.size(0))
+        image_k, mask = memory.keys_values[layer_index][0].index_select(0, rows), memory.mask.index_select(0, rows)
+        length = x.size(1)
+        text_mask = causal_mask(length, x.device).expand(len(mask), 1, -1, -1)
+        both = torch.cat([mask.expand(-1, -1, length, -1), text_mask], dim=-1)  # (C, 1, T, N + T)
+        return attention_weights(q, torch.cat([image_k, k], dim=2), mask=both)[..., : image_k.size(2)]
 
     def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
         y = self.attention_norm(x) if self.normalize_before else x
