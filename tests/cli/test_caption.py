@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.pages.parsed import is_harmless, page_data, page_details, parsed
 from tests.test_hub_interface import build, photos  # noqa: F401  (a fixture)
 from xgpt_fairseq import hub_interface
 from xgpt_fairseq.cli import caption as caption_program
 from xgpt_fairseq.cli import export as export_program
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.regions.novelty import NoveltyDetector
+from xgpt_fairseq.search.generator import SearchOptions
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +60,45 @@ def test_good_photos_are_captioned_and_the_others_named(
     assert json.loads((tmp_path / "c.json").read_text()) == [
         {"file": str(file), "image_id": file.stem, "caption": text} for file, text in zip(files, expected, strict=True)
     ]
-    page = (tmp_path / "c.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 3 and "<h1>Summer &amp; sun</h1>" in page
-    assert "notes.txt: not a photo" in page and "2 files could not be read" in page and "<script" not in page
+    html = (tmp_path / "c.html").read_text()
+    assert str(tmp_path) not in html and str(folder) not in html  # names only
+    page = parsed(html)
+    is_harmless(page)
+    assert page.all("h1")[0].text == "Summer & sun"
+    cards, details = page_data(page)["cards"], page_details(page)
+    assert [(card["id"], card["said"][0][0]) for card in cards] == [
+        (file.name, text) for file, text in zip(files, expected, strict=True)
+    ]
+    assert all(each["src"].startswith("data:image/jpeg;base64,") for each in details.values())
+    captioner = XGPTHubInterface.from_path(bundle)
+    regions = captioner.extractor.extract([captioner.extractor.load(file) for file in files])
+    searched = captioner.candidates_of_regions(regions, SearchOptions())
+    for card, found in zip(cards, searched, strict=True):
+        assert card["said"][0][1] == [pytest.approx(found[0].score, abs=1e-3)]
+        [others] = [said["others"] for said in details[card["id"]]["said"]]
+        assert others == [[each.text, pytest.approx(each.score, abs=1e-3)] for each in found[1:]]
+    unread = [item.text for item in page.all("section")[0].all("li")]
+    assert [text.partition(": ")[0] for text in unread] == ["broken.jpg", "notes.txt"]
+
+
+def test_the_page_shows_where_the_model_looks(
+    call_program: Callable[..., Any], bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "c.html"
+    done = call(call_program, folder, "--path", bundle, "--html", page, "--attention", "--batch-size", 2)
+    assert done.status == 0, done.stderr
+    details = page_details(parsed(page.read_text()))
+    found = XGPTHubInterface.from_path(bundle).caption(
+        [folder / name for name in details], return_attention=True, beam=2
+    )
+    for each, best in zip(details.values(), found, strict=True):
+        assert best.attention is not None
+        [said] = each["said"]
+        weights = np.frombuffer(base64.b64decode(said["weights"]), "<u2") / 65_535
+        np.testing.assert_allclose(weights, best.attention.weights.ravel(), atol=1e-4)
+        assert len(each["boxes"]) == 4 * len(best.attention.boxes)
+    without = call(call_program, folder, "--path", bundle, "--attention")
+    assert without.error == "--attention is drawn on the page of --html FILE"
 
 
 def test_photos_of_one_name(
@@ -155,7 +194,8 @@ def test_a_region_store(
     captions = json.loads((tmp_path / "c.json").read_text())
     assert [each["image_id"] for each in captions] == ["7", "5"]
     assert done.stdout == "".join(f"{each['image_id']}\t{each['caption']}\n" for each in captions)
-    assert page.read_text().count("<svg") == 2
+    details = page_details(parsed(page.read_text()))
+    assert list(details) == ["7", "5"] and all(each["boxes"] and each["src"] is None for each in details.values())
     both = call(call_program, store, store, "--path", tmp_path / "bundle")
     assert both.status == 1 and both.error.startswith("one region store at a time")
 

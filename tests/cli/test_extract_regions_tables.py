@@ -20,7 +20,8 @@ from xgpt_fairseq.cli import caption as caption_program
 from xgpt_fairseq.cli import prepare_captions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.pages.gallery import match_photos, picture_of_photo
+from xgpt_fairseq.pages.gallery import match_photos
+from xgpt_fairseq.pages.pictures import picture
 from xgpt_fairseq.regions import writer as region_writer
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -120,7 +121,8 @@ def test_xgpt_caption_and_the_gallery(tmp_path: Path, bundle: Path, call_program
         ("0", str(path / "0.png")), ("train-1", str(path / "train-1"))
     ]  # fmt: skip
     found = match_photos([path], ["0", "train-1"])
-    assert picture_of_photo(found.files["train-1"]).source == picture_of_photo(PhotoFile(plain(tmp_path, 1))).source
+    alone = PhotoFile(plain(tmp_path, 1))
+    assert picture("a", found.files["train-1"], None).source == picture("a", alone, None).source
     with pytest.raises(DataError, match=r"train-1 is in a table: leave --link-photos out"):
         match_photos([path], ["train-1"], link_from=tmp_path)
 

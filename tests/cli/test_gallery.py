@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tests.pages.parsed import is_harmless, page_data, page_details, parsed
 from tests.preloaded import python
+from tests.test_hub_interface import SIZES
+from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.cli.gallery import main
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.text.vocabulary import Vocabulary
+from xgpt_fairseq.word_attention import Heads
 
 
 @pytest.fixture
@@ -37,12 +49,16 @@ def test_as_a_program(tiny_data: Path, systems: list[str], tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{output}: 2 images, 0.0 MB\n"
     assert done.stderr == f"{photos} has no photo of 1 image: regions are drawn instead\n"
-    page = output.read_text(encoding="utf-8")
-    assert "<h1>Captions of the test images</h1>" in page
-    assert "something else &lt;b&gt;" in page
-    assert '<p dir="auto">a ?</p>' in page  # half a character has no UTF-8
-    assert page.count("<img ") == 1 and page.count("<svg ") == 2
-    assert page.index('data-id="99"') < page.index('data-id="15"')
+    page = parsed(output.read_text(encoding="utf-8"))
+    is_harmless(page)
+    assert page.all("h1")[0].text == "Captions of the test images"
+    cards, details = page_data(page)["cards"], page_details(page)
+    assert [card["id"] for card in cards] == ["99", "15"]
+    assert cards[0]["said"][0][0] == "something else <b>"
+    assert cards[1]["said"][1][0] == "a ?"  # half a character has no UTF-8
+    assert details["99"]["src"] is None and details["15"]["src"].startswith("data:image/jpeg;base64,")
+    assert all(len(details[image]["boxes"]) >= 4 for image in ("99", "15"))
+    assert details["15"]["said"][0]["ngrams"]
     assert {file.name for file in tmp_path.iterdir()} == {"photos", "page.html", "generate-test.txt", "results.json"}
 
 
@@ -52,9 +68,9 @@ def test_order_limit_split_and_link(tiny_data: Path, systems: list[str], tmp_pat
     shared = ["--data", tiny_data, "--output", output, "--overwrite", "--metrics", "cider"]
     best = call_program(main, *shared, "--captions", *systems, "--order", "best", "--limit", 1, "--title", "A & B")
     assert best == (0, f"{output}: 1 image, 0.0 MB\n", "")
-    page = output.read_text(encoding="utf-8")
-    assert 'data-id="15"' in page and 'data-id="99"' not in page
-    assert "<h1>A &amp; B</h1>" in page and "1 of 2 images" in page
+    page = parsed(output.read_text(encoding="utf-8"))
+    assert [card["id"] for card in page_data(page)["cards"]] == ["15"]
+    assert page.all("h1")[0].text == "A & B" and page_data(page)["total"] == 2
 
     said = json.loads((tiny_data / "valid.references.json").read_text())
     (tmp_path / "valid.json").write_text(json.dumps([{"image_id": i["id"], "caption": "a"} for i in said["images"]]))
@@ -67,8 +83,18 @@ def test_order_limit_split_and_link(tiny_data: Path, systems: list[str], tmp_pat
     )  # fmt: skip
     assert linked.status == 0, linked.stderr
     page = output.read_text(encoding="utf-8")
-    assert f'src="photos/{said["images"][0]["id"]}.png"' in page
-    assert "base64" not in page and "<svg" not in page
+    assert f'"src":"photos/{said["images"][0]["id"]}.png"' in page
+    assert "base64" not in page and '"boxes"' not in page
+    copied = call_program(
+        main, *shared, "--captions", f"v={tmp_path / 'valid.json'}", "--split", "valid",
+        "--photos", tmp_path / "photos", "--copy-photos", "--photo-size", 32,
+    )  # fmt: skip
+    assert copied.status == 0, copied.stderr
+    copies = sorted((tmp_path / "page.photos").iterdir())
+    assert [copy.name for copy in copies] == sorted(f"{image['id']}.jpg" for image in said["images"])
+    with Image.open(copies[0]) as copy:
+        assert copy.size == (32, 24)
+    assert f'"src":"page.photos/{copies[0].name}"' in output.read_text(encoding="utf-8")
 
 
 def test_regions_of_another_store(
@@ -107,10 +133,78 @@ def test_bad_input(tiny_data: Path, systems: list[str], tmp_path: Path, call_pro
     assert "are both called 'one'; names must differ" in error("--captions", *systems, systems[0])
     assert "nowhere.txt: cannot be read" in error("--captions", "one=nowhere.txt")
     assert "no photo of the 2 images" in error("--captions", *systems, "--photos", tmp_path)
+    photos = ["--photos", tmp_path]
+    assert "one of the two" in error("--captions", *systems, *photos, "--link-photos", "--copy-photos")
+    assert "--copy-photos needs --photos PATH" in error("--captions", *systems, "--copy-photos")
+    assert "--photo-size must be at least 16, got 1" in error("--captions", *systems, "--photo-size", 1)
+    (tmp_path / "page.photos").mkdir()
+    assert "page.photos exists; give the page another name" in error("--captions", *systems, *photos, "--copy-photos")
     assert not output.exists()
     output.write_text("precious")
     assert error("--captions", *systems) == f"{output} exists; give another name or --overwrite"
     assert output.read_text() == "precious"
+
+
+def test_attention(tiny_data: Path, tiny_vocabulary: Path, systems: list[str], tmp_path: Path, call_program) -> None:
+    """What the page has is what the model says, to the 16 bits that it is written with."""
+    config = XGPTConfig(feature_dim=DataDirectory(tiny_data).regions.feature_dim, **SIZES)
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(tiny_vocabulary)
+    model = XGPTModel.build_model(config, SimpleNamespace(target_dictionary=vocabulary.dictionary))
+    captioner = XGPTHubInterface(Bundle(model.eval(), config, vocabulary, None, "regions of a test"))
+    captioner.save(tmp_path / "bundle")
+    output = tmp_path / "page.html"
+    command = ["--data", tiny_data, "--captions", *systems, "--metrics", "cider", "--output", output]
+    done = call_program(main, *command, "--attention", f"two={tmp_path / 'bundle'}")
+    assert done.status == 0, done.stderr
+    page = parsed(output.read_text(encoding="utf-8"))
+    store = DataDirectory(tiny_data).regions
+    for image_id, details in page_details(page).items():
+        first, second = details["said"]
+        assert "weights" not in first
+        text = {"99": "a cat", "15": "a \ud83d"}[image_id]
+        row = store.image_index(image_id)
+        [expected] = captioner.attention_of(store, [row], [text])
+        weights = np.frombuffer(base64.b64decode(second["weights"]), "<u2").reshape(expected.weights.shape)
+        assert (weights.sum(axis=1) == 65_535).all()
+        np.testing.assert_allclose(weights / 65_535, expected.weights, atol=2e-5)
+        assert second["looks"] == [place for word in expected.words for place in (word.start, word.end)]
+        np.testing.assert_allclose(np.array(details["boxes"]) / 10_000, store.boxes(row).ravel(), atol=6e-5)
+    one = call_program(main, *command, "--overwrite", "--attention", f"two={tmp_path / 'bundle'}",
+                       "--attention-layers", "2", "--attention-heads", "1,3")  # fmt: skip
+    assert one.status == 0
+    [of_one] = captioner.attention_of(store, [store.image_index("99")], ["a cat"], Heads([2], [1, 3]))
+    said = page_details(parsed(output.read_text(encoding="utf-8")))["99"]["said"][1]
+    found = np.frombuffer(base64.b64decode(said["weights"]), "<u2") / 65_535
+    np.testing.assert_allclose(found, of_one.weights.ravel(), atol=2e-5)
+
+    def error(*arguments: object) -> str:
+        return call_program(main, *command, "--overwrite", *arguments).error
+
+    assert "--attention three=…: there are no --captions of that name, only one, two" in error("--attention", "three=x")
+    assert "--attention 'two' is not NAME=MODEL" in error("--attention", "two")
+    assert "need models" in error("--attention-layers", "1")
+    model_of_two = ["--attention", f"two={tmp_path / 'bundle'}"]
+    assert "'1,x': numbers from 1 on, with commas" in error(*model_of_two, "--attention-heads", "1,x")
+    assert "attention of layer 3: the model's are 1 to 2" in error(*model_of_two, "--attention-layers", "3")
+
+
+def test_credits(tiny_data: Path, systems: list[str], tmp_path: Path, call_program) -> None:
+    output, file = tmp_path / "page.html", tmp_path / "credits.json"
+    command = ["--data", tiny_data, "--captions", *systems, "--metrics", "cider", "--output", output, "--credits", file]
+    file.write_text(json.dumps({"COCO_val2014_000000000015.jpg": {"text": "by A", "url": "https://a.example/1"}}))
+    assert call_program(main, *command).status == 0
+    details = page_details(parsed(output.read_text(encoding="utf-8")))
+    assert details["15"]["credit"] == ["by A", "https://a.example/1", None, None] and "credit" not in details["99"]
+    for content, message in (
+        ("[", "not JSON"),
+        ("[]", "not {image id"),
+        ('{"15": {"text": "a", "url": "javascript:alert(1)"}}', "image 15: url is 'javascript:alert(1)', not a link"),
+        ('{"15": {"url": "https://a.example"}}', "image 15: an object with text"),
+        ('{"15": {"text": 1}}', "image 15: text is 1, not a text"),
+    ):
+        file.write_text(content)
+        assert message in call_program(main, *command, "--overwrite").error
 
 
 def test_help_has_an_example(call_program) -> None:

@@ -1,13 +1,9 @@
-"""The page of captions: what is on it, that it needs nothing else, and that no text on it becomes more than text."""
+"""The page of captions: what is in it, that it needs nothing else, and that no text in it becomes more than text."""
 
 from __future__ import annotations
 
-import base64
 import builtins
-import hashlib
-import re
 from collections.abc import Callable, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -16,71 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.pages.parsed import Element, is_harmless, page_data, page_details, parsed
 from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.metrics.cider import NgramValue
 from xgpt_fairseq.metrics.scores import Scores
 from xgpt_fairseq.pages.gallery import System, choose_images, match_photos, render_gallery
+from xgpt_fairseq.pages.page import Credit
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision.photo_formats import known_formats
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}&lt;"
-NO_END = {"meta", "img", "input", "rect"}
-
-
-class Element:
-    def __init__(self, tag: str, attributes: dict[str, str]) -> None:
-        self.tag = tag
-        self.attributes = attributes
-        self.children: list[Element | str] = []
-
-    @property
-    def text(self) -> str:
-        return "".join(child if isinstance(child, str) else child.text for child in self.children)
-
-    def all(self, tag: str, **attributes: str) -> list[Element]:
-        """The elements *tag* inside, in their order, whose attributes (class_ for class) are *attributes*."""
-        wanted = {name.rstrip("_"): value for name, value in attributes.items()}
-        found = []
-        for child in self.children:
-            if isinstance(child, Element):
-                if child.tag == tag and wanted.items() <= child.attributes.items():
-                    found.append(child)
-                found += child.all(tag, **attributes)
-        return found
-
-    def everything(self) -> list[Element]:
-        elements = [child for child in self.children if isinstance(child, Element)]
-        return elements + [inside for element in elements for inside in element.everything()]
-
-
-class Page(HTMLParser):
-    """The elements of a page; fails where one is not closed in its turn."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.root = Element("", {})
-        self.open = [self.root]
-        self.feed(html)
-        self.close()
-        assert self.open == [self.root]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, {name: value or "" for name, value in attrs})
-        self.open[-1].children.append(element)
-        if tag not in NO_END:
-            self.open.append(element)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in NO_END:
-            assert self.open.pop().tag == tag
-
-    def handle_data(self, data: str) -> None:
-        self.open[-1].children.append(data)
-
-
-def parsed(html: str) -> Element:
-    return Page(html).root
+HOSTILE = "</script><!--<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}&lt;\u2028"
 
 
 def references(captions: dict[str, list[str]]) -> References:
@@ -140,41 +83,51 @@ def draw(systems: Sequence[System] = (system("base"),), ids: Sequence[str] = THR
     return parsed(render_gallery(THREE, systems, ids, title="Captions", **options))
 
 
-def cards(page: Element) -> dict[str, Element]:
-    return {card.attributes["data-id"]: card for card in page.all("article")}
-
-
 def test_captions_and_scores(regions: RegionStore) -> None:
     first, second = system("base", ["a dog .", "a rat .", "a car ."]), system("big", ["x", "y", ""], [0.75, 1, 0.5])
     page = draw([first, second], regions=regions)
     assert page.all("title")[0].text == page.all("h1")[0].text == "Captions"
     table = [[cell.text for cell in row.all("th") + row.all("td")] for row in page.all("tr")]
-    assert table == [["captions", "BLEU@4", "CIDEr"], ["base", "25.0", "58.3"], ["big", "25.0", "75.0"]]
-    assert [cell.text for cell in page.all("td", class_="highest")] == ["25.0", "25.0", "75.0"]
-    assert page.all("caption")[0].text == "Scores × 100 of all 3 images"
-    assert page.all("output")[0].text == "3 images"
-
-    assert list(cards(page)) == ["42", "7", "park"]
-    card = cards(page)["42"]
-    assert [name.text for name in card.all("dt")] == ["base", "big"]
-    assert [said.text for said in card.all("p", dir="auto")] == ["a dog .", "x"]
-    assert [line.text for line in card.all("p", class_="scores")] == [
-        "CIDEr 50.0 · BLEU@4 12.5",
-        "CIDEr 75.0 · BLEU@4 12.5",
+    assert table == [
+        ["captions", "CIDEr", "BLEU@4", "words", "distinct words", "repeat a phrase", "words nobody used"],
+        ["base", "58.3", "25.0", "2.0", "4", "0.0 %", "66.7 %"],
+        ["big", "75.0", "25.0", "0.7", "2", "0.0 %", "66.7 %"],
     ]
-    assert [best.text for best in card.all("b", class_="highest")] == ["CIDEr 75.0"]
-    assert [said.text for said in card.all("li")] == ["A dog.", "The dog."]
-    assert [said.text for said in cards(page)["park"].all("p", dir="auto")] == ["a car .", "(empty)"]
+    assert [cell.text for cell in page.all("td", class_="highest")] == ["25.0", "75.0", "25.0"]
+    assert [cell.attributes["data-label"] for cell in page.all("td")][:6] == table[0][1:]
+    assert page.all("caption")[0].text == "Scores × 100 of all 3 images"
+
+    data = page_data(page)
+    assert data["systems"] == ["base", "big"] and data["total"] == 3
+    assert data["metrics"] == [["CIDEr", 100.0, 1], ["BLEU@4", 100.0, 1]]
+    assert [card["id"] for card in data["cards"]] == ["42", "7", "park"]
+    assert [card["people"] for card in data["cards"]] == list(THREE.captions.values())
+    assert data["cards"][0]["said"] == [["a dog .", [0.5, 0.125], 0], ["x", [0.75, 0.125], 2]]
+    details = page_details(page)
+    assert details["42"]["said"] == [{"words": [0, 1, 2, 5]}, {"words": [0, 1], "unused": [0, 1]}]
+    assert details["park"]["said"][1] == {"words": []}
+
+
+def test_what_can_be_seen_of_a_caption(write_regions: Callable[..., RegionStore]) -> None:
+    repeats = System(
+        "base", {"42": "a dog and a dog 😀 on grass", "7": "a cat", "park": "trees"}, system("base").scores,
+        ngrams={"42": [NgramValue(("a", "dog"), 0.25, 0.0), NgramValue(("dog", "and"), 0.0, 0.125),
+                       NgramValue(("and",), 0.0, 0.0)]},
+    )  # fmt: skip
+    page = draw([repeats], regions=write_regions(labels=["dog", "cat", "ball"]))
+    [said] = page_details(page)["42"]["said"]
+    assert said["repeated"] == [0, 5, 10, 15] and said["unused"] == [22, 27]  # the emoji is two units of UTF-16
+    assert said["missed"] == [["cat", 0], ["ball", 0]]
+    assert said["ngrams"] == [["a dog", 0.25, 0.0], ["dog and", 0.0, 0.125]]
+    assert [card["said"][0][2] for card in page_data(page)["cards"]] == [7, 4, 4]
 
 
 def test_only_what_is_chosen_is_shown_but_all_is_scored(regions: RegionStore) -> None:
     page = draw(ids=["park", "42"], regions=regions)
-    assert list(cards(page)) == ["park", "42"]
-    assert [card.attributes["data-split"] for card in page.all("article")] == ["2", "0"]
-    assert page.all("output")[0].text == "2 of 3 images"
+    data = page_data(page)
+    assert [(card["id"], card["position"]) for card in data["cards"]] == [("park", 2), ("42", 0)]
+    assert data["total"] == 3
     assert page.all("caption")[0].text == "Scores × 100 of all 3 images"
-    assert page.all("option")[0].attributes["value"] == "listed"
-    assert draw(ids=["42", "park"], regions=regions).all("option")[0].attributes["value"] == "split"
 
 
 def test_order_and_limit() -> None:
@@ -189,23 +142,6 @@ def test_order_and_limit() -> None:
     assert choose_images(references({i: ["a"] for i in "abc"}), [without_cider], "best") == ["b", "a", "c"]
 
 
-def is_harmless(page: Element) -> None:
-    """One script, ours, allowed by its hash alone; nothing is loaded from elsewhere."""
-    (script,) = page.all("script")
-    (policy,) = [meta.attributes["content"] for meta in page.all("meta") if "http-equiv" in meta.attributes]
-    assert re.fullmatch(
-        r"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '(sha256-[^' ]+)'", policy
-    )
-    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
-    assert f"'sha256-{digest}'" in policy
-    for element in page.everything():
-        assert not [name for name in element.attributes if name.startswith("on")]
-        for name in ("src", "href", "action", "xlink:href"):
-            assert element.attributes.get(name, "#").startswith(("#", "data:image/jpeg;base64,"))
-        assert element.tag not in ("iframe", "object", "embed", "base", "link")
-    assert "@import" not in page.all("style")[0].text and "url(" not in page.all("style")[0].text
-
-
 def test_hostile_text_stays_text(tmp_path: Path, write_regions: Callable[..., RegionStore]) -> None:
     name = HOSTILE.replace("/", "")
     photo(tmp_path / f"{name}.jpg")
@@ -218,18 +154,19 @@ def test_hostile_text_stays_text(tmp_path: Path, write_regions: Callable[..., Re
     store = write_regions([name, "</article>"], labels=[HOSTILE, "</svg><script>", "x"])
     photos = match_photos([tmp_path], ours.image_ids)
     html = render_gallery(
-        ours, [hostile, hostile], ours.image_ids, title=HOSTILE, photos=photos, regions=store, overlay=True
-    )
+        ours, [hostile, hostile], ours.image_ids, title=HOSTILE, photos=photos, regions=store, overlay=True,
+        credits={name: Credit(HOSTILE, "https://a.example/<", HOSTILE, None)},
+    )  # fmt: skip
     page = parsed(html)
     is_harmless(page)
     assert page.all("title")[0].text == page.all("h1")[0].text == HOSTILE
-    assert [dt.text for dt in page.all("dt")] == [HOSTILE] * 4
-    assert [p.text for p in page.all("p", dir="auto")] == [HOSTILE + "3"] * 2 + ["</p></main><script>"] * 2
-    assert [li.text for li in page.all("li")] == [HOSTILE, HOSTILE + "2"]
-    assert list(cards(page)) == [name, "</article>"]
-    assert page.all("img")[0].attributes["alt"] == f"Photo {name}: {HOSTILE}"
-    assert [label.text for label in page.all("title")][1:3] == ["</svg><script>, 0.50", HOSTILE + ", 0.90"]
-    assert len(page.all("article")) == 2
+    data, details = page_data(page), page_details(page)
+    assert data["systems"] == [HOSTILE] * 2
+    assert [card["id"] for card in data["cards"]] == [name, "</article>"]
+    assert [said[0] for said in data["cards"][0]["said"]] == [HOSTILE + "3"] * 2
+    assert data["cards"][0]["people"] == [HOSTILE]
+    assert details[name]["labels"] == [HOSTILE, "</svg><script>", "x"]
+    assert details[name]["credit"] == [HOSTILE, "https://a.example/<", HOSTILE, None]
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1)
@@ -240,49 +177,35 @@ TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1)
 def test_any_text_comes_through(regions: RegionStore, said: str, name: str, title: str) -> None:
     page = parsed(render_gallery(THREE, [system(name, [said] * 3)], ["7"], title=title, regions=regions))
     is_harmless(page)
-    assert [p.text for p in page.all("p", dir="auto")] == [said]
-    assert page.all("dt")[0].text == name
-    assert page.all("h1")[0].text == title
+    data = page_data(page)
+    assert data["cards"][0]["said"][0][0] == said and data["systems"] == [name] and data["title"] == title
+    assert page.all("h1")[0].text == title and page.all("th", scope="row")[0].text == name
 
 
-def test_the_page_is_there_without_scripts(regions: RegionStore) -> None:
+def test_the_scores_are_there_without_scripts(regions: RegionStore) -> None:
     page = draw(regions=regions)
-    (needs_scripts,) = page.all("span", class_="scripted")
-    assert "hidden" in needs_scripts.attributes
-    assert not [element for element in page.all("article") if "hidden" in element.attributes]
-    assert {control.tag for control in needs_scripts.everything()} >= {"select", "input"}
+    assert "needs JavaScript to show its 3 images" in page.all("noscript")[0].text
+    assert page.all("td")[0].text == "58.3"
 
 
 def test_regions_stand_for_a_missing_photo(regions: RegionStore) -> None:
     page = draw(regions=regions)
-    assert not page.all("img")
-    card = cards(page)["42"]
-    (drawing,) = card.all("svg")
-    assert drawing.attributes["viewbox"] == "0 0 320 240"
-    assert drawing.attributes["role"] == "img"
-    assert drawing.attributes["aria-label"] == "image 42, 3 regions"
-    rectangles = [[float(r.attributes[name]) for name in ("x", "y", "width", "height")] for r in card.all("rect")]
-    assert rectangles == [[0, 0, 320, 240], [32, 48, 128, 96], [160, 120, 80, 120]]  # the largest lies lowest
-    assert [title.text for title in card.all("title")] == ["region 1", "region 0", "region 2"]
-    assert card.all("figcaption")[0].text == "no photo; 3 regions"
+    card, details = page_data(page)["cards"][0], page_details(page)["42"]
+    assert details["src"] is None and (card["width"], card["height"]) == (320, 240)
+    assert details["boxes"] == [1000, 2000, 5000, 6000, 0, 0, 10000, 10000, 5000, 5000, 7500, 10000]
+    assert "labels" not in details and "square" not in details
     assert not page.all("input", id="regions")
 
 
-def test_labels_are_written_where_there_is_room(write_regions: Callable[..., RegionStore]) -> None:
-    card = cards(draw(regions=write_regions(labels=["dog", "lawn", "ball"])))["7"]
-    assert [text.text for text in card.all("text")] == ["lawn", "dog", "ball"]
-    assert [(text.attributes["x"], text.attributes["y"]) for text in card.all("text")][1] == ("35.0", "60.0")
-    assert [title.text for title in card.all("title")] == ["lawn, 0.50", "dog, 0.90", "ball, 0.25"]
-    assert sorted(card.all("svg")[0].attributes["aria-label"].split(": ")[1].split(", ")) == ["ball", "dog", "lawn"]
-    # the same place twice: the more confident one has it
-    tiny = cards(draw(regions=write_regions(labels=["dog", "lawn", "ball"], size=(6400, 48))))["7"]
-    assert [text.text for text in tiny.all("text")] == ["dog", "ball"]
+def test_labels_and_confidences(write_regions: Callable[..., RegionStore]) -> None:
+    details = page_details(draw(regions=write_regions(labels=["dog", "lawn", "ball"])))["7"]
+    assert details["labels"] == ["dog", "lawn", "ball"] and details["scores"] == [0.9, 0.5, 0.25]
 
 
 def test_a_photo_of_unknown_size_is_a_square(write_regions: Callable[..., RegionStore]) -> None:
-    card = cards(draw(regions=write_regions(size=None)))["7"]
-    assert card.all("svg")[0].attributes["viewbox"] == "0 0 320 320"
-    assert card.all("figcaption")[0].text == "no photo; 3 regions, in a square as the photo's proportions are not known"
+    page = draw(regions=write_regions(size=None))
+    assert page_details(page)["7"]["square"] == 1
+    assert (page_data(page)["cards"][1]["width"], page_data(page)["cards"][1]["height"]) == (320, 320)
 
 
 def test_an_image_that_the_store_lacks(write_regions: Callable[..., RegionStore]) -> None:

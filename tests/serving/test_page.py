@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.browsers import COLOURS, browser, contrast, luminance  # noqa: F401  (a fixture)
 from tests.test_hub_interface import build, photos  # noqa: F401  (a fixture)
 from xgpt_fairseq.cli import caption as caption_program
 from xgpt_fairseq.pages.captioning_page import render_captioning_page
@@ -25,7 +25,6 @@ expect = playwright.expect
 expect.set_options(timeout=30_000)  # beside other tests a page may wait
 Page = Any
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = '<img src=x onerror="document.title=1">&amp;' + 120 * "w" + ".png"
 
 # Files as a page gets them from the desktop: name and content in base64 each.
@@ -36,16 +35,6 @@ TRANSFER = """(files) => {
   }
   return transfer;
 }"""
-
-# Each element with text of its own: the text, its colour and the colour behind it.
-COLOURS = """() => Array.from(document.querySelectorAll("body *"))
-  .filter((e) => e.checkVisibility() && e.closest("svg") === null)
-  .filter((e) => e.tagName === "INPUT" || Array.from(e.childNodes).some((n) => n.nodeType === 3 && n.data.trim()))
-  .map((e) => {
-    let behind = e;
-    while (behind && getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
-    return [e.textContent.trim(), getComputedStyle(e).color, getComputedStyle(behind).backgroundColor];
-  })"""
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +62,8 @@ def server(tiny_vocabulary: Path) -> Iterator[CaptionServer]:
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=program)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def page(browser: Any, server: CaptionServer) -> Iterator[Page]:
+def page(browser: Any, server: CaptionServer) -> Iterator[Page]:  # noqa: F811
     """The page; in the end, what it asked for and complained about is looked at."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
@@ -345,16 +323,3 @@ def test_it_fits_and_is_legible(page: Page, photos: list[Path], width: int, sche
         assert contrast(ink, paper) >= 4.5, text
     background = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert background > 0.8 if scheme == "light" else background < 0.05
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance (WCAG 2.2) of rgb(r, g, b)."""
-    assert colour.startswith("rgb(")
-    red, green, blue = (int(value) / 255 for value in colour[4:-1].split(","))
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (red, green, blue)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(ink: str, paper: str) -> float:
-    lighter, darker = sorted([luminance(ink), luminance(paper)], reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xgpt_fairseq.vision.photo_list import PhotoList
     from xgpt_fairseq.vision.photo_shards import Shard
     from xgpt_fairseq.vision.photos import PhotoFile
+    from xgpt_fairseq.word_attention import Heads
 
 _EXAMPLE = """\
 Each caption is printed as a line: file (or image id), tab, caption. Files that cannot be read as photos are listed on
@@ -77,6 +78,8 @@ def caption(args: argparse.Namespace) -> None:
         raise DataError(
             "--jsonl is for collections that take hours; --json and --html, for those that fit on a page: one of them"
         )
+    if args.attention and args.html is None:
+        raise DataError("--attention is drawn on the page of --html FILE")
     for output in (args.json, args.html):
         if output is not None:
             check_writable(output, overwrite=args.overwrite)
@@ -141,7 +144,7 @@ def _check_serve(args: argparse.Namespace) -> None:
             "--serve captions the photos that are dropped on its page; without --serve, those of the command are "
             f"captioned: {', '.join(map(str, args.photos))}"
         )
-    for name in ("json", "jsonl", "html", "detections", "strict", "overwrite"):
+    for name in ("json", "jsonl", "html", "attention", "detections", "strict", "overwrite"):
         if getattr(args, name):
             raise DataError(f"--{name} is for the photos of a command, not for --serve")
     if args.beam not in BEAMS:
@@ -164,7 +167,9 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
         rows, name = row_range(len(store), shard, group), shard.file(args.jsonl)
 
     def results(first: int) -> Iterator[list[Result]]:
-        return store_results(captioner, store, rows[first:], options=options, batch_size=args.batch_size)
+        return store_results(
+            captioner, store, rows[first:], options=options, batch_size=args.batch_size, attention=_attention(args)
+        )
 
     checksums = " ".join(array.crc32 for array in store.manifest.files).encode()
     images = {"store": str(store.path.resolve()), "checksums": hashlib.sha256(checksums).hexdigest()}
@@ -191,7 +196,14 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
     if needed or args.json is not None:
         check_ids(files)
     detections = _read_detections(args.detections, files) if needed else None
-    found = photo_results(captioner, files, detections=detections, options=options, batch_size=args.batch_size)
+    found = photo_results(
+        captioner,
+        files,
+        detections=detections,
+        options=options,
+        batch_size=args.batch_size,
+        attention=_attention(args),
+    )
     print_and_write(found, len(files), captioner.bundle.novelty, args)
 
 
@@ -271,6 +283,12 @@ def _write(
         if lines.groups:
             print(f"resuming an interrupted run after {min(lines.groups * group, total)} images")
         write_lines(results(lines.groups * group), lines, total, group, novelty, args)
+
+
+def _attention(args: argparse.Namespace) -> Heads | None:
+    from xgpt_fairseq.word_attention import Heads
+
+    return Heads() if args.attention else None
 
 
 def _shard(args: argparse.Namespace) -> Shard | None:
@@ -357,6 +375,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write a line of JSON for each image as it comes, and print none; killed, the same command goes on",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the images with their captions")
+    parser.add_argument("--attention", action="store_true", help="also show on the page where the model looks")
     parser.add_argument("--title", help=f"title of the page [{TITLE}]")
     parser.add_argument("--about", action="store_true", help="print what the captioner is, and its model card")
     parser.add_argument("--serve", action="store_true", help=f"serve a page that captions photos, on {HOST} alone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -49,7 +50,7 @@ def print_and_write(
     if args.json is not None:
         write_json(args.json, [{**result.named, "caption": text} for result, text in captioned])
     if args.html is not None and captioned:
-        _write_page(args, captioned, results)
+        _write_page(args, results, novelty)
     _check_read(len(captioned), total, args)
     return results
 
@@ -112,23 +113,24 @@ def _check_read(captioned: int, total: int, args: argparse.Namespace) -> None:
         raise DataError(f"--strict: {total - captioned} of {total} files could not be read")
 
 
-def _write_page(args: argparse.Namespace, captioned: Iterable[tuple[Result, str]], results: list[Result]) -> None:
+def _write_page(args: argparse.Namespace, results: list[Result], novelty: NoveltyDetector | None) -> None:
     from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
-    from xgpt_fairseq.pages.gallery import picture, picture_of_photo
+    from xgpt_fairseq.pages.pictures import Regions, picture
     from xgpt_fairseq.regions.store import RegionStore
 
     store = RegionStore(args.photos[0]) if results[0].photo is None else None
-    cards = [
-        CaptionedPicture(
-            result.name,
-            picture(result.image_id, None, store, overlay=False)
-            if result.photo is None
-            else picture_of_photo(result.photo),
-            text,
-        )
-        for result, text in captioned
-    ]
-    unreadable = [(result.name, result.reason) for result in results if result.best is None]
-    page = render_captions(cards, title=args.title or TITLE, unreadable=unreadable)
+    images = []
+    for result in results:
+        if result.best is None:
+            continue
+        shown = picture(result.image_id, result.photo, store)
+        if result.best.attention is not None and shown.regions is None:
+            shown = dataclasses.replace(shown, regions=Regions(result.best.attention.boxes.tolist()))
+        unlike = novelty is not None and result.novelty is not None and result.novelty > novelty.limit
+        # by its name, not its id, which photos may share
+        name = result.short_name
+        images.append(CaptionedPicture(name, name, shown, result.best, result.others, unlike))
+    unreadable = [(result.short_name, result.reason) for result in results if result.best is None]
+    page = render_captions(images, title=args.title or TITLE, lenpen=args.lenpen, unreadable=unreadable)
     with atomic_write(Path(args.html)) as aside:
         aside.write_text(page, encoding="utf-8", errors="replace")

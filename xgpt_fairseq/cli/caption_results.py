@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from xgpt_fairseq.search.generator import SearchOptions
     from xgpt_fairseq.vision.detections import Detections
     from xgpt_fairseq.vision.photos import Photo, PhotoError, PhotoFile
+    from xgpt_fairseq.word_attention import Heads
 
 LOADERS = 4  # threads that decode photos; more would only wait for the backbone
 
@@ -26,6 +27,7 @@ class Result:
     Attributes:
         image_id: of the image.
         best: the caption; None if the file can't be read.
+        others: the other captions that the search found.
         novelty: how far the image is from the captioner's training images, where that is known.
         reason: why it can't be read.
         photo: its file; None for an image of a store.
@@ -36,11 +38,17 @@ class Result:
     novelty: float | None = None
     reason: str = ""
     photo: PhotoFile | None = None
+    others: Sequence[Candidate] = ()
 
     @property
     def name(self) -> str:
         """What the user calls it: the file, or the image id."""
         return self.image_id if self.photo is None else str(self.photo.path)
+
+    @property
+    def short_name(self) -> str:
+        """Its name for a page that others see: no folders, but for those that tell photos of one name apart."""
+        return self.image_id if self.photo is None else self.photo.name or self.photo.path.name
 
     @property
     def named(self) -> dict[str, Any]:
@@ -63,6 +71,7 @@ def photo_results(
     detections: Detections | None,
     options: SearchOptions,
     batch_size: int,
+    attention: Heads | None = None,
 ) -> Iterator[list[Result]]:
     """The results of *files*, in groups of `photo_group`. Photos are read some groups ahead."""
     from xgpt_fairseq.vision.photos import PhotoError
@@ -74,22 +83,28 @@ def photo_results(
             for file, photo in group
             if not isinstance(photo, PhotoError)
         ]
-        found = captioner.caption_loaded(photos, options=options, batch_size=batch_size)
+        found = captioner.caption_loaded(photos, options=options, batch_size=batch_size, attention=attention)
         yield [
             Result(file.image_id, reason=photo.reason, photo=file)
             if isinstance(photo, PhotoError)
-            else Result(file.image_id, (each := next(found)).best, each.novelty, photo=file)
+            else Result(file.image_id, (each := next(found)).best, each.novelty, photo=file, others=each.others)
             for file, photo in group
         ]
 
 
 def store_results(
-    captioner: XGPTHubInterface, store: RegionStore, rows: range, *, options: SearchOptions, batch_size: int
+    captioner: XGPTHubInterface,
+    store: RegionStore,
+    rows: range,
+    *,
+    options: SearchOptions,
+    batch_size: int,
+    attention: Heads | None = None,
 ) -> Iterator[list[Result]]:
     """The results of the images *rows* of a region store, in groups of *batch_size*."""
-    found = captioner.caption_store(store, options, batch_size, rows)
+    found = captioner.caption_store(store, options, batch_size, rows, attention)
     while group := list(islice(found, batch_size)):
-        yield [Result(image_id, best, novelty) for image_id, best, novelty in group]
+        yield [Result(each.key, each.best, each.novelty, others=each.others) for each in group]
 
 
 def _load(captioner: XGPTHubInterface, files: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, Photo | PhotoError]]:

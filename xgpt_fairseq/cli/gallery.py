@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
-from xgpt_fairseq.io.atomic import atomic_write, check_writable
-from xgpt_fairseq.pages.gallery import ORDERS, System, choose_images, match_photos, render_gallery
+from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable
+from xgpt_fairseq.pages.gallery import ORDERS, choose_images, match_photos, render_gallery
+from xgpt_fairseq.pages.pictures import THUMBNAIL, PhotoPlace
 
 if TYPE_CHECKING:
-    from xgpt_fairseq.captions.references import References
+    from xgpt_fairseq.data.directory import DataDirectory
+    from xgpt_fairseq.regions.store import RegionStore
 
 _EXAMPLE = """\
-The page is one self-contained file, readable without network and scripts; scripts only sort and search. Images without
-a photo in DIR are drawn by their regions.
+The page is one self-contained file, which needs no network. Images without a photo in DIR are drawn by their regions.
 
-example:
+With --attention, the page shows where a model looks for each word: the mean of its layers' and heads' attention to the
+regions, or of those that are chosen.
+
+examples:
   xgpt-gallery --data data/coco --captions base=out/base/generate-test.txt tiny=out/tiny/generate-test.txt \\
       --photos val2014 --regions --order worst --limit 200 --output page.html
+  xgpt-gallery --data data/coco --captions coco=out/generate-test.txt --attention coco=checkpoints/coco/averaged.pt \\
+      --photos val2014 --output looks.html
 """
 
 
@@ -35,64 +42,68 @@ def gallery(args: argparse.Namespace) -> None:
     """Read and score the captions, and write the page."""
     check_writable(args.output, overwrite=args.overwrite)
     check_at_least("--limit", args.limit, 1)
+    check_at_least("--photo-size", args.photo_size, 16)
+    if args.link_photos and args.copy_photos:
+        raise DataError("--link-photos links the photos, --copy-photos copies of them: one of the two")
+    if (args.link_photos or args.copy_photos) and not args.photos:
+        raise DataError(f"--{'link' if args.link_photos else 'copy'}-photos needs --photos PATH")
+    from xgpt_fairseq.cli.gallery_inputs import add_attention, heads_of, models_of, read_credits, read_systems
     from xgpt_fairseq.data.directory import DataDirectory
 
+    models, heads = models_of(args), heads_of(args)
+    credits = None if args.credits is None else read_credits(args.credits)
     overlay = args.regions is not None
     data = DataDirectory(args.data, regions=args.regions if isinstance(args.regions, Path) else None)
     references = data.references(args.split)
     systems = read_systems(args.captions, references, [metric.strip() for metric in args.metrics.split(",")])
     image_ids = choose_images(references, systems, args.order, args.limit)
-    photos = None
-    if args.photos:
-        photos = match_photos(args.photos, image_ids, link_from=args.output.parent if args.link_photos else None)
-        if len(photos.files) < len(image_ids):
-            missing = _images(len(image_ids) - len(photos.files))
-            print(
-                f"{', '.join(map(str, args.photos))} has no photo of {missing}: regions are drawn instead",
-                file=sys.stderr,
-            )
-    drawn = overlay or photos is None or len(photos.files) < len(image_ids)
-    page = render_gallery(
-        references,
-        systems,
-        image_ids,
-        title=args.title or f"Captions of the {args.split} images",
-        photos=photos,
-        regions=data.regions if drawn else None,
-        overlay=overlay,
-    )
+    with _folder_of_copies(args) as place:
+        photos = None
+        if args.photos:
+            photos = match_photos(args.photos, image_ids, place=place)
+            if len(photos.files) < len(image_ids):
+                missing = _images(len(image_ids) - len(photos.files))
+                print(
+                    f"{', '.join(map(str, args.photos))} has no photo of {missing}: regions are drawn instead",
+                    file=sys.stderr,
+                )
+        if models:
+            systems = add_attention(systems, models, data, image_ids, heads=heads, device=args.device)
+        drawn = overlay or bool(models) or photos is None or len(photos.files) < len(image_ids)
+        page = render_gallery(
+            references,
+            systems,
+            image_ids,
+            title=args.title or f"Captions of the {args.split} images",
+            photos=photos,
+            regions=data.regions if drawn else _labelled(data),
+            overlay=overlay,
+            credits=credits,
+        )
     with atomic_write(args.output) as aside:
         # "replace": a lone surrogate, which JSON can contain, has no UTF-8.
         aside.write_text(page, encoding="utf-8", errors="replace")
     print(f"{args.output}: {_images(len(image_ids))}, {args.output.stat().st_size / 1e6:.1f} MB")
 
 
-def read_systems(arguments: Sequence[str], references: References, metrics: Sequence[str]) -> list[System]:
-    """The captions of each of *arguments*, `NAME=FILE`, with their scores.
+def _labelled(data: DataDirectory) -> RegionStore | None:
+    """The region store where it has labels, which say what captions miss; None where not, or where there is none."""
+    if not data.regions_path.exists():
+        return None
+    return data.regions if "labels" in data.regions.manifest.arrays else None
 
-    Raises:
-        DataError: an argument is not NAME=FILE, or a name is used twice; also see `read_captions`, `score_systems`.
-    """
-    from xgpt_fairseq.captions.generated import read_captions
-    from xgpt_fairseq.metrics.scores import score_systems
 
-    files: dict[str, Path] = {}
-    for argument in arguments:
-        name, equals, file = argument.partition("=")
-        if not (name and equals and file):
-            raise DataError(f"--captions {argument!r} is not NAME=FILE, such as base=out/generate-test.txt")
-        if name in files:
-            raise DataError(f"--captions: {files[name]} and {file} are both called {name!r}; names must differ")
-        files[name] = Path(file)
-    captions = {name: read_captions(file, references) for name, file in files.items()}  # all, before the slow part
-    systems = []
-    for name, scores in zip(captions, score_systems(list(captions.values()), references, metrics), strict=True):
-        for metric, reason in scores.left_out.items():
-            print(f"{name}: {metric} left out: {reason}", file=sys.stderr)
-        if not scores.corpus:
-            raise DataError(f"--metrics {','.join(metrics)}: none could be computed")
-        systems.append(System(name, captions[name], scores))
-    return systems
+@contextlib.contextmanager
+def _folder_of_copies(args: argparse.Namespace) -> Iterator[PhotoPlace]:
+    """Where the page's photos are; with --copy-photos, their folder is moved beside the page when all are there."""
+    if not args.copy_photos:
+        yield PhotoPlace(args.photo_size, link_from=args.output.parent if args.link_photos else None)
+        return
+    folder = args.output.with_name(f"{args.output.stem}.photos")
+    if folder.exists() and not args.overwrite:
+        raise DataError(f"{folder} exists; give the page another name or --overwrite")
+    with atomic_directory(folder, last="none", files=["*.jpg"]) as aside:  # no file identifies it
+        yield PhotoPlace(args.photo_size, copy_to=aside, called=folder.name)
 
 
 def _images(number: int) -> str:
@@ -124,6 +135,34 @@ def _parser() -> argparse.ArgumentParser:
         help="folders, tars or tables of photos, named by COCO's long names or the bare ids",
     )
     parser.add_argument("--link-photos", action="store_true", help="link the photos instead of embedding copies")
+    parser.add_argument(
+        "--copy-photos",
+        action="store_true",
+        help="put the copies into a folder beside the page, FILE.photos, instead of into it",
+    )
+    parser.add_argument(
+        "--photo-size",
+        type=int,
+        default=THUMBNAIL,
+        metavar="PIXELS",
+        help="longer side of the copies (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--credits",
+        type=Path,
+        metavar="JSON",
+        help='what stands below photos: {image id: {"text": …, "url": …, "licence": …, "licence_url": …}}',
+    )
+    parser.add_argument(
+        "--attention",
+        nargs="+",
+        default=[],
+        metavar="NAME=MODEL",
+        help="show where models look for each word: a bundle or a checkpoint, with a name of --captions",
+    )
+    parser.add_argument("--attention-layers", metavar="LIST", help="their layers, such as 5,6 [the mean of all]")
+    parser.add_argument("--attention-heads", metavar="LIST", help="their heads, such as 1 [the mean of all]")
+    parser.add_argument("--device", help="of these models: cpu, cuda … [a GPU if there is one]")
     parser.add_argument(
         "--regions",
         nargs="?",

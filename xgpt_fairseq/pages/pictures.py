@@ -1,0 +1,144 @@
+"""Pictures of images on a page: photos in it or beside it, and regions."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision.photo_formats import known_formats
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.vision.photos import PhotoFile
+
+THUMBNAIL = 320
+"""Length of the longer side of a picture on the page, in pixels."""
+
+_JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Regions:
+    """An image's regions on a page.
+
+    Attributes:
+        boxes: x1 y1 x2 y2 in 0..1 of each, as stored.
+        labels: their classes; none: the store has none.
+        scores: the detector's confidences, likewise.
+    """
+
+    boxes: Sequence[Sequence[float]]
+    labels: Sequence[str] = ()
+    scores: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The picture of an image on the page.
+
+    Attributes:
+        width, height: in pixels on the page.
+        source: the photo, as data URI or link; None if only the regions are drawn.
+        regions: those to draw, or to show the attention to; None: none.
+        proportions_known: False if width and height of the photo are not known, and a square is drawn.
+    """
+
+    width: int
+    height: int
+    source: str | None
+    regions: Regions | None = None
+    proportions_known: bool = True
+
+
+@dataclass(frozen=True)
+class PhotoPlace:
+    """Where the photos of a page are.
+
+    Attributes:
+        size: length of the longer side of copies, in pixels.
+        link_from: the page's folder, which links the photos themselves; None: the page has copies.
+        copy_to: a folder that gets the copies.
+        called: its name as the page links it; None: the copies are in the page.
+    """
+
+    size: int = THUMBNAIL
+    link_from: Path | None = None
+    copy_to: Path | None = None
+    called: str | None = None
+
+    @property
+    def linked(self) -> bool:
+        """Whether photos are beside the page."""
+        return self.link_from is not None or self.called is not None
+
+
+def picture(
+    image_id: str,
+    photo: PhotoFile | None,
+    regions: RegionStore | None,
+    *,
+    place: PhotoPlace | None = None,
+    overlay: bool = False,
+) -> Picture:
+    """The photo of an image or, if there is none, its regions; with *overlay*, both.
+
+    Raises:
+        DataError: there is neither, the photo cannot be read, or pillow is not installed.
+    """
+    place = place or PhotoPlace()
+    if photo is not None:
+        if overlay and regions is None:
+            raise DataError(f"image {image_id}: its regions are to be drawn, but there is no region store")
+        source, width, height = _photo(photo, image_id, place)
+        return Picture(width, height, source, _regions(regions, image_id) if overlay and regions is not None else None)
+    if regions is None:
+        raise DataError(f"image {image_id}: neither a photo nor a region store to draw it from")
+    size = regions.size(regions.image_index(image_id))
+    width, height = scaled(*(size or (1, 1)), THUMBNAIL)
+    return Picture(width, height, None, _regions(regions, image_id), proportions_known=size is not None)
+
+
+def _regions(store: RegionStore, image_id: str) -> Regions:
+    row = store.image_index(image_id)
+    scores = store.scores(row)
+    return Regions(store.boxes(row).tolist(), store.labels(row) or (), () if scores is None else scores.tolist())
+
+
+def _photo(photo: PhotoFile, image_id: str, place: PhotoPlace) -> tuple[str, int, int]:
+    """Source, width and height on the page of a photo."""
+    formats = known_formats()
+    from PIL import ExifTags, Image, ImageOps
+
+    try:
+        with Image.open(photo.content(), formats=formats) as image:
+            if place.link_from is not None:
+                # Only the header, not the pixels: browsers apply the EXIF orientation, and so do thumbnails.
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                width, height = reversed(image.size) if turned else image.size
+                path = Path(os.path.relpath(photo.path, place.link_from)).as_posix()
+                return urllib.parse.quote(path), *scaled(width, height, place.size)
+            image.draft("RGB", (2 * place.size, 2 * place.size))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = upright.resize(scaled(*upright.size, place.size), Image.Resampling.LANCZOS)
+            jpeg = io.BytesIO()
+            upright.save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{photo.path}: not a readable photo: {error}") from None
+    if place.copy_to is None or place.called is None:
+        return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), *upright.size
+    name = urllib.parse.quote(image_id, safe="") + ".jpg"
+    (place.copy_to / name).write_bytes(jpeg.getvalue())
+    return urllib.parse.quote(f"{place.called}/{name}"), *upright.size
+
+
+def scaled(width: int, height: int, longest: int) -> tuple[int, int]:
+    """*width* and *height* scaled so that the longer one is *longest*."""
+    longer = max(width, height)
+    return max(round(width * longest / longer), 1), max(round(height * longest / longer), 1)
