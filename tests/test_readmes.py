@@ -21,7 +21,10 @@ PROGRAMS = {
     "docs/data.md": ["learn_bpe", "prepare_captions", "prepare_text", "caption_text"],
     "docs/photos.md": ["caption"],
     "docs/inspect.md": ["gallery"],
+    "docs/anywhere.md": ["caption_lite", "export"],
 }
+# programs of other distributions of the repository
+OWN_MODULES = {"caption_lite": "xgpt_runtime.cli"}
 TASKS = ["xgpt_caption", "xgpt_pretrain"]
 # --name, --name VALUE
 OPTION = re.compile(r"`(--[a-z0-9-]+)(?: ([^`]+))?`")
@@ -61,7 +64,7 @@ def program_parser(name: str, monkeypatch: pytest.MonkeyPatch) -> argparse.Argum
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", take)
     monkeypatch.setattr(sys, "argv", [name])
     with pytest.raises(SystemExit):
-        importlib.import_module(f"xgpt_fairseq.cli.{name}").main()
+        importlib.import_module(OWN_MODULES.get(name, f"xgpt_fairseq.cli.{name}")).main()
     return found[0]
 
 

@@ -116,6 +116,11 @@ def caption(args: argparse.Namespace) -> None:
 
 def about(bundle: Bundle) -> str:
     """What a captioner is, in lines, and its model card."""
+    return "\n".join([*about_lines(bundle), "", bundle.card.strip() or "It has no model card."])
+
+
+def about_lines(bundle: Bundle) -> list[str]:
+    """What a captioner is, in lines."""
     config, training, settings = bundle.config, bundle.training, bundle.extractor_settings
     parameters = sum(each.numel() for each in bundle.model.parameters())
     lines = [
@@ -134,7 +139,7 @@ def about(bundle: Bundle) -> str:
             f"trained on  {training['data']}: {training['images']:,} images, {training['captions']:,} captions"
             f"{updates}{start}"
         )
-    return "\n".join([*lines, "", bundle.card.strip() or "It has no model card."])
+    return lines
 
 
 def _check_serve(args: argparse.Namespace) -> None:

@@ -1,4 +1,7 @@
-"""`xgpt-export`: write a checkpoint as a bundle, a folder with everything that captioning needs."""
+"""`xgpt-export`: write a checkpoint as a bundle, a folder with everything that captioning needs.
+
+With --onnx, as a folder of ONNX graphs that caption without torch and fairseq (docs/anywhere.md).
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,17 @@ from xgpt_fairseq.errors import DataError
 if TYPE_CHECKING:
     from xgpt_fairseq.bundle import Bundle
     from xgpt_fairseq.vision.packing import Packed
+    from xgpt_fairseq.vision.photo_extractor import PhotoExtractor
 
 DTYPES = ("float32", "float16")  # of the parameters in a bundle
+STORAGES = ("float16", "float32", "mixed")  # of the weights of graphs
 
 _EXAMPLE = """\
-example:
+examples:
   xgpt-export checkpoints/coco/averaged.pt --output bundle
   xgpt-caption holiday/*.jpg --path bundle
+  xgpt-export bundle --onnx --output captioner
+  xgpt-caption-lite holiday/*.jpg --path captioner
 """
 
 
@@ -35,18 +42,16 @@ def export(args: argparse.Namespace) -> None:
     from xgpt_fairseq.vision.rebuilding import needs_boxes
 
     output: Path = args.output
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is a file; a bundle is a folder")
-    if output.is_dir() and any(output.iterdir()) and not args.overwrite:
-        raise DataError(f"{output} exists and is not empty; --overwrite replaces a bundle in it")
-    if output.is_dir() and any(output.iterdir()) and not (output / DESCRIPTION).exists():
-        raise DataError(f"{output} is not a bundle (it has no {DESCRIPTION}), and is not replaced")
+    if args.onnx:
+        _export_onnx(args)
+        return
+    if args.storage is not None:
+        raise DataError("--storage is for --onnx; the parameters of a bundle are stored as --dtype says")
+    _check_output(output, "a bundle", DESCRIPTION, args.overwrite)
     bundle = _read(args)
-    if args.card is not None:
-        bundle.card = _read_card(args.card)
     if args.with_backbone:
         bundle.backbone = _packed(bundle, args)
-    bundle.write(output, dtype=args.dtype)
+    bundle.write(output, dtype=args.dtype or DTYPES[0])
     size = sum(file.stat().st_size for file in output.iterdir())
     print(f"{output}: {sum(p.numel() for p in bundle.model.parameters()):,} parameters, {size / 1e6:.1f} MB")
     if bundle.novelty is None:
@@ -59,25 +64,67 @@ def export(args: argparse.Namespace) -> None:
         print("captions photos and region stores")
 
 
+def _export_onnx(args: argparse.Namespace) -> None:
+    """Write the folder of graphs, and print what it can caption."""
+    from xgpt_fairseq.cli.caption import about_lines
+    from xgpt_fairseq.onnx_export.folder import DESCRIPTION, check_packages, write_folder
+
+    if args.dtype is not None:
+        raise DataError("--dtype is for bundles; with --onnx, the weights are stored as --storage says")
+    if args.with_backbone:
+        raise DataError("--with-backbone is for bundles; with --onnx, the network that sees photos is always exported")
+    check_packages()
+    _check_output(args.output, "a folder of --onnx", DESCRIPTION, args.overwrite)
+    bundle = _read(args)
+    storage = args.storage or STORAGES[0]
+    about = about_lines(bundle)
+    exported = write_folder(bundle, _extractor(bundle, args), args.output, storage=storage, about=about)
+    print(f"{args.output}: {exported.megabytes:.1f} MB, weights stored as {storage}")
+    if exported.no_photos:
+        print(f"captions only regions that are given to it, no photos: {exported.no_photos}")
+    else:
+        print("captions photos, without torch and fairseq: xgpt-caption-lite (docs/anywhere.md)")
+
+
+def _check_output(output: Path, kind: str, description: str, overwrite: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; {kind} is a folder")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise DataError(f"{output} exists and is not empty; --overwrite replaces {kind} in it")
+    if output.is_dir() and any(output.iterdir()) and not (output / description).exists():
+        raise DataError(f"{output} is not {kind} (it has no {description}), and is not replaced")
+
+
 def _read(args: argparse.Namespace) -> Bundle:
     from xgpt_fairseq.bundle import Bundle
 
     if not args.checkpoint.is_dir():
-        return Bundle.of_checkpoint(args.checkpoint, args.data)
-    if args.data is not None:
+        bundle = Bundle.of_checkpoint(args.checkpoint, args.data)
+    elif args.data is not None:
         raise DataError(f"{args.checkpoint} is a bundle, which needs no data directory; only checkpoints do")
-    return Bundle.read(args.checkpoint)
+    else:
+        bundle = Bundle.read(args.checkpoint)
+    if args.card is not None:
+        bundle.card = _read_card(args.card)
+    return bundle
+
+
+def _extractor(bundle: Bundle, args: argparse.Namespace) -> PhotoExtractor | None:
+    """What makes the regions of photos; None: the model was trained on others."""
+    from xgpt_fairseq.vision.rebuilding import rebuild
+
+    if bundle.extractor_settings is None:
+        return None
+    weights = args.backbone_weights or _own(bundle)
+    return rebuild(bundle.extractor_settings, weights=weights, offline=args.offline, device="cpu")
 
 
 def _packed(bundle: Bundle, args: argparse.Namespace) -> Packed | None:
     """The weights of the network that sees photos, and a line about their licence."""
-    from xgpt_fairseq.vision.rebuilding import rebuild
-
-    if bundle.extractor_settings is None:
+    extractor = _extractor(bundle, args)
+    if extractor is None or bundle.extractor_settings is None:
         raise DataError(f"--with-backbone: the model was trained on {bundle.trained_on}, which no network here makes")
-    packed = rebuild(
-        bundle.extractor_settings, weights=args.backbone_weights or _own(bundle), offline=args.offline, device="cpu"
-    ).packed
+    packed = extractor.packed
     name = bundle.extractor_settings.get("detector") or bundle.extractor_settings["backbone"]
     if packed is None:
         print(f"--with-backbone: the weights of {name} come with its package (extra photos), so they are not packed")
@@ -111,8 +158,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
-        default="float32",
-        help="of the stored parameters (%(default)s); float16 is half as large",
+        help="of the stored parameters of a bundle [float32]; float16 is half as large",
+    )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="write graphs of ONNX instead of a bundle: they caption without torch and fairseq (xgpt-caption-lite)",
+    )
+    parser.add_argument(
+        "--storage",
+        choices=STORAGES,
+        help="of the weights of --onnx, which computes in float32 [float16]; mixed: convolutions in float16, the rest "
+        "in 8 bits",
     )
     parser.add_argument("--card", type=Path, metavar="FILE", help="the model card, Markdown: README.md of the bundle")
     parser.add_argument(

@@ -6,6 +6,7 @@ The rows of a search are the beams, or samples, of each image, in order: R rows 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,16 @@ from xgpt_fairseq.kernels.switch import fast
 KeysValues = tuple[Tensor, Tensor]
 
 ROOM = 16  # initial capacity in positions; it is doubled when needed
+
+
+class StepCache(Protocol):
+    """What the decoder's layers need of a cache, in each step of a search: `SearchCache`, or an exported graph's."""
+
+    mask: Tensor | None
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> KeysValues: ...
+
+    def of_memory(self, layer: int, project: Callable[[], KeysValues]) -> KeysValues: ...
 
 
 class SearchCache:

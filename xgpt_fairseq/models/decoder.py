@@ -9,7 +9,7 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
-from xgpt_fairseq.kernels.kv_cache import SearchCache
+from xgpt_fairseq.kernels.kv_cache import SearchCache, StepCache
 from xgpt_fairseq.kernels.recompute import maybe_checkpoint
 from xgpt_fairseq.models.embeddings import TiedOutputProjection
 from xgpt_fairseq.models.encoder import XGPTEncoder
@@ -120,7 +120,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
             x = layer.decode(x, memory, layer_index)
         return torch.stack(weights)
 
-    def run_layers(self, x: Tensor, memory: EncoderStates, cache: SearchCache | None = None) -> Tensor:
+    def run_layers(self, x: Tensor, memory: EncoderStates, cache: StepCache | None = None) -> Tensor:
         """Final states of inputs (C, T, H), words or regions; positions attend causally, and to *memory*.
 
         With a *cache*, inputs are the newest positions (I, B, H) of a search.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xgpt_fairseq.kernels.attention import attention_weights, causal_mask
 from xgpt_fairseq.kernels.dropout import Dropout
 from xgpt_fairseq.kernels.grouping import Groups
-from xgpt_fairseq.kernels.kv_cache import KeysValues, SearchCache
+from xgpt_fairseq.kernels.kv_cache import KeysValues, StepCache
 from xgpt_fairseq.kernels.linear import PackedLinear
 from xgpt_fairseq.models.attention import Attention
 
@@ -98,7 +98,7 @@ class TransformerLayer(nn.Module):
         x = self._add_and_norm(self.attention_norm, x, self.attention(q, k, v, mask=mask))
         return self._residual(self.ffn_norm, x, self._feed_forward), (k, v)
 
-    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
+    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None) -> Tensor:
         """(C, T, H) → (C, T, H); each position attends to the text up to itself and to its image.
 
         With a *cache*, x is (I, B, H), the newest position of each of an image's B rows, and is added to the cache.
@@ -151,21 +151,19 @@ class CrossAttentionLayer(TransformerLayer):
         k, mask = k.index_select(0, rows), memory.mask.index_select(0, rows)
         return attention_weights(self.cross_attention.queries(y), k, mask=mask)
 
-    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
+    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None) -> Tensor:
         x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, cache))
         x = self._residual(self.cross_norm, x, lambda y: self._attend_to_memory(y, memory, layer_index, cache))
         return self._residual(self.ffn_norm, x, self._feed_forward)
 
-    def _attend_to_text(self, x: Tensor, layer_index: int, cache: SearchCache | None) -> Tensor:
+    def _attend_to_text(self, x: Tensor, layer_index: int, cache: StepCache | None) -> Tensor:
         q, k, v = self.attention.queries_keys_values(x)
         if cache is None:
             return self.attention(q, k, v, causal=True)
         k, v = cache.append(layer_index, k, v)
         return self.attention(q, k, v, mask=cache.mask)
 
-    def _attend_to_memory(
-        self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None
-    ) -> Tensor:
+    def _attend_to_memory(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None) -> Tensor:
         attention = self.cross_attention
         if cache is None:
             q, k, v = attention.queries_keys_values(x, memory.states)
@@ -201,7 +199,7 @@ class JointLayer(TransformerLayer):
         both = torch.cat([mask.expand(-1, -1, length, -1), text_mask], dim=-1)  # (C, 1, T, N + T)
         return attention_weights(q, torch.cat([image_k, k], dim=2), mask=both)[..., : image_k.size(2)]
 
-    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: SearchCache | None = None) -> Tensor:
+    def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None) -> Tensor:
         y = self.attention_norm(x) if self.normalize_before else x
         q, k, v = self.attention.queries_keys_values(y)
         image_k, image_v, image_mask = memory.of_groups(*memory.keys_values[layer_index])

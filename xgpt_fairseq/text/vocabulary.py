@@ -144,6 +144,7 @@ class Vocabulary:
         path: the folder.
         bpe: `subword_nmt` or `sentencepiece`.
         symbols: merges of the one, symbols of the other.
+        keeps_fragile: whether fragile parts of words are kept whole (`fragile`).
 
     Raises:
         DataError: the folder is not a vocabulary, was written by a newer version, or lacks a file.
@@ -159,6 +160,7 @@ class Vocabulary:
             raise DataError(f"{file}: bpe is {description.get('bpe')!r}; known are {', '.join(_SPLITTERS)}")
         self.bpe: str = description["bpe"]
         self.symbols: int = description.get("symbols", 0)
+        self.keeps_fragile: bool = self.bpe == "subword_nmt" and description["version"] > 1
         splitter = _SPLITTERS[self.bpe]
         for name in ("dict.txt", splitter.file_name):
             if not (self.path / name).is_file():

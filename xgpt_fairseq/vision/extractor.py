@@ -13,13 +13,13 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
 from xgpt_fairseq.regions.format import FloatArray, HalfArray
 from xgpt_fairseq.regions.limits import MAX_REGIONS
-from xgpt_fairseq.vision.backbones.base import BackboneOptions
+from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, load_backbone
 from xgpt_fairseq.vision.choices import GRID, MOST_CELLS, TOKENS
 from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photo_extractor import Boxes, PhotoExtractor, Regions, check_half
 from xgpt_fairseq.vision.photos import Photo
-from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, grid_regions, pool_regions, with_full_image
+from xgpt_fairseq.vision.pooling import SAMPLES, grid_boxes, grid_regions, map_cells, pool_regions, with_full_image
 
 
 class RegionExtractor(PhotoExtractor):
@@ -79,6 +79,11 @@ class RegionExtractor(PhotoExtractor):
         self._backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not annotated
         if compile:
             self._backbone.network.compile()
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network that sees the photos."""
+        return self._backbone
 
     @property
     def feature_dim(self) -> int:
@@ -160,11 +165,8 @@ class RegionExtractor(PhotoExtractor):
             row[: len(corners)] = corners
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             maps: Tensor = self._backbone(pixels).float()
-        if self.grid == TOKENS:  # of a batch, all photos have the same cells
-            cells = maps.flatten(2).transpose(1, 2)  # (B, H * W, D)
-            found = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
-        else:
-            found = pool_regions(maps, torch.from_numpy(padded).to(self.device))
+        # of a batch, all photos have the same cells
+        found = map_cells(maps) if self.grid == TOKENS else pool_regions(maps, torch.from_numpy(padded).to(self.device))
         return check_half(found.half().cpu().numpy(), self._backbone.name)
 
 

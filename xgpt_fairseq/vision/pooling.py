@@ -41,6 +41,12 @@ def grid_boxes(columns: int, rows: int | None = None) -> npt.NDArray[np.float32]
     return np.stack([x_edges[x], y_edges[y], x_edges[x + 1], y_edges[y + 1]], axis=1).astype(np.float32)
 
 
+def map_cells(maps: Tensor) -> Tensor:
+    """The mean of each map, and its cells, row by row: (B, C, H, W) → (B, 1 + H * W, C)."""
+    cells = maps.flatten(2).transpose(1, 2)
+    return torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
+
+
 def pool_regions(maps: Tensor, boxes: Tensor) -> Tensor:
     """The mean over `SAMPLES` x `SAMPLES` bilinear samples of each box, at the centres of its equal parts.
 

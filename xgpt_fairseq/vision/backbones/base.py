@@ -81,12 +81,14 @@ class Origin:
         weights_sha256: of the file, or of all tensors (`tensors_sha256`).
         revision: of the hub that they are from.
         license: of the weights, where it is known.
+        license_text: the licence itself, which must go with the weights, where their package has it.
         versions: of the packages that the features depend on.
     """
 
     weights_sha256: str
     revision: str | None = None
     license: str | None = None
+    license_text: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

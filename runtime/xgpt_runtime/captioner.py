@@ -1,0 +1,281 @@
+"""A captioner: photos in, captions out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from xgpt_runtime.descriptions import read_description
+from xgpt_runtime.errors import DataError
+from xgpt_runtime.graphs import PHOTO, REGIONS, STEP, Images, open_graph
+from xgpt_runtime.novelty import FILE as NOVELTY
+from xgpt_runtime.novelty import Novelty
+from xgpt_runtime.photos import Photo, PhotoForm, load_photo
+from xgpt_runtime.search import Hypothesis, SearchOptions, search
+from xgpt_runtime.words import Words
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Key = TypeVar("Key")
+Array = npt.NDArray[Any]
+Photos = Sequence["Path | str | Image"]
+
+# The captioner in the package; `make runtime` in the checkout of xgpt_fairseq writes it.
+RELEASED: Final = Path(__file__).parent / "captioner"
+
+DESCRIPTION: Final = "captioner.json"
+_FIELDS: Final = {
+    "layers": int, "attention_heads": int, "hidden_size": int, "feature_dim": int, "max_target_positions": int,
+    "photos": (dict, type(None)), "no_photos": str, "trained_on": str, "about": list,
+}  # fmt: skip
+_TOKENS: Final = "tokens"  # the name of the grid of the network's own cells
+_WHOLE: Final = (0.0, 0.0, 1.0, 1.0)  # region 0: the whole photo
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One of the captions that a search finds for a photo.
+
+    Attributes:
+        text: the detokenized caption.
+        tokens: its length in generated subwords, without the end of sentence.
+        score: its log-probability, the end of sentence included, divided by that length to the power of
+            `SearchOptions.lenpen`, so per token where that is 1. The natural logarithm.
+    """
+
+    text: str
+    tokens: int
+    score: float
+
+
+class Captioned(NamedTuple, Generic[Key]):
+    """A photo with its caption.
+
+    Attributes:
+        key: what the caller named it.
+        best: its best caption.
+        novelty: its distance from the model's training photos, in units of their median; None if that is not known.
+    """
+
+    key: Key
+    best: Candidate
+    novelty: float | None
+
+
+class Regions(NamedTuple):
+    """The regions of a photo: features (n, D) float16, and boxes (n, 4) x1 y1 x2 y2 in 0..1."""
+
+    features: Array
+    boxes: Array
+
+
+class Captioner:
+    """A captioner in a folder that `xgpt-export --onnx` wrote.
+
+    Args:
+        folder: the folder; None: the captioner in the package (`RELEASED`).
+
+    Attributes:
+        folder: the folder.
+        about: what it is, in lines, and its model card.
+        novelty: tells photos unlike its training photos; None if that is not known.
+
+    Raises:
+        DataError: the folder is none of a captioner, is damaged or of a newer version.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        if folder is None and not (RELEASED / DESCRIPTION).is_file():
+            raise DataError(
+                "no captioner comes with this build of xgpt-runtime: name a folder of `xgpt-export … --onnx`; or `make "
+                "runtime` in a checkout of xgpt_fairseq builds one that has the released captioner with it"
+            )
+        self.folder = RELEASED if folder is None else Path(folder)
+        self._settings = read_description(self.folder / DESCRIPTION, _FIELDS)
+        self._words = Words(self.folder)
+        photos = self._settings["photos"]
+        self._grid: Any = None if photos is None else photos["grid"]
+        self._form = None if photos is None else PhotoForm(**{n: v for n, v in photos.items() if n != "grid"})
+        self._photo = None if photos is None else open_graph(self.folder / PHOTO)
+        self._regions = open_graph(self.folder / REGIONS)
+        self._step = open_graph(self.folder / STEP)
+        self.novelty = Novelty(self.folder / NOVELTY) if (self.folder / NOVELTY).is_file() else None
+
+    @property
+    def about(self) -> str:
+        """What it is, in lines, and its model card."""
+        card = (self.folder / "README.md").read_text(encoding="utf-8").strip()
+        return "\n".join([*self._settings["about"], "", card])
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether photos need boxes of a detector."""
+        return self._photo is not None and self._grid is None
+
+    def load(self, photo: Path | str | Image) -> Photo:
+        """A photo as the network takes it.
+
+        Raises:
+            PhotoError: a file cannot be read as a photo.
+            DataError: the captioner takes no photos.
+        """
+        if self._form is None:
+            raise DataError(f"{self.folder} captions only regions that are given: {self._settings['no_photos']}")
+        return load_photo(Path(photo) if isinstance(photo, str | PathLike) else photo, self._form)
+
+    def regions(self, photo: Photo, boxes: Array | None = None) -> Regions:
+        """The regions of a photo from `load`.
+
+        Args:
+            photo: the photo.
+            boxes: (n, 4) x1 y1 x2 y2 in 0..1 of a detector, where `needs_boxes`.
+
+        Raises:
+            DataError: boxes are given and not needed, or needed and not given.
+        """
+        if self._photo is None or self._form is None:
+            raise DataError(f"{self.folder} captions only regions that are given: {self._settings['no_photos']}")
+        if self.needs_boxes != (boxes is not None):
+            raise DataError(
+                "the model was trained on boxes of a detector: give those of each photo"
+                if self.needs_boxes
+                else "boxes are given to a captioner that takes the cells of a grid"
+            )
+        height, width, _ = photo.pixels.shape
+        if boxes is None:
+            own = (width // self._form.stride, height // self._form.stride)
+            boxes = _cells(*own) if self._grid == _TOKENS else _cells(self._grid, self._grid)
+        corners = np.concatenate([np.array([_WHOLE]), boxes]).astype(np.float32)
+        inputs: dict[str, Array] = {"pixels": photo.pixels[None]}
+        if self._grid != _TOKENS:
+            inputs["boxes"] = corners[None]
+        [[features]] = self._photo.run(["features"], inputs)
+        return Regions(features, corners)
+
+    @overload
+    def caption(
+        self,
+        photos: Photos | Path | str | Image,
+        *,
+        beam: int | None = ...,
+        return_scores: Literal[False] = ...,
+        boxes: Sequence[Array] | None = ...,
+        options: SearchOptions | None = ...,
+        batch_size: int = ...,
+    ) -> list[str]: ...
+
+    @overload
+    def caption(
+        self,
+        photos: Photos | Path | str | Image,
+        *,
+        beam: int | None = ...,
+        return_scores: Literal[True],
+        boxes: Sequence[Array] | None = ...,
+        options: SearchOptions | None = ...,
+        batch_size: int = ...,
+    ) -> list[Candidate]: ...
+
+    def caption(
+        self,
+        photos: Photos | Path | str | Image,
+        *,
+        beam: int | None = None,
+        return_scores: bool = False,
+        boxes: Sequence[Array] | None = None,
+        options: SearchOptions | None = None,
+        batch_size: int = 32,
+    ) -> list[str] | list[Candidate]:
+        """Caption photos.
+
+        Args:
+            photos: files, or images of Pillow; one or several.
+            beam: beam size; None: that of *options*.
+            return_scores: also return what the captions' scores are.
+            boxes: of each photo (n, 4) x1 y1 x2 y2 in 0..1, where `needs_boxes`.
+            options: options of the search.
+            batch_size: photos per batch of the search.
+
+        Returns:
+            list: one caption per photo: its text, or with *return_scores* a `Candidate`.
+
+        Raises:
+            PhotoError: a file cannot be read as a photo.
+            DataError: see `load`, `regions` and `search.search`.
+        """
+        options = options or SearchOptions()
+        if beam is not None:
+            options = dataclasses.replace(options, beam=beam)
+        several: Photos = photos if isinstance(photos, Sequence) and not isinstance(photos, str) else [photos]
+        given = boxes if boxes is not None else [None] * len(several)
+        loaded = ((None, self.load(photo), corners) for photo, corners in zip(several, given, strict=True))
+        found = [each.best for each in self.caption_loaded(loaded, options=options, batch_size=batch_size)]
+        return found if return_scores else [best.text for best in found]
+
+    def caption_loaded(
+        self,
+        photos: Iterable[tuple[Key, Photo, Array | None]],
+        *,
+        options: SearchOptions | None = None,
+        batch_size: int = 32,
+    ) -> Iterator[Captioned[Key]]:
+        """Caption photos as they come.
+
+        Args:
+            photos: for each its key, the photo from `load`, and its boxes or None.
+
+        Yields:
+            Captioned: each photo with its caption, in order.
+        """
+        options = options or SearchOptions()
+        stream = iter(photos)
+        while batch := [(key, self.regions(photo, boxes)) for key, photo, boxes in islice(stream, batch_size)]:
+            found = self.candidates([regions for _, regions in batch], options)
+            for (key, regions), candidates in zip(batch, found, strict=True):
+                distance = None if self.novelty is None else self.novelty.distance(regions.features)
+                yield Captioned(key, candidates[0], distance)
+
+    def candidates(self, images: Sequence[Regions], options: SearchOptions | None = None) -> list[list[Candidate]]:
+        """All captions that one search finds for images by their regions, from `regions` or elsewhere, best first.
+
+        Raises:
+            DataError: features have another width than the model's; or an option is invalid.
+        """
+        width = self._settings["feature_dim"]
+        for image in images:
+            if image.features.ndim != 2 or image.features.shape[1] != width or not len(image.features):
+                shape = " x ".join(map(str, image.features.shape))
+                raise DataError(
+                    f"features of shape {shape}; the model takes n x {width} ({self._settings['trained_on']})"
+                )
+        if not images:
+            return []
+        features, boxes = [image.features for image in images], [image.boxes for image in images]
+        decoder = Images(self._regions, self._step, features, boxes, self._settings)
+        found = search(
+            decoder,
+            len(images),
+            symbols=len(self._words.symbols),
+            eos=self._words.eos,
+            max_positions=self._settings["max_target_positions"],
+            options=options or SearchOptions(),
+        )
+        return [list(map(self._candidate, hypotheses)) for hypotheses in found]
+
+    def _candidate(self, found: Hypothesis) -> Candidate:
+        return Candidate(self._words.text(found.tokens), len(found.tokens), found.score)
+
+
+def _cells(columns: int, rows: int) -> Array:
+    """The cells of a grid over a photo, row by row: (columns * rows, 4)."""
+    x_edges, y_edges = np.linspace(0.0, 1.0, columns + 1), np.linspace(0.0, 1.0, rows + 1)
+    y, x = np.divmod(np.arange(columns * rows), columns)
+    return np.stack([x_edges[x], y_edges[y], x_edges[x + 1], y_edges[y + 1]], axis=1).astype(np.float32)

@@ -1,0 +1,265 @@
+"""`xgpt-caption-lite`: captions of photos and folders, as `xgpt-caption` prints them, without torch and fairseq."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from xgpt_runtime.errors import DataError, check_at_least
+
+if TYPE_CHECKING:
+    from xgpt_runtime.captioner import Captioner
+    from xgpt_runtime.files import PhotoFile
+    from xgpt_runtime.photos import Photo, PhotoError
+    from xgpt_runtime.search import SearchOptions
+
+_LOADERS: Final = 4  # threads that decode photos
+_AHEAD: Final = 32  # photos that are decoded before they are captioned
+
+_EXAMPLE: Final = """\
+Each caption is printed as a line: file, tab, caption. Files that cannot be read as photos are listed on standard error;
+the exit status is 1 only if none could be read (with --strict, if any could not). Photos that look unlike those that
+the captioner was trained on are named there, too: their captions are probably wrong.
+
+examples:
+  xgpt-caption-lite photos holiday.jpg --json captions.json
+  xgpt-caption-lite photos --path captioner
+"""
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A file with its caption and distance from the training photos, or the reason why it has none."""
+
+    file: PhotoFile
+    caption: str = ""
+    novelty: float | None = None
+    reason: str = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program: a `DataError` is a line on stderr and exit status 1, Ctrl-C is 130, a closed pipe 141.
+
+    Raises:
+        SystemExit: with that status.
+    """
+    try:
+        _caption(_parse(arguments))
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        sys.exit(141)
+
+
+def _caption(args: argparse.Namespace) -> None:
+    from xgpt_runtime.captioner import Captioner
+    from xgpt_runtime.files import check_ids, find_photos
+    from xgpt_runtime.search import SearchOptions
+
+    if args.about:
+        if args.photos:
+            raise DataError("--about prints what the captioner is; it captions nothing: leave photos out")
+        print(Captioner(args.path).about)
+        return
+    if args.json is not None:
+        _check_json(args)
+    check_at_least("--beam", args.beam, 1)
+    check_at_least("--batch-size", args.batch_size, 1)
+    check_at_least("--max-len", args.max_len, 1)
+    check_at_least("--no-repeat-ngram-size", args.no_repeat_ngram_size, 0)
+    captioner = Captioner(args.path)
+    if captioner.needs_boxes:
+        raise DataError(
+            "the model was trained on the boxes of a detector; xgpt-caption --detections captions its photos"
+        )
+    files = find_photos(args.photos)
+    if not files:
+        raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
+    if args.json is not None:
+        check_ids(files)
+    options = SearchOptions(
+        beam=args.beam,
+        lenpen=args.lenpen,
+        max_len_b=args.max_len,
+        no_repeat_ngram_size=args.no_repeat_ngram_size,
+    )
+    results = _print(_results(captioner, files, options, args.batch_size), len(files), captioner)
+    captioned = [each for each in results if not each.reason]
+    if args.json is not None:
+        named = ({"file": str(each.file.path), "image_id": each.file.image_id} for each in captioned)
+        _write_json(args.json, [{**name, "caption": each.caption} for name, each in zip(named, captioned, strict=True)])
+    if not captioned:
+        raise DataError(f"none of the {len(files)} files could be read as a photo")
+    if args.strict and len(captioned) < len(files):
+        raise DataError(f"--strict: {len(files) - len(captioned)} of {len(files)} files could not be read")
+
+
+def _check_json(args: argparse.Namespace) -> None:
+    path: Path = args.json
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file")
+    if path.exists() and not args.overwrite:
+        raise DataError(f"{path} exists; give another name or --overwrite")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: no folder {path.parent}")
+    if path.resolve() in [photo.resolve() for photo in args.photos]:
+        raise DataError(f"{path.resolve()} is one of the photos; name another file for the captions")
+
+
+def _print(results: Iterator[_Result], total: int, captioner: Captioner) -> list[_Result]:
+    """Print the results as they come; returns all of them."""
+    from xgpt_runtime.novelty import NoveltyWarnings
+
+    unlike, done, progress = NoveltyWarnings(captioner.novelty), [], _Progress(total)
+    for result in results:
+        done.append(result)
+        progress.clear()
+        if result.reason:
+            print(f"not read: {result.file.path}: {result.reason}", file=sys.stderr)
+        else:
+            print(f"{result.file.path}\t{result.caption}")
+            for line in unlike.of(str(result.file.path), result.novelty):
+                print(line, file=sys.stderr)
+        progress.show(len(done))
+    progress.clear()
+    if summary := unlike.summary():
+        print(summary, file=sys.stderr)
+    return done
+
+
+class _Progress:
+    """How far the work is, in the last line of a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._on = sys.stderr.isatty() and total > 1
+
+    def show(self, done: int) -> None:
+        """Show that *done* photos are done."""
+        if self._on:
+            print(f"{done} of {self._total} photos", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._on:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _results(
+    captioner: Captioner, files: Sequence[PhotoFile], options: SearchOptions, batch_size: int
+) -> Iterator[_Result]:
+    """The results of *files*, in their order."""
+    from xgpt_runtime.photos import PhotoError
+
+    loaded = _load(captioner, files)
+    while batch := list(islice(loaded, batch_size)):
+        photos = [(file, photo, None) for file, photo in batch if not isinstance(photo, PhotoError)]
+        found = captioner.caption_loaded(photos, options=options, batch_size=batch_size)
+        for file, photo in batch:
+            if isinstance(photo, PhotoError):
+                yield _Result(file, reason=photo.reason)
+            else:
+                each = next(found)
+                yield _Result(file, each.best.text, each.novelty)
+
+
+def _load(captioner: Captioner, files: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, Photo | PhotoError]]:
+    """Read photos, some ahead of those that are captioned."""
+    from xgpt_runtime.photos import PhotoError
+
+    def load(file: PhotoFile) -> Photo | PhotoError:
+        try:
+            return captioner.load(file.path)
+        except PhotoError as error:
+            return error
+
+    with ThreadPoolExecutor(_LOADERS) as pool:
+        rest = iter(files)
+        waiting = deque((file, pool.submit(load, file)) for file in islice(rest, _AHEAD))
+        while waiting:
+            file, future = waiting.popleft()
+            waiting.extend((following, pool.submit(load, following)) for following in islice(rest, 1))
+            yield file, future.result()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write *value* to *path*, whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="xgpt-caption-lite",
+        description=__doc__,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option: Callable[..., Any] = parser.add_argument
+    option("photos", type=Path, nargs="*", metavar="PHOTO", help="photos, or folders of photos")
+    option(
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="a file that names more of them, a path a line, as `find` prints them",
+    )
+    option(
+        "--path",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder of xgpt-export --onnx [the captioner in the package]",
+    )
+    option("--beam", type=int, default=2, help="beam size (%(default)s)")
+    option("--lenpen", type=float, default=1.0, help="> 1: longer captions, < 1: shorter (%(default)s)")
+    option("--max-len", type=int, default=60, help="longest caption in tokens (%(default)s)")
+    option(
+        "--no-repeat-ngram-size",
+        type=int,
+        default=0,
+        metavar="N",
+        help="no sequence of N tokens occurs twice in a caption [0: any may]",
+    )
+    option("--batch-size", type=int, default=32, metavar="N", help="photos per batch (%(default)s)")
+    option("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")
+    option("--about", action="store_true", help="print what the captioner is, and its model card")
+    option("--strict", action="store_true", help="exit with status 1 if any file could not be read")
+    option("--overwrite", action="store_true", help="replace the file of --json")
+    args = parser.parse_args(arguments)
+    if args.list is not None:
+        args.photos = [*args.photos, *_listed(args.list)]
+    elif not args.photos and not args.about:
+        parser.error("the following arguments are required: PHOTO, or --list, or --about")
+    return args
+
+
+def _listed(path: Path) -> list[Path]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"--list {path}: {error.strerror}") from None
+    paths = [Path(os.fsdecode(line)) for line in content.splitlines() if line.strip()]
+    if not paths:
+        raise DataError(f"--list {path} names no files")
+    return paths
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Photos found in folders, and named: as `xgpt_fairseq.vision.photo_files` and `regions.image_ids` do it."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from xgpt_runtime.errors import DataError
+from xgpt_runtime.photos import is_photo
+
+# Of all formats that are read as photos (`vision.photo_formats.FORMATS`).
+_PHOTO_EXTENSIONS = (
+    "jpe?g|jpe|jfif|mpo|a?png|gif|bmp|dib|webp|tiff?|p[bfgnp]m|jp2|j2k|jpf|jpx|j2c|jpc|avifs?|hei[cf]s?|hif"
+)
+_PHOTO = re.compile(rf".\.({_PHOTO_EXTENSIONS})$", re.IGNORECASE)
+_EXTENSION = re.compile(rf"\.({_PHOTO_EXTENSIONS}|npz|npy)$", re.IGNORECASE)
+_MOST_DIGITS = 1000  # Python reads no integers of more than 4300
+_COCO_PREFIX = re.compile(r"^COCO_(train|val|test)\d{4}_(?=\d+$)")
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A file that was found, maybe a photo; image_id: its name without extension, with folders if it is shared."""
+
+    path: Path
+    image_id: str
+
+
+def find_photos(paths: Sequence[Path]) -> list[PhotoFile]:
+    """The files that *paths* name, in that order; of folders all files in them and below, sorted.
+
+    What lies in a folder is not looked at, but names that begin with a dot are passed over. A file that is named more
+    than once is there once. A path that does not exist, and a folder that cannot be listed, is in the result, too:
+    reading it will say so.
+    """
+    files: dict[str, Path] = {}
+    folders: list[str] = []
+    for path in paths:
+        is_folder = _is_folder(path)
+        folders.append(_absolute(path if is_folder else path.absolute().parent))
+        for file in _files_below(path) if is_folder else [path]:
+            files.setdefault(_absolute(file), file)
+    if not files:
+        return []
+    root = os.path.commonpath(folders)
+    return _named(list(files.values()), [os.path.relpath(file, root) for file in files.values()])
+
+
+def _named(files: Sequence[Path], relative: Sequence[str]) -> list[PhotoFile]:
+    """*files* with the shortest ids that keep them apart; *relative* are their whole names.
+
+    A file of another kind beside a photo, such as its features, takes no name away from it.
+    """
+    last_parts = [name_parts(file.name)[-1] for file in files]
+    times = Counter(last_parts)
+    counted = [
+        times[last] > 1 and (is_photo_name(file.name) or is_photo(file))
+        for file, last in zip(files, last_parts, strict=True)
+    ]
+    ids = shortest_ids(name for name, counts in zip(relative, counted, strict=True) if counts)
+    return [
+        PhotoFile(file, next(ids) if counts else canonical_image_id(file.name))
+        for file, counts in zip(files, counted, strict=True)
+    ]
+
+
+def check_ids(photos: Iterable[PhotoFile]) -> None:
+    """Raises DataError where two photos have one image id. Files that are no photos may share it."""
+    by_id: dict[str, list[PhotoFile]] = defaultdict(list)
+    for photo in photos:
+        by_id[photo.image_id].append(photo)
+    for image_id, files in by_id.items():
+        same = [file.path for file in files if is_photo(file.path)] if len(files) > 1 else []
+        if len(same) > 1:
+            raise DataError(
+                f"{same[0]} and {same[1]} are both image {image_id}: an image id must be unique. It is the file's name "
+                "without extension, with its folders where photos of several folders share it; COCO's long names and "
+                "the bare number are one id"
+            )
+
+
+def _files_below(folder: Path) -> list[Path]:
+    files: list[Path] = []
+
+    def cannot_list(error: OSError) -> None:
+        files.append(Path(error.filename))
+
+    for parent, names in walk(folder, on_error=cannot_list):
+        files += [parent / name for name in names]
+    return sorted(files)
+
+
+def walk(folder: Path, *, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
+    """The folders in *folder* and below, itself first, each with the sorted names of its files.
+
+    Names that begin with a dot are passed over. Links are followed, but no folder comes twice.
+
+    Args:
+        on_error: is told of a folder that cannot be listed.
+    """
+    seen: set[tuple[int, int]] = set()  # since links may lead round in a circle
+    for parent, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        place = Path(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield place, sorted(name for name in names if not name.startswith("."))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or a parent that may not be read
+        return False
+
+
+def _absolute(path: Path) -> str:
+    """*path* from the root on, so that each file has one name; links are not followed, since theirs is another."""
+    return os.path.normpath(path.absolute())
+
+
+def canonical_image_id(name: str | int) -> str:
+    """The image id that *name* stands for: a string, in Unicode's normal form C.
+
+    COCO's long names and the bare number are one id, the number: `COCO_val2014_000000000042.jpg`,
+    `000000000042.jpg`, `42` and the integer 42 all give `"42"`. Other names lose a file extension only. Folders stay,
+    separated by `/`: `photos\\a\\001.jpg` is `"photos/a/1"`; of a URL, what is in front of `?` and `#` counts.
+    """
+    return "/".join(name_parts(name))
+
+
+def name_parts(name: str | int) -> tuple[str, ...]:
+    """The parts of a path to an image, the last one as an image id: `photos/a/001.jpg` is (photos, a, 1)."""
+    text = str(name).strip()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if "/" not in text and "\\" not in text:
+        return (_last_part(text),)
+    *folders, last = [part for part in re.split(r"[/\\]", path_of_url(text)) if part not in ("", ".")] or [""]
+    return (*folders, _last_part(last))
+
+
+def path_of_url(text: str) -> str:
+    """A photo's URL without query and fragment, and with characters in place of `%20`; other text as it is."""
+    if "://" not in text:
+        return text
+    path = unquote(re.split(r"[?#]", text, maxsplit=1)[0])
+    return path if is_photo_name(path) else text
+
+
+def _last_part(text: str) -> str:
+    text = _EXTENSION.sub("", text)
+    text = _COCO_PREFIX.sub("", text)
+    return text.lstrip("0") or "0" if is_number(text) else text
+
+
+def is_number(image_id: str) -> bool:
+    """Whether an image id is a number, as in COCO and Flickr30k."""
+    return image_id.isascii() and image_id.isdigit()
+
+
+def is_photo_name(name: str) -> bool:
+    """Whether a file name has a photo's extension, one that `canonical_image_id` removes."""
+    return _PHOTO.search(name) is not None
+
+
+def shortest_ids(paths: Iterable[str]) -> Iterator[str]:
+    """An image id for each of *paths* (relative, with `/`): its file's name or, where others share it, the whole path.
+
+    Only the photos of a shared name have folders in their ids.
+    """
+    parts = [name_parts(path) for path in paths]
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for each in parts:
+        (shared if each[-1] in seen else seen).add(each[-1])
+    for each in parts:
+        yield "/".join(each) if each[-1] in shared else each[-1]

@@ -1,0 +1,81 @@
+"""Weights in one file: each once, and as exact as its form allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xgpt_fairseq.errors import DataError
+
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+
+from xgpt_fairseq.onnx_export.storage import WEIGHTS, write_graphs
+
+RANDOM = np.random.default_rng(0)
+MATRIX = (RANDOM.normal(size=(48, 64)) * np.geomspace(1e-3, 10, 48)[:, None]).astype(np.float32)
+FILTER = RANDOM.normal(size=(40, 8, 3, 3)).astype(np.float32)
+BIAS = RANDOM.normal(size=512).astype(np.float32)
+
+
+def graph(**weights: np.ndarray) -> Any:
+    """A graph that returns its weights."""
+    helper = onnx.helper
+    nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in weights]
+    outputs = [
+        helper.make_tensor_value_info(f"{name}_out", onnx.TensorProto.FLOAT, value.shape)
+        for name, value in weights.items()
+    ]
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+    made = helper.make_graph(nodes, "weights", [], outputs, constants)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def read(file: Path) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(str(file))
+    names = [output.name for output in session.get_outputs()]
+    return {name.removesuffix("_out"): value for name, value in zip(names, session.run(None, {}), strict=True)}
+
+
+def test_float32_is_exact_and_what_is_shared_is_there_once(tmp_path: Path) -> None:
+    write_graphs(
+        {"a.onnx": graph(m=MATRIX, f=FILTER), "b.onnx": graph(other=MATRIX, b=BIAS)}, tmp_path, storage="float32"
+    )
+    first, second = read(tmp_path / "a.onnx"), read(tmp_path / "b.onnx")
+    assert np.array_equal(first["m"], MATRIX) and np.array_equal(first["f"], FILTER)
+    assert np.array_equal(second["other"], MATRIX) and np.array_equal(second["b"], BIAS)
+    size = (tmp_path / WEIGHTS).stat().st_size
+    assert MATRIX.nbytes + FILTER.nbytes + BIAS.nbytes <= size < MATRIX.nbytes + FILTER.nbytes + BIAS.nbytes + 3 * 64
+
+
+def test_float16_halves_all_but_vectors(tmp_path: Path) -> None:
+    write_graphs({"a.onnx": graph(m=MATRIX, f=FILTER, b=BIAS)}, tmp_path, storage="float16")
+    found = read(tmp_path / "a.onnx")
+    assert np.array_equal(found["m"], MATRIX.astype(np.float16).astype(np.float32))
+    assert np.array_equal(found["f"], FILTER.astype(np.float16).astype(np.float32))
+    assert np.array_equal(found["b"], BIAS)
+    assert (tmp_path / WEIGHTS).stat().st_size < (MATRIX.nbytes + FILTER.nbytes) / 2 + BIAS.nbytes + 3 * 64
+
+
+def test_mixed_has_matrices_in_8_bits_with_a_scale_per_row(tmp_path: Path) -> None:
+    zero = MATRIX.copy()
+    zero[5] = 0
+    write_graphs({"a.onnx": graph(m=zero, f=FILTER, b=BIAS)}, tmp_path, storage="mixed")
+    found = read(tmp_path / "a.onnx")
+    half_a_level = np.abs(zero).max(axis=1, keepdims=True) / 127 / 2
+    assert (np.abs(found["m"] - zero) <= half_a_level * 1.001).all() and not found["m"][5].any()
+    assert np.array_equal(found["f"], FILTER.astype(np.float16).astype(np.float32))
+    assert np.array_equal(found["b"], BIAS)
+    assert (tmp_path / WEIGHTS).stat().st_size < MATRIX.nbytes / 4 + FILTER.nbytes / 2 + BIAS.nbytes + 4 * 64
+
+
+def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
+    large = MATRIX.copy()
+    large[1, 2] = 70_000
+    with pytest.raises(
+        DataError, match=r"parameter m has values beyond 65 504, float16's range: use --storage float32"
+    ):
+        write_graphs({"a.onnx": graph(m=large)}, tmp_path, storage="float16")

@@ -1,0 +1,166 @@
+"""`xgpt-caption-lite` beside `xgpt-caption`: the same lines, files and errors, without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, Outcome
+from tests.test_hub_interface import draw
+from xgpt_fairseq.cli import caption
+from xgpt_runtime import cli
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine photos in two folders, one of noise, a text file and a photo that is cut."""
+    path = tmp_path_factory.mktemp("photos") / "holiday"
+    (path / "more").mkdir(parents=True)
+    draw(path)
+    noise = np.random.default_rng(5).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path / "noise.png")
+    Image.fromarray(noise[::-1]).save(path / "more" / "1.png")
+    (path / "notes.txt").write_text("bread, milk")
+    (path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    return path
+
+
+@pytest.fixture
+def both(
+    call_program: Callable[..., Any], tiny_bundle: Path, lite_folder: Path
+) -> Callable[..., tuple[Outcome, Outcome]]:
+    """both(*arguments): what xgpt-caption and xgpt-caption-lite do with the same captioner."""
+
+    def call(*arguments: object) -> tuple[Outcome, Outcome]:
+        theirs = call_program(caption.main, *arguments, "--path", tiny_bundle)
+        return theirs, call_program(cli.main, *arguments, "--path", lite_folder)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--beam", 5], ["--beam", 1, "--max-len", 4], ["--no-repeat-ngram-size", 1, "--batch-size", 2]],
+    ids=str,
+)
+def test_a_folder_is_captioned_as_by_xgpt_caption(both: Callable[..., Any], photos: Path, options: list[Any]) -> None:
+    theirs, ours = both(photos, *options)
+    assert ours.status == 0 and ours.stdout == theirs.stdout and ours.stdout.count("\n") == 9
+    assert sorted(ours.stderr.splitlines()) == sorted(theirs.stderr.splitlines())
+    assert f"not read: {photos / 'notes.txt'}: not a photo" in ours.stderr
+    assert "looks unlike the images that the model was trained on (distance" in ours.stderr
+
+
+def test_the_json_is_that_of_xgpt_caption(
+    call_program: Callable[..., Any], tiny_bundle: Path, lite_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text(f"{photos / '0.png'}\n\n{photos}\n")
+    for program, path, name in ((caption.main, tiny_bundle, "theirs"), (cli.main, lite_folder, "ours")):
+        assert call_program(program, "--list", names, "--path", path, "--json", tmp_path / name).status == 0
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert {each["image_id"] for each in json.loads((tmp_path / "ours").read_text())} >= {"0", "1", "more/1", "noise"}
+
+
+MISTAKES: dict[str, list[Any]] = {
+    "nothing is there": ["gone.jpg"],
+    "an empty folder": ["empty"],
+    "a beam of none": ["empty", "--beam", 0],
+    "no batch": ["empty", "--batch-size", -1],
+    "no length": ["empty", "--max-len", 0],
+    "n-grams below none": ["empty", "--no-repeat-ngram-size", -1],
+    "a list that is not there": ["--list", "gone.txt"],
+    "a list of nothing": ["--list", "nothing.txt"],
+    "a file that is there": ["empty", "--json", "nothing.txt"],
+    "a folder for the captions": ["empty", "--json", "empty"],
+    "no folder for the captions": ["empty", "--json", "gone/captions.json"],
+    "captions over a photo": ["0.png", "--json", "0.png", "--overwrite"],
+    "two photos of one id": ["same", "--json", "captions.json"],
+    "one that is not read, strictly": ["0.png", "text.jpg", "--strict"],
+    "about and photos": ["0.png", "--about"],
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_have_the_same_line(
+    both: Callable[..., Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "same").mkdir()
+    (tmp_path / "nothing.txt").write_text("\n")
+    (tmp_path / "text.jpg").write_text("no photo")
+    for copy in ("0.png", "same/01.png", "same/1.png"):
+        (tmp_path / copy).write_bytes((photos / "0.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    theirs, ours = both(*MISTAKES[name])
+    assert ours.status == theirs.status == 1
+    wording = "--about prints what the captioner is; it captions nothing: leave photos"
+    assert ours.error == theirs.error or (ours.error.startswith(wording) and theirs.error.startswith(wording))
+    assert not (tmp_path / "captions.json").exists()
+
+
+def test_about(call_program: Callable[..., Any], tiny_bundle: Path, lite_folder: Path) -> None:
+    theirs = call_program(caption.main, "--about", "--path", tiny_bundle).stdout.splitlines()
+    ours = call_program(cli.main, "--about", "--path", lite_folder).stdout.splitlines()
+    assert ours[: theirs.index("")] == theirs[: theirs.index("")] and "It knows nothing else." in ours
+    assert any("opset 18, weights stored as float32" in line for line in ours)
+    assert any("Apache-2.0" in line for line in ours)
+
+
+def test_neither_torch_nor_fairseq_is_there(
+    tiny_bundle: Path, lite_folder: Path, photos: Path, call_program: Callable[..., Any]
+) -> None:
+    """In a process of its own, where importing them fails; and all of its modules are imported."""
+    program = (
+        "import sys, pkgutil, importlib\n"
+        "others = ('torch', 'fairseq', 'xgpt_fairseq', 'sacremoses', 'sentencepiece', 'safetensors', 'tqdm')\n"
+        "sys.modules.update(dict.fromkeys(others))\n"
+        "import xgpt_runtime\n"
+        "for module in pkgutil.iter_modules(xgpt_runtime.__path__):\n"
+        "    importlib.import_module(f'xgpt_runtime.{module.name}')\n"
+        "from xgpt_runtime.cli import main\n"
+        "main(sys.argv[1:])\n"
+        "assert not any(sys.modules[name] for name in others)\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in others and sys.modules[name]]\n"
+    )
+    files = [photos / f"{number}.png" for number in range(3)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, files), "--path", str(lite_folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "runtime")},
+        cwd=lite_folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == call_program(caption.main, *files, "--path", tiny_bundle).stdout
+
+
+def test_its_files_need_nothing_but_numpy_onnxruntime_and_pillow() -> None:
+    import ast
+
+    allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "PIL", "xgpt_runtime"}
+    for path in (ROOT / "runtime" / "xgpt_runtime").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {name.split(".")[0] for name in names} <= allowed, path
+
+
+def test_help() -> None:
+    program = "from xgpt_runtime.cli import main\nmain(['--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "runtime")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "--no-repeat-ngram-size" in done.stdout

@@ -1,0 +1,130 @@
+"""Photos are read, found and named as by the product: by the same code where it can be the same, else compared."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from xgpt_fairseq.regions import image_ids
+from xgpt_fairseq.vision import photo_files, photo_formats, photos
+from xgpt_runtime import files as lite_files
+from xgpt_runtime import photos as lite_photos
+
+FORM, LITE_FORM = photos.PhotoForm(96, 32), lite_photos.PhotoForm(96, 32, False, "bilinear")
+
+
+@pytest.mark.parametrize("name", ["_read", "_eight_bits", "_reason", "Photo"])
+def test_photos_are_read_by_the_same_code(name: str) -> None:
+    assert inspect.getsource(getattr(lite_photos, name)) == inspect.getsource(getattr(photos, name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["canonical_image_id", "name_parts", "path_of_url", "_last_part", "is_number", "is_photo_name", "shortest_ids"],
+)
+def test_photos_are_named_by_the_same_code(name: str) -> None:
+    assert inspect.getsource(getattr(lite_files, name)) == inspect.getsource(getattr(image_ids, name))
+
+
+def test_the_same_formats_and_limits() -> None:
+    assert lite_files._PHOTO_EXTENSIONS == image_ids._PHOTO_EXTENSIONS
+    assert (lite_photos.DRAFT, lite_photos.REDUCING_GAP) == (photos.DRAFT, photos.REDUCING_GAP)
+    assert lite_photos.FORMATS == photo_formats.FORMATS
+    assert lite_photos.known_formats() == photo_formats.known_formats()
+
+
+@given(
+    st.integers(1, 30000), st.integers(1, 30000), st.integers(1, 40), st.booleans(),
+    st.sampled_from([14, 16, 32]),
+)  # fmt: skip
+def test_sizes(width: int, height: int, cells: int, square: bool, stride: int) -> None:
+    form = photos.PhotoForm(cells * stride, stride, square)
+    lite = lite_photos.PhotoForm(cells * stride, stride, square, "bilinear")
+    assert lite.size_of(width, height) == form.size_of(width, height)
+
+
+def scene(width: int = 200, height: int = 131) -> Image.Image:
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, np.full_like(x, 60)], axis=2).astype(np.uint8))
+
+
+def samples(folder: Path) -> list[Path]:
+    """Photos of all kinds, and files that are none."""
+    image, made = scene(), []
+
+    def save(name: str, picture: Image.Image, **options: object) -> None:
+        picture.save(folder / name, **options)
+        made.append(folder / name)
+
+    save("rgb.jpg", image)
+    save("large.jpg", scene(2400, 1800))
+    save("cmyk.jpg", image.convert("CMYK"))
+    save("grey.jpg", image.convert("L"))
+    save("alpha.png", Image.merge("RGBA", (*image.split(), Image.linear_gradient("L").resize(image.size))))
+    save("palette.gif", image.convert("P"))
+    save("see-through.gif", image.convert("P"), transparency=3)
+    save("photo.webp", image)
+    save("deep.png", Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16))
+    save("bits.bmp", image.convert("1"))
+    save("flat.tiff", image)
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = turn
+        save(f"turn{turn}.jpg", image, exif=exif.tobytes())
+    content = io.BytesIO()
+    image.save(content, "JPEG")
+    for name, data in {
+        "cut.jpg": content.getvalue()[:900],
+        "text.txt": b"bread, milk",
+        "empty.jpg": b"",
+        "phone.heic": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1",
+    }.items():
+        (folder / name).write_bytes(data)
+        made.append(folder / name)
+    return [*made, folder / "missing.jpg", folder]
+
+
+def read(load: object, path: Path, form: object) -> object:
+    try:
+        photo = load(path, form)  # type: ignore[operator]
+    except (photos.PhotoError, lite_photos.PhotoError) as error:
+        return error.reason.replace("xgpt-runtime[", "xgpt-fairseq[")
+    return photo.pixels.tobytes(), photo.pixels.shape, photo.size
+
+
+def test_every_photo_has_the_same_pixels_and_every_other_file_the_same_reason(tmp_path: Path) -> None:
+    paths = samples(tmp_path)
+    for path in paths:
+        assert read(lite_photos.load_photo, path, LITE_FORM) == read(photos.load_photo, path, FORM), path
+        assert lite_photos.is_photo(path) == photos.is_photo(path)
+    assert sum(isinstance(read(lite_photos.load_photo, path, LITE_FORM), str) for path in paths) == 6
+
+
+def test_images_of_pillow(tmp_path: Path) -> None:
+    image = scene()
+    assert np.array_equal(lite_photos.load_photo(image, LITE_FORM).pixels, photos.load_photo(image, FORM).pixels)
+    with pytest.raises(lite_photos.PhotoError, match="image: floating-point values"):
+        lite_photos.load_photo(Image.new("F", (9, 9)), LITE_FORM)
+
+
+def test_the_same_files_are_found_and_named(tmp_path: Path) -> None:
+    for name in (
+        "b/1.jpg", "b/2.png", "a/1.jpg", "a/COCO_val2014_000000000042.jpg", ".hidden/1.jpg", "a/.dot.jpg", "a/42.npz",
+        "notes.txt", "b/deep/er/7.jpg", "001.webp", "c/notes.txt",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "b" / "round").symlink_to(tmp_path)
+    for paths in (
+        [tmp_path], [tmp_path / "b", tmp_path / "a"], [tmp_path / "a" / "1.jpg", tmp_path / "a", tmp_path / "gone.jpg"],
+        [],
+    ):  # fmt: skip
+        expected = [(file.path, file.image_id) for file in photo_files.find_photos(paths)]
+        assert [(file.path, file.image_id) for file in lite_files.find_photos(paths)] == expected
