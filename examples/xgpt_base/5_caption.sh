@@ -12,7 +12,8 @@ if [ -z "${CHECKPOINT:-}" ]; then SINGLE=$FOLDER/checkpoint_best.pt; fi
 CHECKPOINT=${CHECKPOINT:-$FOLDER/averaged.pt}
 OUT=${OUT:-$(dirname "$CHECKPOINT")}
 SUBSET=${SUBSET:-test}
-if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16}); fi
+# fairseq-generate's half precision is float16, whatever the training's was
+if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); elif [ -n "${PRECISION-x}" ]; then DEVICE=(--fp16); else DEVICE=(); fi
 
 # caption CHECKPOINT OUT ARGUMENT…   and adds it to GENERATED and WRITTEN, for xgpt-evaluate
 GENERATED=() WRITTEN=()

@@ -23,11 +23,12 @@ SEED=${SEED:-1}
 WORKERS=${WORKERS:-4}                             # data loader processes per GPU
 
 # The total batch is the paper's for any number of GPUs: captions per GPU × GPUs × accumulation.
-FOUND=0 MEMORY=0                                  # GPUs of this machine, and the first one's MiB
-if [ -z "${GPUS:-}" ] || { ((GPUS > 0)) && [ -z "${GPU_BATCH:-}" ]; }; then
-    read -r FOUND MEMORY < <(python -c 'import torch
+FOUND=0 MEMORY=0 HALF=--fp16                      # GPUs of this machine, the first one's MiB and half precision
+if [ -z "${GPUS:-}" ] || { ((GPUS > 0)) && [ -z "${GPU_BATCH:+${PRECISION+x}}" ]; }; then
+    read -r FOUND MEMORY HALF < <(python -c 'import torch
 n = torch.cuda.device_count()
-print(n, torch.cuda.get_device_properties(0).total_memory >> 20 if n else 0)')
+bfloat16 = n and torch.cuda.is_bf16_supported(including_emulation=False)
+print(n, torch.cuda.get_device_properties(0).total_memory >> 20 if n else 0, "--bf16" if bfloat16 else "--fp16")')
 fi
 GPUS=${GPUS:-$FOUND}                              # all nodes together; 0: the CPU
 BATCH=${BATCH:-512}                               # captions per update (section 5.3); 6_scst.sh: images
@@ -51,7 +52,7 @@ fi
 # Several nodes: LAUNCH starts the processes, and says where the others are (README.md).
 LAUNCH=${LAUNCH:-}
 NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
-if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION---fp16} --ddp-backend legacy_ddp); fi
+if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION-$HALF} --ddp-backend legacy_ddp); fi
 if ((GPUS > 0)) && [ -z "$LAUNCH" ]; then DEVICE+=(--distributed-world-size "$GPUS"); fi
 
 # iterations DATA EPOCHS [images]   the number of iterations in EPOCHS passes over the training captions of DATA, or over

@@ -173,6 +173,7 @@ def test_training_by_two_processes(tmp_path):
         (["--path", "{}", "--sampling-topk", "3"], "--sampling-topk requires --sampling"),
         (["--path", "{}", "--max-tokens", "5"], "--max-tokens 5: item"),
         (["--path", "{}", "--fp16"], "--fp16 needs a GPU"),
+        (["--path", "{}", "--bf16"], "--bf16: fairseq-generate ignores it; its half precision is --fp16"),
         (["--path", "{}", "--model-overrides", "dropout=0"], "--model-overrides needs a dictionary, such as"),
         (["--path", "{}", "--post-process", "nosuch"], "--post-process (--remove-bpe) nosuch is unknown"),
         (["--path", "{}", "--task", "xgpt_retrieval"], "makes no captions; it ranks images and captions: xgpt-evalua"),

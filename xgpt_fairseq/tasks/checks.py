@@ -58,6 +58,8 @@ def check_run(task_cfg: Any) -> None:
             "processes: xgpt-caption --num-shards N --shard-id I; training: torchrun or --distributed-world-size"
         )
     check_limits(root)
+    if root["common"].bf16 and not trains(program):
+        raise DataError(f"--bf16: {program} ignores it; its half precision is --fp16, whatever the training's was")
     _check_precision(root["common"])
     if trains(program):
         _check_parts(root)
@@ -159,12 +161,17 @@ def _check_start(root: Any) -> None:
         if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
             logger.info(f"{last} has made {updates_of(state)} updates: --max-update {max_update} is reached")
             sys.exit(0)
-    elif given is None and not start and value_of(root["criterion"], "_name") == "xgpt_scst":
+    elif given is None and not start and _optimises_captions(root):
         raise DataError(
             "--criterion xgpt_scst improves a captioner, and needs one to start from: --finetune-from-model CHECKPOINT"
         )
     elif given is None and start and not is_remote(start):
         _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
+
+
+def _optimises_captions(root: Any) -> bool:
+    """Whether the training is CIDEr optimisation (of another task than captioning, which refuses it, it is not)."""
+    return (value_of(root["task"], "_name"), value_of(root["criterion"], "_name")) == ("xgpt_caption", "xgpt_scst")
 
 
 def _whole(path: Path, what: str) -> dict[str, Any]:
