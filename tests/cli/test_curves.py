@@ -71,6 +71,8 @@ def test_layouts(tmp_path: Path, call_program, layout: list[str]) -> None:
         (["a=a.log", "a=a.log", "--output", "c.png"], "two logs are called 'a'; give each another name"),
         (["=a.log", "--output", "c.png"], "'=a.log' is not NAME=LOG"),
         (["a=", "--output", "c.png"], "'a=' is not NAME=LOG"),
+        (["a.log", "--output", "c.png", "--at", "1,x"], "--at '1,x': numbers of updates, with commas"),
+        (["a.log", "--output", "c.png", "--captions", "-1"], "--captions must be at least 0, got -1"),
     ],
 )
 def test_errors(

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.pages.curves import check_output, draw_curves, write_figure
+from xgpt_fairseq.pages.curves import caption_lines, check_output, draw_curves, write_figure
 from xgpt_fairseq.pages.training_log import TrainingLog
 
 PRETRAINING = TrainingLog(
@@ -202,3 +202,54 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
     with pytest.raises(DataError, match=r'needs matplotlib: pip install "xgpt-fairseq\[report\]"'):
         check_output(tmp_path / "curves.png")
+
+
+def test_a_short_stage_is_drawn_wider() -> None:
+    long = TrainingLog(Path("long.log"), steps={"ic_nll_loss": {10: 5.0, 1000: 4.0}})
+    brief = TrainingLog(Path("brief.log"), steps={"ic_nll_loss": {5: 4.0, 10: 3.0}})
+    axes = panels(draw_curves({"a": long, "b": brief}, "stages"))["Training loss"]
+    [boundary] = [line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == ":"]
+    assert boundary == pytest.approx(0.85 * 1010)
+    assert [x for x, _ in curves(axes)["IC"]] == pytest.approx([8.585, 858.5, 934.25, 1010])
+    ticks = dict(zip((t.get_text() for t in axes.get_xticklabels()), axes.get_xticks(), strict=True))
+    assert ticks["0"] == 0 and ticks["1,000"] == pytest.approx(858.5) and ticks["1,010"] == pytest.approx(1010)
+    assert ticks["400"] == pytest.approx(0.4 * 858.5)
+    assert axes.get_xlabel() == "updates (short stages are drawn wider)"
+
+
+def test_gradient_norms_and_clipping_by_objective() -> None:
+    log = TrainingLog(
+        Path("a"),
+        steps={"ic_nll_loss": {1: 5.0}, "gnorm": {1: 9.0}, "ic_gnorm": {1: 2.0}, "ida_gnorm": {1: 3.0},
+               "ic_clip": {1: 25.0}, "clip": {1: 50.0}},
+    )  # fmt: skip
+    found = panels(draw_curves({"a": log}))
+    assert curves(found["Gradient norm"]) == {"IC": [(1, 2)], "IDA": [(1, 3)]}
+    assert curves(found["Clipped updates"]) == {"IC": [(1, 25)]}
+    plain = panels(draw_curves({"a": TrainingLog(Path("a"), steps={"gnorm": {1: 9.0}})}))
+    assert curves(plain["Gradient norm"]) == {"gnorm": [(1, 9)]}
+
+
+SAID = {n: f"a {'man ' * n}$x$" for n in range(1, 12)}
+TALKING = TrainingLog(
+    Path("a"), steps={"ic_nll_loss": {1: 5.0, 11: 4.0}}, captions={"valid": {"42": SAID, "7": {5: "", 10: "b" * 200}}}
+)
+
+
+def test_captions_below_the_curves() -> None:
+    head = "run, image 42 of valid, after so many updates:"
+    lines = list(caption_lines({"run": TALKING}, 1, None))
+    assert lines == [head, *(f"    {n}:  {SAID[n]}" for n in (1, 3, 5, 7, 9, 11))]
+    assert list(caption_lines({"run": TALKING}, 1, [4, 100])) == [head, f"    4:  {SAID[4]}", f"    11:  {SAID[11]}"]
+    assert list(caption_lines({"run": TALKING}, 2, [5]))[2:] == [
+        "run, image 7 of valid, after so many updates:", "    5:  (empty)",
+    ]  # fmt: skip
+    assert list(caption_lines({"run": TALKING}, 2, [11]))[3].endswith("bbb…")
+    assert list(caption_lines({"run": TALKING}, 0, None)) == []
+    assert list(caption_lines({"run": TALKING}, 1, [0])) == []
+    for layout in ("columns", "stages", "overlay"):
+        figure = draw_curves({"run": TALKING, "other": CAPTIONING}, layout)
+        [text] = [text for part in figure.subfigs for text in part.texts]
+        assert text.get_text().split("\n")[0] == head and text.get_text().count("\n") == 6
+        figure.canvas.draw()  # captions are no formulas
+        assert not draw_curves({"run": TALKING}, layout, images=0).subfigs

@@ -170,3 +170,20 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_training_log(tmp_path / "missing.log")
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         read_training_log(tmp_path)
+
+
+@pytest.mark.parametrize("written", [str, bare, as_hydra])
+def test_captions_of_validation(tmp_path: Path, written) -> None:
+    said = (
+        "2026-11-24 10:18:05 | INFO | xgpt_fairseq.tasks.caption_log | captions of 'valid' subset | num_updates {} | "
+        "image {} | {}\n"
+    )
+    lines = SIMPLE.splitlines(keepends=True)
+    first = said.format(34, "a/7.jpg", "a man | a man") + said.format(34, "8", "")
+    text = "".join([*lines[:5], first, *lines[5:8], said.format(40, "a/7.jpg", "a man"), *lines[8:]])
+    assert read(tmp_path, written(text)).captions == {
+        "valid": {"a/7.jpg": {34: "a man | a man", 40: "a man"}, "8": {34: ""}}
+    }
+    # a resumed run says again what came after the checkpoint
+    again = text + "".join(lines[3:5]).replace("num_updates=30", "num_updates=35")
+    assert read(tmp_path, written(again)).captions["valid"]["a/7.jpg"] == {34: "a man | a man"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable
 from xgpt_fairseq.pages.curves import Layout, check_output, draw_curves, write_figure
 from xgpt_fairseq.pages.training_log import read_training_log
@@ -34,6 +34,8 @@ def curves(args: argparse.Namespace) -> None:
     """Read and draw the logs, and print a summary."""
     check_output(args.output)
     check_writable(args.output, overwrite=args.overwrite)
+    check_at_least("--captions", args.captions, 0)
+    at = _updates(args.at)
     logs = {name: read_training_log(path) for name, path in named_files(args.logs).items()}
     for name, log in logs.items():
         for last, update in log.restarts:
@@ -42,8 +44,16 @@ def curves(args: argparse.Namespace) -> None:
                 file=sys.stderr,
             )
     layout: Layout = "stages" if args.stages else "overlay" if args.overlay else "columns"
-    write_figure(draw_curves(logs, layout), args.output)
+    write_figure(draw_curves(logs, layout, images=args.captions, at=at), args.output)
     print(args.output)
+
+
+def _updates(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise DataError(f"--at {text!r}: numbers of updates, with commas, such as 100,1000,5000")
+    return sorted({int(part) for part in text.split(",")})
 
 
 def named_files(arguments: Sequence[str]) -> dict[str, Path]:
@@ -77,7 +87,8 @@ def named_files(arguments: Sequence[str]) -> dict[str, Path]:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="xgpt-curves",
-        description="Draw losses by objective, validation scores and the learning rate from fairseq's training logs.",
+        description="Draw losses and gradient norms by objective, validation scores and the learning rate from "
+        "fairseq's training logs.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -96,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
         "--stages", action="store_true", help="all logs one after the other on one axis, with boundaries"
     )
     layout.add_argument("--overlay", action="store_true", help="all logs in the same axes, each in its own colour")
+    parser.add_argument(
+        "--captions",
+        type=int,
+        default=1,
+        metavar="N",
+        help="also show the captions of N validation images below the curves, where logs have them (%(default)s)",
+    )
+    parser.add_argument("--at", metavar="UPDATES", help="after which updates, such as 100,1000 [six validations]")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write
+from xgpt_fairseq.pages.stages import StageAxis
 from xgpt_fairseq.pages.training_log import Series, TrainingLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
     from matplotlib.typing import LineStyleType
 
 FORMATS = (".png", ".svg", ".pdf")
 Layout = Literal["columns", "stages", "overlay"]
+Place = Callable[[int], float]
+"""Number of updates → its place on the horizontal axis."""
 
 # Okabe and Ito's colours for any colour vision, without the yellow, which is faint on white. Dashes and markers also
 # distinguish the curves, for prints without colours.
@@ -40,6 +43,10 @@ _GREY = "0.4"
 # Names with a fixed colour in every figure; the others get the remaining colours.
 _KNOWN = ("IC", "IMLM", "IDA", "TIFG", "MLM", "MASS")
 _SCORES = {"cider": "CIDEr", "bleu4": "BLEU@4"}
+
+_NOT_IN_PROPORTION = "updates (short stages are drawn wider)"
+_CAPTIONS = 6  # of an image
+_LONGEST = 110  # letters of a caption
 
 _MARKED = 40  # a curve of more validations is a line without markers
 _SHORT_STAGE = 0.25  # of the axis; names of shorter stages take two lines, so as not to overlap
@@ -96,6 +103,14 @@ def _scores(log: TrainingLog) -> list[Curve]:
     ]
 
 
+def _gradient_norms(log: TrainingLog) -> list[Curve]:
+    return list(_training(log, "_gnorm", otherwise="gnorm"))
+
+
+def _clipped(log: TrainingLog) -> list[Curve]:
+    return list(_training(log, "_clip", otherwise="clip"))
+
+
 def _learning_rate(log: TrainingLog) -> list[Curve]:
     series = log.steps.get("lr") or log.epochs.get("lr")
     return [Curve("Learning rate", series)] if series else []
@@ -108,6 +123,8 @@ PANELS = (
     Panel("Validation error of regions", "squared, per region", _validation_regions),
     Panel("Validation scores", "× 100", _scores, best=True),
     Panel("Learning rate", "", _learning_rate),
+    Panel("Gradient norm", "before clipping", _gradient_norms),
+    Panel("Clipped updates", "%", _clipped),
 )
 
 
@@ -156,20 +173,22 @@ def write_figure(figure: Figure, path: Path) -> None:
         figure.savefig(aside, format=path.suffix.lower()[1:], dpi=150)
 
 
-def draw_curves(logs: Mapping[str, TrainingLog], layout: Layout = "columns") -> Figure:
-    """Draw those of `PANELS` for which any log has values.
+def draw_curves(
+    logs: Mapping[str, TrainingLog], layout: Layout = "columns", *, images: int = 1, at: Sequence[int] | None = None
+) -> Figure:
+    """Draw those of `PANELS` for which any log has values, and below them captions of validation, if a log has some.
 
     Args:
         logs: name → log, in the order of drawing; at least one.
         layout: "columns": one column of panels per log, with the same vertical axes; "stages": one set of panels, in
-            which each log begins at the update where the previous one ended; "overlay": one set of panels with all
-            logs from update 0, each in its own colour.
+            which each log begins at the update where the previous one ended, and short ones are drawn wider; "overlay":
+            one set of panels with all logs from update 0, each in its own colour.
+        images: of how many images the captions are shown, of each log.
+        at: at which updates; each shows the last validation until then. None: at some, from the first to the last.
 
     Raises:
         DataError: the logs have nothing to draw, or there are more logs than colours for an overlay.
     """
-    from matplotlib.figure import Figure  # without pyplot, which needs a window system and keeps figures
-
     panels = [panel for panel in PANELS if any(panel.curves(log) for log in logs.values())]
     if not panels:
         files = ", ".join(str(log.path) for log in logs.values())
@@ -178,8 +197,8 @@ def draw_curves(logs: Mapping[str, TrainingLog], layout: Layout = "columns") -> 
         raise DataError(f"{len(logs)} logs: an overlay has colours for at most {len(_COLOURS)}")
 
     if layout == "columns" and len(logs) > 1:
-        figure = Figure(figsize=(1 + 4.2 * len(logs), 0.5 + 2.3 * len(panels)), layout="constrained")
-        grid = figure.subplots(len(panels), len(logs), sharex="col", sharey="row", squeeze=False)
+        figure, host = _with_captions(1 + 4.2 * len(logs), 0.5 + 2.3 * len(panels), logs, images, at)
+        grid = host.subplots(len(panels), len(logs), sharex="col", sharey="row", squeeze=False)
         for row, panel in zip(grid, panels, strict=True):
             for axes, (name, log) in zip(row, logs.items(), strict=True):
                 _draw(axes, panel, {name: log}, layout)
@@ -191,22 +210,22 @@ def draw_curves(logs: Mapping[str, TrainingLog], layout: Layout = "columns") -> 
         return figure
 
     rows = math.ceil(len(panels) / 2)
-    figure = Figure(figsize=(13, 0.6 + 2.9 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2, squeeze=False).flatten()
+    figure, host = _with_captions(13, 0.6 + 2.9 * rows, logs, images, at)
+    grid = host.subplots(rows, 2, squeeze=False).flatten()
     for axes, panel in zip(grid, panels, strict=False):
         _draw(axes, panel, logs, layout)
         axes.set_title(panel.title, fontsize=11, loc="left", pad=30 if layout == "stages" else None)
         axes.set_ylabel(panel.unit)
-        axes.set_xlabel("updates")
+        axes.set_xlabel("updates" if layout != "stages" or _axis(logs).in_proportion else _NOT_IN_PROPORTION)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     if layout == "overlay":
         from matplotlib.lines import Line2D
 
         lines = [Line2D([], [], color=colour, linewidth=3) for colour in _COLOURS[: len(logs)]]
-        figure.legend(lines, [_literal(name) for name in logs], loc="outside upper center", ncols=4, frameon=False)
+        host.legend(lines, [_literal(name) for name in logs], loc="outside upper center", ncols=4, frameon=False)
     elif layout == "columns":
-        figure.suptitle(_literal(next(iter(logs))), fontsize=12, fontweight="bold")
+        host.suptitle(_literal(next(iter(logs))), fontsize=12, fontweight="bold")
     return figure
 
 
@@ -214,21 +233,28 @@ def _draw(axes: Axes, panel: Panel, logs: Mapping[str, TrainingLog], layout: Lay
     """Draw the curves of *panel* for all *logs*, their legend and, for stages, the boundaries."""
     styles = _styles([curve.what for log in logs.values() for curve in panel.curves(log)])
     legend: dict[str, Line2D] = {}
-    starts = [0]
+    stages = _axis(logs) if layout == "stages" else None
     for number, log in enumerate(logs.values()):
+
+        def place(update: int, number: int = number) -> float:
+            return update if stages is None else stages.place(number, update)
+
         for curve in panel.curves(log):
             colour, dashes = styles[curve.what]
             if layout == "overlay":
                 colour = _COLOURS[number]
-            line = _line(axes, curve, log, start=starts[-1], colour=colour, dashes=dashes)
+            line = _line(axes, curve, log, place=place, colour=colour, dashes=dashes)
             legend.setdefault(_label(curve, log), line)
             if panel.best:
-                _mark_best(axes, curve, start=starts[-1], colour=colour)
-        starts.append(starts[-1] + (log.last_update if layout == "stages" else 0))
-    if layout == "stages":
-        _mark_stages(axes, list(logs), starts)
-    axes.set_xlim(0, max(starts[-1], *(log.last_update for log in logs.values())) * 1.03)
+                _mark_best(axes, curve, place=place, colour=colour)
+    if stages is not None:
+        _mark_stages(axes, list(logs), stages)
+    longest = max(log.last_update for log in logs.values()) if stages is None else stages.starts[-1]
+    axes.set_xlim(0, longest * 1.03)
     _dress(axes)
+    if stages is not None and not stages.in_proportion:
+        places, labels = zip(*stages.ticks(), strict=True)
+        axes.set_xticks(places, labels)
     if not legend:
         axes.text(0.5, 0.5, "not in this log", transform=axes.transAxes, ha="center", va="center", color=_GREY)
     elif list(legend) != [panel.title]:
@@ -238,30 +264,35 @@ def _draw(axes: Axes, panel: Panel, logs: Mapping[str, TrainingLog], layout: Lay
                 handle.set_color(_GREY)
 
 
-def _line(axes: Axes, curve: Curve, log: TrainingLog, *, start: int, colour: str, dashes: LineStyleType) -> Line2D:
+def _line(axes: Axes, curve: Curve, log: TrainingLog, *, place: Place, colour: str, dashes: LineStyleType) -> Line2D:
     marker = ""
     if curve.subset is not None and len(curve.series) <= _MARKED:
         marker = _MARKERS[list(log.valid).index(curve.subset) % len(_MARKERS)]
     (line,) = axes.plot(
-        [start + update for update in curve.series], list(curve.series.values()),
+        [place(update) for update in curve.series], list(curve.series.values()),
         color=colour, linestyle=dashes, linewidth=1.5, marker=marker, markersize=4,
     )  # fmt: skip
     return line
 
 
-def _mark_best(axes: Axes, curve: Curve, *, start: int, colour: str) -> None:
+def _mark_best(axes: Axes, curve: Curve, *, place: Place, colour: str) -> None:
     finite = {update: value for update, value in curve.series.items() if math.isfinite(value)}
     if finite:
         best = max(finite, key=lambda update: finite[update])
-        axes.plot([start + best], [finite[best]], color=colour, marker="*", markersize=11)
+        axes.plot([place(best)], [finite[best]], color=colour, marker="*", markersize=11)
         axes.annotate(
-            f"{finite[best]:.1f}", (start + best, finite[best]), (0, 6), textcoords="offset points",
+            f"{finite[best]:.1f}", (place(best), finite[best]), (0, 6), textcoords="offset points",
             ha="center", color=colour, fontsize=9,
         )  # fmt: skip
 
 
-def _mark_stages(axes: Axes, names: list[str], starts: list[int]) -> None:
-    """Mark boundaries and names of stages. *starts*: the first update of each, and the last update of all."""
+def _axis(logs: Mapping[str, TrainingLog]) -> StageAxis:
+    return StageAxis.of([log.last_update for log in logs.values()])
+
+
+def _mark_stages(axes: Axes, names: list[str], stages: StageAxis) -> None:
+    """Mark boundaries and names of stages."""
+    starts = stages.starts
     for boundary in starts[1:-1]:
         axes.axvline(boundary, color=_GREY, linewidth=0.8, linestyle=":")
     shortest = min(end - start for start, end in itertools.pairwise(starts))
@@ -271,6 +302,47 @@ def _mark_stages(axes: Axes, names: list[str], starts: list[int]) -> None:
             _literal(name), ((start + end) / 2, 1), (0, 3 + 12 * (number % lines)),
             xycoords=axes.get_xaxis_transform(), textcoords="offset points", ha="center", fontsize=9, color=_GREY,
         )  # fmt: skip
+
+
+def _with_captions(
+    width: float, height: float, logs: Mapping[str, TrainingLog], images: int, at: Sequence[int] | None
+) -> tuple[Figure, Figure | SubFigure]:
+    """A figure whose panels take so much room, in inches, and the part of it for them: captions stand below."""
+    from matplotlib.figure import Figure  # without pyplot, which needs a window system and keeps figures
+
+    lines = list(caption_lines(logs, images, at))
+    if not lines:
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure
+    below = 0.25 + 0.19 * len(lines)
+    figure = Figure(figsize=(width, height + below), layout="constrained")
+    host, text = figure.subfigures(2, 1, height_ratios=[height, below], squeeze=False)[:, 0]
+    shown = "\n".join(_literal(line) for line in lines)
+    text.text(0.02, 1 - 0.1 / below, shown, va="top", ha="left", fontsize=9, linespacing=1.35)
+    return figure, host
+
+
+def caption_lines(logs: Mapping[str, TrainingLog], images: int, at: Sequence[int] | None) -> Iterator[str]:
+    """What stands below the curves: for each log and image a heading, and a line per chosen validation."""
+    for name, log in logs.items():
+        for subset, of_images in log.captions.items():
+            for image, said in itertools.islice(of_images.items(), images):
+                updates = _chosen(list(said), at)
+                if updates:
+                    yield f"{name}, image {image} of {subset}, after so many updates:"
+                for update in updates:
+                    text = said[update] or "(empty)"
+                    yield f"    {update:,}:  {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
+
+
+def _chosen(updates: list[int], at: Sequence[int] | None) -> list[int]:
+    """Those of *updates* to show."""
+    if at is not None:
+        reached = [max((update for update in updates if update <= wanted), default=None) for wanted in at]
+        return list(dict.fromkeys(update for update in reached if update is not None))
+    if len(updates) <= _CAPTIONS:
+        return updates
+    return [updates[round(number * (len(updates) - 1) / (_CAPTIONS - 1))] for number in range(_CAPTIONS)]
 
 
 def _dress(axes: Axes) -> None:

@@ -9,6 +9,10 @@ prefix of date and logger, in fairseq-train's or hydra's style):
     {"epoch": 2, "update": 1.1, "loss": "17.2", …, "num_updates": "150"}                          json: the same three,
     {"epoch": 2, "valid_loss": "4.1", "valid_cider": "0.31", …, "valid_num_updates": "272"}       told apart by their
     {"epoch": 2, "train_loss": "5.2", …, "train_num_updates": "272"}                              names
+
+and validation's captions of a few images (`tasks/caption_log.py`):
+
+    captions of 'valid' subset | num_updates 272 | image 42 | a man riding a horse
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xgpt_fairseq.errors import DataError
 
@@ -30,6 +34,7 @@ Series = dict[int, float]
 # killed) the last, complete one is read.
 _STEP = re.compile(r".*epoch \d+: +\d+ / \d+ (\S.*)$")
 _SUMMARY = re.compile(r".*epoch \d+ \| (?:valid on '(?P<subset>[^|]+)' subset \| )?(?P<values>\S.*)$")
+_CAPTION = re.compile(r".*captions of '([^|]+)' subset \| num_updates (\d+) \| image (.*?) \| (.*)$")
 _JSON = re.compile(r'.*(\{"epoch": [^{}]*\})\s*$')
 
 _UPDATES = "num_updates"
@@ -44,6 +49,7 @@ class TrainingLog:
         steps: training lines, each the mean since the previous line (fairseq's `--log-interval`).
         epochs: the means of the epochs.
         valid: subset → the values of its validations.
+        captions: subset → image → number of updates → caption, of images whose captions validation logged.
         restarts: (from, back to): where the run was resumed from a checkpoint. Earlier lines of later updates are
             dropped; of the same update, the later line counts.
     """
@@ -53,6 +59,7 @@ class TrainingLog:
     epochs: dict[str, Series] = field(default_factory=dict)
     valid: dict[str, dict[str, Series]] = field(default_factory=dict)
     restarts: list[tuple[int, int]] = field(default_factory=list)
+    captions: dict[str, dict[str, dict[int, str]]] = field(default_factory=dict)
 
     @property
     def last_update(self) -> int:
@@ -66,6 +73,9 @@ class TrainingLog:
         for values in self._all():
             for name, series in values.items():
                 values[name] = {at: value for at, value in series.items() if at <= update}
+        for images in self.captions.values():
+            for image, said in images.items():
+                images[image] = {at: caption for at, caption in said.items() if at <= update}
 
 
 def read_training_log(path: Path) -> TrainingLog:
@@ -80,6 +90,9 @@ def read_training_log(path: Path) -> TrainingLog:
     log = TrainingLog(path)
     last = 0
     for kind, subset, record in _records(path):
+        if isinstance(record, _Caption):
+            log.captions.setdefault(subset, {}).setdefault(record.image, {})[record.update] = record.text
+            continue
         update = int(record.pop(_UPDATES))
         if update < last:
             log.restarts.append((last, update))
@@ -101,13 +114,23 @@ def read_training_log(path: Path) -> TrainingLog:
     return log
 
 
-def _records(path: Path) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """("step", "epoch" or "valid"; subset; name → value) of each record with a number of updates."""
+class _Caption(NamedTuple):
+    update: int
+    image: str
+    text: str
+
+
+def _records(path: Path) -> Iterator[tuple[str, str, dict[str, float] | _Caption]]:
+    """("step", "epoch" or "valid"; subset; name → value) of each record with a number of updates; and captions."""
     try:
         # "replace": terminal output may contain anything, and a record is ASCII except the subset's name.
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                if "epoch" in line and (found := _record(line.rstrip("\n"))) and 0 <= found[2].get(_UPDATES, -1) < inf:
+                if "captions of '" in line and (match := _CAPTION.match(line.rstrip("\n"))):
+                    yield "captions", match[1], _Caption(int(match[2]), match[3], match[4])
+                elif (
+                    "epoch" in line and (found := _record(line.rstrip("\n"))) and 0 <= found[2].get(_UPDATES, -1) < inf
+                ):
                     yield found
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None

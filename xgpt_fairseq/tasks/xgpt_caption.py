@@ -11,6 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import register_task
+from omegaconf import II
 
 from xgpt_fairseq.criterions.xgpt_scst import XGPTSCSTCriterion
 from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions
@@ -22,6 +23,7 @@ from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
+from xgpt_fairseq.tasks.caption_log import CaptionLog
 from xgpt_fairseq.tasks.options import CAPTION_METRICS, renamed
 from xgpt_fairseq.tasks.search_checks import check_search
 from xgpt_fairseq.workarounds import sample_for_search
@@ -44,10 +46,23 @@ class XGPTCaptionConfig(RegionsConfig):
         default=False,
         metadata={"help": "also validate by greedy decoding: logs cider and bleu4, for --best-checkpoint-metric"},
     )
+    log_captions: int = field(
+        default=4,
+        metadata={"help": "with --eval-captions: the log has validation's captions of so many images, the same each "
+                  "time; TensorBoard and Weights & Biases, too, if fairseq's options ask for them"},
+    )  # fmt: skip
     constraints_file: Optional[str] = field(
         default=None,
         metadata={"help": "for --constraints: lines of an image id and, tab-separated, phrases to be in its caption"},
     )
+    tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
+    wandb_project: Optional[str] = II("common.wandb_project")
+
+
+def _given(cfg: Any, name: str) -> str | None:
+    """The value of an option of fairseq's; None in a configuration that is no part of a run's, or an earlier one's."""
+    option: str | None = getattr(cfg, name, None)
+    return None if option is None or option.startswith("${") else option
 
 
 @register_task("xgpt_caption", dataclass=XGPTCaptionConfig)
@@ -63,11 +78,20 @@ class XGPTCaptionTask(RegionsTask):
     def __init__(self, cfg: XGPTCaptionConfig, directory: DataDirectory, **objectives: Any) -> None:
         super().__init__(cfg, directory, **(objectives or {"objective_weights": {"ic": 1.0}}))
         self._scorers: dict[str, ValidationScorer] = {}
+        self._truth: dict[str, list[tuple[str, str]]] = {}  # split → image id and first reference of each image
+        self._update = 0
         self._greedy: Any = None
         self._samples_captions = False
         check_at_least("--captions-per-image", cfg.captions_per_image, 1)
         self._window = renamed(cfg, "locality", "shuffle_window_images")
         check_at_least("--shuffle-window-images", self._window, 0)
+        logged = getattr(cfg, "log_captions", 0)  # of a checkpoint of an earlier version: none
+        check_at_least("--log-captions", logged, 0)
+        self._log = CaptionLog(
+            logged if cfg.eval_captions else 0,
+            tensorboard_logdir=_given(cfg, "tensorboard_logdir"),
+            wandb_project=_given(cfg, "wandb_project"),
+        )
         if cfg.best_checkpoint_metric in CAPTION_METRICS and not cfg.eval_captions:
             raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
         if cfg.eval_captions and "ic" not in self.objectives:
@@ -106,7 +130,9 @@ class XGPTCaptionTask(RegionsTask):
             dataset = read_constraints(Path(self.cfg.constraints_file), dataset, self.vocabulary)
         self.datasets[split] = dataset
         if self.cfg.eval_captions and not training and not generating:
-            self._scorers[split] = ValidationScorer(list(self.directory.references(split).captions.values()))
+            references = self.directory.references(split).captions
+            self._scorers[split] = ValidationScorer(list(references.values()))
+            self._truth[split] = [(image_id, captions[0]) for image_id, captions in references.items()]
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model, and the greedy search for validation (section 5.3)."""
@@ -125,6 +151,7 @@ class XGPTCaptionTask(RegionsTask):
         self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, *args: Any, **kwargs: Any
     ) -> Any:
         """fairseq's step; a criterion that draws captions knows for which update."""
+        self._update = update_num + 1
         if isinstance(criterion, XGPTSCSTCriterion):
             criterion.set_num_updates(update_num)
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
@@ -202,7 +229,11 @@ class XGPTCaptionTask(RegionsTask):
         with torch.no_grad(), autocast(self.cfg.cpu_bf16):
             hypotheses = self._greedy.generate([], {"net_input": images})
         captions = [self.to_text(hypothesis[0]["tokens"]) for hypothesis in hypotheses]
-        return scorer.add(sample["id"].tolist(), captions)
+        ids = sample["id"].tolist()
+        truth = [self._truth[sample["split"]][index] for index in ids]
+        image_ids, people = [image_id for image_id, _ in truth], [first for _, first in truth]
+        self._log.add(sample["split"], self._update, image_ids, captions, people)
+        return scorer.add(ids, captions)
 
     def to_text(self, tokens: torch.Tensor) -> str:
         """Decode generated token ids (T,) to text."""

@@ -1,0 +1,90 @@
+"""The captions of fixed validation images in the log, in TensorBoard and in Weights & Biases."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.tasks.caption_log import CaptionLog
+
+LOGGER = "xgpt_fairseq.tasks.caption_log"
+
+
+def add(log: CaptionLog, update: int, split: str = "valid") -> None:
+    for first in (0, 2):
+        ids = [str(first), str(first + 1)]
+        log.add(split, update, ids, [f"a <b>dog</b>\n{i} {update}" for i in ids], [f"A person's {i}." for i in ids])
+
+
+def test_the_same_images_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    log = CaptionLog(3, tensorboard_logdir=None, wandb_project=None)
+    with caplog.at_level(logging.INFO, LOGGER):
+        add(log, 10)
+        add(log, 20)
+        add(log, 20)  # a dummy batch of fairseq's
+    assert caplog.messages == [
+        f"captions of 'valid' subset | num_updates {update} | image {image} | a <b>dog</b> {image} {update}"
+        for update in (10, 20)
+        for image in range(3)
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, LOGGER):
+        add(CaptionLog(0, tensorboard_logdir=None, wandb_project=None), 10)
+    assert caplog.messages == []
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = CaptionLog(1, tensorboard_logdir=str(tmp_path), wandb_project=None)
+    add(log, 10)
+    add(log, 20)
+    events = EventAccumulator(str(tmp_path / "valid"))
+    events.Reload()
+    assert events.Tags()["tensors"] == ["captions/0/text_summary"]
+    found = [
+        (each.step, each.tensor_proto.string_val[0].decode()) for each in events.Tensors("captions/0/text_summary")
+    ]
+    assert found == [
+        (update, f"a &lt;b&gt;dog&lt;/b&gt; 0 {update}\n\n*a person:* A person&#x27;s 0.") for update in (10, 20)
+    ]
+
+
+def test_without_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DataError, match=r'needs tensorboard: pip install "xgpt-fairseq\[tensorboard\]"'):
+        CaptionLog(1, tensorboard_logdir=str(tmp_path), wandb_project=None)
+    CaptionLog(0, tensorboard_logdir=str(tmp_path), wandb_project=None)
+
+
+def test_weights_and_biases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what wandb has of its interface here: `run`, `Table`, `log`."""
+    sent: list[tuple[dict[str, Any], int]] = []
+
+    class Table:
+        def __init__(self, columns: list[str]) -> None:
+            self.rows: list[tuple[Any, ...]] = [tuple(columns)]
+
+        def add_data(self, *row: Any) -> None:
+            self.rows.append(row)
+
+    wandb = SimpleNamespace(run=object(), Table=Table, log=lambda values, step: sent.append((values, step)))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    log = CaptionLog(2, tensorboard_logdir=None, wandb_project="mine")
+    add(log, 10)
+    [(values, step)] = sent
+    assert step == 10 and values["valid/captions"].rows == [
+        ("update", "image", "caption", "a person"),
+        (10, "0", "a <b>dog</b> 0 10", "A person's 0."),
+        (10, "1", "a <b>dog</b> 1 10", "A person's 1."),
+    ]
+    wandb.run = None  # fairseq started none
+    add(log, 20)
+    assert len(sent) == 1
