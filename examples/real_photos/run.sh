@@ -186,7 +186,7 @@ for number in "${!SCORED[@]}"; do
     caption "$name" "$CAPTIONER" "$data" "$subset"
     RESULTS+=("$name=$WORK/results/$name/scores-$subset.json")
     xgpt-gallery --data "$data" --split "$subset" --captions "captioner=$WORK/results/$name/generate-$subset.txt" \
-        --photos "${PHOTOS[@]}" --limit "${PAGE_IMAGES:-200}" --metrics cider,bleu --output "$WORK/$name.html" --overwrite
+        --attention "captioner=$CAPTIONER" --photos "${PHOTOS[@]}" --limit "${PAGE_IMAGES:-200}" --metrics cider,bleu --output "$WORK/$name.html" --overwrite
 done
 curves
 python "$HERE/report.py" --scores "${RESULTS[@]}" ${NOTES:+--notes "$NOTES"} --card "$WORK/card.md"

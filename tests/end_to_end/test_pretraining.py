@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.end_to_end.programs import (
     PLUGIN,
@@ -24,6 +25,8 @@ from tests.end_to_end.programs import (
     train_in_two_processes,
 )
 from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.pages.training_log import read_training_log
 
 PRETRAIN = ["--task", "xgpt_pretrain", "--batch-size", "4"]
 NO_DROPOUT = ["--dropout", "0", "--attention-dropout", "0"]
@@ -49,6 +52,14 @@ def test_four_objectives_train_validate_and_lead_to_captions(tiny_data, tmp_path
         assert all(speed > 0 for speed in logged(log, f"{name}_pairs_per_s", "train"))
     assert len(logged(log, "imlm_ppl", "valid")) == len(logged(log, "ida_accuracy", "valid")) == 3
     assert list((tmp_path / "tb").rglob("*tfevents*"))
+    (tmp_path / "train.log").write_text(log)
+    [of_images] = read_training_log(tmp_path / "train.log").captions.values()
+    assert len(of_images) == min(4, len(DataDirectory(tiny_data).references("valid").captions))
+    ends = sorted(read_training_log(tmp_path / "train.log").valid["valid"]["cider"])
+    assert all(list(said) == ends for said in of_images.values())
+    events = EventAccumulator(str(tmp_path / "tb" / "valid"))
+    events.Reload()
+    assert {f"captions/{image}/text_summary" for image in of_images} <= set(events.Tags()["tensors"])
 
     # in domain, from the average, then fine-tuning on captions alone
     run("xgpt-average-checkpoints", "--checkpoints", tmp_path / "stage1", "--best", "2", "--output", tmp_path / "a.pt")

@@ -79,6 +79,7 @@ def gallery(args: argparse.Namespace) -> None:
             regions=data.regions if drawn else _labelled(data),
             overlay=overlay,
             credits=credits,
+            note=args.note,
         )
     with atomic_write(args.output) as aside:
         # "replace": a lone surrogate, which JSON can contain, has no UTF-8.
@@ -182,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics", default="bleu,meteor,rouge,cider", metavar="LIST", help="what to compute (default: %(default)s)"
     )
     parser.add_argument("--title", help="heading of the page (default: Captions of the <split> images)")
+    parser.add_argument("--note", default="", metavar="TEXT", help="a line below the heading")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page (HTML)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return parser

@@ -137,6 +137,7 @@ def render_gallery(
     regions: RegionStore | None = None,
     overlay: bool = False,
     credits: Mapping[str, Credit] | None = None,
+    note: str = "",
 ) -> str:
     """Render the page as HTML.
 
@@ -149,6 +150,7 @@ def render_gallery(
             labels, objects that captions miss are listed.
         overlay: also draw the regions over the photos, with a switch for all of them.
         credits: image id → licence and origin of its photo.
+        note: a line below the heading.
 
     Raises:
         DataError: a photo cannot be read, *regions* lacks an image, or jinja2 or pillow is not installed.
@@ -185,6 +187,7 @@ def render_gallery(
         [Metric(name) for name in names],
         images=images,
         counted=f"Scores × 100 of {'all ' if images != 1 else ''}{images} image{'s' if images != 1 else ''}",
+        note=note,
         linked=photos is not None and photos.place.linked,
         overlay=overlay and any(card.picture.source for card in cards),
     )

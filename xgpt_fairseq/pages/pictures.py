@@ -123,7 +123,7 @@ def _photo(photo: PhotoFile, image_id: str, place: PhotoPlace) -> tuple[str, int
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
                 width, height = reversed(image.size) if turned else image.size
                 path = Path(os.path.relpath(photo.path, place.link_from)).as_posix()
-                return urllib.parse.quote(path), *scaled(width, height, place.size)
+                return urllib.parse.quote(path), *scaled(width, height, THUMBNAIL)
             image.draft("RGB", (2 * place.size, 2 * place.size))
             upright = ImageOps.exif_transpose(image).convert("RGB")
             upright = upright.resize(scaled(*upright.size, place.size), Image.Resampling.LANCZOS)
@@ -131,11 +131,12 @@ def _photo(photo: PhotoFile, image_id: str, place: PhotoPlace) -> tuple[str, int
             upright.save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{photo.path}: not a readable photo: {error}") from None
+    shape = scaled(*upright.size, max(place.size, THUMBNAIL))  # smaller copies are shown as large as others
     if place.copy_to is None or place.called is None:
-        return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), *upright.size
+        return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), *shape
     name = urllib.parse.quote(image_id, safe="") + ".jpg"
     (place.copy_to / name).write_bytes(jpeg.getvalue())
-    return urllib.parse.quote(f"{place.called}/{name}"), *upright.size
+    return urllib.parse.quote(f"{place.called}/{name}"), *shape
 
 
 def scaled(width: int, height: int, longest: int) -> tuple[int, int]:

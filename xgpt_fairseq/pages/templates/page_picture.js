@@ -40,6 +40,16 @@ function label(box, card, text, more = {}) {
   return makeSvg("text", { x: box.x + 3, y, ...more }, text);
 }
 
+// Those of *boxes* whose labels do not lie over the label of one before.
+function withRoom(boxes) {
+  const placed = [];
+  for (const box of boxes) {
+    const room = placed.every((o) => Math.abs(o.x - box.x) > LABEL_WIDTH || Math.abs(o.y - box.y) > LABEL_HEIGHT);
+    if (room) placed.push(box);
+  }
+  return placed;
+}
+
 // The regions over a picture, the largest first, so that smaller ones are on top.
 function regionsDrawing(card, boxes) {
   const names = [...new Set(boxes.map((box) => box.label).filter(Boolean))];
@@ -47,11 +57,8 @@ function regionsDrawing(card, boxes) {
   const svg = makeSvg("svg", {
     class: "regions", viewBox: `0 0 ${card.width} ${card.height}`, role: "img", "aria-label": described,
   });
-  const labelled = [];
-  for (const box of boxes) {
-    const room = labelled.every((o) => Math.abs(o.x - box.x) > LABEL_WIDTH || Math.abs(o.y - box.y) > LABEL_HEIGHT);
-    if (box.label && room && labelled.length < LABELLED && box.x < card.width - LABEL_WIDTH / 2) labelled.push(box);
-  }
+  const named = boxes.filter((box) => box.label && box.x < card.width - LABEL_WIDTH / 2);
+  const labelled = withRoom(named).slice(0, LABELLED);
   for (const box of boxes.toSorted((a, b) => b.width * b.height - a.width * a.height)) {
     const title = makeSvg("title", {}, box.score === undefined ? box.name : `${box.name}, ${box.score.toFixed(2)}`);
     svg.append(makeSvg("g", { class: `c${box.number % COLOURS}` }, title, rectangle(box)));
@@ -113,7 +120,7 @@ function look(element, card, word, said, number) {
       "fill-opacity": (0.6 * weights[box.number] / highest).toFixed(3), class: most.includes(box) ? "most" : "",
     }));
   }
-  for (const box of most) svg.append(label(box, card, `${box.label} ${percent(weights[box.number])}`.trim()));
+  for (const box of withRoom(most)) svg.append(label(box, card, `${box.label} ${percent(weights[box.number])}`.trim()));
   element.querySelector(".picture").append(svg);
   const names = most.map((box) => `${box.name} ${percent(weights[box.number])}`).join("; ");
   element.querySelector(".looking").replaceChildren(make("b", {}, `“${word}”`), ` looks at ${names}`);

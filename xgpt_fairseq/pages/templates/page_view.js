@@ -195,3 +195,5 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 arrived(false);
+// The first search need not wait for the texts to be put together.
+setTimeout(() => cards.forEach(searched), 1000);
