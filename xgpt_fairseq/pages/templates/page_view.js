@@ -3,13 +3,6 @@ const controls = {};
 for (const id of ["order", "metric", "find", "only", "min", "max", "view"]) controls[id] = document.getElementById(id);
 const boxes = Array.from(document.querySelectorAll("#systems input"));
 const count = document.getElementById("count");
-const orders = {
-  listed: (a, b) => a.listed - b.listed,
-  split: (a, b) => a.position - b.position,
-  id: (a, b) => collator.compare(a.name, b.name),
-  best: (a, b, score) => score(b) - score(a),
-  worst: (a, b, score) => score(a) - score(b),
-};
 const collator = new Intl.Collator("en", { numeric: true });
 const flags = { repeats: REPEATS, unused: UNUSED, missed: MISSED, unlike: UNLIKE };
 const defaults = { order: "listed", metric: metrics[0].name, find: "", only: "", min: "", max: "", view: "list" };
@@ -61,15 +54,21 @@ function readAddress() {
 }
 
 function inOrder() {
-  const [by] = controls.order.value.split(" ");
+  const by = controls.order.value.split(" ")[0];
+  if (by === "listed") return cards;
+  if (by === "id") return cards.toSorted((a, b) => collator.compare(a.name, b.name) || a.listed - b.listed);
   const system = orderedSystem();
   const number = currentMetric();
-  const value = (card, which) => card.said[which].scores[number] ?? -Infinity;
-  if (by === "gain" || by === "loss") {
-    const ahead = (card) => (value(card, system) - value(card, 0)) * (by === "gain" ? 1 : -1);
-    return cards.toSorted((a, b) => ahead(b) - ahead(a) || a.listed - b.listed);
-  }
-  return cards.toSorted((a, b) => orders[by](a, b, (card) => value(card, system)) || a.listed - b.listed);
+  const score = (card, which) => card.said[which].scores[number] ?? -Infinity;
+  const key = { // the highest first
+    split: (card) => -card.position,
+    best: (card) => score(card, system),
+    worst: (card) => -score(card, system),
+    gain: (card) => score(card, system) - score(card, 0),
+    loss: (card) => score(card, 0) - score(card, system),
+  }[by];
+  const keys = cards.map(key);
+  return cards.toSorted((a, b) => keys[b.listed] - keys[a.listed] || a.listed - b.listed);
 }
 
 function isShown(shown) {
