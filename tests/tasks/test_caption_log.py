@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks.caption_log import CaptionLog
@@ -75,16 +76,57 @@ def test_weights_and_biases(monkeypatch: pytest.MonkeyPatch) -> None:
         def add_data(self, *row: Any) -> None:
             self.rows.append(row)
 
-    wandb = SimpleNamespace(run=object(), Table=Table, log=lambda values, step: sent.append((values, step)))
+    wandb = SimpleNamespace(
+        run=object(), Table=Table, Image=lambda pixels: pixels, log=lambda values, step: sent.append((values, step))
+    )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     log = CaptionLog(2, tensorboard_logdir=None, wandb_project="mine")
     add(log, 10)
     [(values, step)] = sent
     assert step == 10 and values["valid/captions"].rows == [
-        ("update", "image", "caption", "a person"),
-        (10, "0", "a <b>dog</b> 0 10", "A person's 0."),
-        (10, "1", "a <b>dog</b> 1 10", "A person's 1."),
+        ("update", "image", "photo", "caption", "a person"),
+        (10, "0", None, "a <b>dog</b> 0 10", "A person's 0."),
+        (10, "1", None, "a <b>dog</b> 1 10", "A person's 1."),
     ]
     wandb.run = None  # fairseq started none
     add(log, 20)
     assert len(sent) == 1
+
+
+def test_photos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (640, 320), "red").save(tmp_path / "photos" / "COCO_val2014_000000000001.png")
+    log = CaptionLog(2, tensorboard_logdir=str(tmp_path / "tb"), wandb_project=None, photos=str(tmp_path / "photos"))
+    log.read_photos(["0", "1", "2"])
+    add(log, 10)
+    add(log, 20)
+    events = EventAccumulator(str(tmp_path / "tb" / "valid"))
+    events.Reload()
+    assert events.Tags()["images"] == ["captions/1"]
+    [shown] = events.Images("captions/1")
+    assert (shown.step, shown.width, shown.height) == (10, 320, 160)
+    with pytest.raises(DataError, match=r"no photo of the images 5, 6, such as 5\.jpg"):
+        log.read_photos(["5", "6", "1"])
+    (tmp_path / "photos" / "5.jpg").write_bytes(b"not a photo")
+    with pytest.raises(DataError, match=r"5\.jpg: not a readable photo"):
+        log.read_photos(["5"])
+    with pytest.raises(DataError, match="photos are for --tensorboard-logdir and --wandb-project"):
+        CaptionLog(2, tensorboard_logdir=None, wandb_project=None, photos=str(tmp_path))
+    sent: list[Any] = []
+
+    class Table:
+        def __init__(self, columns: list[str]) -> None:
+            self.photos: list[Any] = []
+
+        def add_data(self, update: int, image: str, photo: Any, *texts: str) -> None:
+            self.photos.append(photo)
+
+    wandb = SimpleNamespace(run=1, Table=Table, Image=lambda pixels: pixels.shape, log=lambda v, step: sent.append(v))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    log = CaptionLog(2, tensorboard_logdir=None, wandb_project="mine", photos=str(tmp_path / "photos"))
+    log.read_photos(["0", "1"])
+    add(log, 10)
+    assert sent[0]["valid/captions"].photos == [None, (160, 320, 3)]

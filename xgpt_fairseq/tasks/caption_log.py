@@ -1,7 +1,7 @@
 """Logs validation's captions of the same few images again and again: how "a man a man" becomes a sentence.
 
 They go into fairseq's log, for `xgpt-curves --captions`; and where fairseq's options ask for it, to TensorBoard
-(`--tensorboard-logdir`, under "Text") and to Weights & Biases (`--wandb-project`, a table).
+(`--tensorboard-logdir`, under "Text", photos under "Images") and to Weights & Biases (`--wandb-project`, a table).
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import html
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from xgpt_fairseq.errors import DataError
 
+if TYPE_CHECKING:
+    from xgpt_fairseq.vision.photos import PhotoFile
+
 logger = logging.getLogger(__name__)
+
+_LONGER_SIDE = 320  # of photos, in pixels
 
 
 class CaptionLog:
@@ -25,19 +30,50 @@ class CaptionLog:
     Args:
         count: how many images of a split.
         tensorboard_logdir, wandb_project: fairseq's options; None or empty: not there.
+        photos: a folder, tar or table of the images' photos, for these two; None: captions alone.
 
     Raises:
-        DataError: TensorBoard is asked for and not installed. (fairseq warns of a missing wandb.)
+        DataError: TensorBoard is asked for and not installed (fairseq warns of a missing wandb); or there are photos
+            and neither of the two is asked for.
     """
 
-    def __init__(self, count: int, *, tensorboard_logdir: str | None, wandb_project: str | None) -> None:
+    def __init__(
+        self, count: int, *, tensorboard_logdir: str | None, wandb_project: str | None, photos: str | None = None
+    ) -> None:
+        if photos is not None and not (count and (tensorboard_logdir or wandb_project)):
+            raise DataError(
+                "--log-captions-photos: photos are for --tensorboard-logdir and --wandb-project, with --eval-captions"
+            )
         self._count = count
+        self._path = None if photos is None else Path(photos)
+        self._photos: dict[str, Any] = {}
         self._logdir, self._project = tensorboard_logdir, wandb_project
         self._images: dict[str, list[str]] = {}
         self._logged: set[tuple[str, int, str]] = set()
         self._writers: dict[str, Any] = {}
+        self._shown: set[str] = set()
         if count and tensorboard_logdir:
             _summary_writer()
+
+    def read_photos(self, image_ids: Sequence[str]) -> None:
+        """Read the photos of a split's first images, if some are asked for, before the training.
+
+        Raises:
+            DataError: there is none of them, or one cannot be read.
+        """
+        if self._path is None:
+            return
+        from xgpt_fairseq.vision.photo_files import find_photos
+
+        wanted = image_ids[: self._count]
+        files = {photo.image_id: photo for photo in find_photos([self._path])}
+        found = {image_id: _pixels(files[image_id]) for image_id in wanted if image_id in files}
+        if not found:
+            raise DataError(
+                f"--log-captions-photos {self._path}: no photo of the images {', '.join(wanted)}, such as "
+                f"{wanted[0]}.jpg"
+            )
+        self._photos |= found
 
     def add(
         self, split: str, update: int, image_ids: Sequence[str], captions: Sequence[str], people: Sequence[str]
@@ -68,6 +104,9 @@ class CaptionLog:
             # it shows Markdown, in which captions are to stay text
             text = f"{html.escape(caption)}\n\n*a person:* {html.escape(person)}"
             writer.add_text(f"captions/{image_id}", text, update)
+            if image_id in self._photos and image_id not in self._shown:
+                self._shown.add(image_id)  # it stays the same
+                writer.add_image(f"captions/{image_id}", self._photos[image_id], update, dataformats="HWC")
         writer.flush()
 
     def _to_wandb(self, split: str, update: int, rows: Sequence[tuple[str, str, str]]) -> None:
@@ -77,10 +116,29 @@ class CaptionLog:
             return  # of which fairseq has warned
         if wandb.run is None:
             return
-        table = wandb.Table(columns=["update", "image", "caption", "a person"])
-        for row in rows:
-            table.add_data(update, *row)
+        table = wandb.Table(columns=["update", "image", "photo", "caption", "a person"])
+        for image_id, caption, person in rows:
+            pixels = self._photos.get(image_id)
+            table.add_data(update, image_id, None if pixels is None else wandb.Image(pixels), caption, person)
         wandb.log({f"{split}/captions": table}, step=update)
+
+
+def _pixels(photo: PhotoFile) -> Any:
+    """A small copy of the photo, uint8 (height, width, 3)."""
+    import numpy as np
+
+    from xgpt_fairseq.vision.photo_formats import known_formats
+
+    formats = known_formats()
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(photo.content(), formats=formats) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"--log-captions-photos: {photo.path}: not a readable photo: {error}") from None
+    upright.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
+    return np.asarray(upright)
 
 
 def _summary_writer() -> Any:

@@ -51,6 +51,11 @@ class XGPTCaptionConfig(RegionsConfig):
         metadata={"help": "with --eval-captions: the log has validation's captions of so many images, the same each "
                   "time; TensorBoard and Weights & Biases, too, if fairseq's options ask for them"},
     )  # fmt: skip
+    log_captions_photos: Optional[str] = field(
+        default=None,
+        metadata={"help": "a folder, tar or table of the photos of these images, which TensorBoard and Weights & "
+                  "Biases show, too"},
+    )  # fmt: skip
     constraints_file: Optional[str] = field(
         default=None,
         metadata={"help": "for --constraints: lines of an image id and, tab-separated, phrases to be in its caption"},
@@ -91,6 +96,7 @@ class XGPTCaptionTask(RegionsTask):
             logged if cfg.eval_captions else 0,
             tensorboard_logdir=_given(cfg, "tensorboard_logdir"),
             wandb_project=_given(cfg, "wandb_project"),
+            photos=getattr(cfg, "log_captions_photos", None),
         )
         if cfg.best_checkpoint_metric in CAPTION_METRICS and not cfg.eval_captions:
             raise DataError(f"--best-checkpoint-metric {cfg.best_checkpoint_metric} needs --eval-captions")
@@ -133,6 +139,7 @@ class XGPTCaptionTask(RegionsTask):
             references = self.directory.references(split).captions
             self._scorers[split] = ValidationScorer(list(references.values()))
             self._truth[split] = [(image_id, captions[0]) for image_id, captions in references.items()]
+            self._log.read_photos(list(references))
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model, and the greedy search for validation (section 5.3)."""
