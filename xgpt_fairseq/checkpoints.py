@@ -34,7 +34,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         what = "a bundle, which xgpt-caption --path takes" if bundle else "a folder; name a checkpoint in it"
         raise DataError(f"{path} is no checkpoint: it is {what}")
     if not path.is_file():
-        raise DataError(f"checkpoint {path} does not exist")
+        aside = aside_of_checkpoint(path)
+        hint = f" (its training ended while it was written, and goes on with it; until then: {aside})"
+        raise DataError(f"checkpoint {path} does not exist{hint if aside.exists() else ''}")
     with foreign_bytes(path, "is damaged"):
         is_zip = zipfile.is_zipfile(path)
     if not is_zip:
@@ -58,6 +60,11 @@ def _why_no_zip(path: Path) -> str:
     if beginning == b"PK":
         return f"is cut short: it ends after {path.stat().st_size:,} bytes"
     return "is not a checkpoint" if beginning else "is empty"
+
+
+def aside_of_checkpoint(path: Path) -> Path:
+    """Where the checkpoint *path* lies while its training writes it anew."""
+    return path.with_name(f".{path.name}.before")
 
 
 def is_remote(name: str) -> bool:

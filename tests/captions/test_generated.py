@@ -11,7 +11,7 @@ import pytest
 
 from tests.captions.test_references import COCO, written
 from xgpt_fairseq.captions.base import CaptionOptions
-from xgpt_fairseq.captions.generated import read_captions, write_coco_results
+from xgpt_fairseq.captions.generated import coco_results, read_captions
 from xgpt_fairseq.captions.references import References, read_references
 from xgpt_fairseq.errors import DataError
 
@@ -43,7 +43,7 @@ def test_generate_output(tmp_path: Path, references: References) -> None:
 def test_coco_results_round_trip(tmp_path: Path, references: References) -> None:
     captions = {"42": "D-1\t a dog", "7": "ein Kätzchen", "park": ""}
     path = tmp_path / "results.json"
-    write_coco_results(path, captions)
+    path.write_text(json.dumps(coco_results(captions), ensure_ascii=False))
     assert [record["image_id"] for record in json.loads(path.read_text())] == [42, 7, "park"]
     assert "Kätzchen" in path.read_text(encoding="utf-8")
     assert read_captions(path, references) == captions

@@ -175,7 +175,9 @@ def test_a_full_disk(
         patch.setattr(IndexedWriter, "add", full)
         done = prepare()
     assert done.status == 1
-    assert done.error.endswith("No space left on device; correct this, and the same command resumes")
+    assert done.error.endswith(
+        "data: No space left on device (correct this, and the same command resumes where it stopped)"
+    ), done.error
     assert prepare().status == 0
     assert contents(tmp_path / "data") == contents(tmp_path / "expected")
 

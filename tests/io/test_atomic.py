@@ -102,7 +102,10 @@ def test_while_files_move_the_folder_is_not_one(tmp_path: Path, monkeypatch: pyt
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", fail_at_z)
-    with pytest.raises(OSError, match="disk full"), atomic_directory(path, last="index", files=["*.txt"]) as aside:
+    with (
+        pytest.raises(DataError, match="cannot be written: disk full"),
+        atomic_directory(path, last="index", files=["*.txt"]) as aside,
+    ):
         write(aside, "a.txt", "z.txt", "index")
     assert not (path / "index").exists()
     assert [folder.name for folder in tmp_path.iterdir()] == ["folder"]

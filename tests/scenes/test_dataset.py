@@ -342,6 +342,6 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return whole(name, folder, pixels)
 
     monkeypatch.setattr(scenes, "make_image", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match="cannot be written: disk full"):
         scenes.write_data_set(tmp_path / "made", seed=1, counts=COUNTS, pixels=64, workers=1)
     assert not list(tmp_path.iterdir())

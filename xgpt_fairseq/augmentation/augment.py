@@ -20,7 +20,7 @@ from xgpt_fairseq.data.manifest import MANIFEST
 from xgpt_fairseq.data.split_writer import SPLIT_FILES
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import XGPTHubInterface
-from xgpt_fairseq.io.atomic import write_json
+from xgpt_fairseq.io.atomic import interrupted, write_json
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.search.generator import SearchOptions
 from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
@@ -103,7 +103,7 @@ def augment(
             report = _write(run.data, output, directory, images, generated, options, model)
             run.finish(last=MANIFEST, files=FILES)
         except OSError as error:  # a full disk, most likely
-            raise DataError(f"{error}; correct this, and the same command resumes") from error
+            raise interrupted(error, output) from error
         except KeyboardInterrupt:
             if run.is_resumable:
                 print(f"the same command resumes from {run.folder}", file=sys.stderr)

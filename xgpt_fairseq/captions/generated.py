@@ -22,7 +22,6 @@ from xgpt_fairseq.captions.references import References, named, parsed_json, tex
 from xgpt_fairseq.captions.registry import CaptionSource, find_format, read_sources
 from xgpt_fairseq.captions.structure import structure_of
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import write_json
 from xgpt_fairseq.io.text_lines import COMPRESSIONS, numbered_lines
 from xgpt_fairseq.regions.image_ids import NameIndex, canonical_image_id, is_photo_name, json_image_id
 
@@ -83,12 +82,9 @@ def read_captions(
     return {image_id: captions[image_id] for image_id in references.captions}
 
 
-def write_coco_results(path: Path, captions: Mapping[str, str]) -> None:
-    """Write *captions* as the COCO server takes them: `[{"image_id", "caption"}]`, ids as integers where they are."""
-    write_json(
-        path,
-        [{"image_id": json_image_id(image_id), "caption": caption} for image_id, caption in captions.items()],
-    )
+def coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """*captions* as the COCO server takes them: `[{"image_id", "caption"}]`, ids as integers where they are."""
+    return [{"image_id": json_image_id(image_id), "caption": caption} for image_id, caption in captions.items()]
 
 
 def _check_order(path: Path, references: References) -> None:

@@ -9,35 +9,76 @@ work takes many such functions has it in a module of its own, imported as a whol
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from typing import Any, Final, NoReturn
 
 from xgpt_fairseq.errors import DataError
 
 # fairseq turns on the messages of every library, and its speech tasks tell everyone to install tensorboardX.
 _CHATTY = ("matplotlib", "PIL", "fairseq.tasks.text_to_speech")
 
+# Errors of writing that name no file.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 
 def run(program: Callable[[], None]) -> None:
     """Call *program*; turn a `DataError` into one line on stderr and exit status 1, Ctrl-C into status 130.
 
-    A reader of the output that ends early, such as `head`, is no error to report: status 141, as other programs have.
+    So become the errors of the system that name a file, and those of a full disk; `kill` (SIGTERM) into status 143,
+    once temporary files are taken away. A reader of the output that ends early, such as `head`, is no error to report:
+    status 141, as other programs have.
 
     Raises:
         SystemExit: with that status.
     """
     for library in _CHATTY:
         logging.getLogger(library).setLevel(logging.WARNING)
+    before = _end_orderly_when_killed()
     try:
         program()
+        sys.stdout.flush()
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        _drop_output()
         sys.exit(141)
+    except OSError as error:
+        if error.filename is not None and error.strerror:
+            _end(f"{error.filename}: {error.strerror}")
+        if error.errno not in _FULL:
+            raise
+        _drop_output()  # whose error it is: files are named where they are written
+        _end(f"the output cannot be written: {error.strerror}")
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _drop_output() -> None:
+    """Write what is still to be flushed nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_orderly_when_killed() -> Any:
+    """Let SIGTERM end the process like an error; the handler before, None where there is none of ours."""
+
+    def end(*_: object) -> NoReturn:
+        sys.exit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, end)

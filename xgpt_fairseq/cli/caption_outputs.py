@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -47,10 +48,14 @@ def print_and_write(
             results += group
     unlike.print_summary()
     captioned = [(result, result.best.text) for result in results if result.best is not None]
-    if args.json is not None:
-        write_json(args.json, [{**result.named, "caption": text} for result, text in captioned])
-    if args.html is not None and captioned:
-        _write_page(args, results, novelty)
+    page = _page(args, results, novelty) if args.html is not None and captioned else None
+    with contextlib.ExitStack() as files:  # of both, or none
+        if args.json is not None:
+            aside = files.enter_context(atomic_write(args.json))
+            write_json(aside, [{**result.named, "caption": text} for result, text in captioned])
+        if page is not None:
+            aside = files.enter_context(atomic_write(Path(args.html)))
+            aside.write_text(page, encoding="utf-8", errors="replace")
     _check_read(len(captioned), total, args)
     return results
 
@@ -113,7 +118,7 @@ def _check_read(captioned: int, total: int, args: argparse.Namespace) -> None:
         raise DataError(f"--strict: {total - captioned} of {total} files could not be read")
 
 
-def _write_page(args: argparse.Namespace, results: list[Result], novelty: NoveltyDetector | None) -> None:
+def _page(args: argparse.Namespace, results: list[Result], novelty: NoveltyDetector | None) -> str:
     from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
     from xgpt_fairseq.pages.pictures import Regions, picture
     from xgpt_fairseq.regions.store import RegionStore
@@ -131,6 +136,4 @@ def _write_page(args: argparse.Namespace, results: list[Result], novelty: Novelt
         name = result.short_name
         images.append(CaptionedPicture(name, name, shown, result.best, result.others, unlike))
     unreadable = [(result.short_name, result.reason) for result in results if result.best is None]
-    page = render_captions(images, title=args.title or TITLE, lenpen=args.lenpen, unreadable=unreadable)
-    with atomic_write(Path(args.html)) as aside:
-        aside.write_text(page, encoding="utf-8", errors="replace")
+    return render_captions(images, title=args.title or TITLE, lenpen=args.lenpen, unreadable=unreadable)

@@ -15,7 +15,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import check_writable, write_json
+from xgpt_fairseq.io.atomic import check_writable, write_jsons
 from xgpt_fairseq.metrics.degeneration import degeneration
 from xgpt_fairseq.metrics.names import METRICS
 from xgpt_fairseq.metrics.segmentation import SEGMENTATIONS
@@ -69,7 +69,7 @@ def evaluate(args: argparse.Namespace) -> None:
             raise DataError(f"{name} {_joined(paths)}: names differ for each file with captions")
         for path in paths:
             check_writable(path, overwrite=args.overwrite)
-    from xgpt_fairseq.captions.generated import read_captions, write_coco_results
+    from xgpt_fairseq.captions.generated import coco_results, read_captions
     from xgpt_fairseq.captions.references import find_references
     from xgpt_fairseq.metrics.scores import score_systems
 
@@ -82,6 +82,7 @@ def evaluate(args: argparse.Namespace) -> None:
         print(f"left out (--skip-bad): {message}", file=sys.stderr)
     metrics = [metric.strip() for metric in args.metrics.split(",") if metric.strip()]
     found = score_systems(systems, references, metrics, spice_jars=args.spice_jars, segmentation=args.segment)
+    written: list[tuple[Path, Any]] = []
     for number, (path, captions, scores) in enumerate(zip(args.captions, systems, found, strict=True)):
         if not scores.corpus:
             raise DataError("; ".join(f"{metric} left out: {reason}" for metric, reason in scores.left_out.items()))
@@ -94,9 +95,10 @@ def evaluate(args: argparse.Namespace) -> None:
         for metric, reason in scores.left_out.items():
             print(f"{metric} left out: {reason}", file=sys.stderr)
         if args.output:
-            write_json(args.output[number], _report(scores, captions))
+            written.append((args.output[number], _report(scores, captions)))
         if args.coco_results:
-            write_coco_results(args.coco_results[number], captions)
+            written.append((args.coco_results[number], coco_results(captions)))
+    write_jsons(written)
 
 
 def _joined(value: object) -> str:

@@ -23,6 +23,7 @@ from xgpt_fairseq.archives.registry import FORMATS, open_archive
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.io.atomic import interrupted
 from xgpt_fairseq.io.json_files import read_json
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.image_ids import canonical_image_id
@@ -108,7 +109,7 @@ def import_regions(args: argparse.Namespace) -> None:
     try:
         reader, store, resumed_at, broken = _import(args)
     except (OSError, BrokenProcessPool) as error:
-        raise DataError(f"{error} (correct this, and the same command resumes where it stopped)") from None
+        raise interrupted(error, args.output) from None
     counts = store.region_counts()
     print(f"images         {len(store)}" + (f" ({resumed_at} of them before it was interrupted)" if resumed_at else ""))
     if broken:

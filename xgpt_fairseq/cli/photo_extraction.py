@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.cli.extract_options import MOST_WORKERS, build_extractor, check_options
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import interrupted
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.left_out import LeftOut
@@ -66,7 +67,7 @@ def extract(args: argparse.Namespace) -> None:
     try:
         store, unreadable, resumed_at = _extract(args)
     except (OSError, BrokenProcessPool) as error:
-        raise DataError(f"{error} (correct this, and the same command resumes where it stopped)") from None
+        raise interrupted(error, args.output) from None
     finally:
         if not partial_path(given.resolve()).is_dir():  # finished, or nothing to go on with
             shutil.rmtree(_photos_path(given), ignore_errors=True)

@@ -22,6 +22,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.data.manifest import MANIFEST, TextManifest, TextSplit
 from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.io.atomic import interrupted
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
 from xgpt_fairseq.text.readers import BLOCK_BYTES, report_log
@@ -86,7 +87,7 @@ def prepare(
             manifest.write(unfinished.data)
             unfinished.finish(last=MANIFEST, files=(*TEXT_FILES, *VOCABULARY_FILES))
         except OSError as error:  # a full disk, most likely
-            raise DataError(f"{error}; correct this, and the same command resumes") from error
+            raise interrupted(error, args.output) from error
         except KeyboardInterrupt:
             if unfinished.is_resumable:
                 print(f"the same command resumes from {unfinished.folder}", file=sys.stderr)

@@ -3,41 +3,115 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import LONGEST_REASON, DataError, reason_of
 from xgpt_fairseq.io.json_files import read_json
+
+# What the system says where there is no room, or nothing may be written.
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# In torch's error of a full disk, which is none of the system's.
+TORCH_WRITER: Final = "PytorchStreamWriter failed"
+_NAME_BYTES: Final = 200
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
     """Check, before any work, that a program may write the file *path*.
 
     Raises:
-        DataError: *path* exists and *overwrite* is false, it is a folder, or its folder does not exist.
+        DataError: *path* exists and *overwrite* is false, it is a folder, or its folder does not exist or cannot be
+            written to.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} exists; give another name or --overwrite")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: no folder {path.parent}")
+    try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; name a file")
+        if os.path.lexists(path) and not overwrite:
+            raise DataError(f"{path} exists; give another name or --overwrite")
+        if not path.parent.is_dir():
+            raise DataError(f"{path}: no folder {path.parent}")
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise DataError(f"{str(path)[:LONGEST_REASON]!r}: {reason_of(error)}") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DataError(f"{path}: its folder cannot be written to")
+
+
+@contextlib.contextmanager
+def writing(path: Path, aside: Path | None = None) -> Iterator[None]:
+    """Name *path* in errors of writing it: those of the system say only "No space left on device".
+
+    Args:
+        path: the file or folder as the user knows it.
+        aside: where it is written until it is whole.
+
+    Raises:
+        DataError: the disk is full, a quota is used up, or the file system is read-only.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (named := write_error(error, path, aside)) is not None:
+            raise named from error
+        raise
+
+
+def write_error(error: BaseException | None, path: Path, aside: Path | None = None) -> DataError | None:
+    """What `writing` raises in place of *error*; None: *error* itself."""
+    if isinstance(error, OSError):
+        own = error.filename is None or (aside is not None and str(error.filename).startswith(str(aside)))
+        # numpy's error of a full disk has no number
+        if own and (error.errno in FULL or error.errno is None):
+            return DataError(f"{path} cannot be written: {reason_of(error)}")
+    if isinstance(error, RuntimeError) and TORCH_WRITER in str(error):
+        return DataError(f"{path} cannot be written: {os.strerror(errno.ENOSPC)}, most likely")
+    return None
+
+
+def interrupted(error: BaseException, output: Path) -> DataError:
+    """The error of a run that the same command will resume: where *error* names no file, it is of *output*."""
+    if isinstance(error, OSError):
+        return DataError(
+            f"{error.filename or output}: {reason_of(error)} (correct this, and the same command resumes where it "
+            "stopped)"
+        )
+    return DataError(f"{error} (correct this, and the same command resumes where it stopped)")
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to *path*; rename it to *path* if the block succeeds, delete it otherwise."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Yield a temporary path next to *path*; rename it to *path* if the block succeeds, delete it otherwise.
+
+    Raises:
+        DataError: see `writing`.
+    """
+    aside = aside_of(path)
     try:
-        yield aside
-        aside.replace(path)
+        with writing(path, aside):
+            yield aside
+            aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Like `atomic_write` of several files: all of them appear, or none."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(atomic_write(path)) for path in paths]
+
+
+def aside_of(path: Path) -> Path:
+    """The temporary name next to *path*, of this process. Of a long name a part: no name has more than 255 bytes."""
+    name = os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
+    return path.with_name(f".{name}.{os.getpid()}.tmp")
 
 
 @contextlib.contextmanager
@@ -50,11 +124,12 @@ def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator
         files: patterns of the names of all files that such a folder may have; the old ones are replaced.
     """
     path = path.resolve()
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_of(path)
     aside.mkdir(parents=True)
     try:
-        yield aside
-        swap_in(aside, path, last=last, files=files)
+        with writing(path, aside):
+            yield aside
+            swap_in(aside, path, last=last, files=files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -103,8 +178,15 @@ def take_lock(folder: Path, what: str) -> int:
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
     """Write *value* as JSON (UTF-8, non-ASCII characters kept) to *path*, atomically."""
-    with atomic_write(path) as aside:
-        aside.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_jsons([(path, value)], indent=indent)
+
+
+def write_jsons(values: Iterable[tuple[Path, Any]], *, indent: int | None = 1) -> None:
+    """Like `write_json` of several files: all of them appear, or none."""
+    values = list(values)
+    with atomic_writes(path for path, _ in values) as asides:
+        for aside, (_, value) in zip(asides, values, strict=True):
+            aside.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_description(file: Path, *, what: str, made_by: str, newest: int) -> dict[str, Any]:

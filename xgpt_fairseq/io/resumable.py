@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import swap_in, sync_folder, take_lock, write_json
+from xgpt_fairseq.io.atomic import swap_in, sync_folder, take_lock, write_error, write_json, writing
 
 JOURNAL_VERSION = 1
 
@@ -63,7 +63,8 @@ class ResumableOutput:
         self._overwrite = overwrite
         self._journal = self.folder / "journal.json"
         self._options: dict[str, Any] = json.loads(json.dumps(options))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(output):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._lock: int | None = take_lock(self.folder, f"another {what} is writing {output}")
         try:
             if self._journal.exists():
@@ -81,6 +82,8 @@ class ResumableOutput:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+        if (named := write_error(error, self.output, self.folder)) is not None:
+            raise named from error
 
     def close(self) -> None:
         """End the run. If a state was saved, another run can resume; otherwise nothing is left behind."""

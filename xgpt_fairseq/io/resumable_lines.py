@@ -6,6 +6,7 @@ NAME                   a JSON object a line, as they come
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import take_lock, write_json
+from xgpt_fairseq.io.atomic import take_lock, write_error, write_json
 from xgpt_fairseq.io.resumable import partial_path
 
 # Seconds after which lines are on the disk, not only with the system.
@@ -88,6 +89,8 @@ class ResumableLines:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+        if (named := write_error(error, self.path)) is not None:
+            raise named from error
 
     def write(self, values: Sequence[Mapping[str, Any]]) -> None:
         """Append a group of lines."""
@@ -118,10 +121,10 @@ class ResumableLines:
         if self._lock is None:
             return
         if self._file is not None:
-            is_empty = self._file.tell() == 0
-            self._file.close()
-            self._file = None
-            if is_empty:
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):  # of a full disk, whose error is on its way already
+                file.close()
+            if self.path.stat().st_size == 0:
                 self.path.unlink(missing_ok=True)
                 shutil.rmtree(self._folder)
         os.close(self._lock)

@@ -117,6 +117,7 @@ def submit_ordered(
 def start_worker() -> None:
     """Initialise a worker process: ignore Ctrl-C, which the main process handles, and end with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the main process's handler ends that in an orderly way
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -8,6 +8,7 @@ back, LOGLEVEL=DEBUG all of it.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 
 from omegaconf import DictConfig
@@ -25,6 +26,8 @@ WARNINGS = [
     r"'pin_memory' argument is set as true but no accelerator is found",
     r"`torch\.cuda\.amp\.(autocast|GradScaler)\(args\.\.\.\)` is deprecated",
 ]
+# fairseq logs that it begins to save a checkpoint's extra state, and the traceback of a failure that is also raised.
+SAVING = re.compile(r"State of \w+ is ready to be persisted|Traceback \(most recent call last\)")
 LOGGERS = ["fairseq_cli.train", "fairseq_cli.generate", "fairseq_cli.validate"]
 
 
@@ -50,6 +53,7 @@ def quieten(program: str | None) -> None:
     logging.getLogger("hydra").setLevel(logging.INFO)
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("fairseq.checkpoint_utils").addFilter(lambda record: not SAVING.match(str(record.msg)))
     leave_out = ConfigFilter()
     for name in LOGGERS:
         logging.getLogger(name).addFilter(leave_out)

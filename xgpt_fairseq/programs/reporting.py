@@ -9,12 +9,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
 
 from omegaconf.errors import OmegaConfBaseException
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import FULL, TORCH_WRITER
 from xgpt_fairseq.programs.names import fairseq_program, logs_everything
 
 # What other libraries say, as "Type: message", and what we say instead (templates of re.Match.expand).
@@ -49,6 +51,9 @@ KNOWN = [
         "pass --checkpoint-activations",
     ),
 ]
+GENERATE = "fairseq_cli.generate"
+# functions of fairseq that write a file → the variable that has its name
+WRITERS = {("fairseq.checkpoint_utils", "torch_persistent_save"): "filename", (GENERATE, "main"): "output_path"}
 # the last lines of a traceback that a process of several has sent as text
 SENT_DATA_ERROR = re.compile(rf"^{DataError.__module__}\.DataError: (.+)$", re.MULTILINE)
 
@@ -60,10 +65,13 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
     that fairseq starts, the first one's traceback arrives as text. With LOGLEVEL=DEBUG all tracebacks are printed.
     """
     line = next((line for cause in _causes(error) if (line := _line_of(cause)) is not None), None) or _said_by(error)
-    if line is not None and not logs_everything():
-        print(f"error: {line}", file=sys.stderr)
+    kept = _move_aside(error)
+    if isinstance(error, BrokenPipeError) and not logs_everything():  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+    elif line is not None and not logs_everything():
+        print(f"error: {line}{kept}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        print(f"interrupted{kept}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
 
@@ -100,14 +108,44 @@ def _said_by(error: BaseException) -> str | None:
 
     Only the error that ends the program: a bug in the handling of another must not be taken for that one.
     """
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"  # a folder that is a file, no permission, a full disk
+    if isinstance(error, OSError) and error.strerror:
+        # a folder that is a file, no permission; of a copy to a full disk, the copy
+        place = (error.filename2 if error.errno in FULL else None) or error.filename
+        place = place or (_written_by(error) if error.errno in FULL else None)
+        if place is not None:
+            return f"{place}: {error.strerror}"
+    if TORCH_WRITER in str(error) and (place := _written_by(error)) is not None:
+        return f"{place} cannot be written: the disk is full, most likely"
     if isinstance(error, OmegaConfBaseException):  # a name or a value in YAML
         key, said = error.full_key or error.key, str(error.msg or error).splitlines()[0]
         return said if key is None or str(key) in said else f"{key}: {said}"
     # "--sampling-topp requires --sampling", and many more: so fairseq speaks to its users
     speaks = isinstance(error, AssertionError | ValueError) and str(error) and _raised_by_fairseq(error)
     return str(error).splitlines()[0] if speaks else None
+
+
+def _written_by(error: BaseException) -> str | None:
+    """The file that fairseq was writing when *error* was raised; None where it is not known."""
+    found = []
+    for frame, _ in walk_tb(error.__traceback__):
+        name = WRITERS.get((frame.f_globals.get("__name__", ""), frame.f_code.co_name), "")
+        found += [str(frame.f_locals[name])] if name in frame.f_locals else []
+    return found[-1] if found else None
+
+
+def _move_aside(error: BaseException) -> str:
+    """Rename what fairseq-generate has written so far, so that no half of a file has its name; what to say of it."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    main = next((frame for frame in frames if frame.f_globals.get("__name__") == GENERATE), None)
+    file = Path(main.f_locals.get("output_path") or "") if main is not None else Path()
+    if not file.is_file():
+        return ""
+    aside = file.with_name(f"{file.name}.incomplete")
+    try:
+        file.replace(aside)
+    except OSError:
+        return ""
+    return f" (what it has written is {aside})"
 
 
 def _raised_by_fairseq(error: BaseException) -> bool:

@@ -28,6 +28,7 @@ from xgpt_fairseq.tasks.checks import check_run, finetune_from, root_config
 from xgpt_fairseq.tasks.gradient_log import GradientLog
 from xgpt_fairseq.tasks.options import check_metric, values_of
 from xgpt_fairseq.text.vocabulary import Vocabulary
+from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
 from xgpt_fairseq.workarounds import BestCheckpoints, load_checkpoints_on_all_ranks
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class XGPTTask(FairseqTask):
         check_metric(cfg.best_checkpoint_metric, self.objectives)
         self._gradients = GradientLog()
         self._best_checkpoints = BestCheckpoints(cfg)
+        self._whole_checkpoints = WholeCheckpoints(root_config(cfg).get("checkpoint") or {})
         if cfg.cpu_bf16:
             check_cpu_bfloat16()
 
@@ -272,8 +274,14 @@ class XGPTTask(FairseqTask):
         """fairseq's hook after the validation of a subset."""
         self._best_checkpoints.validated(stats)
 
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """fairseq's hook before a checkpoint is saved, on the process that saves it: our entries, none."""
+        self._whole_checkpoints.begin()
+        return {}
+
     def post_save(self, path: str, num_updates: int) -> None:
         """fairseq's hook after a checkpoint was saved, on the process that saved it."""
+        self._whole_checkpoints.saved()
         self._best_checkpoints.saved(Path(path), num_updates)
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:

@@ -24,6 +24,7 @@ from xgpt_fairseq.checkpoints import (
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.tasks.limits import check_betas, check_limits, check_overrides, option, value_of
+from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def check_run(task_cfg: Any) -> None:
         raise DataError(f"--bf16: {program} ignores it; its half precision is --fp16, whatever the training's was")
     _check_precision(root["common"])
     if trains(program):
+        WholeCheckpoints(root["checkpoint"]).restore()
         _check_parts(root)
         _check_rate(root["optimization"], root["lr_scheduler"])
         _check_direction(root["checkpoint"])

@@ -1,0 +1,81 @@
+"""Keeps the checkpoints that fairseq overwrites until the new ones are whole.
+
+fairseq writes one file of a checkpoint aside and renames it, but copies it to `checkpoint_best.pt` and
+`checkpoint_last.pt` under their names: a full disk, or the end of the process, left them cut, and what they held before
+was lost. So they are moved aside, to `.checkpoint_best.pt.before`, while a checkpoint is saved.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xgpt_fairseq.checkpoints import aside_of_checkpoint, is_remote, load_checkpoint
+from xgpt_fairseq.errors import DataError
+
+COPIES = ("checkpoint_best", "checkpoint_last")
+
+
+class WholeCheckpoints:
+    """The task calls this object before fairseq saves a checkpoint and afterwards.
+
+    Args:
+        config: fairseq's configuration group `checkpoint`; empty for a task that trains nothing.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self._folder = Path(config.get("save_dir") or "")
+        self._suffix = config.get("checkpoint_suffix") or ""
+        # where nothing is copied, nothing is lost; and where the folder is none
+        self._off = not config or config.get("write_checkpoints_asynchronously", False) or is_remote(str(self._folder))
+
+    def begin(self) -> None:
+        """Call before a checkpoint is saved, on the process that does it."""
+        if self._off:
+            return
+        atexit.register(self._end_badly)
+        for file, aside in self._files():
+            with contextlib.suppress(FileNotFoundError):
+                file.replace(aside)
+
+    def saved(self) -> None:
+        """Call when fairseq has written the checkpoint and its copies."""
+        if self._off:
+            return
+        atexit.unregister(self._end_badly)
+        self.restore()
+
+    def restore(self) -> None:
+        """Put back what was moved aside and has not been written anew, or not whole: at a start, and at the end."""
+        if self._off:
+            return
+        for file, aside in self._files():
+            if not aside.exists():
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another process of the training was faster
+                if _is_whole(file):
+                    aside.unlink()
+                else:
+                    aside.replace(file)
+
+    def _end_badly(self) -> None:
+        """The process ends while a checkpoint is being saved."""
+        for unfinished in self._folder.glob(f"checkpoint*{self._suffix}.pt.tmp"):
+            unfinished.unlink(missing_ok=True)
+        self.restore()
+
+    def _files(self) -> Iterator[tuple[Path, Path]]:
+        for name in COPIES:
+            file = self._folder / f"{name}{self._suffix}.pt"
+            yield file, aside_of_checkpoint(file)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        load_checkpoint(path)
+    except DataError:
+        return False
+    return True
