@@ -22,6 +22,7 @@ from PIL import Image
 from tests.folders import contents
 from xgpt_fairseq.captions.registry import read_captions
 from xgpt_fairseq.cli import draw_scenes
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.scenes import captions as scene_captions
 from xgpt_fairseq.scenes import dataset as scenes
 from xgpt_fairseq.scenes.alt_texts import STYLES, WEB_BACKGROUNDS, WEB_CLUTTER
