@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xgpt_fairseq.programs.names import fairseq_program
+from xgpt_fairseq.programs.quiet import quieten
+from xgpt_fairseq.programs.reporting import report_in_fairseq_programs
+
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -124,6 +128,20 @@ def mount_read_only(folder: Path) -> None:
     _call(_LIBC.mount, None, os.fsencode(folder), None, MS_REMOUNT | MS_BIND | MS_RDONLY, None)
 
 
+def keep_from_writing() -> None:
+    """Let permissions bind this process as if it were not root, but for reading: Python itself may lie in root's."""
+
+    class Header(ctypes.Structure):
+        _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+    class Sets(ctypes.Structure):
+        _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+    dac_read_search = 1 << 2
+    sets = (Sets * 2)(Sets(dac_read_search, dac_read_search, 0), Sets(0, 0, 0))
+    _call(_LIBC.capset, ctypes.byref(Header(0x20080522, 0)), sets)
+
+
 def can_mount() -> bool:
     """Whether `own_mounts` works here."""
     child = os.fork()
@@ -150,6 +168,9 @@ def _become(command: list[str]) -> int:
     sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
     program = str(Path(sys.executable).parent / command[0])
     sys.argv = [program, *command[1:]]
+    sys.excepthook = sys.__excepthook__
+    report_in_fairseq_programs()  # as importing the plugin does, which the parent has done already
+    quieten(fairseq_program())
     try:
         runpy.run_path(program, run_name="__main__")
     except SystemExit as end:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from xgpt_fairseq.io.json_files import read_json
 # What the system says where there is no room, or nothing may be written.
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # In torch's error of a full disk, which is none of the system's.
-TORCH_WRITER: Final = "PytorchStreamWriter failed"
+TORCH_WRITER: Final = re.compile(r"PytorchStreamWriter failed|inline_container\.cc(?:.*strerror: (?P<reason>[\w ]+))?")
 _NAME_BYTES: Final = 200
 
 
@@ -70,8 +71,8 @@ def write_error(error: BaseException | None, path: Path, aside: Path | None = No
         # numpy's error of a full disk has no number
         if own and (error.errno in FULL or error.errno is None):
             return DataError(f"{path} cannot be written: {reason_of(error)}")
-    if isinstance(error, RuntimeError) and TORCH_WRITER in str(error):
-        return DataError(f"{path} cannot be written: {os.strerror(errno.ENOSPC)}, most likely")
+    if isinstance(error, RuntimeError) and (found := TORCH_WRITER.search(str(error))):
+        return DataError(f"{path} cannot be written: {found['reason'] or 'the disk is full, most likely'}")
     return None
 
 

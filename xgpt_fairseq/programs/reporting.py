@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from traceback import walk_tb
@@ -70,7 +72,7 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
     elif line is not None and not logs_everything():
         print(f"error: {line}{kept}", file=sys.stderr)
-    elif isinstance(error, KeyboardInterrupt):
+    elif isinstance(error, KeyboardInterrupt | Killed):
         print(f"interrupted{kept}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
@@ -79,11 +81,21 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
 def report_in_fairseq_programs() -> None:
     """Install `report` if this process is one of fairseq's programs and has no other hook."""
     program = fairseq_program()
+    if program == "fairseq-generate" and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end_killed)  # else a half-written file of captions would keep its name
     if program is not None and sys.excepthook is sys.__excepthook__:
         sys.excepthook = report
         if program == "fairseq-hydra-train":
             # else hydra prints a shortened traceback itself, and ends the process before the hook is called
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+
+class Killed(BaseException):
+    """`kill` has ended this process."""
+
+
+def _end_killed(*_: object) -> None:
+    raise Killed
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -114,7 +126,7 @@ def _said_by(error: BaseException) -> str | None:
         place = place or (_written_by(error) if error.errno in FULL else None)
         if place is not None:
             return f"{place}: {error.strerror}"
-    if TORCH_WRITER in str(error) and (place := _written_by(error)) is not None:
+    if TORCH_WRITER.search(str(error)) and (place := _written_by(error)) is not None:
         return f"{place} cannot be written: the disk is full, most likely"
     if isinstance(error, OmegaConfBaseException):  # a name or a value in YAML
         key, said = error.full_key or error.key, str(error.msg or error).splitlines()[0]
