@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test test-gpu test-fuzz coverage mutants lint format quickstart docs bench parameters runtime clean
+.PHONY: help install test test-gpu test-faults test-fuzz coverage mutants lint format quickstart docs bench parameters runtime clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=FOLDER: on photos with captions"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-gpu              the tests of a GPU alone, on a machine that has one"
 	@echo "make coverage              all tests, and which lines of the package they ran"
 	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"
+	@echo "make test-faults           full disks, kill -9 and the like, on every program (forty minutes)"
 	@echo "make test-fuzz             100 000 damaged inputs for the readers of strangers' files (half an hour)"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
 	@echo "make docs                  the documentation as a site, build/site/index.html"
@@ -44,6 +45,9 @@ test: lint
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest tests/gpu -rs
+
+test-faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.run $(ARGS)
 
 test-fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz.run $(ARGS)

@@ -148,14 +148,15 @@ def _written_by(error: BaseException) -> str | None:
 def _move_aside(error: BaseException) -> str:
     """Rename what fairseq-generate has written so far, so that no half of a file has its name; what to say of it."""
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    main = next((frame for frame in frames if frame.f_globals.get("__name__") == GENERATE), None)
-    file = Path(main.f_locals.get("output_path") or "") if main is not None else Path()
+    places = [frame.f_locals.get("output_path") for frame in frames if frame.f_globals.get("__name__") == GENERATE]
+    file = Path(next(filter(None, places), ""))
     if not file.is_file():
         return ""
     aside = file.with_name(f"{file.name}.incomplete")
     try:
         file.replace(aside)
-    except OSError:
+    except OSError:  # a full disk may have no room for another name
+        file.unlink(missing_ok=True)
         return ""
     return f" (what it has written is {aside})"
 
