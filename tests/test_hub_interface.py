@@ -218,9 +218,8 @@ def test_a_region_store_is_captioned_as_its_photos(
         for number, regions in enumerate(extractor.extract([extractor.load(photo) for photo in photos])):
             writer.add(photos[number].stem, regions.features, regions.boxes, position=number + 1)
         writer.finish()
-    found = [
-        (key, best.text) for key, best, _ in captioner.caption_store(RegionStore(tmp_path / "store"), batch_size=3)
-    ]
+    captioned = captioner.caption_store(RegionStore(tmp_path / "store"), batch_size=3)
+    found = [(each.key, each.best.text) for each in captioned]
     assert found == list(zip((photo.stem for photo in photos), captioner.caption(photos), strict=True))
     narrow = RegionStore(write_store(tmp_path / "narrow", feature_dim=8))
     with pytest.raises(DataError, match=r"narrow has features of width 8, the model was trained on width 1280 \(reg"):
