@@ -5,7 +5,7 @@
     PYTHONPATH=other_checkout python tests/benchmarks/gallery_pages.py      # the pages of another version
 
 Pages of two systems with five people's captions each, and photos of 320 × 240 pixels of their own, in Debian's Chromium
-without a window. Prints a table in Markdown:
+without a window. Prints a table in Markdown, of the medians of three browsers after one another:
 
 - opened: from the start of the navigation until the first photo is on the screen, and until the page is whole;
 - sort, search: until the screen shows the result;
@@ -19,6 +19,7 @@ import argparse
 import logging
 import random
 import shutil
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -123,7 +124,13 @@ def memory_of(browser_pid: int) -> float:
     return total / 1000
 
 
-def measure(program: str, page: Path) -> dict[str, float]:
+def measure(program: str, page: Path, rounds: int = 3) -> dict[str, float]:
+    """The medians of what a browser takes that shows only this page, of some browsers after one another."""
+    found = [measure_once(program, page) for _ in range(rounds)]
+    return {name: statistics.median(each[name] for each in found) for name in found[0]}
+
+
+def measure_once(program: str, page: Path) -> dict[str, float]:
     """What a browser that shows only this page takes."""
     from playwright.sync_api import sync_playwright
 
