@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.text_lines import check_unchanged
 
 # All tabs of a line are in front of the features, in its first few thousand bytes.
 FIRST_LINE_BYTES = 1 << 16
@@ -63,6 +64,7 @@ def lines(files: Sequence[Path], position: int = 0) -> Iterator[tuple[Place, byt
                     if line.strip():
                         yield Place(path, offset, len(line)), line, start + offset + len(line)
                     offset += len(line)
+            check_unchanged(path, size, offset)
         start += size
 
 

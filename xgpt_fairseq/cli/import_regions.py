@@ -168,9 +168,19 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
             total=reader.end, initial=writer.position, unit=reader.unit, unit_scale=by_bytes, disable=None
         ) as bar:
             _write_records(writer, records, broken, sizes, args.boxes, box_kind, args.limit, bar)
+        _check_unchanged(args, reader)
         broken.write_list()
         writer.finish()
     return reader, RegionStore(args.output), resumed_at, len(broken)
+
+
+def _check_unchanged(args: argparse.Namespace, reader: RegionReader) -> None:
+    """Raise DataError where the archive has been cut, or is another, since it was opened: images would be missing."""
+    again, _ = open_archive(args.source, args.format, needs_boxes=args.boxes not in WITHOUT_BOXES)
+    with contextlib.closing(again):
+        before, now = reader.describe(), again.describe()
+    if different := [name for name in before if before[name] != now.get(name)]:
+        raise DataError(f"{args.source} was changed while it was read ({', '.join(different)}): import it again")
 
 
 def _write_records(

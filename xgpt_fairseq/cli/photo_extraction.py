@@ -36,7 +36,7 @@ from xgpt_fairseq.vision.photo_files import photo_id
 from xgpt_fairseq.vision.photo_formats import reader_versions
 from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos
 from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, parts_folder, shard_range
-from xgpt_fairseq.vision.photos import Photo, PhotoError, PhotoFile, PhotoForm, load_photo
+from xgpt_fairseq.vision.photos import Photo, PhotoError, PhotoFile, PhotoForm, VanishedError, load_photo
 from xgpt_fairseq.vision.pooling import WHOLE_LABEL, max_boxes
 
 # The extractor gets photos in chunks of at least this many photos and batches, so that several have the same shape, and
@@ -103,7 +103,7 @@ def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | N
         extractor = build_extractor(args)
         most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)
         options = {"max_regions": most, "overwrite": args.overwrite, "unique_ids": True}  # by the list of photos
-        source = _source(args, files, extractor)
+        source, given = _source(args, files, extractor), frozenset(args.photos)
         if shard is not None:
             group = 1 if extractor.batch_size == 1 else _chunk_size(extractor.batch_size)
             part = shard_range(files, shard, group)
@@ -116,7 +116,7 @@ def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | N
                 print(f"resuming an interrupted extraction after {resumed_at} images")
             unreadable = LeftOut(partial_path(writer.path) / "unreadable.jsonl", writer.position)
             with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
-                for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers):
+                for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers, given):
                     _write_chunk(writer, unreadable, chunk, extractor, detections, bar, whole_tar=_is_tar(args))
             unreadable.write_list(_list_path(args.output))
             if writer.images == 0:
@@ -153,12 +153,17 @@ def _chunk_size(batch: int) -> int:
 
 
 def _chunks(
-    files: Sequence[PhotoFile], extractor: PhotoExtractor, position: int, pool: ProcessPoolExecutor | None, ahead: int
+    files: Sequence[PhotoFile],
+    extractor: PhotoExtractor,
+    position: int,
+    pool: ProcessPoolExecutor | None,
+    ahead: int,
+    given: frozenset[Path],
 ) -> Iterator[list[tuple[Loaded, int]]]:
     """Photos and their positions, from the beginning of the chunk that contains *position*."""
     size = _chunk_size(extractor.batch_size)
     start = position // size * size
-    calls = ((partial(_load, files[at], extractor.form), at) for at in range(start, len(files)))
+    calls = ((partial(_load, files[at], extractor.form, given), at) for at in range(start, len(files)))
     loaded = submit_ordered(calls, pool, ahead)
     while chunk := list(itertools.islice(loaded, size)):
         yield chunk
@@ -222,10 +227,20 @@ def _add(writer: RegionWriter, image_id: str, photo: Photo, regions: Regions, ne
     )
 
 
-def _load(file: PhotoFile, form: PhotoForm) -> Loaded:
+def _load(file: PhotoFile, form: PhotoForm, given: frozenset[Path]) -> Loaded:
+    """Read a photo. One that was found in a folder of *given* must be there; what was named itself may be missing.
+
+    Raises:
+        VanishedError: it is gone.
+    """
     try:
         return Loaded(file.path, photo_id(file), file.folder, load_photo(file, form))
     except PhotoError as error:
+        if file.is_file and file.path not in given and not os.path.lexists(file.path):
+            raise VanishedError(
+                f"{file.path} was there when photos were looked for, and is gone: if that is meant, take away "
+                "the unfinished extraction, or pass --overwrite, to look again"
+            ) from None
         return Loaded(file.path, reason=error.reason)
 
 

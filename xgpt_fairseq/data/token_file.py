@@ -38,7 +38,7 @@ class TokenFile(MMapIndexedDataset):
         super().__setstate__(path)
 
     def __getitem__(self, i: int) -> Tensor:
-        check_not_cut(self._bin_buffer_mmap, data_file_path(self._path))
+        check_not_cut(self._bin_buffer_mmap, f"{self._path}.bin")
         tokens: Tensor = super().__getitem__(i)
         if not (int(tokens.min()) >= 0 and int(tokens.max()) < self._vocabulary_size):
             raise DataError(

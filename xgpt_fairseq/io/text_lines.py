@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import itertools
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,4 +94,12 @@ def whole_text(path: Path) -> str:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     with open(path, "rb") as raw:
+        size = os.fstat(raw.fileno()).st_size
         yield COMPRESSIONS[path.suffix](raw) if path.suffix in COMPRESSIONS else raw
+        check_unchanged(path, size, os.fstat(raw.fileno()).st_size)
+
+
+def check_unchanged(path: Path, before: int, now: int) -> None:
+    """Raise DataError where a file has another size than when its reading began: what was read is not all of it."""
+    if now != before:
+        raise DataError(f"{path} was changed while it was read: it had {before:,} bytes, and has {now:,}")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.arrays import check_not_cut
 from xgpt_fairseq.regions.format import (
     FloatArray,
     HalfArray,
@@ -251,9 +252,11 @@ class RegionStore:
     def array(self, name: str) -> npt.NDArray[Any]:
         """One of the store's arrays other than the features: boxes, offsets, ids … (see `format`)."""
         self._drop_inherited_handles()
-        if name not in self._arrays:
-            self._arrays[name] = map_array(self.path, self.manifest.arrays[name])
-        return self._arrays[name]
+        array = self._arrays.get(name)
+        if array is None:
+            array = self._arrays[name] = map_array(self.path, self.manifest.arrays[name])
+        check_not_cut(array, self.path, self.manifest.arrays[name].file)
+        return array
 
     def _check_index(self, image_index: int) -> None:
         if not 0 <= image_index < self.manifest.images:
@@ -280,6 +283,7 @@ class RegionStore:
             shard = self._shards[index] = map_array(self.path, self.manifest.shards[index])
         elif self._most_mapped < len(self.manifest.shards):
             self._shards[index] = self._shards.pop(index, shard)  # threads may do so at once
+        check_not_cut(shard, self.path, self.manifest.shards[index].file)
         return shard
 
     @cached_property

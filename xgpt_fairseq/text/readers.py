@@ -19,7 +19,7 @@ from xgpt_fairseq.captions.base import CaptionFile, CaptionFormat, CaptionOption
 from xgpt_fairseq.captions.registry import FORMATS, find_format, near_miss, read_captions
 from xgpt_fairseq.captions.structure import structure_of, structure_of_lines
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
+from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS, check_unchanged
 
 STDIN = Path("-")
 BLOCK_BYTES = 1 << 18
@@ -148,6 +148,7 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
         only = len(paths) == 1 or sum(is_caption_file(path, captions) for path in paths) == 1
         captions = replace(captions, is_only_source=only)
     position = 0
+    sizes = {path: path.stat().st_size for path in paths if path.is_file()}
     for path in paths:
         if is_caption_file(path, captions):
             position += path.stat().st_size if path.is_file() else 0
@@ -160,8 +161,9 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
             )
         with _raw(path) as raw:
             yield from _text_blocks(path, raw, position)
-        if path.is_file():
-            position += path.stat().st_size
+        if path in sizes:
+            check_unchanged(path, sizes[path], path.stat().st_size if path.exists() else 0)
+            position += sizes[path]
 
 
 def sentences(paths: Sequence[Path], captions: CaptionOptions | None = None) -> Iterator[str]:

@@ -80,7 +80,8 @@ def _photos_in(file: Path) -> Iterator[PhotoFile]:
         for member in tar_members(file):
             if is_photo_name(member.name) and not member.is_hidden:
                 number += 1
-                yield PhotoFile(file / member.name, tar=file, member=member, reason=member.reason)
+                cut = f"cut within {member.name}" if member.offset + member.size > file.stat().st_size else ""
+                yield PhotoFile(file / member.name, tar=file, member=member, reason=member.reason or cut)
     except DamagedTarError as error:
         yield PhotoFile(file, reason=f"{error.reason} ({number} photos before that)")
     else:

@@ -47,6 +47,10 @@ class PhotoError(DataError):
         self.reason = reason
 
 
+class VanishedError(DataError):
+    """A photo, or the tar with it, was there when photos were looked for, and is gone or cut: others may be, too."""
+
+
 class NoPhotoError(PhotoError):
     """A file does not begin like a photo of a format that is read here."""
 
@@ -99,8 +103,8 @@ class PhotoFile:
         if self.tar is not None and self.member is not None:
             try:
                 return io.BytesIO(read_member(self.tar, self.member))
-            except DamagedTarError as error:
-                raise PhotoError(self.path, error.reason) from None
+            except (DamagedTarError, FileNotFoundError):
+                raise VanishedError(f"{self.tar} was cut, or vanished, while it was read: {self.member.name}") from None
         if self.cell is not None:
             try:
                 return io.BytesIO(read_cell(self.cell))
@@ -186,6 +190,7 @@ def load_photo(
         NoPhotoError: the file does not begin like a photo.
         LargePhotoError: the photo has more than *max_pixels*.
         PhotoError: there is no such file, or it cannot be read or decoded.
+        VanishedError: its tar has been cut since the photo was found in it.
         DataError: Pillow is not installed, or *photo* is neither.
     """
     form = form or PhotoForm()
@@ -208,7 +213,7 @@ def load_photo(
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise LargePhotoError(photo.path, _too_large(max_pixels, image.size))
             return _read(image, form)
-    except PhotoError:
+    except (PhotoError, VanishedError):
         raise
     except UnidentifiedImageError as error:
         raise NoPhotoError(photo.path, _unknown(content)) from error
