@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 # A library's message may hold a whole damaged file.
@@ -14,6 +15,16 @@ class DataError(ValueError):
 
     Command-line programs, fairseq's among them, print the message without a traceback and exit with status 1.
     """
+
+
+# the last lines of a traceback that another process has sent as text
+SENT_DATA_ERROR = re.compile(rf"^{DataError.__module__}\.DataError: (.+)$", re.MULTILINE)
+
+
+def said_by(error: DataError) -> str:
+    """The message of *error*; of one that a worker of torch's DataLoader has sent with its traceback, the last line."""
+    sent = SENT_DATA_ERROR.findall(str(error))
+    return str(sent[-1]) if sent else str(error)
 
 
 def check_at_least(name: str, value: float | None, least: float, why: str = "") -> None:

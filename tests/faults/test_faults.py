@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.faults.processes import can_mount
 from tests.faults.programs import programs
 from tests.faults.run import DISKS, import_once
 
+ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = programs()
 
 
@@ -29,3 +31,11 @@ def test_faults(name: str, tmp_path: Path) -> None:
     faults = [fault for fault in FAULTS if fault not in DISKS or can_mount()]
     wrong = [f"{fault}: {each}" for fault in faults for each in FAULTS[fault](PROGRAMS[name], tmp_path / "w", expected)]
     assert not wrong
+
+
+def test_every_promise_names_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) >= 8
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8") if test else (ROOT / file).is_file(), test

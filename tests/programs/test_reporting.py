@@ -33,6 +33,12 @@ def test_a_data_error_is_one_line_even_behind_another_exception(capsys):
     assert reported(raised(hidden), capsys) == "error: features.npy, image 7: NaN\n"
 
 
+def test_a_data_error_of_a_worker_of_a_data_loader_is_one_line(capsys):
+    sent = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback:\n  File x\n"
+    error = raised(lambda: (_ for _ in ()).throw(DataError(f"{sent}xgpt_fairseq.errors.DataError: a.bin: cut\n")))
+    assert reported(error, capsys) == "error: a.bin: cut\n"
+
+
 def test_other_errors_keep_their_traceback(capsys):
     error = raised(lambda: 1 / 0)
     assert "ZeroDivisionError" in reported(error, capsys)

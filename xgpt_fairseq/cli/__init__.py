@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, said_by
 
 # fairseq turns on the messages of every library, and its speech tasks tell everyone to install tensorboardX.
 _CHATTY = ("matplotlib", "PIL", "fairseq.tasks.text_to_speech")
@@ -44,7 +44,7 @@ def run(program: Callable[[], None]) -> None:
         program()
         sys.stdout.flush()
     except DataError as error:
-        _end(str(error))
+        _end(said_by(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

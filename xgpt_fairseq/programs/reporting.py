@@ -17,7 +17,7 @@ from types import TracebackType
 
 from omegaconf.errors import OmegaConfBaseException
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import SENT_DATA_ERROR, DataError, said_by
 from xgpt_fairseq.io.atomic import FULL, TORCH_WRITER
 from xgpt_fairseq.programs.names import fairseq_program, logs_everything
 
@@ -56,8 +56,6 @@ KNOWN = [
 GENERATE = "fairseq_cli.generate"
 # functions of fairseq that write a file → the variable that has its name
 WRITERS = {("fairseq.checkpoint_utils", "torch_persistent_save"): "filename", (GENERATE, "main"): "output_path"}
-# the last lines of a traceback that a process of several has sent as text
-SENT_DATA_ERROR = re.compile(rf"^{DataError.__module__}\.DataError: (.+)$", re.MULTILINE)
 
 
 def report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -108,7 +106,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _line_of(error: BaseException) -> str | None:
     """The line for *error*, also where another was raised from it; None where it is no known mistake."""
     if isinstance(error, DataError):
-        return str(error)
+        return said_by(error)
     text = f"{type(error).__name__}: {error}"
     if type(error).__name__ == "ProcessRaisedException" and (sent := SENT_DATA_ERROR.findall(text)):
         return str(sent[-1])

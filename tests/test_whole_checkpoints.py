@@ -1,0 +1,57 @@
+"""No checkpoint is lost, or cut, where the process ends while fairseq saves one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xgpt_fairseq.checkpoints import load_checkpoint
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
+
+
+def save(path: Path, number: int) -> None:
+    torch.save({"model": {"weight": torch.full((1000,), number)}}, path)
+
+
+def number_in(path: Path) -> int:
+    return int(load_checkpoint(path)["model"]["weight"][0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+        save(tmp_path / name, 1)
+    return tmp_path
+
+
+def test_a_checkpoint_that_is_saved(folder: Path) -> None:
+    whole = WholeCheckpoints({"save_dir": str(folder)})
+    whole.begin()
+    save(folder / "checkpoint_last.pt", 2)  # the best one stays that of before
+    whole.saved()
+    assert [number_in(folder / f"checkpoint_{name}.pt") for name in ("best", "last")] == [1, 2]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_what_was_cut_is_put_back(folder: Path) -> None:
+    """As a full disk leaves it: the copy of the best one is cut, that of the last was not begun."""
+    whole = WholeCheckpoints({"save_dir": str(folder)})
+    whole.begin()
+    save(folder / "checkpoint_best.pt", 2)
+    content = (folder / "checkpoint_best.pt").read_bytes()
+    (folder / "checkpoint_best.pt").write_bytes(content[:1000])
+    (folder / "checkpoint3.pt.tmp").write_bytes(content[:1000])
+    whole._end_badly()
+    assert [number_in(folder / f"checkpoint_{name}.pt") for name in ("best", "last")] == [1, 1]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_killed_training_is_mended_by_the_next_start(folder: Path) -> None:
+    WholeCheckpoints({"save_dir": str(folder)}).begin()
+    with pytest.raises(DataError, match=r"does not exist \(its training ended while.*checkpoint_last\.pt\.before"):
+        load_checkpoint(folder / "checkpoint_last.pt")
+    WholeCheckpoints({"save_dir": str(folder)}).restore()
+    assert number_in(folder / "checkpoint_last.pt") == 1
