@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,10 +182,34 @@ def tiny_vocabulary(tiny_captions: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a captioner of seven made-up photos (`tests.test_hub_interface.draw`). Not to be changed."""
+    """The bundle of a captioner of seven made-up photos (`tests.test_hub_interface.draw`). Not to be changed.
+
+    Made once, also for several processes of pytest-xdist, as are its graphs: exporting takes half a minute.
+    """
+    path = _shared(tmp_path_factory) / "lite" / "bundle"
+    with _locked(path.parent):
+        if path.is_dir():
+            return path
+        return _write_bundle(tiny_vocabulary, path)
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write_bundle(tiny_vocabulary: Path, path: Path) -> Path:
     from tests.test_hub_interface import build
 
-    path = tmp_path_factory.mktemp("bundles") / "bundle"
     captioner = build(tiny_vocabulary)
     captioner.bundle.novelty = NoveltyDetector(
         mean=np.zeros(1280, np.float32), directions=np.eye(3, 1280, dtype=np.float32), median=20, limit=1.4,
@@ -202,7 +228,9 @@ def lite_folder(tiny_bundle: Path) -> Path:
     from xgpt_fairseq.cli import export
 
     path = tiny_bundle.parent / "onnx"
-    export.main([str(tiny_bundle), "--onnx", "--storage", "float32", "--output", str(path)])
+    with _locked(tiny_bundle.parent):
+        if not path.is_dir():
+            export.main([str(tiny_bundle), "--onnx", "--storage", "float32", "--output", str(path)])
     return path
 
 

@@ -37,7 +37,7 @@ def test_the_folder_is_whole_and_says_no_place_of_a_machine(lite_folder: Path) -
     assert "Apache" in (lite_folder / "LICENSE.backbone").read_text()
 
 
-def test_float16_is_the_default_and_half_as_large(
+def test_16_bits_are_the_default_and_half_as_large(
     call_program: Callable[..., Any], tiny_vocabulary: Path, tmp_path: Path
 ) -> None:
     """Of a model whose regions are given to it, of a store of some other network."""
@@ -45,7 +45,7 @@ def test_float16_is_the_default_and_half_as_large(
     captioner.save(tmp_path / "bundle")
     done = call_program(export.main, tmp_path / "bundle", "--onnx", "--output", tmp_path / "onnx")
     assert done.status == 0, done.stderr
-    assert "weights stored as float16\n" in done.stdout
+    assert "weights stored as 16-bit\n" in done.stdout
     assert done.stdout.endswith(
         "captions only regions that are given to it, no photos: the model was trained on regions of photos (mine)\n"
     )

@@ -1,6 +1,7 @@
 """`xgpt-export`: write a checkpoint as a bundle, a folder with everything that captioning needs.
 
-With --onnx, as a folder of ONNX graphs that caption without torch and fairseq (docs/anywhere.md).
+With --onnx, as a folder of ONNX graphs that caption without torch and fairseq; with --html, as a page that captions
+photos in a browser (docs/anywhere.md).
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from xgpt_fairseq.errors import DataError
 
 if TYPE_CHECKING:
     from xgpt_fairseq.bundle import Bundle
+    from xgpt_fairseq.onnx_export.folder import Exported
     from xgpt_fairseq.vision.packing import Packed
     from xgpt_fairseq.vision.photo_extractor import PhotoExtractor
 
 DTYPES = ("float32", "float16")  # of the parameters in a bundle
-STORAGES = ("float16", "float32", "mixed")  # of the weights of graphs
+STORAGES = ("16-bit", "float32", "mixed")  # of the weights of graphs
 
 _EXAMPLE = """\
 examples:
@@ -28,11 +30,12 @@ examples:
   xgpt-caption holiday/*.jpg --path bundle
   xgpt-export bundle --onnx --output captioner
   xgpt-caption-lite holiday/*.jpg --path captioner
+  xgpt-export bundle --html captioner.html --ort-web onnxruntime-web-1.30.0.tgz
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run(lambda: export(_parser().parse_args(arguments)))
+    run(lambda: export(_parse(arguments)))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -42,6 +45,11 @@ def export(args: argparse.Namespace) -> None:
     from xgpt_fairseq.vision.rebuilding import needs_boxes
 
     output: Path = args.output
+    if args.html is not None:
+        _export_html(args)
+        return
+    if args.ort_web is not None:
+        raise DataError("--ort-web is for --html")
     if args.onnx:
         _export_onnx(args)
         return
@@ -66,24 +74,61 @@ def export(args: argparse.Namespace) -> None:
 
 def _export_onnx(args: argparse.Namespace) -> None:
     """Write the folder of graphs, and print what it can caption."""
+    from xgpt_fairseq.onnx_export.folder import DESCRIPTION
+
+    _check_output(args.output, "a folder of --onnx", DESCRIPTION, args.overwrite)
+    exported = _write_graphs(args, args.output)
+    print(f"{args.output}: {exported.megabytes:.1f} MB, weights stored as {args.storage or STORAGES[0]}")
+    if exported.no_photos:
+        print(f"captions only regions that are given to it, no photos: {exported.no_photos}")
+    else:
+        print("captions photos, without torch and fairseq: xgpt-caption-lite (docs/anywhere.md)")
+
+
+def _write_graphs(args: argparse.Namespace, output: Path) -> Exported:
     from xgpt_fairseq.cli.caption import about_lines
-    from xgpt_fairseq.onnx_export.folder import DESCRIPTION, check_packages, write_folder
+    from xgpt_fairseq.onnx_export.folder import check_packages, write_folder
 
     if args.dtype is not None:
         raise DataError("--dtype is for bundles; with --onnx, the weights are stored as --storage says")
     if args.with_backbone:
         raise DataError("--with-backbone is for bundles; with --onnx, the network that sees photos is always exported")
     check_packages()
-    _check_output(args.output, "a folder of --onnx", DESCRIPTION, args.overwrite)
     bundle = _read(args)
     storage = args.storage or STORAGES[0]
-    about = about_lines(bundle)
-    exported = write_folder(bundle, _extractor(bundle, args), args.output, storage=storage, about=about)
-    print(f"{args.output}: {exported.megabytes:.1f} MB, weights stored as {storage}")
-    if exported.no_photos:
-        print(f"captions only regions that are given to it, no photos: {exported.no_photos}")
-    else:
-        print("captions photos, without torch and fairseq: xgpt-caption-lite (docs/anywhere.md)")
+    return write_folder(bundle, _extractor(bundle, args), output, storage=storage, about=about_lines(bundle))
+
+
+def _export_html(args: argparse.Namespace) -> None:
+    """Write the page of a checkpoint, of a bundle, or of a folder of --onnx."""
+    import tempfile
+
+    from xgpt_fairseq.io.atomic import atomic_write, check_writable
+    from xgpt_fairseq.onnx_export.folder import DESCRIPTION
+    from xgpt_fairseq.pages.standalone_page import OrtWeb, render_standalone_page
+    from xgpt_fairseq.serving.limits import BEAMS, MAX_FILE_BYTES, MAX_PIXELS
+
+    if args.output is not None:
+        raise DataError("--output is for bundles and for --onnx alone; with --html, that names the page")
+    if args.ort_web is None:
+        raise DataError(
+            "--html needs onnxruntime-web, which runs the captioner in a browser: --ort-web FILE, the archive that "
+            "`npm pack onnxruntime-web@1.30.0` fetches, or without node, a browser from "
+            "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz"
+        )
+    check_writable(args.html, overwrite=args.overwrite)
+    ort = OrtWeb.read(args.ort_web)
+    with tempfile.TemporaryDirectory() as name:
+        folder = args.checkpoint
+        if not (folder / DESCRIPTION).is_file():
+            folder = Path(name) / "onnx"
+            _write_graphs(args, folder)
+        page = render_standalone_page(
+            folder, ort, title=args.title, beams=BEAMS, beam=2, max_bytes=MAX_FILE_BYTES, max_pixels=MAX_PIXELS
+        )
+    with atomic_write(args.html) as aside:
+        aside.write_text(page, encoding="utf-8")
+    print(f"{args.html}: {len(page) / 1e6:.1f} MB; a browser opens it from disk, without a network")
 
 
 def _check_output(output: Path, kind: str, description: str, overwrite: bool) -> None:
@@ -146,12 +191,20 @@ def _read_card(path: Path) -> str:
         raise DataError(f"--card {path}: {getattr(error, 'strerror', None) or 'is not UTF-8'}") from None
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.output is None and args.html is None:
+        parser.error("the following arguments are required: --output, or --html")
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="xgpt-export", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, preferably an average; or a bundle")
-    parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument("--output", type=Path, metavar="BUNDLE", help="folder to write")
     parser.add_argument(
         "--data", type=Path, help="its data directory, with vocabulary and regions [the one it was trained on]"
     )
@@ -168,8 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--storage",
         choices=STORAGES,
-        help="of the weights of --onnx, which computes in float32 [float16]; mixed: convolutions in float16, the rest "
-        "in 8 bits",
+        help="of the weights of --onnx, which computes in float32 [16-bit]; mixed: convolutions in 16 bits, the rest "
+        "in 8 with a scale for each row",
     )
     parser.add_argument("--card", type=Path, metavar="FILE", help="the model card, Markdown: README.md of the bundle")
     parser.add_argument(
@@ -183,6 +236,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="where those weights are, a folder for transformers [the published ones, or in the bundle]",
     )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write, in place of a folder, a page that captions photos in a browser, without a network; CHECKPOINT may "
+        "also be a folder of --onnx",
+    )
+    parser.add_argument(
+        "--ort-web", type=Path, metavar="FILE", help="for --html: the archive of npm's package onnxruntime-web"
+    )
+    parser.add_argument("--title", default="Captions", help="title of the page (%(default)s)")
     parser.add_argument("--offline", action="store_true", help="never fetch those weights")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     return parser

@@ -78,7 +78,7 @@ def write_folder(
         about: what the captioner is, in lines.
 
     Raises:
-        DataError: a package is missing, or a parameter too large for the storage.
+        DataError: a package is missing.
     """
     check_packages()
     photo, no_photos = _photo(bundle, extractor)

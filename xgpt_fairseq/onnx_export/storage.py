@@ -1,8 +1,9 @@
 """The weights of several graphs in one file, each once, in few bytes. All graphs compute in float32.
 
     float32   as the model has them
-    float16   matrices and convolutions in half precision
-    mixed     convolutions in half precision, matrices in 8 bits with a scale per row
+    16-bit    float16 where that is exact, as in models that were stored so; else whole numbers of 16 bits with a scale
+              per row or channel, whose error is a third of float16's
+    mixed     convolutions as in 16-bit, matrices in whole numbers of 8 bits with a scale per row
 
 A graph begins with the operators that turn its stored weights into float32; runtimes do that once, when they load it.
 """
@@ -17,24 +18,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.errors import DataError
-
 Array = npt.NDArray[Any]
 
 WEIGHTS: Final = "weights.bin"
-STORAGES: Final = ("float32", "float16", "mixed")
+STORAGES: Final = ("16-bit", "float32", "mixed")
 
 _ALIGNMENT: Final = 64  # bytes, at which each tensor begins
 _INSIDE: Final = 1024  # bytes up to which a constant stays in its graph
-_LEVELS: Final = 127  # of 8 bits, in each direction
+_LEVELS: Final = {"int8": 127, "int16": 32767}  # in each direction
 
 
 def write_graphs(graphs: Mapping[str, Any], folder: Path, *, storage: str) -> None:
-    """Write *graphs* (`onnx.ModelProto`) to the files of these names in *folder*, and their weights to `WEIGHTS`.
-
-    Raises:
-        DataError: a weight is too large for half precision.
-    """
+    """Write *graphs* (`onnx.ModelProto`) to the files of these names in *folder*, and their weights to `WEIGHTS`."""
     import onnx
 
     for graph in graphs.values():
@@ -82,10 +77,10 @@ def _store_less(model: Any, storage: str) -> None:
             continue
         name = tensor.name  # of the float32 values, for those that read them
         if kind == "float16":
-            tensor.CopyFrom(numpy_helper.from_array(_half(array, name), f"{name}.half"))
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), f"{name}.half"))
             restoring.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
             continue
-        levels, scale = _quantised(array)
+        levels, scale = _quantised(array, kind)
         tensor.CopyFrom(numpy_helper.from_array(levels, f"{name}.levels"))
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         restoring += [
@@ -99,23 +94,17 @@ def _store_less(model: Any, storage: str) -> None:
 
 def _kind(array: Array, storage: str) -> str:
     """How a weight is stored: biases and norms, of one dimension, and constants of a graph as they are."""
-    if array.dtype != np.float32 or array.ndim < 2 or array.nbytes <= _INSIDE:
+    if storage == "float32" or array.dtype != np.float32 or array.ndim < 2 or array.nbytes <= _INSIDE:
         return "float32"
-    if storage == "mixed":
-        return "int8" if array.ndim == 2 else "float16"
-    return storage
-
-
-def _half(array: Array, name: str) -> Array:
+    if storage == "mixed" and array.ndim == 2:
+        return "int8"
     with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise DataError(f"parameter {name} has values beyond 65 504, float16's range: use --storage float32")
-    return half
+        return "float16" if np.array_equal(array.astype(np.float16).astype(np.float32), array) else "int16"
 
 
-def _quantised(matrix: Array) -> tuple[Array, Array]:
-    """(N, K) float32 → int8 levels (N, K), and the value of a level per row, (N, 1) float32."""
-    scale = (np.abs(matrix).max(axis=1, keepdims=True) / _LEVELS).astype(np.float32)
+def _quantised(weight: Array, kind: str) -> tuple[Array, Array]:
+    """(N, …) float32 → levels (N, …), and the value of a level for each of N, (N, 1 …) float32."""
+    rest = tuple(range(1, weight.ndim))
+    scale = (np.abs(weight).max(axis=rest, keepdims=True) / _LEVELS[kind]).astype(np.float32)
     scale[scale == 0] = 1  # a row of zeros
-    return np.rint(matrix / scale).astype(np.int8), scale
+    return np.rint(weight / scale).astype(kind), scale

@@ -40,7 +40,7 @@ def render_captioning_page(
     Raises:
         DataError: jinja2 is not installed.
     """
-    script = read_template("captioning.js")
+    script = read_template("captioning.js") + read_template("captioning_server.js")
     style = read_template("gallery.css") + read_template("captioning.css")
     policy = "; ".join(
         [
@@ -66,5 +66,7 @@ def render_captioning_page(
         formats=formats,
         max_bytes=max_bytes,
         max_pixels=max_pixels,
+        lenpen=lenpen,
+        data={},
     )
     return CaptioningPage(html, f"{policy}; frame-ancestors 'none'")

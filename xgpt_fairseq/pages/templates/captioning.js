@@ -1,7 +1,6 @@
 "use strict";
-// Photos come by drop, paste or file dialog, each gets a card, and the server captions them.
-const AT_ONCE = 2; // the server reads one photo while it captions another
-const TRIES = 60; // of a server that is busy with photos of other pages, a second apart
+// Photos come by drop, paste or file dialog, and each gets a card. `ask`, of another file, captions them.
+const AT_ONCE = 2; // one photo is read while another is captioned
 const LONGER_SIDE = 320; // of a picture, in pixels
 const COLOURS = 7; // of regions, in gallery.css
 const SAID = 50; // captions that are kept for screen readers
@@ -135,21 +134,6 @@ async function content(file) {
     return await file.arrayBuffer();
   } catch {
     throw new Error("the browser cannot read it: is it a folder?");
-  }
-}
-
-async function ask(body, size) {
-  for (let tried = 1; ; tried++) {
-    let response, answer;
-    try {
-      response = await fetch(`/caption?beam=${size}`, { method: "POST", body });
-      answer = await response.json();
-    } catch {
-      throw new Error("no answer: has xgpt-caption ended?");
-    }
-    if (response.ok) return answer;
-    if (response.status !== 503 || tried === TRIES) throw new Error(answer.error);
-    await new Promise((resolve) => setTimeout(resolve, 1000));
   }
 }
 

@@ -1,0 +1,158 @@
+"""The page of `xgpt-export --html`: what goes into it; and in a browser, offline, the captions of the runtime.
+
+The browser tests need the archive of npm's package onnxruntime-web, version 1.30.0 (`npm pack onnxruntime-web@1.30.0`),
+which XGPT_ORT_WEB names; without it they skip.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pages.browser import opened
+from tests.test_hub_interface import draw
+from xgpt_fairseq.cli import export
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.pages.standalone_page import OrtWeb
+
+MODULE = "package/dist/ort.wasm.bundle.min.mjs"
+WASM = "package/dist/ort-wasm-simd-threaded.wasm"
+SCRIPT = "var a=1,b=2;export{a as InferenceSession,b as default,b as Tensor};\n//# sourceMappingURL=ort.map\n"
+
+
+def archive(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as made:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            made.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_exports_become_a_name(tmp_path: Path) -> None:
+    read = OrtWeb.read(archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0asm"}))
+    assert read.script == "var a=1,b=2;const ort={InferenceSession:a,Tensor:b};" and read.wasm == b"\0asm"
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({MODULE: SCRIPT.encode()}, "is no archive of the npm package onnxruntime-web"),
+        ({MODULE: b"var a=1;", WASM: b""}, "can't be put into a page; version 1.30.0 can"),
+        ({MODULE: b"'</script>';export{a as b};", WASM: b""}, "can't be put into a page"),
+        (None, r"is no archive .*: npm pack onnxruntime-web, or registry.npmjs.org"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, members: dict[str, bytes] | None, message: str) -> None:
+    path = tmp_path / "ort.tgz"
+    path.write_bytes(b"no archive") if members is None else archive(path, members)
+    with pytest.raises(DataError, match=message):
+        OrtWeb.read(path)
+
+
+def test_the_page_is_whole_and_may_ask_for_nothing(
+    call_program: Callable[..., Any], lite_folder: Path, tmp_path: Path
+) -> None:
+    ort = archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0asm"})
+    done = call_program(export.main, lite_folder, "--html", tmp_path / "c.html", "--ort-web", ort, "--title", "A & b")
+    assert done.status == 0, done.stderr
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    allowed = {part.split()[0]: part.split()[1:] for part in policy.replace("&#39;", "'").split("; ")}
+    assert allowed["default-src"] == ["'none'"] and "connect-src" not in allowed and "unsafe-inline" not in policy
+    assert set(re.findall(r' id="data-(\w+)"', page)) == {"settings", "wasm", "weights", "photo", "regions", "step"}
+    assert "<title>A &amp; b</title>" in page and page.count("</script>") == 7
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page)
+    again = call_program(export.main, lite_folder, "--html", tmp_path / "c.html", "--ort-web", ort)
+    assert again.error.endswith("c.html exists; give another name or --overwrite")
+
+
+def test_what_the_page_needs_is_said(call_program: Callable[..., Any], lite_folder: Path, tmp_path: Path) -> None:
+    done = call_program(export.main, lite_folder, "--html", tmp_path / "c.html")
+    assert "--ort-web FILE" in done.error and "npm pack onnxruntime-web@1.30.0" in done.error
+    assert "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz" in done.error
+    both = call_program(export.main, lite_folder, "--html", tmp_path / "c.html", "--output", tmp_path / "out")
+    assert both.error.startswith("--output is for bundles and for --onnx alone")
+    assert call_program(export.main, lite_folder, "--output", "x", "--ort-web", "y").error == "--ort-web is for --html"
+    assert call_program(export.main, lite_folder).status == 2
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Seven photos, others of other kinds, and two files that are none."""
+    folder = tmp_path_factory.mktemp("photos")
+    files = draw(folder)
+    image = Image.open(files[3]).convert("RGB")
+    for name, other in {
+        "grey.png": image.convert("L"), "palette.gif": image.convert("P"), "photo.webp": image,
+        "large.png": image.resize((1501, 1103)),
+    }.items():  # fmt: skip
+        other.save(folder / name, **({"lossless": True} if name.endswith("webp") else {}))
+        files.append(folder / name)
+    (folder / "notes.txt").write_text("bread, milk")
+    (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    return [*files, folder / "notes.txt", folder / "cut.jpg"]
+
+
+@pytest.fixture(scope="module", params=[390, 1440])
+def page(
+    request: pytest.FixtureRequest, lite_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, list[str]]]:
+    """The page in a window of some width, and the addresses that it asked for."""
+    if not os.environ.get("XGPT_ORT_WEB"):
+        pytest.skip("XGPT_ORT_WEB does not name the archive of npm's package onnxruntime-web")
+    path = tmp_path_factory.mktemp("page") / "captioner.html"
+    export.main([str(lite_folder), "--html", str(path), "--ort-web", os.environ["XGPT_ORT_WEB"]])
+    with opened(viewport={"width": request.param, "height": 900}) as tab:
+        asked: list[str] = []
+        tab.on("request", lambda each: asked.append(each.url))
+        tab.on("pageerror", lambda error: asked.append(f"error: {error}"))
+        tab.goto(path.as_uri())
+        yield tab, asked
+
+
+def test_photos_have_the_captions_of_the_runtime(
+    page: tuple[Any, list[str]], photos: list[Path], lite_folder: Path
+) -> None:
+    from xgpt_runtime import Captioner
+
+    tab, asked = page
+    tab.locator("#beam").select_option("3")
+    tab.locator("#photos").focus()  # where a keyboard comes first
+    tab.set_input_files("#photos", list(map(str, photos)))
+    cards = tab.locator("article")
+    for number in range(len(photos)):
+        cards.nth(number).and_(tab.locator("[aria-busy=false]")).wait_for(timeout=120_000)
+    found = {card.locator("h2").inner_text(): card for card in cards.all()}
+    lite = Captioner(lite_folder)
+    for photo in photos[:-2]:
+        card = found[photo.name]
+        [expected] = lite.candidates([lite.regions(lite.load(photo))], _beam(3))
+        assert card.locator(".caption").inner_text() == expected[0].text
+        shown = card.locator("li span:first-child")
+        assert shown.all_text_contents() == [each.text or "(empty)" for each in expected[1:]]
+        assert f"{expected[0].score:.2f}".replace("-", "−") in card.locator("p.scores").inner_text()
+    for photo in photos[-2:]:
+        assert found[photo.name].locator(".error").inner_text() == "not a photo that this browser can read, or damaged"
+    assert not [each for each in asked[1:] if not each.startswith("blob:")]
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def _beam(beam: int) -> Any:
+    from xgpt_runtime import SearchOptions
+
+    return SearchOptions(beam=beam)
+
+
+def test_the_random_photos_are_of_several_shapes(photos: list[Path]) -> None:
+    shapes = {np.asarray(Image.open(photo)).shape[:2] for photo in photos[:-2]}
+    assert len(shapes) > 3

@@ -1,0 +1,121 @@
+// Captions by the graphs in the page itself: `ask` of captioning.js, without a server.
+const settings = JSON.parse(document.getElementById("data-settings").textContent);
+const lenpen = Number(document.body.dataset.lenpen);
+let opened = null; // the sessions, once the first photo comes
+let last = Promise.resolve(); // photos are captioned one by one
+
+async function unpacked(name) {
+  const element = document.getElementById(`data-${name}`);
+  const text = atob(element.textContent);
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
+  element.remove(); // its text is as large again
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function open() {
+  ort.env.wasm.numThreads = 1; // more need headers of a server
+  ort.env.wasm.wasmBinary = (await unpacked("wasm")).buffer;
+  const weights = await unpacked("weights");
+  const session = async (name) =>
+    ort.InferenceSession.create(await unpacked(name), {
+      executionProviders: ["wasm"],
+      externalData: [{ path: "weights.bin", data: weights }],
+      logSeverityLevel: 3,
+    });
+  return { photo: await session("photo"), regions: await session("regions"), step: await session("step") };
+}
+
+async function pixelsOf(body) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(new Blob([body]), { colorSpaceConversion: "none" });
+  } catch {
+    throw new Error("not a photo that this browser can read, or damaged");
+  }
+  const { width, height } = bitmap;
+  if (width * height > Number(document.body.dataset.maxPixels)) {
+    throw new Error(`the photo has ${width} x ${height} pixels; at most ${document.body.dataset.maxPixels / 1e6} megapixels are read`);
+  }
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "#fff"; // behind what is transparent
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return { data: context.getImageData(0, 0, width, height).data, width, height };
+}
+
+// The whole photo, and the cells of a grid over it, row by row.
+function boxesOf(columns, rows) {
+  const boxes = [[0, 0, 1, 1]];
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) boxes.push([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows]);
+  }
+  return boxes;
+}
+
+async function captions({ data, width, height }, beam) {
+  opened ??= open();
+  const graphs = await opened;
+  const { photos, words, novelty, layers, heads, headWidth, longest } = settings;
+  const target = sizeOf(width, height, photos);
+  const pixels = new ort.Tensor("uint8", resized(data, width, height, target), [1, target[1], target[0], 3]);
+  const cells = photos.grid === "tokens" ? target.map((side) => side / photos.stride) : [photos.grid, photos.grid];
+  const boxes = boxesOf(...cells);
+  const corners = new ort.Tensor("float32", Float32Array.from(boxes.flat()), [1, boxes.length, 4]);
+  const { features } = await graphs.photo.run(photos.grid === "tokens" ? { pixels } : { pixels, boxes: corners });
+  const real = new ort.Tensor("bool", new Uint8Array(boxes.length).fill(1), [1, boxes.length]);
+  const memory = await graphs.regions.run({ features, boxes: corners, real });
+  let past = null;
+  const numbers = (values, shape) => new ort.Tensor("int64", BigInt64Array.from(values.map(BigInt)), shape);
+  const step = async (tokens, position, mask, count) => {
+    const feeds = { real, tokens: numbers(tokens, [1, beam]), position: numbers([position], [1]), count: numbers([count], [1]) };
+    feeds.mask = new ort.Tensor("bool", Uint8Array.from(mask), [1, 1, beam, (position + 1) * beam]);
+    for (let layer = 0; layer < layers; layer++) {
+      for (const kind of ["key", "value"]) {
+        feeds[`memory_${kind}_${layer}`] = memory[`${kind}_${layer}`];
+        feeds[`past_${kind}_${layer}`] =
+          past?.[`${kind}_${layer}`] ?? new ort.Tensor("float32", new Float32Array(0), [1, heads, 0, headWidth]);
+      }
+    }
+    past = await graphs.step.run(feeds);
+    return { best: past.best.data, ids: Array.from(past.ids.data, Number), end: past.end.data };
+  };
+  const symbols = words.symbols.length;
+  const found = await search(step, { beam, lenpen, longest, minLen: 1, eos: words.eos, symbols });
+  const hypotheses = found.map(({ tokens, score }) => ({ text: textOf(tokens, words), score }));
+  const unlike = novelty !== null && distance(features, novelty) > novelty.limit;
+  return { caption: hypotheses[0].text, hypotheses, unlike, width, height, regions: boxes };
+}
+
+// How far a photo is from the training photos: runtime/xgpt_runtime/novelty.py.
+function distance(features, { mean, directions, median }) {
+  const halves = features.data;
+  const value = halves instanceof Uint16Array ? half : (number) => number;
+  const width = mean.length;
+  const rest = mean.map((own, at) => {
+    let sum = 0;
+    for (let place = at; place < halves.length; place += width) sum += value(halves[place]);
+    return (sum * width) / halves.length - own;
+  });
+  const shares = directions.map((direction) => direction.reduce((sum, each, at) => sum + each * rest[at], 0));
+  directions.forEach((direction, number) => direction.forEach((each, at) => (rest[at] -= shares[number] * each)));
+  return Math.sqrt(rest.reduce((sum, each) => sum + each * each, 0)) / median;
+}
+
+// The number of the 16 bits of half precision.
+function half(bits) {
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024);
+  return bits & 0x8000 ? -size : size;
+}
+
+function ask(body, size) {
+  const answer = last.then(async () => captions(await pixelsOf(body), Number(size)));
+  last = answer.catch(() => {}).then(() => new Promise((resolve) => setTimeout(resolve))); // let the page draw
+  return answer;
+}

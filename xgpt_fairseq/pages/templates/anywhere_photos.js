@@ -1,0 +1,118 @@
+// Photos in the size that the network takes, to the pixel as Pillow 13 resizes them: by whole pixels where the photo is
+// more than three times as large, then bilinear in fixed-point numbers, within rows and within columns.
+const REDUCING_GAP = 3;
+const PRECISION = 2 ** 22;
+
+// Python's round: halves to even.
+function rounded(value) {
+  const low = Math.floor(value);
+  if (value - low !== 0.5) return Math.round(value);
+  return low % 2 ? low + 1 : low;
+}
+
+function sizeOf(width, height, form) {
+  if (form.square) return [form.image_size, form.image_size];
+  const scale = form.image_size / Math.max(width, height);
+  return [width, height].map((side) => Math.max(rounded((side * scale) / form.stride), 1) * form.stride);
+}
+
+// RGBA pixels of width x height → RGB of the target size.
+function resized(pixels, width, height, [columns, rows]) {
+  let image = { data: withoutAlpha(pixels), width, height };
+  let boxWidth = width;
+  let boxHeight = height;
+  const factorX = Math.floor(width / columns / REDUCING_GAP) || 1;
+  const factorY = Math.floor(height / rows / REDUCING_GAP) || 1;
+  if (factorX > 1 || factorY > 1) {
+    image = reduced(image, factorX, factorY);
+    boxWidth = Math.fround(boxWidth / factorX);
+    boxHeight = Math.fround(boxHeight / factorY);
+  }
+  const passes = [
+    [columns, boxWidth, true],
+    [rows, boxHeight, false],
+  ];
+  // Each pass rounds to whole numbers, so that their order counts; Pillow's is the one that takes less work.
+  if (image.height - rows > 2 * Math.max(image.width - columns, 0)) passes.reverse();
+  for (const [size, length, horizontal] of passes) {
+    const own = horizontal ? image.width : image.height;
+    if (size !== own || length !== own) image = resampled(image, size, length, horizontal);
+  }
+  return image.data;
+}
+
+function withoutAlpha(pixels) {
+  const data = new Uint8Array((pixels.length / 4) * 3);
+  for (let from = 0, to = 0; from < pixels.length; from += 4, to += 3) {
+    data[to] = pixels[from];
+    data[to + 1] = pixels[from + 1];
+    data[to + 2] = pixels[from + 2];
+  }
+  return data;
+}
+
+// The means of blocks of pixels; those at the right and the bottom may be smaller.
+function reduced({ data, width, height }, factorX, factorY) {
+  const columns = Math.ceil(width / factorX);
+  const rows = Math.ceil(height / factorY);
+  const out = new Uint8Array(columns * rows * 3);
+  for (let row = 0; row < rows; row++) {
+    const bottom = Math.min((row + 1) * factorY, height);
+    for (let column = 0; column < columns; column++) {
+      const right = Math.min((column + 1) * factorX, width);
+      const count = (bottom - row * factorY) * (right - column * factorX);
+      const share = Math.floor(2 ** 24 / count);
+      const sums = [0, 0, 0].fill(Math.floor(count / 2));
+      for (let y = row * factorY; y < bottom; y++) {
+        for (let x = column * factorX; x < right; x++) {
+          const at = (y * width + x) * 3;
+          sums[0] += data[at];
+          sums[1] += data[at + 1];
+          sums[2] += data[at + 2];
+        }
+      }
+      for (let band = 0; band < 3; band++) {
+        out[(row * columns + column) * 3 + band] = Math.floor((sums[band] * share) / 2 ** 24);
+      }
+    }
+  }
+  return { data: out, width: columns, height: rows };
+}
+
+// Resample the columns of all rows, or the rows of all columns; `length`, of the source, may be a fraction.
+function resampled({ data, width, height }, size, length, horizontal) {
+  const source = horizontal ? width : height;
+  const other = horizontal ? height : width;
+  const step = horizontal ? 3 : width * 3;
+  const line = horizontal ? width * 3 : 3;
+  const out = new Uint8Array(size * other * 3);
+  const outStep = horizontal ? 3 : other * 3;
+  const outLine = horizontal ? size * 3 : 3;
+  const scale = length / size;
+  const support = Math.max(scale, 1);
+  for (let place = 0; place < size; place++) {
+    const centre = (place + 0.5) * scale;
+    const first = Math.max(Math.trunc(centre - support + 0.5), 0);
+    const last = Math.min(Math.trunc(centre + support + 0.5), source);
+    const weights = [];
+    let total = 0;
+    for (let at = first; at < last; at++) {
+      const weight = Math.max(1 - Math.abs((at - centre + 0.5) * (1 / support)), 0);
+      weights.push(weight);
+      total += weight;
+    }
+    const fixed = weights.map((weight) => Math.trunc(0.5 + (total ? weight / total : weight) * PRECISION));
+    for (let row = 0; row < other; row++) {
+      for (let band = 0; band < 3; band++) {
+        let sum = PRECISION / 2;
+        let from = row * line + first * step + band;
+        for (const weight of fixed) {
+          sum += data[from] * weight;
+          from += step;
+        }
+        out[row * outLine + place * outStep + band] = Math.min(Math.floor(sum / PRECISION), 255);
+      }
+    }
+  }
+  return horizontal ? { data: out, width: size, height } : { data: out, width, height: size };
+}
