@@ -21,9 +21,9 @@ help:
 	@echo "make runtime               a wheel that captions without torch, with the released captioner: build/runtime"
 	@echo "make parameters            parameter counts of the architectures, by part"
 
-$(INSTALLED): setup.py constraints.txt
+$(INSTALLED): setup.py constraints.txt runtime/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]" --editable ./runtime
 	touch $@
 
 install: $(INSTALLED)

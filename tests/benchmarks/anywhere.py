@@ -2,11 +2,13 @@
 
     python -m tests.benchmarks.anywhere equal CAPTIONS.json PHOTOS [--count 252]
     python -m tests.benchmarks.anywhere cost WHEEL PHOTOS [--count 1000]
+    python -m tests.benchmarks.anywhere page PAGE.html CAPTIONER PHOTOS [--count 50]
 
 `equal` exports the released captioner in each storage, and compares captions, n-best lists and scores with those of
 `XGPTModel`, on the validation photos of Karpathy's file CAPTIONS.json. `cost` installs the WHEEL of `make runtime` into
-an empty environment, and measures its size, and time and memory of both programs, by turns. Leave the machine alone
-meanwhile.
+an empty environment, and measures its size, and time and memory of both programs, by turns. `page` opens the page of
+`xgpt-export --html` in a browser, offline, compares its captions with those of the folder of --onnx that it was made
+of, and counts its requests. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -38,6 +40,11 @@ def main() -> None:
         command.add_argument("photos", type=Path)
         command.add_argument("--count", type=int, default=count, help="photos at most (default: %(default)s)")
         command.set_defaults(run=run)
+    command = commands.add_parser("page")
+    for argument in ("page", "captioner", "photos"):
+        command.add_argument(argument, type=Path)
+    command.add_argument("--count", type=int, default=50, help="photos at most (default: %(default)s)")
+    command.set_defaults(run=page)
     args = parser.parse_args()
     args.run(args)
 
@@ -110,6 +117,30 @@ def differences(found: Sequence[Sequence[Any]], expected: Sequence[Sequence[Any]
         if same:
             far = max(far, *(abs(a.score - b.score) for a, b in zip(ours, theirs, strict=True)))
     return [str(captions), str(lists), f"{far:.1e}"]
+
+
+def page(args: argparse.Namespace) -> None:
+    """Compare the captions of the page, in a browser, with those of the runtime."""
+    sys.path.insert(0, str(Path("runtime").resolve()))
+    from tests.pages.browser import opened
+    from xgpt_runtime import Captioner
+
+    photos = sorted(path for path in args.photos.iterdir() if path.is_file())[: args.count]
+    expected = dict(zip([photo.name for photo in photos], Captioner(args.captioner).caption(photos), strict=True))
+    with opened() as tab:
+        asked: list[str] = []
+        tab.on("request", lambda each: asked.append(each.url))
+        tab.goto(args.page.resolve().as_uri())
+        tab.set_input_files("#photos", list(map(str, photos)))
+        began = time.perf_counter()
+        while tab.locator("article[aria-busy=true]").count():
+            time.sleep(0.5)
+        seconds = time.perf_counter() - began
+        cards = tab.locator("article").all()
+        found = {card.locator("h2").inner_text(): card.locator(".caption").inner_text() for card in cards}
+    wrong = [name for name, text in expected.items() if found[name] != text]
+    others = [address for address in asked[1:] if not address.startswith("blob:")]
+    print(f"{len(wrong)} of {len(photos)} captions differ; {len(others)} requests; {seconds:.0f} s")
 
 
 def cost(args: argparse.Namespace) -> None:
