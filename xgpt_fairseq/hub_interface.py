@@ -58,12 +58,14 @@ class Candidate:
         score: fairseq's: its log-probability, the end of sentence included, divided by that length to the power of
             `SearchOptions.lenpen`, so per token where that is 1. The natural logarithm.
         attention: where the model looks for each word, where it was asked for.
+        others: of the best caption, the other ones that its search found, best first.
     """
 
     text: str
     tokens: int
     score: float
     attention: WordAttention | None = field(default=None, compare=False)
+    others: Sequence[Candidate] = field(default=(), compare=False, repr=False)
 
 
 class Captioned(NamedTuple, Generic[Key]):
@@ -72,14 +74,12 @@ class Captioned(NamedTuple, Generic[Key]):
     Attributes:
         key: what the caller named it.
         best: its best caption.
-        others: the other captions that the search found, the best first.
         novelty: its distance from the model's training images (`NoveltyDetector.distance`); None if that is not known.
     """
 
     key: Key
     best: Candidate
     novelty: float | None
-    others: Sequence[Candidate] = ()
 
 
 class XGPTHubInterface(nn.Module):
@@ -384,7 +384,7 @@ class XGPTHubInterface(nn.Module):
                     of_image[0] = dataclasses.replace(of_image[0], attention=where)
             for (key, features, _), (best, *others) in zip(batch, candidates, strict=True):
                 distance = None if novelty is None else novelty.distance(features)
-                yield Captioned(key, best, distance, others)
+                yield Captioned(key, dataclasses.replace(best, others=others), distance)
 
     def _candidate(self, hypothesis: Mapping[str, Any]) -> Candidate:
         tokens = hypothesis["tokens"]

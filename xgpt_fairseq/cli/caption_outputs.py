@@ -134,6 +134,6 @@ def _page(args: argparse.Namespace, results: list[Result], novelty: NoveltyDetec
         unlike = novelty is not None and result.novelty is not None and result.novelty > novelty.limit
         # by its name, not its id, which photos may share
         name = result.short_name
-        images.append(CaptionedPicture(name, name, shown, result.best, result.others, unlike))
+        images.append(CaptionedPicture(name, name, shown, result.best, result.best.others, unlike))
     unreadable = [(result.short_name, result.reason) for result in results if result.best is None]
     return render_captions(images, title=args.title or TITLE, lenpen=args.lenpen, unreadable=unreadable)

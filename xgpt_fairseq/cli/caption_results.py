@@ -27,7 +27,6 @@ class Result:
     Attributes:
         image_id: of the image.
         best: the caption; None if the file can't be read.
-        others: the other captions that the search found.
         novelty: how far the image is from the captioner's training images, where that is known.
         reason: why it can't be read.
         photo: its file; None for an image of a store.
@@ -38,7 +37,6 @@ class Result:
     novelty: float | None = None
     reason: str = ""
     photo: PhotoFile | None = None
-    others: Sequence[Candidate] = ()
 
     @property
     def name(self) -> str:
@@ -87,7 +85,7 @@ def photo_results(
         yield [
             Result(file.image_id, reason=photo.reason, photo=file)
             if isinstance(photo, PhotoError)
-            else Result(file.image_id, (each := next(found)).best, each.novelty, photo=file, others=each.others)
+            else Result(file.image_id, (each := next(found)).best, each.novelty, photo=file)
             for file, photo in group
         ]
 
@@ -104,7 +102,7 @@ def store_results(
     """The results of the images *rows* of a region store, in groups of *batch_size*."""
     found = captioner.caption_store(store, options, batch_size, rows, attention)
     while group := list(islice(found, batch_size)):
-        yield [Result(each.key, each.best, each.novelty, others=each.others) for each in group]
+        yield [Result(image_id, best, novelty) for image_id, best, novelty in group]
 
 
 def _load(captioner: XGPTHubInterface, files: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, Photo | PhotoError]]:
