@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test test-gpu test-faults test-fuzz coverage mutants lint format quickstart docs bench parameters runtime clean
+.PHONY: help install test test-thorough test-gpu test-faults test-fuzz coverage mutants lint format quickstart docs bench parameters runtime clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=FOLDER: on photos with captions"
 	@echo "make test                  lint, types and all tests"
+	@echo "make test-thorough         more structures of a kind, which take minutes: before a release"
 	@echo "make test-gpu              the tests of a GPU alone, on a machine that has one"
 	@echo "make coverage              all tests, and which lines of the package they ran"
 	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"
@@ -42,6 +43,9 @@ test coverage: export PYTHONDONTWRITEBYTECODE :=
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-thorough: $(INSTALLED)
+	XGPT_THOROUGH=1 $(BIN)/python -m pytest -n $(JOBS) -m thorough
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest tests/gpu -rs

@@ -45,10 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # What trains through the real programs comes first, the longest test before all, so that no process is left with it
 # alone at the end.
-LONG = ("test_quickstart.py", "examples", "end_to_end")
+LONG = ("test_quickstart.py", "examples", "onnx_export", "end_to_end")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("thorough") and "XGPT_THOROUGH" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="thorough: make test-thorough"))
     items.sort(key=lambda item: next((n for n, part in enumerate(LONG) if part in item.path.parts), len(LONG)))
 
 

@@ -248,7 +248,7 @@ def test_an_imgid_is_not_taken_for_a_cocoid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[", "is not readable as JSON"),
+        ("[", "is not JSON"),
         ("[]", 'no list "images"'),
         ('{"images": [{"cocoid": 1}]}', r"images\[0\] has no width and height.*COCO's instances_\*\.json"),
         ('{"images": [{"width": 1, "height": 2}]}', r"images\[0\] has no id"),

@@ -137,7 +137,7 @@ def test_works_as_an_installed_package(installed: Path, tiny_captions: Path, tmp
     ).stdout.strip()  # fmt: skip
     assert Path(where) == site / "xgpt_fairseq"
     shipped = {path.name for path in (site / "xgpt_fairseq" / "pages" / "templates").iterdir()}
-    assert shipped >= {"captions.html", "gallery.css", "gallery.html", "gallery.js"}
+    assert shipped >= {"captioning.html", "gallery.css", "page.html", "page_view.js", "anywhere.js"}
     scripts = {path.name for path in (site / "bin").iterdir()}
     assert scripts >= {
         "xgpt-import-regions", "xgpt-extract-regions", "xgpt-learn-bpe", "xgpt-prepare-text", "xgpt-prepare-captions",

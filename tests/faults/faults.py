@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,7 +94,7 @@ def interrupted_by(number: int) -> Fault:
         prepared(program, folder)
         seconds = expected["seconds"] * random.random()
         running = Running(program.command, folder, folder.with_name("logs"), lambda: None)
-        time.sleep(seconds)
+        running.wait_for_the_program(seconds)
         running.kill(number)
         ended = running.wait()
         wrong = [f"left behind: {name}" for name in running.left_behind()]

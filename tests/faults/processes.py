@@ -24,6 +24,7 @@ from xgpt_fairseq.programs.reporting import report_in_fairseq_programs
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+BEGINNING = 0.02  # seconds in which a program's first lines have certainly run
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,16 +51,18 @@ class Running:
         logs.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
+        begun, begins = os.pipe()
         self.process = os.fork()
         if self.process == 0:
             status = 70
             try:
+                os.close(begun)
                 os.setsid()
                 for number, name in ((1, "stdout"), (2, "stderr")):
                     os.dup2(os.open(logs / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
                 os.chdir(folder)
                 prepare()
-                status = _become([str(part) for part in command])
+                status = _become([str(part) for part in command], lambda: os.close(begins))
             except BaseException:
                 import traceback
 
@@ -68,6 +71,13 @@ class Running:
                 with contextlib.suppress(BaseException):
                     sys.stderr.flush()
                 os._exit(status)
+        os.close(begins)
+        self._begun = begun
+
+    def wait_for_the_program(self, seconds: float) -> None:
+        """Wait until the program itself runs, and then some seconds: before that, a signal meets this module."""
+        os.read(self._begun, 1)
+        time.sleep(BEGINNING + seconds)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process alone, not to its children."""
@@ -75,6 +85,7 @@ class Running:
 
     def wait(self) -> Ended:
         _, status = os.waitpid(self.process, 0)
+        os.close(self._begun)
         code = os.waitstatus_to_exitcode(status)
         texts = [(self._logs / name).read_text(errors="replace") for name in ("stdout", "stderr")]
         return Ended(code if code >= 0 else 128 - code, *texts)
@@ -160,8 +171,8 @@ def _call(function: Any, *arguments: Any) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _become(command: list[str]) -> int:
-    """Run a program of this environment here, as if it had been started; its exit status."""
+def _become(command: list[str], begin: Callable[[], object]) -> int:
+    """Run a program of this environment here, as if it had been started; its exit status. *begin* is called before."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.stdout = open(1, "w", closefd=False, errors="surrogateescape")  # noqa: SIM115
@@ -172,6 +183,7 @@ def _become(command: list[str]) -> int:
     report_in_fairseq_programs()  # as importing the plugin does, which the parent has done already
     quieten(fairseq_program())
     try:
+        begin()
         runpy.run_path(program, run_name="__main__")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

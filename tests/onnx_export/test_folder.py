@@ -108,6 +108,7 @@ class Network(nn.Module):
         return y
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("grid", [3, "tokens", None])
 def test_photos_of_any_grid(grid: Any, monkeypatch: pytest.MonkeyPatch, tiny_vocabulary: Path) -> None:
     import onnxruntime
@@ -138,6 +139,7 @@ def test_a_network_that_is_not_exported_is_named(monkeypatch: pytest.MonkeyPatch
     assert "bfloat16" in onnx_folder._photo(bundle, extractor)[1]
 
 
+@pytest.mark.thorough
 def test_a_network_that_computes_something_else_is_named(
     monkeypatch: pytest.MonkeyPatch, tiny_vocabulary: Path
 ) -> None:

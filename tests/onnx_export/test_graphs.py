@@ -37,8 +37,14 @@ SEARCHES: list[dict[str, Any]] = [
     scope="module",
     params=[
         # the model's options, and what makes its random captions end early enough and late enough
-        ({}, 3),
-        ({"normalize_before": True, "normalize_regions": True, "no_segment_embedding": True, "refine_layers": 0}, 5),
+        pytest.param(({}, 3), marks=pytest.mark.thorough),
+        pytest.param(
+            (
+                {"normalize_before": True, "normalize_regions": True, "no_segment_embedding": True, "refine_layers": 0},
+                5,
+            ),
+            marks=pytest.mark.thorough,
+        ),
         ({"sharing": "enc-dec", "normalize_before": True}, 3),
         ({"sharing": "enc"}, 3),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def open_page(browser: Any, files: Path) -> Iterator[Callable[..., Page]]:  # no
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))
         page.goto((files / "page.html").as_uri() + address)
+        page.locator("article").first.wait_for(state="attached")
         opened.append((context, page, asked, complaints))
         return page
 
@@ -127,6 +129,21 @@ def ids(page: Page) -> list[str]:
     cards = page.locator("article").evaluate_all("(all) => all.map((one) => one.dataset.id)")
     assert cards == shown[: len(cards)] and len(cards) >= min(len(shown), 5)
     return shown
+
+
+def eventually(page: Page, expected: list[str]) -> None:
+    """Wait until the page shows these ids, or begins with them where the last is "…"; it draws when it has time."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            shown = ids(page)
+        except AssertionError:  # not all of its cards are built
+            shown = []
+        found = [*shown[: len(expected) - 1], "…"] if expected[-1:] == ["…"] else shown
+        if found == expected or time.monotonic() > until:
+            assert found == expected
+            return
+        time.sleep(0.05)
 
 
 def card(page: Page, image_id: str) -> Any:

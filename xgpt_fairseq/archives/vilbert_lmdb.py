@@ -91,6 +91,7 @@ class VilbertLmdbReader(IndexedRegionReader):
         if file is None:
             raise DataError(f"{path}: {self.layout} expected")
         self.path = path
+        close_cached()  # LMDB refuses a database that this process has open, for another reader of it
         with open_lmdb(path) as database:
             entries = database.stat()["entries"]
             value = _get(database, IDS, f"{path}, item {IDS.decode()}")
