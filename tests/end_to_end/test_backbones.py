@@ -86,10 +86,15 @@ def captions_of_photos_and_store(
 @pytest.mark.parametrize(
     ("name", "options", "regions"),
     [
-        ("efficientnet-lite2", ["--grid", "2", "--image-size", "64"], 5),
+        pytest.param("efficientnet-lite2", ["--grid", "2", "--image-size", "64"], 5, marks=pytest.mark.thorough),
         ("transformers:dinov3", ["--tokens", "--image-size", "88"], 122),  # more than the 100 of the paper
         ("timm:test_vit", ["--pool", "3"], 10),
-        ("torchvision:mobilenet_v3_small", ["--tokens", "--image-size", "96", "--layer", "features.6"], 37),
+        pytest.param(
+            "torchvision:mobilenet_v3_small",
+            ["--tokens", "--image-size", "96", "--layer", "features.6"],
+            37,
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -124,7 +129,10 @@ def test_from_photos_to_captions(
         assert done.status == 1 and message in done.error  # of the same width
 
 
-@pytest.mark.parametrize("name", ["vg-bottom-up", "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"])
+@pytest.mark.parametrize(
+    "name",
+    ["vg-bottom-up", pytest.param("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", marks=pytest.mark.thorough)],
+)
 def test_from_photos_to_captions_by_detectors(
     name: str,
     call_program: Callable[..., Any],

@@ -45,7 +45,7 @@ SEARCHES: list[dict[str, Any]] = [
             ),
             marks=pytest.mark.thorough,
         ),
-        ({"sharing": "enc-dec", "normalize_before": True}, 3),
+        pytest.param(({"sharing": "enc-dec", "normalize_before": True}, 3), marks=pytest.mark.thorough),
         ({"sharing": "enc"}, 3),
     ],
     ids=lambda params: " ".join(map(str, params[0].values())) or "default",
