@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from tests.archives.layouts import LAYOUTS, made_up, write_npz_dir, write_sizes
 from tests.captions.test_arrow import ROWS, parquet, save_to_disk
 from tests.captions.test_formats import SAMPLES, put
+from tests.fuzz.photo_targets import picture, read_photos, save_photo, write_photo, write_table
 from tests.regions.stores import write_store
 from tests.tars import write_tar
 
@@ -57,9 +57,9 @@ def targets() -> dict[str, Target]:
     found |= {f"text{end}": Target(partial(_write_text, end), _read_text, 0.5) for end in ("", ".gz", ".bz2", ".xz")}
     found["detections"] = Target(_write_detections, _read_detections)
     found["sizes"] = Target(_write_sizes, _read_sizes, 0.5)
-    found |= {f"photo {end}": Target(partial(_write_photo, end), _read_photos, 0.5) for end in PHOTO_FORMATS}
-    found["photos in a tar"] = Target(_write_tar, _read_photos)
-    found["photos in a table"] = Target(_write_table_of_photos, _read_photos)
+    found |= {f"photo {end}": Target(partial(write_photo, end), read_photos, 0.5) for end in PHOTO_FORMATS}
+    found["photos in a tar"] = Target(_write_tar, read_photos)
+    found["photos in a table"] = Target(write_table, read_photos)
     found["vocabulary subword-nmt"] = Target(partial(_copy, "vocabulary"), _read_vocabulary, 2)
     found["vocabulary sentencepiece"] = Target(_write_sentencepiece, _read_vocabulary, 2)
     found["store"] = Target(lambda folder: write_store(folder / "store"), _read_store, 3)
@@ -126,13 +126,13 @@ def _write_folder(folder: Path) -> None:
     for split in ("train", "val"):
         (folder / "data" / split).mkdir(parents=True)
         for name, text in (("a", "A dog.\nTwo dogs.\n"), ("b", '{"caption": "A bird."}')):
-            _photo(folder / "data" / split / f"{name}.jpg")
+            save_photo(folder / "data" / split / f"{name}.jpg")
             put(folder / "data" / split, f"{name}.{'json' if text.startswith('{') else 'txt'}", text)
 
 
 def _write_tar(folder: Path) -> None:
     photo = io.BytesIO()
-    _picture().save(photo, "JPEG")
+    picture().save(photo, "JPEG")
     files = {
         "1.jpg": photo.getvalue(),
         "1.txt": "A dog.",
@@ -168,47 +168,7 @@ def _read_text(folder: Path, _: Path) -> None:
         sentence.encode()
 
 
-# Photos, detections
-
-
-def _picture() -> Image.Image:
-    random = np.random.default_rng(0)
-    return Image.fromarray(random.integers(0, 256, (9, 14, 3)).astype(np.uint8)).resize((56, 36))
-
-
-def _photo(path: Path) -> None:
-    _picture().save(path)
-
-
-def _write_photo(ending: str, folder: Path) -> None:
-    _photo(folder / f"photo.{ending}")
-
-
-def _write_table_of_photos(folder: Path) -> None:
-    content = io.BytesIO()
-    _picture().save(content, "PNG")
-    parquet(folder / "train.parquet", [{"image": {"bytes": content.getvalue(), "path": f"{n}.png"}} for n in range(3)])
-
-
-def _read_photos(folder: Path, _: Path) -> None:
-    from xgpt_fairseq.archives.handle_cache import close_cached
-    from xgpt_fairseq.errors import DataError
-    from xgpt_fairseq.vision.photo_files import find_photos
-    from xgpt_fairseq.vision.photos import load_photo
-
-    try:
-        error = None
-        for photo in find_photos([folder]):
-            try:
-                loaded = load_photo(photo)
-            except DataError as caught:  # one photo, and the next may be whole
-                error = caught
-                continue
-            assert loaded.pixels.dtype == np.uint8 and loaded.pixels.ndim == 3 and min(loaded.size) > 0
-        if error is not None:
-            raise error
-    finally:
-        close_cached()
+# Detections and sizes of photos
 
 
 def _write_detections(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.cli.about import about
 from xgpt_fairseq.cli.caption_outputs import TITLE, print_and_write, write_lines
 from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results, store_results
 from xgpt_fairseq.cli.parser import Parser
@@ -24,7 +25,6 @@ from xgpt_fairseq.regions.limits import DEFAULT_REGIONS
 from xgpt_fairseq.serving.limits import BEAMS, DEFAULT_PORT, HOST, IN_WORDS
 
 if TYPE_CHECKING:
-    from xgpt_fairseq.bundle import Bundle
     from xgpt_fairseq.hub_interface import XGPTHubInterface
     from xgpt_fairseq.search.generator import SearchOptions
     from xgpt_fairseq.vision.detections import Detections
@@ -112,34 +112,6 @@ def caption(args: argparse.Namespace) -> None:
         _caption_store(args, captioner, options)
     else:
         _caption_photos(args, captioner, options)
-
-
-def about(bundle: Bundle) -> str:
-    """What a captioner is, in lines, and its model card."""
-    return "\n".join([*about_lines(bundle), "", bundle.card.strip() or "It has no model card."])
-
-
-def about_lines(bundle: Bundle) -> list[str]:
-    """What a captioner is, in lines."""
-    config, training, settings = bundle.config, bundle.training, bundle.extractor_settings
-    parameters = sum(each.numel() for each in bundle.model.parameters())
-    lines = [
-        f"model       {parameters:,} parameters, {config.layers} layers, {config.hidden_size} wide, {config.sharing}",
-        f"vocabulary  {len(bundle.vocabulary.dictionary):,} entries",
-        f"regions     {bundle.trained_on}, {config.feature_dim} wide",
-    ]
-    if settings is not None:
-        from xgpt_fairseq.vision.rebuilding import in_words
-
-        lines.append(f"photos      {in_words(settings)}")
-    if training:
-        updates = f", {training['updates']:,} updates" if training.get("updates") else ""
-        start = f", started from {training['started_from']}" if training.get("started_from") else ""
-        lines.append(
-            f"trained on  {training['data']}: {training['images']:,} images, {training['captions']:,} captions"
-            f"{updates}{start}"
-        )
-    return lines
 
 
 def _check_serve(args: argparse.Namespace) -> None:

@@ -86,7 +86,7 @@ def _export_onnx(args: argparse.Namespace) -> None:
 
 
 def _write_graphs(args: argparse.Namespace, output: Path) -> Exported:
-    from xgpt_fairseq.cli.caption import about_lines
+    from xgpt_fairseq.cli.about import about_lines
     from xgpt_fairseq.onnx_export.folder import check_packages, write_folder
 
     if args.dtype is not None:
