@@ -17,7 +17,7 @@ from xgpt_fairseq.kernels.dropout import dropout
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.kernels.switch import fast
 
-# Of torch's kernels for GPUs, all (tests/gpu compares them with float64) but cuDNN's, which torch prefers on newer ones:
+# Of torch's kernels for GPUs, all (tests/gpu compares them with float64) but cuDNN's, preferred by torch on newer ones:
 # with masks its backward pass reads foreign memory in float16, and gives NaN at some lengths (pytorch#196678, #191612).
 GPU_KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 FEW_QUERIES = 8  # up to this many, as in a decoding step, plain products take two thirds of the fused kernel's time
