@@ -41,6 +41,30 @@ def test_it_raises_the_reward_and_goes_on_where_it_stopped(tiny_data: Path, star
     generate(tiny_data, tmp_path / "whole" / "checkpoint_last.pt", tmp_path, "--gen-subset", "test", "--beam", "2")
 
 
+def test_a_resumed_training_is_kept_near_the_same_start(tiny_data: Path, start: Path, tmp_path: Path) -> None:
+    """`--scst-kl`: near the captioner of --finetune-from-model, not near that of the resumption."""
+    scst = [
+        "--criterion", "xgpt_scst", "--finetune-from-model", start, *PLAIN, "--batch-size", "4", "--lr", "2e-3",
+        "--scst-max-len", "8", "--scst-kl", "0.3", "--no-epoch-checkpoints", "--disable-validation",
+    ]  # fmt: skip
+    train(tiny_data, tmp_path / "whole", *scst, "--max-update", "6")
+    train(tiny_data, tmp_path / "parts", *scst, "--max-update", "4")
+    train(tiny_data, tmp_path / "parts", *scst, "--max-update", "6")
+    one, other = (load_checkpoint(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("precision", ["--cpu-bf16"])
+def test_in_half_precision(tiny_data: Path, start: Path, tmp_path: Path, precision: str) -> None:
+    log = train(
+        tiny_data, tmp_path, "--criterion", "xgpt_scst", "--finetune-from-model", start, *PLAIN, "--batch-size", "4",
+        "--scst-max-len", "12", "--max-update", "12", "--disable-validation", "--no-epoch-checkpoints", "--lr", "2e-3",
+        "--scst-kl", "0.01", precision,
+    ).stdout  # fmt: skip
+    rewards = [float(value) for value in re.findall(r"train_inner .* reward=([\d.]+)", log)]
+    assert len(rewards) == 12 and np.mean(rewards[-4:]) > 1.1 * np.mean(rewards[:4])
+
+
 def test_two_processes_equal_one_with_update_freq_2(tiny_data: Path, start: Path, tmp_path: Path) -> None:
     options = [
         "--criterion", "xgpt_scst", "--finetune-from-model", start, *PLAIN, "--batch-size", "2", "--scst-max-len", "12",

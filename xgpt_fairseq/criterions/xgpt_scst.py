@@ -10,7 +10,8 @@ import copy
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -20,11 +21,13 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import II
 from torch import Tensor
 
+from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.criterions.scst_log import LOGGED, SampleLog, log_samples
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion, XGPTCriterionConfig
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.ngrams import NgramScorer
 from xgpt_fairseq.metrics.word_ids import WordIds
+from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.search.seeded_sampling import SeededSampling
 
@@ -57,6 +60,7 @@ class XGPTSCSTConfig(XGPTCriterionConfig):
         metadata={"help": "weight of the distance (KL per caption) from the model that training starts from"},
     )
     seed: int = II("common.seed")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
 
 
 @register_criterion("xgpt_scst", dataclass=XGPTSCSTConfig)
@@ -77,6 +81,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
         scst_entropy: float,
         scst_kl: float,
         seed: int,
+        finetune_from_model: str | None = None,
     ) -> None:
         super().__init__(task, label_smoothing, sentence_avg)
         if list(task.objectives) != ["ic"]:
@@ -102,6 +107,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
         self._log = SampleLog(self._words, task.vocabulary, self.padding_idx)
         self._scorer: NgramScorer | None = None
         self._generators: tuple[SequenceGenerator, SequenceGenerator] | None = None
+        self._start_file = finetune_from_model
         self._start: Any = None  # the model that training starts from, for KL
 
     def set_num_updates(self, update: int) -> None:
@@ -237,10 +243,15 @@ class XGPTSCSTCriterion(XGPTCriterion):
         return allowed.log_softmax(dim=-1)
 
     def _start_model(self, model: Any) -> Any:
+        """The model that training started from, of its file: the same in a training that was resumed."""
         if self._start is None:
-            if self.update > 1:
-                raise DataError("--scst-kl: a resumed training doesn't have the model that it started from")
-            self._start = copy.deepcopy(_bare(model)).eval().requires_grad_(False)
+            start = copy.deepcopy(_bare(model)).eval().requires_grad_(False)
+            if self._start_file:
+                start.load_mode = LoadMode.START
+                start.load_state_dict(load_checkpoint(Path(self._start_file))["model"])
+            elif self.update > 1:
+                raise DataError("--scst-kl: a resumed training needs the model it started from (--finetune-from-model)")
+            self._start = start
         return self._start
 
     def _reward(self, ids: Tensor, tokens: Tensor) -> Tensor:
