@@ -29,7 +29,8 @@ def test_it_is_small_and_says_no_place_of_a_machine() -> None:
 def test_it_is_what_its_card_says(call_program: Callable[..., Any]) -> None:
     about = call_program(caption.main, "--about")
     assert about.status == 0, about.stderr
-    assert re.search(r"^photos +efficientnet-lite0 at \d+ pixels, a grid of \d x \d$", about.stdout, re.MULTILINE)
+    photos = r"^photos +efficientnet-lite0 at \d+ pixels \(squares\), a grid of \d x \d$"
+    assert re.search(photos, about.stdout, re.MULTILINE)
     for words in ("## Data and terms", "CC BY 4.0", "## What it cannot do", "## Scores", "95 % interval"):
         assert words in about.stdout
     bundle = Bundle.read(RELEASED)

@@ -102,5 +102,9 @@ for name in out_of_domain in_domain finetune; do
 done
 xgpt-gallery --data "$IN_DOMAIN_DATA" --captions "${GALLERY[@]}" --photos "$WORK/scenes/images" --metrics cider,bleu \
     --output "$WORK/captions.html" --overwrite
+
+say "real photos: six, captioned by the captioner that comes with the package"
+xgpt-caption "$HERE/photos" --html "$WORK/photos.html" --overwrite
 echo
-echo "captions: $WORK/captions.html    curves: $WORK/curves.png    model: $CHECKPOINTS/captions/finetune/averaged.pt"
+echo "captions: $WORK/captions.html    real photos: $WORK/photos.html    curves: $WORK/curves.png"
+echo "model: $CHECKPOINTS/captions/finetune/averaged.pt    your photos: xgpt-caption PHOTOS"

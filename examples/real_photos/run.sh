@@ -43,7 +43,7 @@ fi
 WORK=${WORK:-$PWD/real_photos/$(IFS=+ && echo "${NAMES[*]}")}   # output folder
 mkdir -p "$WORK/logs"
 
-# Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels.
+# Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels; SQUARE=1: squeezed to squares.
 GRID=${GRID:-7} IMAGE_SIZE=${IMAGE_SIZE:-384}
 # Lengths in iterations: one update of each of a stage's objectives.
 export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-160} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
@@ -60,7 +60,7 @@ export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 # What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
 SETTINGS=$WORK/real_photos.settings
 NOW=$(printf '%s\n' "folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID" \
-    "IMAGE_SIZE: $IMAGE_SIZE" "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" \
+    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" \
     "DROPOUT: ${DROPOUT-}" "IMAGES: ${IMAGES-}" "TRAINING: ${TRAINING-}")
 if [ -e "$SETTINGS" ] && [ "$NOW" != "$(cat "$SETTINGS")" ]; then
     echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it:" >&2
@@ -106,7 +106,7 @@ for folder in "${FOLDERS[@]}" ${WEB:+"$WEB"}; do
 done
 if [ ! -e "$WORK/regions" ]; then
     xgpt-extract-regions "${PHOTOS[@]}" --output "$WORK/regions" --grid "$GRID" \
-        --image-size "$IMAGE_SIZE"
+        --image-size "$IMAGE_SIZE" ${SQUARE:+--square}
 fi
 
 say "2/8 text: COCO's captions, a vocabulary, data directories"

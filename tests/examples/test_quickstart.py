@@ -106,6 +106,9 @@ def test_a_killed_quickstart_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "captions.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") == 6
+    photos = sorted((QUICKSTART / "photos").glob("*.jpg"))
+    assert len(photos) == 6 and all(re.search(rf"^{re.escape(str(photo))}\t\w", done.stdout, re.M) for photo in photos)
+    assert (tmp_path / "photos.html").read_text(encoding="utf-8").count("data:image/jpeg") == 6
 
 
 def test_photos_without_captions_are_refused(tmp_path: Path) -> None:

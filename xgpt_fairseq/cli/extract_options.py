@@ -100,6 +100,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         f"(default: {IMAGE_SIZE} for EfficientNet-lite, else what the backbone was trained on)",
     )
     parser.add_argument(
+        "--square",
+        action="store_true",
+        help="squeeze photos to squares of --image-size, so that xgpt-caption does it, too: for training photos that "
+        "were squeezed before, as those of some data sets are",
+    )
+    parser.add_argument(
         "--backbone",
         metavar="NAME",
         help=f"the network whose last map makes the features: {', '.join(FAMILIES)} (default: {DEFAULT})",
@@ -158,7 +164,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.max_regions is not None and not 1 <= args.max_regions <= MAX_REGIONS:
         raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are allowed")
     of_backbones = {"--backbone": args.backbone, "--layer": args.layer, "--image-size": args.image_size}
-    of_backbones |= {"--bf16": args.bf16 or None, "--compile": args.compile or None}
+    of_backbones |= {"--square": args.square or None, "--bf16": args.bf16 or None, "--compile": args.compile or None}
     of_detectors = {"--min-regions": args.min_regions, "--label-names": args.label_names or None}
     without = of_detectors if args.detector is None else of_backbones
     for name, value in without.items():
@@ -204,6 +210,7 @@ def build_extractor(args: argparse.Namespace) -> PhotoExtractor:
         options=BackboneOptions(weights=args.weights, layer=args.layer, offline=args.offline),
         grid=args.grid if args.detections is None else None,
         image_size=args.image_size,
+        square=args.square,
         device=device,
         batch_size=args.batch_size,
         threads=threads,

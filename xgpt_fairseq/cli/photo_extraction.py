@@ -44,6 +44,8 @@ from xgpt_fairseq.vision.pooling import WHOLE_LABEL, max_boxes
 # depend on which photos share a batch.
 CHUNK_PHOTOS = 64
 CHUNK_BATCHES = 4
+# Of so many photos, some would not be square, if they had not been made so.
+SQUARES = 100
 
 
 @dataclass(frozen=True)
@@ -320,3 +322,14 @@ def _print_summary(
     print(f"device         {store.source['device']}, batches of {store.source['batch_size']}")
     print(f"seconds        {seconds:.1f}, {1000 * seconds / max(len(store) - resumed_at, 1):.0f} ms per image")
     print(f"wrote {args.output}")
+    if not store.source["extractor"].get("square") and args.detector is None and _all_square(store):
+        print(
+            f"note: all {len(store)} photos are squares. If they were squeezed, extract them with --square, so that "
+            "xgpt-caption squeezes other photos, too"
+        )
+
+
+def _all_square(store: RegionStore) -> bool:
+    """Whether all of many photos are squares, as no camera takes them."""
+    sizes = store.array("sizes")
+    return len(sizes) >= SQUARES and bool((sizes[:, 0] == sizes[:, 1]).all())

@@ -36,6 +36,7 @@ class RegionExtractor(PhotoExtractor):
         grid: cells in each direction; or `TOKENS`, the cells of the backbone's own map. None: `extract` takes boxes.
         image_size: longer side of a photo in pixels for the backbone, a multiple of its stride (32 for the default);
             None: the backbone's own.
+        square: whether photos are squeezed to squares of that size, as those of some data sets are.
         device, batch_size, threads: as `PhotoExtractor`.
         bf16: whether the network computes in bfloat16 (its sums and norms in float32, as torch's autocast has them).
         compile: whether torch compiles it, once for each shape of photos. The last bits can depend on it.
@@ -51,6 +52,7 @@ class RegionExtractor(PhotoExtractor):
         options: BackboneOptions | None = None,
         grid: int | str | None = GRID,
         image_size: int | None = None,
+        square: bool = False,
         device: str | None = None,
         batch_size: int | None = None,
         threads: int = 1,
@@ -66,7 +68,7 @@ class RegionExtractor(PhotoExtractor):
         self.grid = grid
         self.needs_boxes = grid is None
         self._backbone = load_backbone(backbone, options)
-        self.form = self._backbone.form(image_size)
+        self.form = self._backbone.form(image_size, square)
         if self.regions > MAX_REGIONS:
             side = image_size or self._backbone.preprocessing.image_size
             raise DataError(
@@ -111,6 +113,7 @@ class RegionExtractor(PhotoExtractor):
             **self._backbone.identity,
             "dtype": "bfloat16" if self.bf16 else "float32",
             "image_size": self.image_size,
+            "square": self.form.square,
             "samples": SAMPLES,
             "grid": self.grid,
             "revision": origin.revision,

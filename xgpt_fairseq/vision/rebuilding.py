@@ -65,6 +65,7 @@ def _with_backbone(
         options=options,
         grid=settings["grid"],
         image_size=settings["image_size"],
+        square=bool(settings.get("square", False)),
         bf16=settings.get("dtype") == "bfloat16",
         **place,
     )
@@ -87,7 +88,8 @@ def in_words(settings: Mapping[str, Any]) -> str:
     """The network, size and regions of an extractor's *settings*, in a line."""
     if settings.get("detector"):
         return f"{settings['detector']}, {settings['min_regions']} to {settings['max_regions']} boxes"
-    return f"{settings['backbone']} at {settings['image_size']} pixels, {grid_in_words(settings['grid'])}"
+    squeezed = " (squares)" if settings.get("square") else ""
+    return f"{settings['backbone']} at {settings['image_size']} pixels{squeezed}, {grid_in_words(settings['grid'])}"
 
 
 def needs_boxes(settings: Mapping[str, Any]) -> bool:

@@ -141,8 +141,8 @@ class Backbone(nn.Module):
         """Pixels of the photo per cell of the map, in both directions."""
         return self.layout.stride
 
-    def form(self, image_size: int | None) -> PhotoForm:
-        """The form of its photos, with a longer side of *image_size* pixels, or its own.
+    def form(self, image_size: int | None, square: bool = False) -> PhotoForm:
+        """The form of its photos, with a longer side of *image_size* pixels, or its own; *square*: squeezed to squares.
 
         Raises:
             DataError: the backbone can't take that size.
@@ -155,7 +155,7 @@ class Backbone(nn.Module):
         return PhotoForm(
             image_size,
             stride=self.stride,
-            square=own.fixed_size,
+            square=own.fixed_size or square,
             interpolation=own.interpolation,
         )
 
