@@ -11,6 +11,7 @@ from fairseq.logging import metrics
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
+from xgpt_fairseq.objectives.base import ObjectiveLoss
 
 
 class FixedModel(torch.nn.Module):
@@ -161,3 +162,16 @@ def test_logged_values_can_be_summed_over_workers():
     assert XGPTCriterion.logging_outputs_can_be_summed()
     _, _, log = criterion()(FixedModel(torch.zeros(2, 6)), sample_of([5, 2]))
     assert all(isinstance(value, int) or value.dim() == 0 for value in log.values())
+
+
+def test_logs_of_all_objectives_have_as_many_tensors():
+    """fairseq sends them apart from numbers: a process with a dummy batch of another objective would end the others."""
+
+    def tensors(correct: torch.Tensor | None) -> int:
+        made = criterion()
+        one = torch.tensor(1.0)
+        result = ObjectiveLoss(loss=one, unsmoothed=one, num_targets=1, correct=correct)
+        made.task.objectives["ic"].loss = lambda *_, **__: result
+        return sum(torch.is_tensor(value) for value in made(torch.nn.Linear(1, 1), sample_of([5]))[2].values())
+
+    assert tensors(None) == tensors(torch.tensor(1))

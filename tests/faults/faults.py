@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,7 +98,9 @@ def interrupted_by(number: int) -> Fault:
         running.wait_for_the_program(seconds)
         running.kill(number)
         ended = running.wait()
-        wrong = [f"left behind: {name}" for name in running.left_behind()]
+        waits = (ended.stdout + ended.stderr).count(program.meets) < 2 if program.meets else False
+        wrong = [f"left behind: {name}" for name in running.left_behind() if not waits]
+        running.end()
         if ended.status and number != signal.SIGKILL:
             if ended.status not in (128 + number, 1):
                 wrong.append(f"status {ended.status}")
@@ -111,6 +114,43 @@ def interrupted_by(number: int) -> Fault:
         return [f"after {seconds:.2f} s: {each}" for each in wrong]
 
     return fault
+
+
+def two_at_once(program: Program, folder: Path, expected: dict) -> list[str]:
+    """The same command twice: one does the work, and the other does it, too, or is refused in a line."""
+    prepared(program, folder)
+    first = Running(program.command, folder, folder.with_name("logs"), lambda: None)
+    time.sleep(expected["seconds"] * random.random() / 2)
+    second = Running(program.command, folder, folder.with_name("logs-other"), lambda: None)
+    both = [first.wait(), second.wait()]
+    wrong = [f"left behind: {name}" for running in (first, second) for name in running.left_behind()]
+    if all(ended.status for ended in both):
+        wrong.append("both failed")
+    for ended in both:
+        errors = [line for line in ended.lines if "error: " in line]
+        if ended.status and (ended.status != 1 or "Traceback" in ended.stderr or len(errors) != 1):
+            wrong.append(f"said {ended.lines[-3:]}"[:300])
+    found = results(folder / "out", program)
+    different = [name for name in {**expected["results"], **found} if found.get(name) != expected["results"].get(name)]
+    wrong += [f"other results: {different[:3]}"] if different else []
+    return [*wrong, *_left(folder / "out", program)]
+
+
+def other_clock(program: Program, folder: Path, expected: dict) -> list[str]:
+    """`kill -9`, and all files have times of the future or of the past, in no order, when the command is typed again."""
+    prepared(program, folder)
+    running = Running(program.command, folder, folder.with_name("logs"), lambda: None)
+    running.wait_for_the_program(expected["seconds"] * random.random())
+    running.kill(signal.SIGKILL)
+    running.wait()
+    running.left_behind()
+    running.end()
+    for path in folder.rglob("*"):
+        when = random.choice([0, 1e9, time.time() + 1e9]) + random.random()
+        os.utime(path, (when, when))
+    if results(folder / "out", program) == expected["results"]:
+        return []
+    return _again(program, folder, expected)
 
 
 def _in_a_bad_place(
@@ -217,5 +257,7 @@ FAULTS: dict[str, Fault] = {
     "Ctrl-C": interrupted_by(signal.SIGINT),
     "kill": interrupted_by(signal.SIGTERM),
     "kill -9": interrupted_by(signal.SIGKILL),
+    "two at once": two_at_once,
+    "other clock": other_clock,
 }
-REPEATED = ("Ctrl-C", "kill", "kill -9")
+REPEATED = ("Ctrl-C", "kill", "kill -9", "two at once", "other clock")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import runpy
 import signal
@@ -62,7 +63,7 @@ class Running:
                     os.dup2(os.open(logs / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
                 os.chdir(folder)
                 prepare()
-                status = _become([str(part) for part in command], lambda: os.close(begins))
+                status = become([str(part) for part in command], lambda: os.close(begins))
             except BaseException:
                 import traceback
 
@@ -96,6 +97,11 @@ class Running:
         while (found := _session(self.process)) and time.monotonic() < until:
             time.sleep(0.05)
         return found
+
+    def end(self) -> None:
+        """Kill what is left of its session."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process, signal.SIGKILL)
 
 
 def run(command: Sequence[object], folder: Path, logs: Path, prepare: Callable[[], Any] = lambda: None) -> Ended:
@@ -171,7 +177,7 @@ def _call(function: Any, *arguments: Any) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _become(command: list[str], begin: Callable[[], object]) -> int:
+def become(command: list[str], begin: Callable[[], object] = lambda: None) -> int:
     """Run a program of this environment here, as if it had been started; its exit status. *begin* is called before."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -180,6 +186,11 @@ def _become(command: list[str], begin: Callable[[], object]) -> int:
     program = str(Path(sys.executable).parent / command[0])
     sys.argv = [program, *command[1:]]
     sys.excepthook = sys.__excepthook__
+    logging.root.handlers.clear()  # the parent's, which write elsewhere
+    if fairseq_program() is not None:  # as they set it up when they are imported, which the parent may have done
+        logging.basicConfig(
+            format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", level="INFO", stream=sys.stdout
+        )
     report_in_fairseq_programs()  # as importing the plugin does, which the parent has done already
     quieten(fairseq_program())
     try:

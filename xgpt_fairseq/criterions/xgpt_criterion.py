@@ -64,7 +64,7 @@ class XGPTCriterion(FairseqCriterion):
         loss = result.loss * self.task.objective_weights[objective.name]
         sample_size = sample["nsentences"] if self.sentence_avg else result.num_targets
         # fairseq sums logs by key over workers, one of which may have a dummy batch of another objective: every log has
-        # the same keys
+        # the same keys, and as many tensors, which fairseq sends apart from numbers
         log = {f"{name}_{key}": 0 for name in self.task.objectives for key in LOGGED}
         log |= {
             "loss": loss.detach(),
@@ -73,7 +73,7 @@ class XGPTCriterion(FairseqCriterion):
             "sample_size": sample_size,
             f"{objective.name}_sum": result.unsmoothed,
             f"{objective.name}_predictions": result.num_targets,
-            f"{objective.name}_correct": 0 if result.correct is None else result.correct,
+            f"{objective.name}_correct": loss.new_zeros(()) if result.correct is None else result.correct.detach(),
             f"{objective.name}_pairs": sample["nsentences"],
             f"{objective.name}_training": int(model.training),
         }

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xgpt_fairseq.errors import SENT_DATA_ERROR, DataError, said_by
 from xgpt_fairseq.io.atomic import FULL, TORCH_WRITER
+from xgpt_fairseq.programs import peers
 from xgpt_fairseq.programs.names import fairseq_program, logs_everything
 
 # What other libraries say, as "Type: message", and what we say instead (templates of re.Match.expand).
@@ -52,6 +53,7 @@ KNOWN = [
         "the GPU's memory is full: halve --batch-size and double --update-freq (the same captions in an update), or "
         "pass --checkpoint-activations",
     ),
+    *peers.SAID,
 ]
 GENERATE = "fairseq_cli.generate"
 # functions of fairseq that write a file → the variable that has its name

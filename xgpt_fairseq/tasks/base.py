@@ -23,6 +23,7 @@ from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTModel
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
+from xgpt_fairseq.programs.peers import limit_waiting
 from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks.checks import check_run, finetune_from, root_config
 from xgpt_fairseq.tasks.gradient_log import GradientLog
@@ -252,7 +253,7 @@ class XGPTTask(FairseqTask):
         return freq[min(epoch, len(freq)) - 1]
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Refuse c10d: it fails obscurely if a step leaves parameters without gradient."""
+        """Refuse c10d, which fails obscurely if a step leaves parameters without gradient; limit waiting for others."""
         root = root_config(self.cfg)
         distributed = root.get("distributed_training")
         if (
@@ -265,6 +266,8 @@ class XGPTTask(FairseqTask):
                 "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
                 "reaches all parameters"
             )
+        if distributed is not None:
+            limit_waiting(distributed)
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         """fairseq's hook before the validation of all subsets."""
