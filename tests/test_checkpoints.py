@@ -185,11 +185,10 @@ def test_the_latest_whole_checkpoint_beside_a_damaged_one(tmp_path: Path) -> Non
     last = tmp_path / "checkpoint_last.pt"
     last.write_bytes(b"PK")
     assert whole_checkpoint_beside(last) is None
-    for age, name in enumerate(["checkpoint_best.pt", "checkpoint2.pt", "checkpoint1.pt"]):
-        torch.save(plain_state(), tmp_path / name)
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    for updates, name in enumerate(["checkpoint1.pt", "checkpoint2.pt", "checkpoint_best.pt"]):
+        torch.save({**plain_state(), "optimizer_history": [{"num_updates": updates}]}, tmp_path / name)
+        os.utime(tmp_path / name, (1000 - updates, 1000 - updates))  # a clock that went back
     (tmp_path / "checkpoint_best.pt").write_bytes(b"")
-    os.utime(tmp_path / "checkpoint_best.pt", (2000, 2000))
     assert whole_checkpoint_beside(last) == tmp_path / "checkpoint2.pt"
 
 

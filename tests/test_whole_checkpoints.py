@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +14,7 @@ import torch
 
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
+from xgpt_fairseq.whole_checkpoints import _HELD, WholeCheckpoints
 
 
 def save(path: Path, number: int) -> None:
@@ -55,3 +60,30 @@ def test_a_killed_training_is_mended_by_the_next_start(folder: Path) -> None:
         load_checkpoint(folder / "checkpoint_last.pt")
     WholeCheckpoints({"save_dir": str(folder)}).restore()
     assert number_in(folder / "checkpoint_last.pt") == 1
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    """Each holds its own descriptor of the folder, and a forked worker none."""
+    whole = WholeCheckpoints({"save_dir": str(tmp_path)})
+    whole.hold()
+    whole.hold()  # the same training
+    command = (
+        "from xgpt_fairseq.whole_checkpoints import WholeCheckpoints; import sys;"
+        "WholeCheckpoints({'save_dir': sys.argv[1]}).hold()"
+    )
+    done = subprocess.run([sys.executable, "-c", command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert f"another training writes its checkpoints to {tmp_path} at this moment" in done.stderr
+    begun, begins = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        os.write(begins, b".")
+        time.sleep(60)
+        os._exit(0)
+    try:
+        os.read(begun, 1)
+        os.close(_HELD.pop(tmp_path.resolve()))  # as where the training is killed
+        whole.hold()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        os.close(_HELD.pop(tmp_path.resolve()))

@@ -8,6 +8,7 @@ never turns the protection off.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -84,15 +85,13 @@ def updates_of(state: Mapping[str, Any]) -> int:
 
 
 def whole_checkpoint_beside(path: Path) -> Path | None:
-    """The latest checkpoint in *path*'s folder, other than it, that can be read; None: there is none."""
-    others = (other for other in path.parent.glob("checkpoint*.pt") if other != path)
-    for other in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
-        try:
-            load_checkpoint(other)
-        except DataError:
-            continue
-        return other
-    return None
+    """The checkpoint of most updates in *path*'s folder, other than it, that can be read; None: there is none."""
+    updates: dict[Path, int] = {}  # not the files' times: clocks jump, and copies have others
+    for other in sorted(path.parent.glob("checkpoint*.pt")):
+        with contextlib.suppress(DataError):
+            if other != path:
+                updates[other] = updates_of(load_checkpoint(other))
+    return max(updates, key=updates.__getitem__, default=None)
 
 
 def _forbidden_global(message: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,17 @@ from xgpt_fairseq.checkpoints import aside_of_checkpoint, is_remote, load_checkp
 from xgpt_fairseq.errors import DataError
 
 COPIES = ("checkpoint_best", "checkpoint_last")
+_HELD: dict[Path, int] = {}  # --save-dir → a descriptor, which locks it for as long as this process lives
+
+
+def _let_go() -> None:
+    for lock in _HELD.values():
+        os.close(lock)
+    _HELD.clear()
+
+
+# A data loader's worker outlives a training that is killed by seconds, in which it may be started again.
+os.register_at_fork(after_in_child=_let_go)
 
 
 class WholeCheckpoints:
@@ -31,6 +44,29 @@ class WholeCheckpoints:
         self._suffix = config.get("checkpoint_suffix") or ""
         # where nothing is copied, nothing is lost; and where the folder is none
         self._off = not config or config.get("write_checkpoints_asynchronously", False) or is_remote(str(self._folder))
+
+    def hold(self) -> None:
+        """Keep other trainings from writing to the same --save-dir; call it on the process that saves.
+
+        The folder itself is locked, so that nothing of this is left in it.
+
+        Raises:
+            DataError: another training writes there.
+        """
+        folder = self._folder.resolve()
+        if self._off or self._suffix or folder in _HELD or not folder.is_dir():
+            return
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise DataError(
+                f"another training writes its checkpoints to {self._folder} at this moment: give another --save-dir"
+            ) from None
+        except OSError:
+            pass  # some network file systems have no such locks
+        _HELD[folder] = lock
 
     def begin(self) -> None:
         """Call before a checkpoint is saved, on the process that does it."""

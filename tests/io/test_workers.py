@@ -132,6 +132,33 @@ def test_no_process_stays_behind(tmp_path: Path, how: signal.Signals) -> None:
     assert errors.count("KeyboardInterrupt") == (how == signal.SIGINT)
 
 
+INTERRUPTED = """
+import os, signal, sys
+from concurrent.futures import ProcessPoolExecutor
+from xgpt_fairseq.io import workers
+
+fork = ProcessPoolExecutor._spawn_process
+
+def fork_and_interrupt(pool):
+    fork(pool)
+    os.kill(os.getpid(), signal.SIGINT)  # behind the first process, before the thread that ends it
+
+ProcessPoolExecutor._spawn_process = fork_and_interrupt
+if sys.argv[1] == "map":
+    list(workers.map_ordered(str, range(10), 2, chunk=1))
+else:
+    with workers.worker_pool(2):
+        pass
+"""
+
+
+@pytest.mark.parametrize("way", ["map", "pool"])
+def test_ctrl_c_while_processes_start(way: str) -> None:
+    """The program waited for ever for the first process, which nobody ended."""
+    done = subprocess.run([python(), "-c", INTERRUPTED, way], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGINT and "KeyboardInterrupt" in done.stderr
+
+
 # A pool that is there before its work
 
 

@@ -26,6 +26,8 @@ ITEMS_PER_CHUNK = 2000
 MAX_PENDING_CHUNKS = 4
 # Results of `submit_ordered` that wait for their turn, per worker; calls take different times.
 MAX_PENDING_CALLS = 8
+# Signals that end a program, and are held back while processes start.
+HELD = (signal.SIGINT, signal.SIGTERM)
 
 # The function of a worker process, set when the process starts, so that its caches last from chunk to chunk.
 _function: Callable[[Any], Any] | None = None
@@ -55,6 +57,7 @@ def map_ordered(
     waiting: deque[Future[list[Any]]] = deque()
     pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(function,))
     try:
+        _fork_processes(pool)
         while batch := list(itertools.islice(source, chunk or ITEMS_PER_CHUNK)):
             waiting.append(pool.submit(_call, batch))
             if len(waiting) >= MAX_PENDING_CHUNKS * workers:
@@ -82,7 +85,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=start_worker)
     try:
-        pool.submit(os.getpid).result()
+        _fork_processes(pool)
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
@@ -114,10 +117,24 @@ def submit_ordered(
         yield future.result(), first
 
 
+def _fork_processes(pool: ProcessPoolExecutor) -> None:
+    """Start the processes of *pool*. Ctrl-C and `kill` wait until the thread runs that ends them.
+
+    Else they would come between, and the program would wait for ever for processes that nobody ends.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        started = pool.submit(os.getpid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    started.result()
+
+
 def start_worker() -> None:
     """Initialise a worker process: ignore Ctrl-C, which the main process handles, and end with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the main process's handler ends that in an orderly way
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -63,7 +63,10 @@ def check_run(task_cfg: Any) -> None:
         raise DataError(f"--bf16: {program} ignores it; its half precision is --fp16, whatever the training's was")
     _check_precision(root["common"])
     if trains(program):
-        WholeCheckpoints(root["checkpoint"]).restore()
+        whole = WholeCheckpoints(root["checkpoint"])
+        if not root["checkpoint"].no_save and not root["distributed_training"].distributed_rank:  # None: of one process
+            whole.hold()
+        whole.restore()
         _check_parts(root)
         _check_rate(root["optimization"], root["lr_scheduler"])
         _check_direction(root["checkpoint"])

@@ -102,15 +102,15 @@ def caption_format(path: Path, captions: CaptionOptions | None = None) -> Captio
     captions = captions or CaptionOptions()
     if path == STDIN:
         return None
-    stamp = path.stat().st_mtime_ns if path.is_file() else None
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
     return _find_format(path, stamp, tuple(captions.columns.items()), captions.format)
 
 
 @functools.lru_cache(maxsize=64)
 def _find_format(
-    path: Path, stamp: int | None, columns: tuple[tuple[str, str], ...], name: str
+    path: Path, stamp: tuple[int, int] | None, columns: tuple[tuple[str, str], ...], name: str
 ) -> CaptionFormat | None:
-    """Cached by the time of the last change, *stamp*: JSON is parsed to find out what it is."""
+    """Cached by the time of the last change and the size, *stamp*: JSON is parsed to find out what it is."""
     file = CaptionFile(path, dict(columns))
     if name == "auto":
         return find_format(file)
