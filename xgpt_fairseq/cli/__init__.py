@@ -10,6 +10,7 @@ work takes many such functions has it in a module of its own, imported as a whol
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -40,6 +41,8 @@ def run(program: Callable[[], None]) -> None:
     for library in _CHATTY:
         logging.getLogger(library).setLevel(logging.WARNING)
     before = _end_orderly_when_killed()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may be no Unicode: they keep their bytes
     try:
         program()
         sys.stdout.flush()

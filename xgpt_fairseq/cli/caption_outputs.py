@@ -15,6 +15,7 @@ from xgpt_fairseq.cli.caption_results import Result
 from xgpt_fairseq.cli.novelty_warnings import NoveltyWarnings
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write, write_json
+from xgpt_fairseq.io.text_lines import as_field
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -103,11 +104,12 @@ def _line(result: Result, novelty: NoveltyDetector | None) -> Mapping[str, Any]:
 
 
 def _print(result: Result, unlike: NoveltyWarnings, bar: tqdm) -> None:
+    name = as_field(result.name)
     if result.best is None:
-        bar.write(f"not read: {result.name}: {result.reason}", file=sys.stderr)
+        bar.write(f"not read: {name}: {as_field(result.reason)}", file=sys.stderr)
         return
-    bar.write(f"{result.name}\t{result.best.text}", file=sys.stdout)
-    for line in unlike.of(result.name, result.novelty):
+    bar.write(f"{name}\t{result.best.text}", file=sys.stdout)
+    for line in unlike.of(name, result.novelty):
         bar.write(line, file=sys.stderr)
 
 

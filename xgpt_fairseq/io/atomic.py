@@ -178,7 +178,10 @@ def take_lock(folder: Path, what: str) -> int:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """Write *value* as JSON (UTF-8, non-ASCII characters kept) to *path*, atomically."""
+    """Write *value* as JSON (UTF-8, non-ASCII characters kept) to *path*, atomically.
+
+    Bytes of a file's name that are no UTF-8 become `\\udcXX`, which `json.loads` and `os.fsencode` make those bytes of.
+    """
     write_jsons([(path, value)], indent=indent)
 
 
@@ -187,7 +190,8 @@ def write_jsons(values: Iterable[tuple[Path, Any]], *, indent: int | None = 1) -
     values = list(values)
     with atomic_writes(path for path, _ in values) as asides:
         for aside, (_, value) in zip(asides, values, strict=True):
-            aside.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+            aside.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no Unicode
 
 
 def read_description(file: Path, *, what: str, made_by: str, newest: int) -> dict[str, Any]:

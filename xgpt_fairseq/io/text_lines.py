@@ -26,6 +26,15 @@ READ_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 _HEAD_LINES = 20
 HEAD_BYTES = 1 << 16
 
+# What would end a field of a line, or the line, or speak to a terminal; and what escapes it.
+_ESCAPES = {ord(char): char.encode("unicode_escape").decode() for char in map(chr, [*range(32), 92, *range(127, 160)])}
+_ESCAPES |= {ord(char): char.encode("unicode_escape").decode() for char in "\u2028\u2029"}
+
+
+def as_field(text: str) -> str:
+    r"""*text*, such as a file's name, as a field of a line: a tab is `\t`, a line break `\n`, a backslash `\\`."""
+    return text.translate(_ESCAPES)
+
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of *path* with their numbers, from 1, without line endings and without a byte order mark.

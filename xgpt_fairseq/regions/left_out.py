@@ -8,9 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from xgpt_fairseq.io.atomic import atomic_write
-
-# A line of the list is what was left out and a reason.
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+from xgpt_fairseq.io.text_lines import as_field
 
 
 class LeftOut:
@@ -53,7 +51,7 @@ class LeftOut:
             path.unlink(missing_ok=True)
             return
         with atomic_write(path) as aside:
-            lines = [f"{file.translate(_ESCAPES)}\t{reason.translate(_ESCAPES)}\n" for _, file, reason in self.found]
+            lines = [f"{as_field(file)}\t{as_field(reason)}\n" for _, file, reason in self.found]
             aside.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
