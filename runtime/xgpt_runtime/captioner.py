@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Type
 import numpy as np
 import numpy.typing as npt
 
+from xgpt_runtime.attention import Heads, WordAttention, mean_weights, word_attention
 from xgpt_runtime.descriptions import read_description
 from xgpt_runtime.errors import DataError
-from xgpt_runtime.graphs import PHOTO, REGIONS, STEP, Images, open_graph
+from xgpt_runtime.graphs import LOOK, PHOTO, REGIONS, STEP, Images, open_graph
 from xgpt_runtime.novelty import FILE as NOVELTY
 from xgpt_runtime.novelty import Novelty
 from xgpt_runtime.photos import Photo, PhotoForm, load_photo
@@ -22,6 +24,7 @@ from xgpt_runtime.search import Hypothesis, SearchOptions, search
 from xgpt_runtime.words import Words
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
     from PIL.Image import Image
 
 Key = TypeVar("Key")
@@ -49,11 +52,13 @@ class Candidate:
         tokens: its length in generated subwords, without the end of sentence.
         score: its log-probability, the end of sentence included, divided by that length to the power of
             `SearchOptions.lenpen`, so per token where that is 1. The natural logarithm.
+        attention: where the captioner looks for each word, where that was asked for.
     """
 
     text: str
     tokens: int
     score: float
+    attention: WordAttention | None = dataclasses.field(default=None, compare=False)
 
 
 class Captioned(NamedTuple, Generic[Key]):
@@ -167,9 +172,11 @@ class Captioner:
         *,
         beam: int | None = ...,
         return_scores: Literal[False] = ...,
+        return_attention: Literal[False] = ...,
         boxes: Sequence[Array] | None = ...,
         options: SearchOptions | None = ...,
         batch_size: int = ...,
+        heads: Heads | None = ...,
     ) -> list[str]: ...
 
     @overload
@@ -179,9 +186,25 @@ class Captioner:
         *,
         beam: int | None = ...,
         return_scores: Literal[True],
+        return_attention: bool = ...,
         boxes: Sequence[Array] | None = ...,
         options: SearchOptions | None = ...,
         batch_size: int = ...,
+        heads: Heads | None = ...,
+    ) -> list[Candidate]: ...
+
+    @overload
+    def caption(
+        self,
+        photos: Photos | Path | str | Image,
+        *,
+        beam: int | None = ...,
+        return_scores: bool = ...,
+        return_attention: Literal[True],
+        boxes: Sequence[Array] | None = ...,
+        options: SearchOptions | None = ...,
+        batch_size: int = ...,
+        heads: Heads | None = ...,
     ) -> list[Candidate]: ...
 
     def caption(
@@ -190,9 +213,11 @@ class Captioner:
         *,
         beam: int | None = None,
         return_scores: bool = False,
+        return_attention: bool = False,
         boxes: Sequence[Array] | None = None,
         options: SearchOptions | None = None,
         batch_size: int = 32,
+        heads: Heads | None = None,
     ) -> list[str] | list[Candidate]:
         """Caption photos.
 
@@ -200,16 +225,18 @@ class Captioner:
             photos: files, or images of Pillow; one or several.
             beam: beam size; None: that of *options*.
             return_scores: also return what the captions' scores are.
+            return_attention: also return where the captioner looks for each word (`WordAttention`).
             boxes: of each photo (n, 4) x1 y1 x2 y2 in 0..1, where `needs_boxes`.
             options: options of the search.
             batch_size: photos per batch of the search.
+            heads: whose attention; None: the mean of all layers and heads.
 
         Returns:
-            list: one caption per photo: its text, or with *return_scores* a `Candidate`.
+            list: one caption per photo: its text, or with *return_scores* or *return_attention* a `Candidate`.
 
         Raises:
             PhotoError: a file cannot be read as a photo.
-            DataError: see `load`, `regions` and `search.search`.
+            DataError: see `load`, `regions`, `caption_loaded` and `search.search`.
         """
         options = options or SearchOptions()
         if beam is not None:
@@ -217,8 +244,10 @@ class Captioner:
         several: Photos = photos if isinstance(photos, Sequence) and not isinstance(photos, str) else [photos]
         given = boxes if boxes is not None else [None] * len(several)
         loaded = ((None, self.load(photo), corners) for photo, corners in zip(several, given, strict=True))
-        found = [each.best for each in self.caption_loaded(loaded, options=options, batch_size=batch_size)]
-        return found if return_scores else [best.text for best in found]
+        looks = (heads or Heads()) if return_attention else None
+        captioned = self.caption_loaded(loaded, options=options, batch_size=batch_size, attention=looks)
+        found = [each.best for each in captioned]
+        return found if return_scores or return_attention else [best.text for best in found]
 
     def caption_loaded(
         self,
@@ -226,25 +255,34 @@ class Captioner:
         *,
         options: SearchOptions | None = None,
         batch_size: int = 32,
+        attention: Heads | None = None,
     ) -> Iterator[Captioned[Key]]:
         """Caption photos as they come.
 
         Args:
             photos: for each its key, the photo from `load`, and its boxes or None.
+            attention: whose attention the captions come with; None: they come without, at no cost.
 
         Yields:
             Captioned: each photo with its caption, in order.
+
+        Raises:
+            DataError: *attention* names no layer or head of the model, or the folder has no graph of it.
         """
         options = options or SearchOptions()
         stream = iter(photos)
         while batch := [(key, self.regions(photo, boxes)) for key, photo, boxes in islice(stream, batch_size)]:
-            found = self.candidates([regions for _, regions in batch], options)
+            found = self.candidates([regions for _, regions in batch], options, attention)
             for (key, regions), candidates in zip(batch, found, strict=True):
                 distance = None if self.novelty is None else self.novelty.distance(regions.features)
                 yield Captioned(key, candidates[0], distance)
 
-    def candidates(self, images: Sequence[Regions], options: SearchOptions | None = None) -> list[list[Candidate]]:
+    def candidates(
+        self, images: Sequence[Regions], options: SearchOptions | None = None, attention: Heads | None = None
+    ) -> list[list[Candidate]]:
         """All captions that one search finds for images by their regions, from `regions` or elsewhere, best first.
+
+        *attention*: whose attention the best of them come with; None: without.
 
         Raises:
             DataError: features have another width than the model's; or an option is invalid.
@@ -256,6 +294,8 @@ class Captioner:
                 raise DataError(
                     f"features of shape {shape}; the model takes n x {width} ({self._settings['trained_on']})"
                 )
+        if attention is not None:
+            attention.check(layers=self._settings["layers"], heads=self._settings["attention_heads"])
         if not images:
             return []
         features, boxes = [image.features for image in images], [image.boxes for image in images]
@@ -268,7 +308,23 @@ class Captioner:
             max_positions=self._settings["max_target_positions"],
             options=options or SearchOptions(),
         )
-        return [list(map(self._candidate, hypotheses)) for hypotheses in found]
+        candidates = [list(map(self._candidate, hypotheses)) for hypotheses in found]
+        if attention is not None:
+            best = [hypotheses[0].tokens for hypotheses in found]
+            weights = mean_weights(decoder.look(self._look, best, self._words.eos), attention)  # (I, T, N)
+            for of_image, tokens, rows, image in zip(candidates, best, weights, images, strict=True):
+                pieces = [self._words.symbols[token] for token in tokens]
+                real = rows[:, : len(image.boxes)]
+                where = word_attention(pieces, of_image[0].text, real, image.boxes, moses=self._words.moses)
+                of_image[0] = dataclasses.replace(of_image[0], attention=where)
+        return candidates
+
+    @functools.cached_property
+    def _look(self) -> InferenceSession:
+        file = self.folder / LOOK
+        if not file.is_file():
+            raise DataError(f"{self.folder} was exported without {LOOK}, which attention needs: export it again")
+        return open_graph(file)
 
     def _candidate(self, found: Hypothesis) -> Candidate:
         return Candidate(self._words.text(found.tokens), len(found.tokens), found.score)

@@ -1,4 +1,4 @@
-"""The three graphs of a captioner, run by onnxruntime."""
+"""The graphs of a captioner, run by onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 PHOTO: Final = "photo.onnx"
 REGIONS: Final = "regions.onnx"
 STEP: Final = "step.onnx"
+LOOK: Final = "look.onnx"
 
 
 def open_graph(file: Path) -> onnxruntime.InferenceSession:
@@ -55,6 +56,10 @@ class Images:
         features: of each image (n, D) float16.
         boxes: of each image (n, 4).
         sizes: the model's layers, heads and head width.
+
+    Attributes:
+        memory: keys, then values, of each layer (I, heads, N, d), of all images; they stay also when images are
+            forgotten.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class Images:
             [output.name for output in regions.get_outputs()],
             {"features": _value(padded), "boxes": _value(corners), "real": _value(self._real)},
         )
-        self._memory = found  # keys, then values, of each layer (I, heads, N, d)
+        self.memory: tuple[OrtValue, ...] = tuple(found)
+        self._all_real = self._real
+        self._memory = found  # of the images that are left
         self._past: list[OrtValue] = []  # likewise (I, heads, t · B, d); before the first step there are none
 
     def step(self, tokens: Array, position: int, mask: Array, count: int) -> tuple[Array, Array, Array]:
@@ -94,6 +101,35 @@ class Images:
         kept = [f"{name}_{layer}" for name in ("key", "value") for layer in range(self._layers)]
         best, ids, end, *self._past = self._step.run_with_ort_values(["best", "ids", "end", *kept], inputs)
         return best.numpy(), ids.numpy(), end.numpy()
+
+    def look(self, graph: onnxruntime.InferenceSession, captions: Sequence[Sequence[int]], eos: int) -> Array:
+        """Where the model looks for each token of a caption of each image, by the graph of `LOOK`.
+
+        Args:
+            graph: the graph.
+            captions: token ids, without the end of the sentence.
+            eos: the end of the sentence.
+
+        Returns:
+            (layers, I, heads, T, N) float32; padding behind a caption's tokens and an image's regions.
+        """
+        longest = 1 + max(map(len, captions))
+        tokens = np.full((len(captions), longest), eos)
+        for row, caption in enumerate(captions):
+            tokens[row, 1 : 1 + len(caption)] = caption
+        causal = np.tril(np.ones((longest, longest), dtype=bool))
+        inputs = {
+            "tokens": _value(tokens),
+            "mask": _value(np.repeat(causal[None, None], len(captions), axis=0)),
+            "real": _value(self._all_real),
+        }
+        for layer in range(self._layers):
+            inputs[f"memory_key_{layer}"] = self.memory[layer]
+            inputs[f"memory_value_{layer}"] = self.memory[self._layers + layer]
+        wanted = {each.name for each in graph.get_inputs()}  # the last layer's values are in no weight
+        [weights] = graph.run_with_ort_values(["weights"], {n: v for n, v in inputs.items() if n in wanted})
+        found: Array = weights.numpy()
+        return found
 
     def keep(self, images: Array) -> None:
         """See `search.Decoder`."""

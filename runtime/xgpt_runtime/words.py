@@ -32,6 +32,11 @@ class Words:
         self._joined: str = value["joined"]
         self._keeps_fragile: bool = value["keeps_fragile"]
 
+    @property
+    def moses(self) -> bool:
+        """Whether the symbols are subwords of subword-nmt, joined by Moses' rules; else of sentencepiece."""
+        return self._joined != _PIECES
+
     def text(self, tokens: Iterable[int]) -> str:
         """The text of *tokens*, without the end of the sentence (in lower case)."""
         pieces = [self.symbols[token] for token in tokens if token != self.eos]

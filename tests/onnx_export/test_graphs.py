@@ -14,11 +14,13 @@ import torch
 from tests.models import small
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.search.generator import SearchOptions, build_generator
+from xgpt_fairseq.word_attention import Heads, image_attention
 
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 from xgpt_fairseq.onnx_export import storage, tracing
+from xgpt_runtime import attention
 from xgpt_runtime import graphs as runtime_graphs
 from xgpt_runtime import search as runtime_search
 
@@ -61,6 +63,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     written = {
         "regions.onnx": tracing.regions_graph(model, CONFIG),
         "step.onnx": tracing.step_graph(model, CONFIG, never=[1, 3, 0, 23], eos=EOS),
+        "look.onnx": tracing.look_graph(model, CONFIG, eos=EOS),
     }
     storage.write_graphs(written, folder, storage="float32")
     return model, folder
@@ -77,13 +80,18 @@ def by_fairseq(
     return [[(each["tokens"].tolist()[:-1], float(each["score"])) for each in of_image] for of_image in found]
 
 
+def decoder_of(folder: Path, images: Mapping[str, torch.Tensor]) -> runtime_graphs.Images:
+    real = (~images["padding_mask"]).numpy()
+    features, boxes = ([v[m] for v, m in zip(images[n].numpy(), real, strict=True)] for n in ("features", "boxes"))
+    opened = [runtime_graphs.open_graph(folder / name) for name in ("regions.onnx", "step.onnx")]
+    return runtime_graphs.Images(*opened, features, boxes, SIZES)
+
+
 def by_runtime(
     folder: Path, images: Mapping[str, torch.Tensor], options: Mapping[str, Any]
 ) -> list[list[tuple[list[int], float]]]:
     real = (~images["padding_mask"]).numpy()
-    features, boxes = ([v[m] for v, m in zip(images[n].numpy(), real, strict=True)] for n in ("features", "boxes"))
-    opened = [runtime_graphs.open_graph(folder / name) for name in ("regions.onnx", "step.onnx")]
-    decoder = runtime_graphs.Images(*opened, features, boxes, SIZES)
+    decoder = decoder_of(folder, images)
     given = runtime_search.SearchOptions(**options)
     found = runtime_search.search(decoder, len(real), symbols=24, eos=EOS, max_positions=POSITIONS, options=given)
     return [[(list(each.tokens), each.score) for each in of_image] for of_image in found]
@@ -100,6 +108,24 @@ def test_captions_and_scores_are_those_of_fairseq(exported: tuple[XGPTModel, Pat
             np.testing.assert_allclose([s for _, s in ours], [s for _, s in theirs], atol=1e-5)
 
 
+@pytest.mark.parametrize("heads", [Heads(), Heads([2], [1, 3])], ids=["mean", "chosen"])
+def test_the_attention_is_that_of_the_model(exported: tuple[XGPTModel, Path], heads: Heads) -> None:
+    """Also of a caption of the end alone, and of all positions, with padding between them."""
+    model, folder = exported
+    look = runtime_graphs.open_graph(folder / "look.onnx")
+    for counts in BATCHES:
+        images = small.images(counts, seed=len(counts))
+        captions = [[5, 6, 7], [9, 4, 11, 8, 5], [], [10], list(range(POSITIONS - 1))][: len(counts)]
+        ended = [torch.tensor([*caption, EOS]) for caption in captions]
+        expected = image_attention(model, images, ended, heads)
+        weights = decoder_of(folder, images).look(look, captions, EOS)
+        mean = attention.mean_weights(weights, attention.Heads(heads.layers, heads.heads))
+        for ours, theirs in zip(mean, expected, strict=True):
+            tokens, regions = theirs.shape
+            np.testing.assert_allclose(ours[:tokens, :regions], theirs, atol=1e-5)
+            assert not ours[:tokens, regions:].any()
+
+
 def test_the_searches_find_captions_of_several_lengths(exported: tuple[XGPTModel, Path]) -> None:
     """Or the test above would say little."""
     lists = by_runtime(exported[1], small.images(BATCHES[0]), {"beam": 5})
@@ -113,10 +139,10 @@ def test_a_cache_grows_from_nothing(exported: tuple[XGPTModel, Path]) -> None:
     """The first step's keys and values have no positions, and no size of the trace is left in a graph."""
     import onnx
 
-    for name in ("regions.onnx", "step.onnx"):
+    for name in ("regions.onnx", "step.onnx", "look.onnx"):
         graph = onnx.load(exported[1] / name, load_external_data=False).graph
         sizes = {size.dim_param for value in graph.input for size in value.type.tensor_type.shape.dim}
-        assert sizes <= {"", "images", "regions", "rows", "kept", "kept_and_rows"}
+        assert sizes <= {"", "images", "regions", "rows", "kept", "kept_and_rows", "tokens"}
 
 
 def test_the_graphs_share_weights(exported: tuple[XGPTModel, Path]) -> None:

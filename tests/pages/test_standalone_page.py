@@ -40,7 +40,11 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
 
 def test_exports_become_a_name(tmp_path: Path) -> None:
     read = OrtWeb.read(archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0asm"}))
-    assert read.script == "var a=1,b=2;const ort={InferenceSession:a,Tensor:b};" and read.wasm == b"\0asm"
+    assert (
+        read.module == SCRIPT
+        and read.script == "var a=1,b=2;const ort={InferenceSession:a,Tensor:b};"
+        and read.wasm == b"\0asm"
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,8 +73,10 @@ def test_the_page_is_whole_and_may_ask_for_nothing(
     [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
     allowed = {part.split()[0]: part.split()[1:] for part in policy.replace("&#39;", "'").split("; ")}
     assert allowed["default-src"] == ["'none'"] and "connect-src" not in allowed and "unsafe-inline" not in policy
-    assert set(re.findall(r' id="data-(\w+)"', page)) == {"settings", "wasm", "weights", "photo", "regions", "step"}
-    assert "<title>A &amp; b</title>" in page and page.count("</script>") == 7
+    assert set(re.findall(r' id="data-(\w+)"', page)) == {
+        "settings", "wasm", "weights", "photo", "regions", "step", "look",
+    }  # fmt: skip
+    assert "<title>A &amp; b</title>" in page and page.count("</script>") == 8
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
     again = call_program(export.main, lite_folder, "--html", tmp_path / "c.html", "--ort-web", ort)
     assert again.error.endswith("c.html exists; give another name or --overwrite")
@@ -82,7 +88,8 @@ def test_what_the_page_needs_is_said(call_program: Callable[..., Any], lite_fold
     assert "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz" in done.error
     both = call_program(export.main, lite_folder, "--html", tmp_path / "c.html", "--output", tmp_path / "out")
     assert both.error.startswith("--output is for bundles and for --onnx alone")
-    assert call_program(export.main, lite_folder, "--output", "x", "--ort-web", "y").error == "--ort-web is for --html"
+    refused = call_program(export.main, lite_folder, "--output", "x", "--ort-web", "y")
+    assert refused.error == "--ort-web is for --html and --html-folder"
     assert call_program(export.main, lite_folder).status == 2
 
 

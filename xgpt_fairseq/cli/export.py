@@ -45,11 +45,11 @@ def export(args: argparse.Namespace) -> None:
     from xgpt_fairseq.vision.rebuilding import needs_boxes
 
     output: Path = args.output
-    if args.html is not None:
+    if args.html is not None or args.html_folder is not None:
         _export_html(args)
         return
     if args.ort_web is not None:
-        raise DataError("--ort-web is for --html")
+        raise DataError("--ort-web is for --html and --html-folder")
     if args.onnx:
         _export_onnx(args)
         return
@@ -100,12 +100,18 @@ def _write_graphs(args: argparse.Namespace, output: Path) -> Exported:
 
 
 def _export_html(args: argparse.Namespace) -> None:
-    """Write the page of a checkpoint, of a bundle, or of a folder of --onnx."""
+    """Write the page of a checkpoint, of a bundle, or of a folder of --onnx; as a file, as a folder, or both."""
     import tempfile
 
-    from xgpt_fairseq.io.atomic import atomic_write, check_writable
+    from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable
     from xgpt_fairseq.onnx_export.folder import DESCRIPTION
-    from xgpt_fairseq.pages.standalone_page import OrtWeb, render_standalone_page
+    from xgpt_fairseq.pages.standalone_page import (
+        FOLDER_FILES,
+        OrtWeb,
+        Shown,
+        render_standalone_page,
+        write_page_folder,
+    )
     from xgpt_fairseq.serving.limits import BEAMS, MAX_FILE_BYTES, MAX_PIXELS
 
     if args.output is not None:
@@ -116,19 +122,27 @@ def _export_html(args: argparse.Namespace) -> None:
             "`npm pack onnxruntime-web@1.30.0` fetches, or without node, a browser from "
             "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz"
         )
-    check_writable(args.html, overwrite=args.overwrite)
+    if args.html is not None:
+        check_writable(args.html, overwrite=args.overwrite)
+    if args.html_folder is not None:
+        _check_output(args.html_folder, "a folder of --html-folder", "page.js", args.overwrite)
+    shown = Shown(title=args.title, beams=BEAMS, beam=2, max_bytes=MAX_FILE_BYTES, max_pixels=MAX_PIXELS)
     ort = OrtWeb.read(args.ort_web)
     with tempfile.TemporaryDirectory() as name:
         folder = args.checkpoint
         if not (folder / DESCRIPTION).is_file():
             folder = Path(name) / "onnx"
             _write_graphs(args, folder)
-        page = render_standalone_page(
-            folder, ort, title=args.title, beams=BEAMS, beam=2, max_bytes=MAX_FILE_BYTES, max_pixels=MAX_PIXELS
-        )
-    with atomic_write(args.html) as aside:
-        aside.write_text(page, encoding="utf-8")
-    print(f"{args.html}: {len(page) / 1e6:.1f} MB; a browser opens it from disk, without a network")
+        if args.html is not None:
+            page = render_standalone_page(folder, ort, shown)
+            with atomic_write(args.html) as aside:
+                aside.write_text(page, encoding="utf-8")
+            print(f"{args.html}: {len(page) / 1e6:.1f} MB; a browser opens it from disk, without a network")
+        if args.html_folder is not None:
+            with atomic_directory(args.html_folder, last="index.html", files=FOLDER_FILES) as aside:
+                write_page_folder(folder, ort, shown, aside)
+            size = sum(file.stat().st_size for file in args.html_folder.iterdir())
+            print(f"{args.html_folder}: {size / 1e6:.1f} MB, for a web server; README.md in it says how")
 
 
 def _check_output(output: Path, kind: str, description: str, overwrite: bool) -> None:
@@ -194,8 +208,8 @@ def _read_card(path: Path) -> str:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.output is None and args.html is None:
-        parser.error("the following arguments are required: --output, or --html")
+    if args.output is None and args.html is None and args.html_folder is None:
+        parser.error("the following arguments are required: --output, or --html, or --html-folder")
     return args
 
 
@@ -244,7 +258,10 @@ def _parser() -> argparse.ArgumentParser:
         "also be a folder of --onnx",
     )
     parser.add_argument(
-        "--ort-web", type=Path, metavar="FILE", help="for --html: the archive of npm's package onnxruntime-web"
+        "--html-folder", type=Path, metavar="FOLDER", help="write that page as a folder of files, for a web server"
+    )
+    parser.add_argument(
+        "--ort-web", type=Path, metavar="FILE", help="for both: the archive of npm's package onnxruntime-web"
     )
     parser.add_argument("--title", default="Captions", help="title of the page (%(default)s)")
     parser.add_argument("--offline", action="store_true", help="never fetch those weights")

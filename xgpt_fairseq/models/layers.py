@@ -106,11 +106,13 @@ class TransformerLayer(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
-    def image_weights(self, x: Tensor, memory: EncoderStates, layer_index: int) -> Tensor:
+    def image_weights(
+        self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None
+    ) -> Tensor:
         """The attention of `decode` to images: (C, T, H), its input → (C, heads, T, N), without dropout.
 
-        Each query's weights sum to 1, or to the image's part where the text is attended to in the same softmax. Not for
-        a search: the positions of whole captions.
+        Each query's weights sum to 1, or to the image's part where the text is attended to in the same softmax. With a
+        *cache*, x is (I, B, H), as in `decode`: the mask of an exported graph is that of the positions of a caption.
         """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
@@ -143,13 +145,18 @@ class CrossAttentionLayer(TransformerLayer):
         self.cross_attention = Attention(hidden_size=own.hidden_size, heads=own.heads, dropout=own.dropout)
         self.cross_norm = nn.LayerNorm(own.hidden_size)
 
-    def image_weights(self, x: Tensor, memory: EncoderStates, layer_index: int) -> Tensor:
-        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, None))
+    def image_weights(
+        self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None
+    ) -> Tensor:
+        x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, cache))
         y = self.cross_norm(x) if self.normalize_before else x
+        queries, mask = self.cross_attention.queries(y), memory.mask
+        if cache is not None:
+            k, _ = cache.of_memory(layer_index, lambda: self.cross_attention.keys_values(memory.states))
+            return attention_weights(queries, k, mask=mask)
         k, _ = self.cross_attention.keys_values(memory.states)  # (I, heads, N, d)
         rows = memory.image_rows(x.size(0))
-        k, mask = k.index_select(0, rows), memory.mask.index_select(0, rows)
-        return attention_weights(self.cross_attention.queries(y), k, mask=mask)
+        return attention_weights(queries, k.index_select(0, rows), mask=mask.index_select(0, rows))
 
     def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None) -> Tensor:
         x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, cache))
@@ -189,13 +196,21 @@ class JointLayer(TransformerLayer):
     position attends to all regions and to the text up to itself, with this layer's keys and values.
     """
 
-    def image_weights(self, x: Tensor, memory: EncoderStates, layer_index: int) -> Tensor:
+    def image_weights(
+        self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None
+    ) -> Tensor:
         y = self.attention_norm(x) if self.normalize_before else x
-        q, k, _ = self.attention.queries_keys_values(y)
-        rows = memory.image_rows(x.size(0))
-        image_k, mask = memory.keys_values[layer_index][0].index_select(0, rows), memory.mask.index_select(0, rows)
+        q, k, v = self.attention.queries_keys_values(y)
+        image_k, mask = memory.keys_values[layer_index][0], memory.mask
         length = x.size(1)
-        text_mask = causal_mask(length, x.device).expand(len(mask), 1, -1, -1)
+        if cache is None:
+            rows = memory.image_rows(x.size(0))
+            image_k, mask = image_k.index_select(0, rows), mask.index_select(0, rows)
+            text_mask = causal_mask(length, x.device).expand(len(mask), 1, -1, -1)
+        else:
+            k, _ = cache.append(layer_index, k, v)
+            assert cache.mask is not None
+            text_mask = cache.mask
         both = torch.cat([mask.expand(-1, -1, length, -1), text_mask], dim=-1)  # (C, 1, T, N + T)
         return attention_weights(q, torch.cat([image_k, k], dim=2), mask=both)[..., : image_k.size(2)]
 

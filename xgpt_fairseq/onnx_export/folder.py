@@ -4,6 +4,7 @@
     photo.onnx       pixels → features of regions; missing where the network that sees photos can't be exported
     regions.onnx     features of regions → keys and values
     step.onnx        a step of the search
+    look.onnx        where the model looks for each token of a caption; read only if that is asked for
     weights.bin      the weights of all graphs, each once
     words.json       the symbols of the vocabulary by their ids, and how they are joined to text
     novelty.npz      what the training images look like, to warn of others; not in all folders
@@ -28,7 +29,7 @@ from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_directory, write_json
 from xgpt_fairseq.onnx_export.storage import WEIGHTS, write_graphs
-from xgpt_fairseq.onnx_export.tracing import OPSET, photo_graph, regions_graph, step_graph
+from xgpt_fairseq.onnx_export.tracing import OPSET, look_graph, photo_graph, regions_graph, step_graph
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.vision.backbones.base import reason_of
 from xgpt_fairseq.vision.choices import TOKENS
@@ -38,13 +39,13 @@ from xgpt_fairseq.vision.photos import Photo
 
 FOLDER_VERSION: Final = 1
 DESCRIPTION: Final = "captioner.json"
-PHOTO, REGIONS, STEP = "photo.onnx", "regions.onnx", "step.onnx"
+PHOTO, REGIONS, STEP, LOOK = "photo.onnx", "regions.onnx", "step.onnx", "look.onnx"
 WORDS: Final = "words.json"
 NOVELTY: Final = "novelty.npz"
 CARD: Final = "README.md"
 LICENSE: Final = "LICENSE.backbone"
 
-FILES: Final = (DESCRIPTION, PHOTO, REGIONS, STEP, WEIGHTS, WORDS, NOVELTY, CARD, LICENSE)
+FILES: Final = (DESCRIPTION, PHOTO, REGIONS, STEP, LOOK, WEIGHTS, WORDS, NOVELTY, CARD, LICENSE)
 
 # How far features of the exported network may be from the network's own, relative to their size. Float32 gives 1e-6.
 _TOLERANCE: Final = 1e-3
@@ -88,6 +89,7 @@ def write_folder(
         **({} if photo is None else {PHOTO: photo}),
         REGIONS: regions_graph(bundle.model, bundle.config),
         STEP: step_graph(bundle.model, bundle.config, never=[symbols.pad(), symbols.unk(), *never], eos=symbols.eos()),
+        LOOK: look_graph(bundle.model, bundle.config, eos=symbols.eos()),
     }
     with atomic_directory(output, last=DESCRIPTION, files=FILES) as aside:
         write_graphs(graphs, aside, storage=storage)

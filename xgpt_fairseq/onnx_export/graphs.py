@@ -1,8 +1,9 @@
-"""What is exported: three modules of tensors alone, around the model and the network that sees photos.
+"""What is exported: modules of tensors alone, around the model and the network that sees photos.
 
     photo     pixels → features of regions
     regions   features of regions → the image's keys and values for each layer of the decoder
     step      the newest tokens of a search, and all keys and values → the best next tokens, and more keys and values
+    look      whole captions, and the images' keys and values → where the model looks for each token
 
 The search itself, which joins them, is the caller's.
 """
@@ -158,3 +159,46 @@ class StepGraph(nn.Module):
         kept = [cache.kept[layer] for layer in range(len(past_keys))]
         end = log_probabilities[..., self.eos]
         return best, ids, end, [keys for keys, _ in kept], [values for _, values in kept]
+
+
+class LookGraph(nn.Module):
+    """Where the model looks for each token of whole captions: `XGPTDecoder.image_weights`, one caption per image.
+
+    The positions of a caption are the rows of a first step whose mask is causal, so that the layers are those of a
+    search.
+    """
+
+    def __init__(self, model: XGPTModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        real: Tensor,
+        memory_keys: Sequence[Tensor],
+        memory_values: Sequence[Tensor],
+    ) -> Tensor:
+        """Compute the weights.
+
+        Args:
+            tokens: (I, T) int64, the text before each token: the end of sentence, then all tokens but the last one,
+                and anything as padding.
+            mask: (I, 1, T, T) bool, True where a position may attend: to itself and those before.
+            real, memory_keys, memory_values: as in `StepGraph`.
+
+        Returns:
+            (layers, I, heads, T, N), float32; in Enc, where text and image share a softmax, the image's part.
+        """
+        decoder = self.model.decoder
+        memory = tuple(zip(memory_keys, memory_values, strict=True))
+        nothing = tuple((k[:, :, :0], v[:, :, :0]) for k, v in memory)
+        cache = StatelessCache(mask, memory, nothing)
+        x = decoder.encoder.text(tokens, torch.arange(tokens.size(1)), decoder.encoder.segment(0))  # (I, T, H)
+        states = EncoderStates(x, real[:, None, None, :], keys_values=memory)  # of x, nothing is read
+        weights = []
+        for layer_index, layer in enumerate(decoder.layers):
+            weights.append(layer.image_weights(x, states, layer_index, cache))
+            x = layer.decode(x, states, layer_index, cache)
+        return torch.stack(weights)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.kernels import switch
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
-from xgpt_fairseq.onnx_export.graphs import PhotoGraph, RegionsGraph, StepGraph
+from xgpt_fairseq.onnx_export.graphs import LookGraph, PhotoGraph, RegionsGraph, StepGraph
 from xgpt_fairseq.vision.backbones.base import Backbone
 
 # The version of ONNX's operators. 17 has LayerNormalization, 18 is read by every runtime of the last years.
@@ -88,6 +88,25 @@ def step_graph(model: XGPTModel, config: XGPTConfig, *, never: Sequence[int], eo
     graph = _graph(StepGraph(model, never=never, eos=eos, count=_COUNT), inputs, outputs)
     _open_count(graph)
     return graph
+
+
+def look_graph(model: XGPTModel, config: XGPTConfig, *, eos: int) -> Any:
+    """The graph of `LookGraph`: inputs `tokens`, `mask`, `real`, `memory_key_0` …, `memory_value_0` …; `weights`."""
+    assert config.layers and config.hidden_size and config.attention_heads
+    shape = (_IMAGES, config.attention_heads, _REGIONS, config.hidden_size // config.attention_heads)
+
+    def keys() -> list[Traced]:
+        return [(torch.randn(shape), {0: "images", 2: "regions"}) for _ in range(config.layers or 0)]
+
+    causal = torch.ones(_IMAGES, 1, _TEXT, _TEXT, dtype=torch.bool).tril()
+    inputs = {
+        "tokens": (torch.full((_IMAGES, _TEXT), eos), {0: "images", 1: "tokens"}),
+        "mask": (causal, {0: "images", 2: "tokens", 3: "tokens"}),
+        "real": (torch.ones(_IMAGES, _REGIONS, dtype=torch.bool), {0: "images", 1: "regions"}),
+        "memory_key": keys(),
+        "memory_value": keys(),
+    }
+    return _graph(LookGraph(model), inputs, ["weights"])
 
 
 def _open_count(proto: Any) -> None:

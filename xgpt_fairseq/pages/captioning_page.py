@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from xgpt_fairseq.pages.rendering import policy_hash, read_template, template
+
+# Of this page, and of the one that captions by itself (`standalone_page`).
+STYLES: Final = ("gallery.css", "looks.css", "captioning.css")
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ def render_captioning_page(
     Raises:
         DataError: jinja2 is not installed.
     """
-    script = read_template("captioning.js") + read_template("captioning_server.js")
-    style = read_template("gallery.css") + read_template("captioning.css")
+    script = '"use strict";\n' + "".join(map(read_template, ("looks.js", "captioning.js", "captioning_server.js")))
+    style = "".join(map(read_template, STYLES))
     policy = "; ".join(
         [
             "default-src 'none'",
@@ -68,5 +72,6 @@ def render_captioning_page(
         max_pixels=max_pixels,
         lenpen=lenpen,
         data={},
+        version="",
     )
     return CaptioningPage(html, f"{policy}; frame-ancestors 'none'")

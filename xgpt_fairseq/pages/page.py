@@ -29,7 +29,9 @@ BLOCK = 25
 
 _BOX_SCALE = 10_000  # boxes are integers of this many parts of the picture
 _WEIGHT_SCALE = 65_535  # a word's attention is integers that sum to this
-_SCRIPTS = ("page_data.js", "page_picture.js", "page_caption.js", "page_card.js", "page_list.js", "page_view.js")
+_SCRIPTS = (
+    "page_data.js", "looks.js", "page_picture.js", "page_caption.js", "page_card.js", "page_list.js", "page_view.js",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def render_page(head: PageHead, cards: Sequence[Card], *, what: str) -> Iterator
         DataError: jinja2 is not installed.
     """
     script = '"use strict";\n' + "".join(map(read_template, _SCRIPTS))
-    style = read_template("gallery.css") + read_template("page.css")
+    style = "".join(map(read_template, ("gallery.css", "looks.css", "page.css")))
     page = template("page.html", what=what, script=script, style=style)
     policy = "; ".join(
         [
@@ -245,7 +247,7 @@ def _details(card: Card) -> dict[str, Any]:
 
 
 def _said(said: Said) -> dict[str, Any]:
-    place = _Utf16(said.text)
+    place = Utf16(said.text)
     found: dict[str, Any] = {"words": place.spans(said.words)}
     if said.unused:
         found["unused"] = place.spans(said.unused)
@@ -282,7 +284,7 @@ def quantised(weights: Any) -> str:
     return base64.b64encode(whole.astype("<u2").tobytes()).decode()
 
 
-class _Utf16:
+class Utf16:
     """Places in a text as JavaScript counts them, in units of UTF-16."""
 
     def __init__(self, text: str) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.pages.page import Utf16
 from xgpt_fairseq.search.generator import SearchOptions, build_generator
 from xgpt_fairseq.serving.limits import MAX_PIXELS
 from xgpt_fairseq.vision.photos import LargePhotoError, NoPhotoError, Photo, PhotoError, PhotoFile
+from xgpt_fairseq.word_attention import Heads
 
 # Seconds after which `PhotoCaptioner.run` looks for signals while it waits for photos.
 _SIGNALS_WAIT = 0.5
@@ -73,7 +75,9 @@ class PhotoCaptioner:
         Returns:
             dict: `caption`; `unlike`, whether the photo looks unlike the training images; `hypotheses`, all captions of
             the search, best first, each with `text` and `score` (see `Candidate`); `regions`, [x1, y1, x2, y2] in 0..1
-            of width and height; `width` and `height` of the upright photo in pixels.
+            of width and height; `words` of the caption, the start and the end of each, as JavaScript counts characters;
+            `attention`, for each of them the weights of the regions; `width` and `height` of the upright photo in
+            pixels.
 
         Raises:
             RequestError: it is no photo, is damaged, or has too many pixels.
@@ -106,16 +110,19 @@ class PhotoCaptioner:
         self._waiting.put(None)
 
     def _search(self, photo: Photo, beam: int) -> dict[str, Any]:
-        [regions] = self._captioner.extractor.extract([photo])
         options = dataclasses.replace(self._options, beam=beam)
-        [found] = self._captioner.candidates_of_regions([regions], options)
-        novelty = self._captioner.bundle.novelty
+        loaded = [(None, photo, None)]
+        [(_, best, distance)] = self._captioner.caption_loaded(loaded, options=options, attention=Heads())
+        novelty, looks = self._captioner.bundle.novelty, best.attention
+        assert looks is not None
         width, height = photo.size
         return {
-            "caption": found[0].text,
-            "unlike": novelty is not None and novelty.distance(regions.features) > novelty.limit,
-            "hypotheses": [{"text": each.text, "score": each.score} for each in found],
-            "regions": regions.boxes.tolist(),
+            "caption": best.text,
+            "unlike": novelty is not None and distance is not None and distance > novelty.limit,
+            "hypotheses": [{"text": each.text, "score": each.score} for each in (best, *best.others)],
+            "regions": looks.boxes.tolist(),
+            "words": Utf16(best.text).spans([(word.start, word.end) for word in looks.words]),
+            "attention": [[round(weight, 6) for weight in of_word] for of_word in looks.weights.tolist()],
             "width": width,
             "height": height,
         }

@@ -4,13 +4,9 @@ const lenpen = Number(document.body.dataset.lenpen);
 let opened = null; // the sessions, once the first photo comes
 let last = Promise.resolve(); // photos are captioned one by one
 
+// `packed(name)`, of another file, gives the compressed bytes of a part of the captioner.
 async function unpacked(name) {
-  const element = document.getElementById(`data-${name}`);
-  const text = atob(element.textContent);
-  const bytes = new Uint8Array(text.length);
-  for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
-  element.remove(); // its text is as large again
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([await packed(name)]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
@@ -24,28 +20,15 @@ async function open() {
       externalData: [{ path: "weights.bin", data: weights }],
       logSeverityLevel: 3,
     });
-  return { photo: await session("photo"), regions: await session("regions"), step: await session("step") };
+  const graphs = { photo: await session("photo"), regions: await session("regions"), step: await session("step") };
+  let look = null; // only once a person asks where the model looks
+  return { ...graphs, look: () => (look ??= session("look")) };
 }
 
-async function pixelsOf(body) {
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(new Blob([body]), { colorSpaceConversion: "none" });
-  } catch {
-    throw new Error("not a photo that this browser can read, or damaged");
-  }
-  const { width, height } = bitmap;
-  if (width * height > Number(document.body.dataset.maxPixels)) {
-    throw new Error(`the photo has ${width} x ${height} pixels; at most ${document.body.dataset.maxPixels / 1e6} megapixels are read`);
-  }
-  const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width, height });
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "#fff"; // behind what is transparent
-  context.fillRect(0, 0, width, height);
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  return { data: context.getImageData(0, 0, width, height).data, width, height };
+function opening() {
+  opened ??= open();
+  opened.catch(() => (opened = null)); // the next photo tries again
+  return opened;
 }
 
 // The whole photo, and the cells of a grid over it, row by row.
@@ -57,12 +40,11 @@ function boxesOf(columns, rows) {
   return boxes;
 }
 
-async function captions({ data, width, height }, beam) {
-  opened ??= open();
-  const graphs = await opened;
+async function captions({ rgb, width, height, note }, beam) {
+  const graphs = await opening();
   const { photos, words, novelty, layers, heads, headWidth, longest } = settings;
   const target = sizeOf(width, height, photos);
-  const pixels = new ort.Tensor("uint8", resized(data, width, height, target), [1, target[1], target[0], 3]);
+  const pixels = new ort.Tensor("uint8", resized(rgb, width, height, target), [1, target[1], target[0], 3]);
   const cells = photos.grid === "tokens" ? target.map((side) => side / photos.stride) : [photos.grid, photos.grid];
   const boxes = boxesOf(...cells);
   const corners = new ort.Tensor("float32", Float32Array.from(boxes.flat()), [1, boxes.length, 4]);
@@ -88,7 +70,46 @@ async function captions({ data, width, height }, beam) {
   const found = await search(step, { beam, lenpen, longest, minLen: 1, eos: words.eos, symbols });
   const hypotheses = found.map(({ tokens, score }) => ({ text: textOf(tokens, words), score }));
   const unlike = novelty !== null && distance(features, novelty) > novelty.limit;
-  return { caption: hypotheses[0].text, hypotheses, unlike, width, height, regions: boxes };
+  const caption = hypotheses[0].text;
+  const pieces = found[0].tokens.map((token) => words.symbols[token]);
+  const places = wordsOfPieces(pieces, caption, words.joined);
+  let looked = null;
+  const weights = () => (looked ??= inTurn(() => wordWeights(graphs, { features, boxes: corners, real }, found[0].tokens, places)));
+  return {
+    caption, hypotheses, unlike, note, width, height, regions: boxes, weights,
+    words: places.flatMap(({ start, end }) => [start, end]),
+  };
+}
+
+// For each word of a caption the weights of the regions: the mean of layers, heads and subwords. The regions' keys are
+// computed again: kept for each photo, they would fill the memory.
+async function wordWeights(graphs, inputs, tokens, places) {
+  const { layers, words } = settings;
+  const memory = await graphs.regions.run(inputs);
+  const look = await graphs.look();
+  const length = tokens.length + 1;
+  const ids = BigInt64Array.from([words.eos, ...tokens].map(BigInt));
+  const causal = Uint8Array.from({ length: length ** 2 }, (_, at) => Number(at % length <= Math.floor(at / length)));
+  const feeds = {
+    tokens: new ort.Tensor("int64", ids, [1, length]), mask: new ort.Tensor("bool", causal, [1, 1, length, length]),
+    real: inputs.real,
+  };
+  for (let layer = 0; layer < layers; layer++) {
+    for (const kind of ["key", "value"]) feeds[`memory_${kind}_${layer}`] = memory[`${kind}_${layer}`];
+  }
+  const given = Object.fromEntries(look.inputNames.map((name) => [name, feeds[name]]));
+  const { weights } = await look.run(given); // (layers, 1, heads, T, N)
+  const count = inputs.real.dims[1];
+  const perToken = Array.from({ length }, () => new Array(count).fill(0));
+  weights.data.forEach((weight, at) => (perToken[Math.floor(at / count) % length][at % count] += weight));
+  for (const row of perToken) {
+    const sum = row.reduce((total, weight) => total + weight, 0);
+    row.forEach((weight, region) => (row[region] = weight / sum));
+  }
+  return places.map(({ first, last }) => {
+    const rows = perToken.slice(first, last);
+    return perToken[0].map((_, region) => rows.reduce((total, row) => total + row[region], 0) / rows.length);
+  });
 }
 
 // How far a photo is from the training photos: runtime/xgpt_runtime/novelty.py.
@@ -114,8 +135,13 @@ function half(bits) {
   return bits & 0x8000 ? -size : size;
 }
 
+// Run one thing after the other.
+function inTurn(run) {
+  const done = last.then(run);
+  last = done.catch(() => {}).then(() => new Promise((resolve) => setTimeout(resolve))); // let the page draw
+  return done;
+}
+
 function ask(body, size) {
-  const answer = last.then(async () => captions(await pixelsOf(body), Number(size)));
-  last = answer.catch(() => {}).then(() => new Promise((resolve) => setTimeout(resolve))); // let the page draw
-  return answer;
+  return inTurn(async () => captions(await pixelsOf(body), Number(size)));
 }

@@ -16,9 +16,9 @@ function sizeOf(width, height, form) {
   return [width, height].map((side) => Math.max(rounded((side * scale) / form.stride), 1) * form.stride);
 }
 
-// RGBA pixels of width x height → RGB of the target size.
-function resized(pixels, width, height, [columns, rows]) {
-  let image = { data: withoutAlpha(pixels), width, height };
+// RGB pixels of width x height → those of the target size.
+function resized(rgb, width, height, [columns, rows]) {
+  let image = { data: rgb, width, height };
   let boxWidth = width;
   let boxHeight = height;
   const factorX = Math.floor(width / columns / REDUCING_GAP) || 1;
@@ -39,16 +39,6 @@ function resized(pixels, width, height, [columns, rows]) {
     if (size !== own || length !== own) image = resampled(image, size, length, horizontal);
   }
   return image.data;
-}
-
-function withoutAlpha(pixels) {
-  const data = new Uint8Array((pixels.length / 4) * 3);
-  for (let from = 0, to = 0; from < pixels.length; from += 4, to += 3) {
-    data[to] = pixels[from];
-    data[to + 1] = pixels[from + 1];
-    data[to + 2] = pixels[from + 2];
-  }
-  return data;
 }
 
 // The means of blocks of pixels; those at the right and the bottom may be smaller.

@@ -83,3 +83,47 @@ function detokenized(words) {
   });
   return text.trim();
 }
+
+// The words of a caption: xgpt_runtime/attention.py. [{start, end, first, last}], places in the text and of subwords.
+function wordsOfPieces(pieces, text, joined) {
+  const moses = joined !== "pieces";
+  const starts = [];
+  pieces.forEach((piece, number) => {
+    const begins = moses
+      ? !(number && pieces[number - 1].endsWith("@@"))
+      : piece.startsWith("\u2581") || UNSPACED.test(piece);
+    if (begins || !number) starts.push(number);
+  });
+  const words = [];
+  let position = 0;
+  starts.forEach((first, place) => {
+    const last = starts[place + 1] ?? pieces.length;
+    const whole = pieces.slice(first, last).join("");
+    const spelled = (moses ? whole.replaceAll("@@", "") : whole).replaceAll("\u2581", "").trim();
+    if (!spelled) return;
+    const [start, end] = findWord(spelled, text, position);
+    words.push({ start, end, first, last });
+    position = end;
+  });
+  return words;
+}
+
+// Scripts that are written without spaces between words.
+const UNSPACED = /(?=[\p{L}\p{M}])[\p{scx=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}\p{sc=Tibetan}\p{sc=Javanese}\p{sc=Balinese}]/u;
+
+// Where the word is in the text from a position on, spaces within it left out; an empty place if it is not next.
+function findWord(word, text, position) {
+  const isSpace = (place) => place < text.length && /\s/u.test(text[place]);
+  let start = position;
+  while (isSpace(start)) start++;
+  let end = start;
+  for (const unit of word.split("")) {
+    while (isSpace(end) && !/\s/u.test(unit)) end++;
+    if (text[end] !== unit) {
+      const found = text.indexOf(word, position);
+      return found >= 0 ? [found, found + word.length] : [position, position];
+    }
+    end++;
+  }
+  return [start, end];
+}

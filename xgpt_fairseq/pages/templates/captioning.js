@@ -1,4 +1,3 @@
-"use strict";
 // Photos come by drop, paste or file dialog, and each gets a card. `ask`, of another file, captions them.
 const AT_ONCE = 2; // one photo is read while another is captioned
 const LONGER_SIDE = 320; // of a picture, in pixels
@@ -75,6 +74,7 @@ class Card {
   showAnswer(answer, text) {
     const [best, ...others] = answer.hypotheses;
     this.show(".caption", text);
+    if (answer.note) this.show(".note", answer.note);
     this.show(".scores", `${document.body.dataset.score} ${score(best)} · beam ${this.beam}`);
     if (others.length) {
       this.show("summary", others.length === 1 ? "1 other caption" : `${others.length} other captions`);
@@ -85,7 +85,51 @@ class Card {
     const image = this.find("img");
     if (image) image.alt = text;
     this.resize(answer.width, answer.height);
-    this.find(".picture").append(drawing(answer.regions, this.width, this.height));
+    this.boxes = boxesIn(answer.regions, this.width, this.height);
+    this.find(".picture").append(drawing(this.boxes, this.width, this.height));
+    this.weights = answer.weights;
+    this.showWords(text, answer.words);
+  }
+
+  // The words of the caption, from which the model's look can be drawn: start, end, start, end …
+  showWords(text, words) {
+    const caption = this.find(".caption");
+    const pieces = [];
+    let position = 0;
+    for (let i = 0; i < words.length; i += 2) {
+      const [start, end] = words.slice(i, i + 2);
+      if (start === end) continue;
+      const word = document.createElement("span");
+      word.className = "word";
+      word.dataset.word = i / 2;
+      word.textContent = text.slice(start, end);
+      pieces.push(text.slice(position, start), word);
+      position = end;
+    }
+    if (!pieces.length) return;
+    caption.replaceChildren(...pieces, text.slice(position));
+    caption.classList.add("looks");
+    caption.tabIndex = 0;
+    caption.setAttribute("role", "group");
+    caption.setAttribute("aria-label", `${text} (arrow keys go from word to word)`);
+    this.find(".looking").hidden = false;
+    this.element.card = this;
+  }
+}
+
+// Draw where the model looks for a word, or with null nothing: `lookFrom` of looks.js.
+async function look(caption, word) {
+  const element = caption.closest("article");
+  if (word === null) {
+    clearLook(element);
+    return;
+  }
+  try {
+    const weights = await element.card.weights();
+    const still = word.classList.contains("now"); // or the pointer has gone on meanwhile
+    if (still) drawLook(element, element.card, element.card.boxes, weights[word.dataset.word], word.textContent);
+  } catch (error) {
+    element.querySelector(".looking").textContent = error.message;
   }
 }
 
@@ -105,27 +149,24 @@ function listed(hypothesis) {
   return item;
 }
 
-// The regions over a picture of this size, the largest first, so that smaller ones are on top.
-function drawing(regions, width, height) {
-  const svg = svgElement("svg", { class: "regions", viewBox: `0 0 ${width} ${height}`, role: "img" });
-  svg.setAttribute("aria-label", `${regions.length} regions`);
-  const boxes = regions.map(([x1, y1, x2, y2], number) => ({ x1, y1, width: x2 - x1, height: y2 - y1, number }));
-  boxes.sort((a, b) => b.width * b.height - a.width * a.height);
-  for (const box of boxes) {
-    const group = svgElement("g", { class: `c${box.number % COLOURS}` });
-    const title = svgElement("title", {});
-    title.textContent = `region ${box.number}`;
-    const place = { x: box.x1 * width, y: box.y1 * height, width: box.width * width, height: box.height * height };
-    group.append(title, svgElement("rect", place));
-    svg.append(group);
-  }
-  return svg;
+// The regions in a picture of this size.
+function boxesIn(regions, width, height) {
+  return regions.map(([x1, y1, x2, y2], number) => ({
+    number, label: "", name: `region ${number}, ${place(x1, y1, x2, y2)}`,
+    x: x1 * width, y: y1 * height, width: (x2 - x1) * width, height: (y2 - y1) * height,
+  }));
 }
 
-function svgElement(name, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  return element;
+// The regions over a picture of this size, the largest first, so that smaller ones are on top.
+function drawing(boxes, width, height) {
+  const svg = makeSvg("svg", {
+    class: "regions", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${boxes.length} regions`,
+  });
+  for (const box of boxes.toSorted((a, b) => b.width * b.height - a.width * a.height)) {
+    const title = makeSvg("title", {}, `region ${box.number}`);
+    svg.append(makeSvg("g", { class: `c${box.number % COLOURS}` }, title, rectangle(box)));
+  }
+  return svg;
 }
 
 async function content(file) {
@@ -184,5 +225,8 @@ document.addEventListener("paste", (event) => {
 input.addEventListener("change", () => {
   add(input.files);
   input.value = ""; // so that the same file can be chosen again
+});
+document.addEventListener("keydown", (event) => {
+  if (!(event.ctrlKey || event.metaKey || event.altKey) && wordKey(event)) event.preventDefault();
 });
 document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());

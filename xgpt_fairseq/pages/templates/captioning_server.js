@@ -10,7 +10,7 @@ async function ask(body, size) {
     } catch {
       throw new Error("no answer: has xgpt-caption ended?");
     }
-    if (response.ok) return answer;
+    if (response.ok) return { ...answer, weights: async () => answer.attention };
     if (response.status !== 503 || tried === TRIES) throw new Error(answer.error);
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }

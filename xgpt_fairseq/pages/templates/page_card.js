@@ -60,65 +60,13 @@ function fillCard(element, shown, view) {
   }
 }
 
-// The pointer or the arrow keys are on a word: *word* is its element, or null.
-function lookFrom(caption, word) {
+// Draw where the model looks for a word, or with null nothing: `lookFrom` of looks.js.
+function look(caption, word) {
   const element = caption.closest("article");
-  caption.querySelector(".now")?.classList.remove("now");
-  if (word === null) {
-    clearLook(element);
-    return;
-  }
-  word.classList.add("now");
-  const said = details(element.card).said[caption.dataset.system];
-  look(element, element.card, word.textContent, said, Number(word.dataset.word));
-}
-
-function wordAt(target) {
-  const word = target.closest?.(".caption.looks .word");
-  return word ? [word.closest(".caption"), word] : null;
-}
-
-const feed = document.getElementById("cards");
-feed.addEventListener("pointerover", (event) => {
-  const found = wordAt(event.target);
-  if (found) lookFrom(...found);
-});
-feed.addEventListener("pointerout", (event) => {
-  const found = wordAt(event.target);
-  // what was tapped, or is chosen by the keys, stays
-  if (found && event.pointerType === "mouse" && !wordAt(event.relatedTarget ?? feed)) {
-    lookFrom(found[0], found[0] === document.activeElement ? found[0].chosen ?? null : null);
-  }
-});
-feed.addEventListener("click", (event) => {
-  const found = wordAt(event.target);
-  if (!found) return;
-  found[0].chosen = found[1];
-  found[0].focus({ preventScroll: true });
-  lookFrom(...found);
-});
-feed.addEventListener("focusin", (event) => {
-  const caption = event.target;
-  if (!caption.classList.contains("looks")) return;
-  caption.chosen ??= caption.querySelector(".word");
-  lookFrom(caption, caption.chosen);
-});
-feed.addEventListener("focusout", (event) => {
-  const caption = event.target;
-  if (!caption.classList.contains("looks")) return;
-  caption.chosen = undefined;
-  lookFrom(caption, null);
-});
-
-// Whether the key went from one word of a caption to another.
-function wordKey(event) {
-  const caption = document.activeElement;
-  if (!caption?.classList.contains("looks")) return false;
-  const words = Array.from(caption.querySelectorAll(".word"));
-  const at = words.indexOf(caption.chosen);
-  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: words.length - 1 }[event.key];
-  if (to === undefined) return false;
-  caption.chosen = words[Math.max(0, Math.min(to, words.length - 1))];
-  lookFrom(caption, caption.chosen);
-  return true;
+  if (word === null) return clearLook(element);
+  const { card } = element;
+  const said = details(card).said[caption.dataset.system];
+  const boxes = boxesOf(card, details(card));
+  const weights = weightsOf(said, Number(word.dataset.word), boxes.length);
+  return drawLook(element, card, boxes, weights, word.textContent);
 }

@@ -49,10 +49,3 @@ function make(tag, attributes = {}, ...children) {
   element.append(...children);
   return element;
 }
-
-function makeSvg(tag, attributes, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}

@@ -2,9 +2,7 @@
 const BOX_SCALE = 10000;
 const WEIGHT_SCALE = 65535;
 const COLOURS = 7; // of regions, in gallery.css
-const LABELLED = 12; // labels written on a picture, those of the most confident regions with so much room:
-const LABEL_WIDTH = 50, LABEL_HEIGHT = 13;
-const MOST = 3; // regions that are named as a word's
+const LABELLED = 12; // labels written on a picture, those of the most confident regions with room
 
 function boxesOf(card, found) {
   const boxes = [];
@@ -20,34 +18,6 @@ function boxesOf(card, found) {
     });
   }
   return boxes;
-}
-
-// Where a box is, in words.
-function place(x1, y1, x2, y2) {
-  if ((x2 - x1) * (y2 - y1) > 0.8) return "the whole image";
-  const third = (value, names) => names[Math.min(Math.floor(3 * value), 2)];
-  const across = third((x1 + x2) / 2, ["left", "", "right"]);
-  const down = third((y1 + y2) / 2, ["top", "", "bottom"]);
-  return [down, across].filter(Boolean).join(" ") || "centre";
-}
-
-function rectangle(box, more = {}) {
-  return makeSvg("rect", { x: box.x, y: box.y, width: box.width, height: box.height, ...more });
-}
-
-function label(box, card, text, more = {}) {
-  const y = Math.min(box.y + 12, Math.max(card.height - 3, 12));
-  return makeSvg("text", { x: box.x + 3, y, ...more }, text);
-}
-
-// Those of *boxes* whose labels do not lie over the label of one before.
-function withRoom(boxes) {
-  const placed = [];
-  for (const box of boxes) {
-    const room = placed.every((o) => Math.abs(o.x - box.x) > LABEL_WIDTH || Math.abs(o.y - box.y) > LABEL_HEIGHT);
-    if (room) placed.push(box);
-  }
-  return placed;
 }
 
 // The regions over a picture, the largest first, so that smaller ones are on top.
@@ -98,35 +68,4 @@ function weightsOf(said, number, regions) {
   said.bytes ??= Uint8Array.from(atob(said.weights), (character) => character.charCodeAt(0));
   const view = new DataView(said.bytes.buffer);
   return Array.from({ length: regions }, (_, i) => view.getUint16(2 * (number * regions + i), true) / WEIGHT_SCALE);
-}
-
-function percent(weight) {
-  return `${Math.round(100 * weight)} %`;
-}
-
-// Draw where the model looks for a word, over the picture, and say it in words.
-function look(element, card, word, said, number) {
-  clearLook(element);
-  const boxes = boxesOf(card, details(card));
-  const weights = weightsOf(said, number, boxes.length);
-  const highest = Math.max(...weights);
-  const most = boxes.toSorted((a, b) => weights[b.number] - weights[a.number]).slice(0, MOST);
-  const svg = makeSvg("svg", {
-    class: "attention", viewBox: `0 0 ${card.width} ${card.height}`, "aria-hidden": "true",
-    "data-weights": weights.map((weight) => weight.toFixed(5)).join(" "),
-  });
-  for (const box of boxes) {
-    svg.append(rectangle(box, {
-      "fill-opacity": (0.6 * weights[box.number] / highest).toFixed(3), class: most.includes(box) ? "most" : "",
-    }));
-  }
-  for (const box of withRoom(most)) svg.append(label(box, card, `${box.label} ${percent(weights[box.number])}`.trim()));
-  element.querySelector(".picture").append(svg);
-  const names = most.map((box) => `${box.name} ${percent(weights[box.number])}`).join("; ");
-  element.querySelector(".looking").replaceChildren(make("b", {}, `“${word}”`), ` looks at ${names}`);
-}
-
-function clearLook(element) {
-  element.querySelector("svg.attention")?.remove();
-  element.querySelector(".looking")?.replaceChildren();
 }

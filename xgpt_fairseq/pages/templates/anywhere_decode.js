@@ -1,0 +1,74 @@
+// The pixels of a photo as the browser decodes it, on white, turned upright.
+const STRIP = 2 ** 22; // pixels that are read from a canvas at once: some browsers have no larger ones than 16 million
+
+async function pixelsOf(body) {
+  const bytes = new Uint8Array(body);
+  const jpeg = jpegOf(bytes);
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(new Blob([body]), { colorSpaceConversion: "none" });
+  } catch {
+    throw new Error(unreadable(bytes));
+  }
+  const { width, height } = bitmap;
+  const most = Number(document.body.dataset.maxPixels);
+  if (width * height > most) {
+    bitmap.close();
+    throw new Error(`the photo has ${width} x ${height} pixels; at most ${most / 1e6} megapixels are read`);
+  }
+  const rgb = rgbOf(bitmap);
+  bitmap.close();
+  return { rgb, width, height, note: jpeg?.components === 4 ? CMYK : "" };
+}
+
+const CMYK = "A CMYK photo: its colours are the browser's own conversion, so that other programs may caption it otherwise.";
+
+function rgbOf(bitmap) {
+  const { width, height } = bitmap;
+  const rgb = new Uint8Array(width * height * 3);
+  const rows = Math.max(Math.min(Math.floor(STRIP / width), height), 1);
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width, height: rows });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  for (let top = 0, to = 0; top < height; top += rows) {
+    context.fillStyle = "#fff"; // behind what is transparent
+    context.fillRect(0, 0, width, rows);
+    context.drawImage(bitmap, 0, -top);
+    const { data } = context.getImageData(0, 0, width, Math.min(rows, height - top));
+    for (let from = 0; from < data.length; from += 4) {
+      rgb[to++] = data[from];
+      rgb[to++] = data[from + 1];
+      rgb[to++] = data[from + 2];
+    }
+  }
+  return rgb;
+}
+
+// What the frame header of a JPEG says; null if the file is none.
+function jpegOf(bytes) {
+  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return null;
+  for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; ) {
+    const marker = bytes[at + 1];
+    if (marker === 0xff || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd9)) {
+      at += marker === 0xff ? 1 : 2;
+      continue;
+    }
+    const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
+    if (isFrame) return { components: bytes[at + 9] };
+    at += 2 + (bytes[at + 2] << 8) + bytes[at + 3];
+  }
+  return {};
+}
+
+// Why a browser does not read a file, by its first bytes.
+function unreadable(bytes) {
+  if (!bytes.length) return "the file is empty";
+  const text = (start, end) => String.fromCharCode(...bytes.slice(start, end));
+  const brand = text(4, 8) === "ftyp" ? text(8, 12) : "";
+  let format = "";
+  if (["heic", "heix", "heim", "heis", "hevc", "mif1", "msf1"].includes(brand)) format = "HEIC";
+  else if (text(0, 4) === "II*\0" || text(0, 4) === "MM\0*") format = "TIFF";
+  else if (text(4, 8) === "jP  " || text(0, 4) === "\xff\x4f\xff\x51") format = "JPEG 2000";
+  if (format) return `this browser does not read ${format}: save the photo as JPEG or PNG`;
+  return "not a photo that this browser can read, or damaged";
+}
