@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key")
 Array = npt.NDArray[Any]
-Photos = Sequence["Path | str | Image"]
+Photos = Sequence["Path | str | bytes | Image"]
 
 # The captioner in the package; `make runtime` in the checkout of xgpt_fairseq writes it.
 RELEASED: Final = Path(__file__).parent / "captioner"
@@ -120,13 +121,22 @@ class Captioner:
         card = (self.folder / "README.md").read_text(encoding="utf-8").strip()
         return "\n".join([*self._settings["about"], "", card])
 
+    def sha256(self) -> str:
+        """The checksum of its files, but for the model card and licences."""
+        digest = hashlib.sha256()
+        for name in sorted(
+            file.name for file in self.folder.iterdir() if file.suffix in (".json", ".npz", ".onnx", ".bin")
+        ):
+            digest.update(name.encode() + hashlib.sha256((self.folder / name).read_bytes()).digest())
+        return digest.hexdigest()
+
     @property
     def needs_boxes(self) -> bool:
         """Whether photos need boxes of a detector."""
         return self._photo is not None and self._grid is None
 
-    def load(self, photo: Path | str | Image) -> Photo:
-        """A photo as the network takes it.
+    def load(self, photo: Path | str | bytes | Image) -> Photo:
+        """A photo as the network takes it: of a file, of its bytes, or of an image of Pillow.
 
         Raises:
             PhotoError: a file cannot be read as a photo.
@@ -168,7 +178,7 @@ class Captioner:
     @overload
     def caption(
         self,
-        photos: Photos | Path | str | Image,
+        photos: Photos | Path | str | bytes | Image,
         *,
         beam: int | None = ...,
         return_scores: Literal[False] = ...,
@@ -182,7 +192,7 @@ class Captioner:
     @overload
     def caption(
         self,
-        photos: Photos | Path | str | Image,
+        photos: Photos | Path | str | bytes | Image,
         *,
         beam: int | None = ...,
         return_scores: Literal[True],
@@ -196,7 +206,7 @@ class Captioner:
     @overload
     def caption(
         self,
-        photos: Photos | Path | str | Image,
+        photos: Photos | Path | str | bytes | Image,
         *,
         beam: int | None = ...,
         return_scores: bool = ...,
@@ -209,7 +219,7 @@ class Captioner:
 
     def caption(
         self,
-        photos: Photos | Path | str | Image,
+        photos: Photos | Path | str | bytes | Image,
         *,
         beam: int | None = None,
         return_scores: bool = False,
@@ -222,7 +232,7 @@ class Captioner:
         """Caption photos.
 
         Args:
-            photos: files, or images of Pillow; one or several.
+            photos: files, their bytes, or images of Pillow; one or several.
             beam: beam size; None: that of *options*.
             return_scores: also return what the captions' scores are.
             return_attention: also return where the captioner looks for each word (`WordAttention`).
@@ -241,7 +251,7 @@ class Captioner:
         options = options or SearchOptions()
         if beam is not None:
             options = dataclasses.replace(options, beam=beam)
-        several: Photos = photos if isinstance(photos, Sequence) and not isinstance(photos, str) else [photos]
+        several: Photos = photos if isinstance(photos, Sequence) and not isinstance(photos, str | bytes) else [photos]
         given = boxes if boxes is not None else [None] * len(several)
         loaded = ((None, self.load(photo), corners) for photo, corners in zip(several, given, strict=True))
         looks = (heads or Heads()) if return_attention else None

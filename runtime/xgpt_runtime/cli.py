@@ -33,15 +33,17 @@ the captioner was trained on are named there, too: their captions are probably w
 examples:
   xgpt-caption-lite photos holiday.jpg --json captions.json
   xgpt-caption-lite photos --path captioner
+  xgpt-caption-lite million --jsonl captions.jsonl
 """
 
 
 @dataclass(frozen=True)
 class _Result:
-    """A file with its caption and distance from the training photos, or the reason why it has none."""
+    """A file with its caption, its score and distance from the training photos, or the reason why it has none."""
 
     file: PhotoFile
     caption: str = ""
+    score: float = 0.0
     novelty: float | None = None
     reason: str = ""
 
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _caption(args: argparse.Namespace) -> None:
     from xgpt_runtime.captioner import Captioner
-    from xgpt_runtime.files import check_ids, find_photos
+    from xgpt_runtime.files import check_ids
     from xgpt_runtime.search import SearchOptions
 
     if args.about:
@@ -75,6 +77,8 @@ def _caption(args: argparse.Namespace) -> None:
             raise DataError("--about prints what the captioner is; it captions nothing: leave photos out")
         print(Captioner(args.path).about)
         return
+    if args.json is not None and args.jsonl is not None:
+        raise DataError("--jsonl is for collections that take hours, --json for a few photos: one of them")
     if args.json is not None:
         _check_json(args)
     check_at_least("--beam", args.beam, 1)
@@ -86,26 +90,97 @@ def _caption(args: argparse.Namespace) -> None:
         raise DataError(
             "the model was trained on the boxes of a detector; xgpt-caption --detections captions its photos"
         )
-    files = find_photos(args.photos)
-    if not files:
-        raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
-    if args.json is not None:
-        check_ids(files)
     options = SearchOptions(
         beam=args.beam,
         lenpen=args.lenpen,
         max_len_b=args.max_len,
         no_repeat_ngram_size=args.no_repeat_ngram_size,
     )
+    if args.jsonl is not None:
+        _write_lines(captioner, options, args)
+        return
+    files = _find(args)
+    if args.json is not None:
+        check_ids(files)
     results = _print(_results(captioner, files, options, args.batch_size), len(files), captioner)
     captioned = [each for each in results if not each.reason]
     if args.json is not None:
         named = ({"file": str(each.file.path), "image_id": each.file.image_id} for each in captioned)
         _write_json(args.json, [{**name, "caption": each.caption} for name, each in zip(named, captioned, strict=True)])
+    _check_read(len(captioned), len(files), args)
+
+
+def _find(args: argparse.Namespace) -> list[PhotoFile]:
+    from xgpt_runtime.files import find_photos
+
+    files = find_photos(args.photos)
+    if not files:
+        raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
+    return files
+
+
+def _check_read(captioned: int, total: int, args: argparse.Namespace) -> None:
     if not captioned:
-        raise DataError(f"none of the {len(files)} files could be read as a photo")
-    if args.strict and len(captioned) < len(files):
-        raise DataError(f"--strict: {len(files) - len(captioned)} of {len(files)} files could not be read")
+        raise DataError(f"none of the {total} files could be read as a photo")
+    if args.strict and captioned < total:
+        raise DataError(f"--strict: {total - captioned} of {total} files could not be read")
+
+
+def _write_lines(captioner: Captioner, options: SearchOptions, args: argparse.Namespace) -> None:
+    """Write a line of JSON for each file, in groups of a batch, which are the same after an interruption."""
+    from dataclasses import asdict
+
+    from xgpt_runtime.files import PhotoFile
+    from xgpt_runtime.lines import ResumableLines
+
+    path: Path = args.jsonl
+    if path.resolve() in [photo.resolve() for photo in args.photos]:
+        raise DataError(f"{path.resolve()} is one of the photos; name another file for the captions")
+
+    def find() -> list[Any]:
+        found = [file.as_json() for file in _find(args) if file.path.resolve() != path.resolve()]
+        if not found:
+            raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
+        return found
+
+    given = [str(photo.absolute()) for photo in args.photos]
+    how = {"captioner": captioner.sha256(), "photos": given, **asdict(options), "batch_size": args.batch_size}
+    group = args.batch_size
+    with ResumableLines(path, how, find, group=group, overwrite=args.overwrite) as lines:
+        files = list(map(PhotoFile.of_json, lines.items))
+        done = min(lines.groups * group, len(files))
+        captioned = done - _errors(path)
+        if done:
+            print(f"resuming an interrupted run after {done} images; files that came since it began are left out")
+        progress, limit = _Progress(len(files)), None if captioner.novelty is None else captioner.novelty.limit
+        progress.show(done)
+        results = _results(captioner, files[done:], options, args.batch_size)
+        while some := list(islice(results, group)):
+            lines.write([_line(result, limit) for result in some])
+            captioned += sum(not result.reason for result in some)
+            done += len(some)
+            progress.clear()
+            progress.show(done)
+        progress.clear()
+        lines.finish()
+    print(f"{captioned} of {len(files)} images captioned: {path}")
+    _check_read(captioned, len(files), args)
+
+
+def _errors(path: Path) -> int:
+    """How many lines say that a file can't be read."""
+    with open(path, "rb") as lines:
+        return sum(b'"error": ' in line and "error" in json.loads(line) for line in lines)
+
+
+def _line(result: _Result, limit: float | None) -> dict[str, Any]:
+    named = {"file": str(result.file.path), "image_id": result.file.image_id}
+    if result.reason:
+        return {**named, "error": result.reason}
+    line = {**named, "caption": result.caption, "score": round(result.score, 4)}
+    if limit is not None and result.novelty is not None:
+        line["unlike"] = result.novelty > limit
+    return line
 
 
 def _check_json(args: argparse.Namespace) -> None:
@@ -174,7 +249,7 @@ def _results(
                 yield _Result(file, reason=photo.reason)
             else:
                 each = next(found)
-                yield _Result(file, each.best.text, each.novelty)
+                yield _Result(file, each.best.text, each.best.score, each.novelty)
 
 
 def _load(captioner: Captioner, files: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, Photo | PhotoError]]:
@@ -183,7 +258,7 @@ def _load(captioner: Captioner, files: Sequence[PhotoFile]) -> Iterator[tuple[Ph
 
     def load(file: PhotoFile) -> Photo | PhotoError:
         try:
-            return captioner.load(file.path)
+            return captioner.load(file.content())
         except PhotoError as error:
             return error
 
@@ -214,7 +289,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option: Callable[..., Any] = parser.add_argument
-    option("photos", type=Path, nargs="*", metavar="PHOTO", help="photos, or folders of photos")
+    option("photos", type=Path, nargs="*", metavar="PHOTO", help="photos, folders and tars of photos")
     option(
         "--list",
         type=Path,
@@ -239,9 +314,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     option("--batch-size", type=int, default=32, metavar="N", help="photos per batch (%(default)s)")
     option("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")
+    option(
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="write a line of JSON for each photo as it comes, and print none; killed, the same command goes on",
+    )
     option("--about", action="store_true", help="print what the captioner is, and its model card")
     option("--strict", action="store_true", help="exit with status 1 if any file could not be read")
-    option("--overwrite", action="store_true", help="replace the file of --json")
+    option("--overwrite", action="store_true", help="replace the file of --json or --jsonl")
     args = parser.parse_args(arguments)
     if args.list is not None:
         args.photos = [*args.photos, *_listed(args.list)]

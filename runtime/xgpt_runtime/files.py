@@ -1,4 +1,4 @@
-"""Photos found in folders, and named: as `xgpt_fairseq.vision.photo_files` and `regions.image_ids` do it."""
+"""Photos found in folders and tars, and named: as `xgpt_fairseq.vision.photo_files` and `regions.image_ids` do it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from xgpt_runtime.errors import DataError
-from xgpt_runtime.photos import is_photo
+from xgpt_runtime.photos import PhotoError, is_photo
+from xgpt_runtime.tars import DamagedTarError, check_not_compressed, has_compressed_tar_name, read_member, tar_members
 
 # Of all formats that are read as photos (`vision.photo_formats.FORMATS`).
 _PHOTO_EXTENSIONS = (
@@ -26,18 +28,53 @@ _COCO_PREFIX = re.compile(r"^COCO_(train|val|test)\d{4}_(?=\d+$)")
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A file that was found, maybe a photo; image_id: its name without extension, with folders if it is shared."""
+    """A file that was found, maybe a photo.
+
+    Attributes:
+        path: of the file; in a tar, the tar's and the member's.
+        image_id: its name without extension, with folders if it is shared.
+        tar, offset, size: where it is in a tar.
+        reason: why it cannot be read, where that is known already.
+    """
 
     path: Path
-    image_id: str
+    image_id: str = ""
+    tar: Path | None = None
+    offset: int = 0
+    size: int = 0
+    reason: str = ""
+
+    def content(self) -> Path | bytes:
+        """What is read: the file itself, or its bytes in the tar.
+
+        Raises:
+            PhotoError: it cannot be read.
+            DataError: the tar was cut since the photo was found in it.
+        """
+        if self.reason:
+            raise PhotoError(self.path, self.reason)
+        return self.path if self.tar is None else read_member(self.tar, self.offset, self.size)
+
+    def as_json(self) -> list[str | int | None]:
+        """The same, as `of_json` takes it."""
+        return [str(self.path), self.image_id, self.tar and str(self.tar), self.offset, self.size, self.reason]
+
+    @classmethod
+    def of_json(cls, value: Sequence[Any]) -> PhotoFile:
+        """What `as_json` has written."""
+        path, image_id, tar, *place = value
+        return cls(Path(path), image_id, tar and Path(tar), *place)
 
 
 def find_photos(paths: Sequence[Path]) -> list[PhotoFile]:
-    """The files that *paths* name, in that order; of folders all files in them and below, sorted.
+    """The files that *paths* name, in that order; of folders all files in them and below, sorted; of tars their photos.
 
     What lies in a folder is not looked at, but names that begin with a dot are passed over. A file that is named more
     than once is there once. A path that does not exist, and a folder that cannot be listed, is in the result, too:
-    reading it will say so.
+    reading it will say so. So is a tar without photos; and a tar that is cut, behind its photos.
+
+    Raises:
+        DataError: a tar is compressed.
     """
     files: dict[str, Path] = {}
     folders: list[str] = []
@@ -49,23 +86,56 @@ def find_photos(paths: Sequence[Path]) -> list[PhotoFile]:
     if not files:
         return []
     root = os.path.commonpath(folders)
-    return _named(list(files.values()), [os.path.relpath(file, root) for file in files.values()])
+    found: list[PhotoFile] = []
+    relative: list[str] = []
+    for file in files.values():
+        below = os.path.relpath(file, root)
+        for photo in _photos_in(file):
+            found.append(photo)
+            inside = (
+                below if photo.tar is None else (Path(below).parent / photo.path.relative_to(file.parent)).as_posix()
+            )
+            relative.append(inside)
+    return _named(found, relative)
 
 
-def _named(files: Sequence[Path], relative: Sequence[str]) -> list[PhotoFile]:
+def _photos_in(file: Path) -> Iterator[PhotoFile]:
+    """*file* itself or, of a tar, its members that are named as photos."""
+    if has_compressed_tar_name(file) and file.is_file():
+        with open(file, "rb") as content:
+            check_not_compressed(file, content)
+    if file.suffix.lower() != ".tar" or not file.is_file():
+        yield PhotoFile(file)
+        return
+    number = 0
+    try:
+        for member in tar_members(file):
+            if is_photo_name(member.name) and not member.is_hidden:
+                number += 1
+                cut = f"cut within {member.name}" if member.offset + member.size > file.stat().st_size else ""
+                place = {"tar": file, "offset": member.offset, "size": member.size}
+                yield PhotoFile(file / member.name, reason=member.reason or cut, **place)
+    except DamagedTarError as error:
+        yield PhotoFile(file, reason=f"{error.reason} ({number} photos before that)")
+    else:
+        if not number:
+            yield PhotoFile(file, reason="a tar without members that are named as photos, .jpg or another")
+
+
+def _named(files: Sequence[PhotoFile], relative: Sequence[str]) -> list[PhotoFile]:
     """*files* with the shortest ids that keep them apart; *relative* are their whole names.
 
     A file of another kind beside a photo, such as its features, takes no name away from it.
     """
-    last_parts = [name_parts(file.name)[-1] for file in files]
+    last_parts = [name_parts(file.path.name)[-1] for file in files]
     times = Counter(last_parts)
     counted = [
-        times[last] > 1 and (is_photo_name(file.name) or is_photo(file))
+        times[last] > 1 and (is_photo_name(file.path.name) or _is_photo(file))
         for file, last in zip(files, last_parts, strict=True)
     ]
     ids = shortest_ids(name for name, counts in zip(relative, counted, strict=True) if counts)
     return [
-        PhotoFile(file, next(ids) if counts else canonical_image_id(file.name))
+        replace(file, image_id=next(ids) if counts else canonical_image_id(file.path.name))
         for file, counts in zip(files, counted, strict=True)
     ]
 
@@ -76,13 +146,17 @@ def check_ids(photos: Iterable[PhotoFile]) -> None:
     for photo in photos:
         by_id[photo.image_id].append(photo)
     for image_id, files in by_id.items():
-        same = [file.path for file in files if is_photo(file.path)] if len(files) > 1 else []
+        same = [file.path for file in files if _is_photo(file)] if len(files) > 1 else []
         if len(same) > 1:
             raise DataError(
                 f"{same[0]} and {same[1]} are both image {image_id}: an image id must be unique. It is the file's name "
                 "without extension, with its folders where photos of several folders share it; COCO's long names and "
                 "the bare number are one id"
             )
+
+
+def _is_photo(file: PhotoFile) -> bool:
+    return not file.reason and is_photo(file.content())
 
 
 def _files_below(folder: Path) -> list[Path]:

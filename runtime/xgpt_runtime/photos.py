@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -85,14 +86,14 @@ class PhotoForm:
         return columns, rows
 
 
-def load_photo(photo: Path | Image.Image, form: PhotoForm) -> Photo:
+def load_photo(photo: Path | bytes | Image.Image, form: PhotoForm) -> Photo:
     """Read a photo.
 
     It is rotated by its EXIF orientation. Of an animation the first frame is read. Transparency is composited on white.
     16-bit values are scaled to 8 bits; colour profiles are ignored.
 
     Args:
-        photo: the file, or an image of Pillow.
+        photo: the file, its bytes, or an image of Pillow.
         form: of the result.
 
     Raises:
@@ -106,22 +107,27 @@ def load_photo(photo: Path | Image.Image, form: PhotoForm) -> Photo:
             return _read(photo.copy(), form)
         except Exception as error:  # as below
             raise PhotoError(Path(getattr(photo, "filename", "") or "image"), _reason(error)) from error
-    if not photo.is_file():
+    path = Path("photo") if isinstance(photo, bytes) else photo
+    if not isinstance(photo, bytes) and not photo.is_file():
         # A pipe would be waited for, a folder is one that could not be listed.
         raise PhotoError(photo, "not a file" if photo.exists() else "no such file")
     try:
         # Pillow warns about metadata that it then ignores, and about sizes below its limit.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(photo, formats=formats) as image:
+            with Image.open(_opened(photo), formats=formats) as image:
                 return _read(image, form)
     except UnidentifiedImageError as error:
-        raise PhotoError(photo, _unknown(photo)) from error
+        raise PhotoError(path, _unknown(photo)) from error
     except Exception as error:  # bytes that are damaged fail anywhere in Pillow
-        raise PhotoError(photo, _reason(error)) from error
+        raise PhotoError(path, _reason(error)) from error
 
 
-def is_photo(photo: Path) -> bool:
+def _opened(photo: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(photo) if isinstance(photo, bytes) else photo
+
+
+def is_photo(photo: Path | bytes) -> bool:
     """Whether *photo* begins like a photo. What comes behind its header is not looked at."""
     formats = known_formats()
     from PIL import Image
@@ -129,7 +135,7 @@ def is_photo(photo: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(photo, formats=formats):
+            with Image.open(_opened(photo), formats=formats):
                 return True
     except Exception:  # as in load_photo
         return False
@@ -186,10 +192,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("L" if mode == "1" else "RGB")
 
 
-def _unknown(photo: Path) -> str:
+def _unknown(photo: Path | bytes) -> str:
     """Why Pillow does not know what *photo* is."""
-    with open(photo, "rb") as file:
-        head = file.read(HEAD_BYTES)
+    if isinstance(photo, bytes):
+        head = photo[:HEAD_BYTES]
+    else:
+        with open(photo, "rb") as file:
+            head = file.read(HEAD_BYTES)
     if not head:
         return "the file is empty"
     read = f"not a photo, or damaged at its beginning; {', '.join(known_formats())} are read"

@@ -14,7 +14,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @contextmanager
 def opened(**options: Any) -> Iterator[Any]:
-    """A page of a browser, offline; the test is skipped where there is no browser."""
+    """A page of a browser, offline unless *options* say otherwise; the test is skipped where there is no browser."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
@@ -22,6 +22,6 @@ def opened(**options: Any) -> Iterator[Any]:
     with playwright.sync_playwright() as library:
         browser = library.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         try:
-            yield browser.new_context(offline=True, **options).new_page()
+            yield browser.new_context(**{"offline": True, **options}).new_page()
         finally:
             browser.close()

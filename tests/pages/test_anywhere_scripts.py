@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,9 @@ from tests.pages.browser import opened
 from tests.runtime.test_search import EOS, NEVER, SYMBOLS, Table, probabilities
 from tests.runtime.test_words import PIECES, ROBUST
 from xgpt_fairseq.pages.rendering import read_template
+from xgpt_fairseq.text.scripts import is_unspaced
 from xgpt_runtime import fragile, moses
+from xgpt_runtime.attention import words_of_pieces
 from xgpt_runtime.photos import REDUCING_GAP, PhotoForm
 from xgpt_runtime.search import SearchOptions, search
 
@@ -94,6 +97,35 @@ def test_text_is_that_of_the_runtime(page: Any) -> None:
     assert not wrong
     pieces = {**words, "symbols": ["\u2581a", "\u2581man", "'s"], "joined": "pieces"}
     assert page.evaluate(call, [[[0, 1, 2]], pieces]) == ["a man's"]
+
+
+def test_words_are_those_of_the_runtime(page: Any) -> None:
+    generator = np.random.default_rng(2)
+    known = ["a", "rid@@", "ing", "@@", "▁", "▁man", "一只", "猫", "'s", "&quot;", ".", "é", "👍🏽", "ภา", "ー", "x y"]
+    for of_moses, joined in ((True, "moses"), (False, "pieces")):
+        cases = []
+        for _ in range(300):
+            pieces = [known[place] for place in generator.integers(0, len(known), generator.integers(0, 9))]
+            space = " " if generator.random() < 0.5 else ""
+            cases.append((pieces, space.join(pieces).replace("@@", "").replace("▁", " ").strip()))
+        found = page.evaluate(
+            "([cases, joined]) => cases.map(([pieces, text]) => wordsOfPieces(pieces, text, joined))", [cases, joined]
+        )
+        for (pieces, text), words in zip(cases, found, strict=True):
+            units = text.encode("utf-16-le")
+            expected = words_of_pieces(pieces, text, moses=of_moses)
+            places = [(units[: 2 * w["start"]].decode("utf-16-le"), w["first"], w["last"]) for w in words]
+            assert places == [(text[: word.start], word.first, word.last) for word in expected]
+            spelled = [units[2 * w["start"] : 2 * w["end"]].decode("utf-16-le") for w in words]
+            assert spelled == [text[word.start : word.end] for word in expected]
+
+
+def test_letters_of_scripts_without_spaces(page: Any) -> None:
+    """Of all that Python's Unicode has."""
+    codes = [code for code in range(0x80, 0x110000) if unicodedata.category(chr(code))[0] in "LM"]
+    found = page.evaluate("(codes) => codes.map((code) => UNSPACED.test(String.fromCodePoint(code)))", codes)
+    wrong = [hex(code) for code, one in zip(codes, found, strict=True) if one != is_unspaced(chr(code))]
+    assert not wrong, wrong[:20]
 
 
 SEARCH = """async ([history, options]) => {

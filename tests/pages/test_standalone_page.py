@@ -6,10 +6,14 @@ which XGPT_ORT_WEB names; without it they skip.
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import re
+import subprocess
+import sys
 import tarfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ from tests.pages.browser import opened
 from tests.test_hub_interface import draw
 from xgpt_fairseq.cli import export
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.pages.standalone_page import OrtWeb
+from xgpt_fairseq.pages.standalone_page import FOLDER_FILES, OrtWeb
 
 MODULE = "package/dist/ort.wasm.bundle.min.mjs"
 WASM = "package/dist/ort-wasm-simd-threaded.wasm"
@@ -80,6 +84,36 @@ def test_the_page_is_whole_and_may_ask_for_nothing(
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
     again = call_program(export.main, lite_folder, "--html", tmp_path / "c.html", "--ort-web", ort)
     assert again.error.endswith("c.html exists; give another name or --overwrite")
+
+
+def test_a_folder_for_servers(call_program: Callable[..., Any], lite_folder: Path, tmp_path: Path) -> None:
+    ort = archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0asm"})
+    options = ["--html-folder", tmp_path / "site", "--ort-web", ort]
+    done = call_program(export.main, lite_folder, *options)
+    assert done.status == 0, done.stderr
+    files = {file.name: file.read_bytes() for file in (tmp_path / "site").iterdir()}
+    assert set(files) == set(FOLDER_FILES)
+    assert gzip.decompress(files["weights.packed"]) == (lite_folder / "weights.bin").read_bytes()
+    assert gzip.decompress(files["wasm.packed"]) == b"\0asm" and files["ort.js"] == SCRIPT.encode()
+    page = files["index.html"].decode()
+    [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert policy.replace("&#39;", "'").split("; ") == [
+        "default-src 'none'", "img-src blob: data:", "style-src 'self'", "script-src 'self' 'wasm-unsafe-eval'",
+        "connect-src 'self'", "base-uri 'none'", "form-action 'none'",
+    ]  # fmt: skip
+    versions = set(re.findall(r"(?:page\.css\?|page\.js\?|data-version=\")(\w{16})", page))
+    assert len(versions) == 1 and "<style" not in page and not re.search(r"<script(?![^>]* (?:src|type=\"appl))", page)
+    assert len(files["README.md"].splitlines()) == 2 and b"python3 -m http.server" in files["README.md"]
+    assert "exists and is not empty" in call_program(export.main, lite_folder, *options).error
+    other = archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0other"})
+    assert call_program(export.main, lite_folder, *options, "--overwrite").status == 0 and other == ort
+    assert versions.isdisjoint(re.findall(r"page\.js\?(\w{16})", (tmp_path / "site/index.html").read_text()))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("mine")
+    refused = call_program(
+        export.main, lite_folder, "--html-folder", tmp_path / "mine", "--ort-web", ort, "--overwrite"
+    )
+    assert "is not a folder of --html-folder" in refused.error
 
 
 def test_what_the_page_needs_is_said(call_program: Callable[..., Any], lite_folder: Path, tmp_path: Path) -> None:
@@ -150,8 +184,99 @@ def test_photos_have_the_captions_of_the_runtime(
         assert f"{expected[0].score:.2f}".replace("-", "−") in card.locator("p.scores").inner_text()
     for photo in photos[-2:]:
         assert found[photo.name].locator(".error").inner_text() == "not a photo that this browser can read, or damaged"
+    look_at_words(found[photos[3].name], lite, photos[3])
     assert not [each for each in asked[1:] if not each.startswith("blob:")]
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def look_at_words(card: Any, lite: Any, photo: Path) -> None:
+    """By arrow keys: each word of a caption shows the weights of the runtime."""
+    [expected] = lite.caption(photo, beam=3, return_attention=True)
+    card.locator(".caption").focus()
+    for word, weights in zip(expected.attention.words, expected.attention.weights, strict=True):
+        card.get_by_text(f"“{word.text}” looks at region ").wait_for()
+        drawn = card.locator("svg.attention").get_attribute("data-weights")
+        np.testing.assert_allclose(list(map(float, drawn.split())), weights, atol=1e-4)
+        card.page.keyboard.press("ArrowRight")
+
+
+def test_by_keyboard_alone(page: tuple[Any, list[str]], photos: list[Path]) -> None:
+    tab, _ = page
+
+    def pressed(key: str) -> str:
+        """What has the focus after the key, and its frame."""
+        tab.keyboard.press(key)
+        found: str = tab.evaluate(
+            """() => {
+              const { id, className, tagName } = document.activeElement;
+              const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+              return `${id || className || tagName} ${outlineStyle} ${outlineWidth}`;
+            }"""
+        )
+        return found
+
+    def choose(key: str) -> None:
+        count = tab.locator("article").count()
+        with tab.expect_file_chooser() as chosen:
+            tab.keyboard.press(key)
+        chosen.value.set_files(str(photos[0]))
+        tab.locator("article").first.locator(".caption.looks").wait_for(timeout=60_000)
+        assert tab.locator("article").count() == count + 1
+
+    tab.locator("#photos").focus()
+    choose("Enter")
+    assert pressed("Tab") == "beam solid 3px"
+    tab.keyboard.press("2")
+    assert tab.locator("#beam").input_value() == "2"
+    assert pressed("Tab") == "regions solid 3px"
+    shown = tab.locator("#regions").is_checked()
+    tab.keyboard.press("Space")
+    assert tab.locator("#regions").is_checked() is not shown
+    assert tab.locator("svg.regions").first.is_visible() is not shown
+    assert pressed("Tab") == "caption looks solid 3px"
+    tab.locator("article").first.get_by_text("looks at region").wait_for(timeout=60_000)
+    assert pressed("Tab") == "SUMMARY solid 3px"
+    tab.keyboard.press("Enter")
+    assert tab.locator("article").first.locator("li").first.is_visible()
+    assert [pressed("Shift+Tab").split()[0] for _ in range(4)] == ["caption", "regions", "beam", "photos"]
+    choose("Space")
+
+
+@pytest.mark.thorough
+def test_the_folder_on_a_server(
+    call_program: Callable[..., Any], lite_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    if not os.environ.get("XGPT_ORT_WEB"):
+        pytest.skip("XGPT_ORT_WEB does not name the archive of npm's package onnxruntime-web")
+    from xgpt_runtime import Captioner
+
+    site = tmp_path / "site"
+    done = call_program(export.main, lite_folder, "--html-folder", site, "--ort-web", os.environ["XGPT_ORT_WEB"])
+    assert done.status == 0, done.stderr
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(site)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            [address] = re.findall(r"http://[\d.:]+/", server.stdout.readline())
+            assert urllib.request.urlopen(address).status == 200
+            with opened(offline=False) as tab:
+                asked: list[str] = []
+                tab.on("request", lambda each: asked.append(each.url))
+                tab.goto(address)
+                tab.set_input_files("#photos", str(photos[0]))
+                card = tab.locator("article[aria-busy=false]")
+                card.wait_for(timeout=120_000)
+                assert card.locator(".caption").inner_text() == Captioner(lite_folder).caption(photos[0])[0]
+                card.locator(".word").first.hover()
+                card.get_by_text("looks at region").wait_for(timeout=60_000)
+                own = [each for each in asked if not each.startswith("blob:")]
+                assert all(each.startswith(address) for each in own) and len(own) == len(FOLDER_FILES)
+                (site / "weights.packed").unlink()
+                tab.reload()
+                tab.set_input_files("#photos", str(photos[0]))
+                tab.get_by_text("weights.packed did not come: the server says 404").wait_for(timeout=60_000)
+        finally:
+            server.terminate()
 
 
 def _beam(beam: int) -> Any:

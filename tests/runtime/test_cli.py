@@ -164,3 +164,23 @@ def test_help() -> None:
         text=True,
     )
     assert done.returncode == 0 and "--no-repeat-ngram-size" in done.stdout
+
+
+def test_photos_in_tars(both: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+    """Of shared names, damaged, linked, hidden and cut; and compressed."""
+    from tests.tars import write_tar
+
+    content = (photos / "0.png").read_bytes()
+    write_tar(tmp_path / "t" / "a.tar", {"0.png": content, "x/1.png": content, "notes.txt": "no", ".2.png": content})
+    write_tar(tmp_path / "t" / "b.tar", {"0.png": b"damaged", "3.png": content})
+    write_tar(tmp_path / "t" / "c.tar", {"none.txt": "no photo"})
+    whole = (tmp_path / "t" / "b.tar").read_bytes()
+    (tmp_path / "t" / "d.tar").write_bytes(whole[:1700])
+    (tmp_path / "t" / "e.tar").write_bytes(b"no tar")
+    theirs, ours = both(tmp_path / "t", "--json", tmp_path / "c.json", "--overwrite")
+    assert ours.status == theirs.status == 0 and ours.stdout == theirs.stdout and ours.stdout.count("\n") == 3
+    assert sorted(ours.stderr.splitlines()) == sorted(theirs.stderr.splitlines())
+    assert "a tar without members that are named as photos" in ours.stderr and "cut" in ours.stderr
+    (tmp_path / "t" / "f.tar").write_bytes(b"\x1f\x8b" + bytes(600))
+    theirs, ours = both(tmp_path / "t")
+    assert ours.error == theirs.error and "is a compressed tar" in ours.error

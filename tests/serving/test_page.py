@@ -160,6 +160,32 @@ def test_the_regions_lie_over_the_photo(page: Page, photos: list[Path]) -> None:
     assert svg.locator("title").first.text_content() == "region 0"
 
 
+def test_a_word_shows_where_the_model_looks(
+    page: Page,
+    photos: list[Path],  # noqa: F811
+    tiny_vocabulary: Path,
+) -> None:
+    [expected] = build(tiny_vocabulary).caption(photos[0], return_attention=True)
+    assert expected.attention is not None
+    drop(page, ("a.png", photos[0].read_bytes()))
+    shown = card(page, "a.png")
+    words = shown.locator(".word")
+    expect(words).to_have_text([word.text for word in expected.attention.words])
+    for number, (word, weights) in enumerate(zip(expected.attention.words, expected.attention.weights, strict=True)):
+        words.nth(number).hover()
+        expect(shown.locator(".looking")).to_contain_text(f"“{word.text}” looks at region ")
+        drawn = shown.locator("svg.attention")
+        expect(drawn).to_be_visible()  # also while the regions are hidden
+        found = list(map(float, drawn.get_attribute("data-weights").split()))
+        assert found == pytest.approx(weights.tolist(), abs=1e-4)
+        assert drawn.locator("rect").count() == 5
+    page.mouse.move(0, 0)
+    expect(shown.locator("svg.attention")).to_have_count(0)
+    words.nth(1).click()
+    page.mouse.move(0, 0)
+    expect(shown.locator(".now")).to_have_text(expected.attention.words[1].text)  # what was chosen stays
+
+
 def test_files_that_are_no_photos_or_too_large(page: Page) -> None:
     files = {
         "notes.txt": b"bread, milk",
@@ -199,7 +225,7 @@ def test_a_file_name_stays_text(page: Page, photos: list[Path]) -> None:  # noqa
 def test_what_a_model_says_stays_text(page: Page) -> None:
     text = "<script>document.title=1</script>&lt;"
     answer = {"caption": text, "hypotheses": [{"text": text, "score": -0.5}, {"text": f"<b>{text}", "score": -1.25}],
-              "regions": [[0, 0, 1, 1]], "width": 40, "height": 30}  # fmt: skip
+              "regions": [[0, 0, 1, 1]], "words": [0, 8], "attention": [[1]], "width": 40, "height": 30}  # fmt: skip
     page.route("**/caption?*", lambda route: route.fulfill(json=answer))
     drop(page, ("a.tiff", b"a format that the browser does not show"))
     expect(card(page, "a.tiff").locator(".caption")).to_have_text(text)
@@ -216,7 +242,7 @@ def test_what_a_model_says_stays_text(page: Page) -> None:
 @pytest.mark.parametrize("unlike", [True, False])
 def test_a_photo_unlike_the_training_images(page: Page, unlike: bool) -> None:
     answer = {"caption": "a cat.", "hypotheses": [{"text": "a cat.", "score": -0.5}], "regions": [[0, 0, 1, 1]],
-              "width": 40, "height": 30, "unlike": unlike}  # fmt: skip
+              "words": [0, 1, 2, 5], "attention": [[1], [1]], "width": 40, "height": 30, "unlike": unlike}  # fmt: skip
     page.route("**/caption?*", lambda route: route.fulfill(json=answer))
     drop(page, ("a.png", b"\0"))
     expect(card(page, "a.png").locator(".caption")).to_have_text("a cat.")
@@ -243,13 +269,19 @@ def test_by_keyboard_alone(page: Page, photos: list[Path]) -> None:  # noqa: F81
     tab("regions")
     page.keyboard.press("Space")
     expect(page.locator("svg").first).to_be_visible()
+    tab("P")  # the caption
+    looking = page.locator(".looking").first
+    expect(looking).to_contain_text("looks at region")
+    first = looking.text_content()
+    page.keyboard.press("ArrowRight")
+    expect(looking).not_to_have_text(first)
     tab("SUMMARY")
+    expect(looking).to_be_empty()
     page.keyboard.press("Enter")
     expect(page.locator("li")).to_have_count(2)
     expect(page.locator("li").first).to_be_visible()
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Shift+Tab")
+    for _ in range(4):
+        page.keyboard.press("Shift+Tab")
     with page.expect_file_chooser() as chosen:
         page.keyboard.press("Space")
     chosen.value.set_files(photos[0])  # the same file once more

@@ -68,6 +68,9 @@ def test_an_answer(
         assert len(scores) == beam and scores == sorted(scores, reverse=True) and scores[0] < 0
         [regions] = captioner.extractor.extract([captioner.extractor.load(photo)])
         assert answer["regions"] == regions.boxes.tolist() and len(answer["regions"]) == 5
+        starts, ends = answer["words"][::2], answer["words"][1::2]
+        assert "".join(caption[a:b] for a, b in zip(starts, ends, strict=True)) == caption.replace(" ", "")
+        assert [sum(weights) for weights in answer["attention"]] == pytest.approx([1] * len(starts), abs=1e-4)
         columns = 3 + photos.index(photo) % 3
         assert (answer["width"], answer["height"]) == (24 * columns, 96)
 
@@ -149,19 +152,19 @@ def test_the_model_runs_in_one_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also after it has failed; who asked for that photo hears of it."""
-    search, threads = captioner.candidates_of_regions, set()
+    search, threads, expected = captioner.caption_loaded, set(), captioner.caption(photos)
 
-    def watched(*arguments: Any) -> Any:
+    def watched(*arguments: Any, **options: Any) -> Any:
         threads.add(threading.get_ident())
-        return search(*arguments)
+        return search(*arguments, **options)
 
-    monkeypatch.setattr(captioner, "candidates_of_regions", None)
+    monkeypatch.setattr(captioner, "caption_loaded", None)
     with pytest.raises(TypeError):
         service.caption(photos[0].read_bytes(), 2)
-    monkeypatch.setattr(captioner, "candidates_of_regions", watched)
+    monkeypatch.setattr(captioner, "caption_loaded", watched)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda photo: service.caption(photo.read_bytes(), 2)["caption"], photos))
-    assert found == captioner.caption(photos)
+    assert found == expected
     assert len(threads) == 1 and threading.get_ident() not in threads
 
 
@@ -170,15 +173,15 @@ def test_the_end_does_not_wait_for_the_photos_behind(
     photos: list[Path],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    search, begun, go, done = captioner.candidates_of_regions, threading.Event(), threading.Event(), []
+    search, begun, go, done = captioner.caption_loaded, threading.Event(), threading.Event(), []
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         begun.set()
         assert go.wait(10)
-        done.append(search(*arguments))
+        done.append(list(search(*arguments, **options)))
         return done[-1]
 
-    monkeypatch.setattr(captioner, "candidates_of_regions", slow)
+    monkeypatch.setattr(captioner, "caption_loaded", slow)
     service, answers = PhotoCaptioner(captioner, SearchOptions()), []
     content = photos[0].read_bytes()
     for _ in range(3):

@@ -3,7 +3,6 @@ const STRIP = 2 ** 22; // pixels that are read from a canvas at once: some brows
 
 async function pixelsOf(body) {
   const bytes = new Uint8Array(body);
-  const jpeg = jpegOf(bytes);
   let bitmap;
   try {
     bitmap = await createImageBitmap(new Blob([body]), { colorSpaceConversion: "none" });
@@ -18,10 +17,12 @@ async function pixelsOf(body) {
   }
   const rgb = rgbOf(bitmap);
   bitmap.close();
-  return { rgb, width, height, note: jpeg?.components === 4 ? CMYK : "" };
+  const note = isCmyk(bytes) ? CMYK : isUnturned(bytes, width) ? UNTURNED : "";
+  return { rgb, width, height, note };
 }
 
-const CMYK = "A CMYK photo: its colours are the browser's own conversion, so that other programs may caption it otherwise.";
+const CMYK = "A CMYK photo: each browser makes its own colours of it, so that other programs may caption it otherwise.";
+const UNTURNED = "A WebP photo that is to be turned, by its EXIF data, which this browser does not do: programs that do may caption it otherwise.";
 
 function rgbOf(bitmap) {
   const { width, height } = bitmap;
@@ -44,9 +45,9 @@ function rgbOf(bitmap) {
   return rgb;
 }
 
-// What the frame header of a JPEG says; null if the file is none.
-function jpegOf(bytes) {
-  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return null;
+// Whether the file is a JPEG of four colours, by its frame header.
+function isCmyk(bytes) {
+  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return false;
   for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; ) {
     const marker = bytes[at + 1];
     if (marker === 0xff || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd9)) {
@@ -54,16 +55,52 @@ function jpegOf(bytes) {
       continue;
     }
     const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
-    if (isFrame) return { components: bytes[at + 9] };
+    if (isFrame) return bytes[at + 9] === 4;
     at += 2 + (bytes[at + 2] << 8) + bytes[at + 3];
   }
-  return {};
+  return false;
+}
+
+// Whether the file is a WebP that has an EXIF orientation and was not turned: browsers heed it in JPEG and PNG alone.
+function isUnturned(bytes, width) {
+  if (textAt(bytes, 0, 4) !== "RIFF" || textAt(bytes, 8, 16) !== "WEBPVP8X") return false;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (let at = 12; at + 8 <= bytes.length; ) {
+    const size = view.getUint32(at + 4, true);
+    if (textAt(bytes, at, at + 4) === "EXIF" && at + 8 + size <= bytes.length) {
+      const own = 1 + bytes[24] + (bytes[25] << 8) + (bytes[26] << 16); // its width as it is stored
+      const turned = orientationOf(bytes.subarray(at + 8, at + 8 + size));
+      return turned > 1 && turned <= 8 && (turned < 5 || width === own);
+    }
+    at += 8 + size + (size % 2);
+  }
+  return false;
+}
+
+// The orientation in EXIF data, which are a TIFF; 1 if there is none.
+function orientationOf(exif) {
+  const start = textAt(exif, 0, 4) === "Exif" ? 6 : 0;
+  const view = new DataView(exif.buffer, exif.byteOffset + start, exif.length - start);
+  try {
+    const little = view.getUint16(0) === 0x4949;
+    const first = view.getUint32(4, little);
+    for (let entry = first + 2; entry < first + 2 + 12 * view.getUint16(first, little); entry += 12) {
+      if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+    }
+  } catch {
+    // cut: outside of the data
+  }
+  return 1;
+}
+
+function textAt(bytes, start, end) {
+  return String.fromCharCode(...bytes.subarray(start, end));
 }
 
 // Why a browser does not read a file, by its first bytes.
 function unreadable(bytes) {
   if (!bytes.length) return "the file is empty";
-  const text = (start, end) => String.fromCharCode(...bytes.slice(start, end));
+  const text = (start, end) => textAt(bytes, start, end);
   const brand = text(4, 8) === "ftyp" ? text(8, 12) : "";
   let format = "";
   if (["heic", "heix", "heim", "heis", "hevc", "mif1", "msf1"].includes(brand)) format = "HEIC";

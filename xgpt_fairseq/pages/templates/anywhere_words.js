@@ -109,7 +109,7 @@ function wordsOfPieces(pieces, text, joined) {
 }
 
 // Scripts that are written without spaces between words.
-const UNSPACED = /(?=[\p{L}\p{M}])[\p{scx=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}\p{sc=Tibetan}\p{sc=Javanese}\p{sc=Balinese}]/u;
+const UNSPACED = /(?=[\p{L}\p{M}])(?![\u303b\u{16fe3}\u{16ff0}\u{16ff1}\u{1b002}-\u{1b11e}])[\u30fc\ua9cf\uff70\uff9e\uff9f\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}\p{sc=Tibetan}\p{sc=Javanese}\p{sc=Balinese}]/u;
 
 // Where the word is in the text from a position on, spaces within it left out; an empty place if it is not next.
 function findWord(word, text, position) {

@@ -1,0 +1,107 @@
+"""`xgpt-caption-lite --jsonl`: the lines of `xgpt-caption`; killed, it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_hub_interface import draw
+from xgpt_fairseq import hub_interface
+from xgpt_fairseq.cli import caption
+from xgpt_runtime import cli
+from xgpt_runtime.errors import DataError
+from xgpt_runtime.lines import ResumableLines
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Seven photos and a text file."""
+    path = tmp_path / "many"
+    path.mkdir()
+    draw(path)
+    (path / "3.txt").write_text("bread")
+    return path
+
+
+def killed_after(groups: int, patch: pytest.MonkeyPatch) -> None:
+    """`ResumableLines.write` is interrupted after so many groups."""
+    write, written = ResumableLines.write, []
+
+    def interrupted(self: ResumableLines, values: Any) -> None:
+        if len(written) == groups:
+            raise KeyboardInterrupt
+        written.append(values)
+        write(self, values)
+
+    patch.setattr(ResumableLines, "write", interrupted)
+
+
+def test_the_lines_are_those_of_xgpt_caption(
+    call_program: Call,
+    tiny_bundle: Path,
+    lite_folder: Path,
+    many: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub_interface, "PHOTOS_AT_ONCE", 4)
+    for program, path, name in ((caption.main, tiny_bundle, "theirs"), (cli.main, lite_folder, "ours")):
+        done = call_program(program, many, "--path", path, "--batch-size", 4, "--jsonl", tmp_path / name)
+        assert done.status == 0 and done.stdout == f"7 of 8 images captioned: {tmp_path / name}\n"
+    theirs, ours = ([json.loads(line) for line in (tmp_path / n).read_text().splitlines()] for n in ("theirs", "ours"))
+    scores = [[line.pop("score", 0) for line in lines] for lines in (theirs, ours)]
+    assert ours == theirs and len(ours) == 8 and {"unlike", "error"} <= {key for line in ours for key in line}
+    assert scores[1] == pytest.approx(scores[0], abs=3e-4)
+    done = call_program(cli.main, many, "--path", lite_folder, "--jsonl", tmp_path / "ours")
+    assert done.error.endswith("ours exists; give another name or --overwrite")
+    strict = ["--path", lite_folder, "--jsonl", tmp_path / "ours", "--strict", "--overwrite"]
+    assert call_program(cli.main, many, *strict).error == "--strict: 1 of 8 files could not be read"
+    done = call_program(cli.main, many, "--path", lite_folder, "--jsonl", tmp_path / "x", "--json", tmp_path / "y")
+    assert done.error.endswith("one of them")
+
+
+@pytest.mark.parametrize("groups", [0, 2])
+def test_killed_it_goes_on(
+    call_program: Call,
+    lite_folder: Path,
+    many: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: int,
+) -> None:
+    options = [many, "--path", lite_folder, "--batch-size", 3, "--jsonl"]
+    assert call_program(cli.main, *options, tmp_path / "whole").status == 0
+    path = many / "c.jsonl"  # among the photos
+    with monkeypatch.context() as patch:
+        killed_after(groups, patch)
+        assert call_program(cli.main, *options, path).status == 130
+    if not groups:
+        assert not path.exists() and not (many / ".c.jsonl.partial").exists()
+    else:
+        with path.open("a") as file:
+            file.write('{"file": "half a li')
+        (many / "late.png").write_bytes((many / "0.png").read_bytes())
+        other = call_program(cli.main, *options, path, "--beam", 3)
+        assert "is unfinished, and was begun with other options (beam)" in other.error
+    done = call_program(cli.main, *options, path)
+    assert done.status == 0 and ("resuming an interrupted run after 6 images" in done.stdout) == bool(groups)
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not (many / ".c.jsonl.partial").exists()
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    with ResumableLines(tmp_path / "a", {}, lambda: [1], group=1, overwrite=False) as lines:
+        lines.write([{"a": 1}])
+        with pytest.raises(DataError, match="another run is writing"):
+            ResumableLines(tmp_path / "a", {}, lambda: [1], group=1, overwrite=False)
+    (tmp_path / ".a.partial" / "journal.json").write_text('{"beam": 2}')
+    with pytest.raises(DataError, match=r"journal\.json is not of this program; pass --overwrite"):
+        ResumableLines(tmp_path / "a", {}, lambda: [1], group=1, overwrite=False)
+    with ResumableLines(tmp_path / "a", {}, lambda: [2], group=1, overwrite=True) as lines:
+        assert lines.groups == 0 and lines.items == [2]
