@@ -119,7 +119,7 @@ def open_page(browser: Any, files: Path) -> Iterator[Callable[..., Page]]:  # no
     for context, page, asked, complaints in opened:
         title = page.title()
         context.close()
-        assert title == f"Dogs {HOSTILE}" and not complaints
+        assert title == f"Dogs {HOSTILE}" and not complaints, complaints
         assert [url for url in asked if not url.startswith(("data:", "blob:"))][1:] == []
 
 

@@ -6,14 +6,10 @@ which XGPT_ORT_WEB names; without it they skip.
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import re
-import subprocess
-import sys
 import tarfile
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,7 @@ from tests.pages.browser import opened
 from tests.test_hub_interface import draw
 from xgpt_fairseq.cli import export
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.pages.standalone_page import FOLDER_FILES, OrtWeb
+from xgpt_fairseq.pages.standalone_page import OrtWeb
 
 MODULE = "package/dist/ort.wasm.bundle.min.mjs"
 WASM = "package/dist/ort-wasm-simd-threaded.wasm"
@@ -86,36 +82,6 @@ def test_the_page_is_whole_and_may_ask_for_nothing(
     assert again.error.endswith("c.html exists; give another name or --overwrite")
 
 
-def test_a_folder_for_servers(call_program: Callable[..., Any], lite_folder: Path, tmp_path: Path) -> None:
-    ort = archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0asm"})
-    options = ["--html-folder", tmp_path / "site", "--ort-web", ort]
-    done = call_program(export.main, lite_folder, *options)
-    assert done.status == 0, done.stderr
-    files = {file.name: file.read_bytes() for file in (tmp_path / "site").iterdir()}
-    assert set(files) == set(FOLDER_FILES)
-    assert gzip.decompress(files["weights.packed"]) == (lite_folder / "weights.bin").read_bytes()
-    assert gzip.decompress(files["wasm.packed"]) == b"\0asm" and files["ort.js"] == SCRIPT.encode()
-    page = files["index.html"].decode()
-    [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
-    assert policy.replace("&#39;", "'").split("; ") == [
-        "default-src 'none'", "img-src blob: data:", "style-src 'self'", "script-src 'self' 'wasm-unsafe-eval'",
-        "connect-src 'self'", "base-uri 'none'", "form-action 'none'",
-    ]  # fmt: skip
-    versions = set(re.findall(r"(?:page\.css\?|page\.js\?|data-version=\")(\w{16})", page))
-    assert len(versions) == 1 and "<style" not in page and not re.search(r"<script(?![^>]* (?:src|type=\"appl))", page)
-    assert len(files["README.md"].splitlines()) == 2 and b"python3 -m http.server" in files["README.md"]
-    assert "exists and is not empty" in call_program(export.main, lite_folder, *options).error
-    other = archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0other"})
-    assert call_program(export.main, lite_folder, *options, "--overwrite").status == 0 and other == ort
-    assert versions.isdisjoint(re.findall(r"page\.js\?(\w{16})", (tmp_path / "site/index.html").read_text()))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "index.html").write_text("mine")
-    refused = call_program(
-        export.main, lite_folder, "--html-folder", tmp_path / "mine", "--ort-web", ort, "--overwrite"
-    )
-    assert "is not a folder of --html-folder" in refused.error
-
-
 def test_what_the_page_needs_is_said(call_program: Callable[..., Any], lite_folder: Path, tmp_path: Path) -> None:
     done = call_program(export.main, lite_folder, "--html", tmp_path / "c.html")
     assert "--ort-web FILE" in done.error and "npm pack onnxruntime-web@1.30.0" in done.error
@@ -155,6 +121,8 @@ def page(
     export.main([str(lite_folder), "--html", str(path), "--ort-web", os.environ["XGPT_ORT_WEB"]])
     with opened(viewport={"width": request.param, "height": 900}) as tab:
         asked: list[str] = []
+        # from the start on: see tests/serving/test_page.py
+        tab.on("filechooser", lambda chooser: None)
         tab.on("request", lambda each: asked.append(each.url))
         tab.on("pageerror", lambda error: asked.append(f"error: {error}"))
         tab.goto(path.as_uri())
@@ -240,43 +208,6 @@ def test_by_keyboard_alone(page: tuple[Any, list[str]], photos: list[Path]) -> N
     assert tab.locator("article").first.locator("li").first.is_visible()
     assert [pressed("Shift+Tab").split()[0] for _ in range(4)] == ["caption", "regions", "beam", "photos"]
     choose("Space")
-
-
-@pytest.mark.thorough
-def test_the_folder_on_a_server(
-    call_program: Callable[..., Any], lite_folder: Path, photos: list[Path], tmp_path: Path
-) -> None:
-    if not os.environ.get("XGPT_ORT_WEB"):
-        pytest.skip("XGPT_ORT_WEB does not name the archive of npm's package onnxruntime-web")
-    from xgpt_runtime import Captioner
-
-    site = tmp_path / "site"
-    done = call_program(export.main, lite_folder, "--html-folder", site, "--ort-web", os.environ["XGPT_ORT_WEB"])
-    assert done.status == 0, done.stderr
-    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(site)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert server.stdout is not None
-            [address] = re.findall(r"http://[\d.:]+/", server.stdout.readline())
-            assert urllib.request.urlopen(address).status == 200
-            with opened(offline=False) as tab:
-                asked: list[str] = []
-                tab.on("request", lambda each: asked.append(each.url))
-                tab.goto(address)
-                tab.set_input_files("#photos", str(photos[0]))
-                card = tab.locator("article[aria-busy=false]")
-                card.wait_for(timeout=120_000)
-                assert card.locator(".caption").inner_text() == Captioner(lite_folder).caption(photos[0])[0]
-                card.locator(".word").first.hover()
-                card.get_by_text("looks at region").wait_for(timeout=60_000)
-                own = [each for each in asked if not each.startswith("blob:")]
-                assert all(each.startswith(address) for each in own) and len(own) == len(FOLDER_FILES)
-                (site / "weights.packed").unlink()
-                tab.reload()
-                tab.set_input_files("#photos", str(photos[0]))
-                tab.get_by_text("weights.packed did not come: the server says 404").wait_for(timeout=60_000)
-        finally:
-            server.terminate()
 
 
 def _beam(beam: int) -> Any:

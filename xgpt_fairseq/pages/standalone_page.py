@@ -160,7 +160,7 @@ FOLDER_FILES: Final = (
 )  # fmt: skip
 _README: Final = """\
 Any web server can serve this folder; to try it: `python3 -m http.server 8000` in it, then http://localhost:8000.
-Other machines must reach it by https. Photos stay in the browser: the server sees requests for these files alone.
+Photos stay in the browser: the server sees requests for these files alone, and the page's policy forbids all others.
 """
 
 
