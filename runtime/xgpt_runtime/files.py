@@ -57,13 +57,14 @@ class PhotoFile:
 
     def as_json(self) -> list[str | int | None]:
         """The same, as `of_json` takes it."""
-        return [str(self.path), self.image_id, self.tar and str(self.tar), self.offset, self.size, self.reason]
+        tar = None if self.tar is None else str(self.tar)
+        return [str(self.path), self.image_id, tar, self.offset, self.size, self.reason]
 
     @classmethod
     def of_json(cls, value: Sequence[Any]) -> PhotoFile:
         """What `as_json` has written."""
         path, image_id, tar, *place = value
-        return cls(Path(path), image_id, tar and Path(tar), *place)
+        return cls(Path(path), image_id, None if tar is None else Path(tar), *place)
 
 
 def find_photos(paths: Sequence[Path]) -> list[PhotoFile]:
@@ -113,8 +114,13 @@ def _photos_in(file: Path) -> Iterator[PhotoFile]:
             if is_photo_name(member.name) and not member.is_hidden:
                 number += 1
                 cut = f"cut within {member.name}" if member.offset + member.size > file.stat().st_size else ""
-                place = {"tar": file, "offset": member.offset, "size": member.size}
-                yield PhotoFile(file / member.name, reason=member.reason or cut, **place)
+                yield PhotoFile(
+                    file / member.name,
+                    tar=file,
+                    offset=member.offset,
+                    size=member.size,
+                    reason=member.reason or cut,
+                )
     except DamagedTarError as error:
         yield PhotoFile(file, reason=f"{error.reason} ({number} photos before that)")
     else:
