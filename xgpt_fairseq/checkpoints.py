@@ -42,6 +42,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         is_zip = zipfile.is_zipfile(path)
     if not is_zip:
         raise DataError(f"{path} {_why_no_zip(path)}")
+    check_nothing_packed(path)
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -52,6 +53,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "model" not in state:
         raise DataError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
     return state
+
+
+def check_nothing_packed(path: Path) -> None:
+    """Raise DataError where a part of torch's zip file *path* is compressed: torch writes none, and reads it whole.
+
+    A few kilobytes of such a file could fill the memory.
+    """
+    with foreign_bytes(path, "is damaged"), zipfile.ZipFile(path) as archive:
+        packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise DataError(f"{path} is refused: {packed[0][:60]!r} in it is compressed, which torch never does")
 
 
 def _why_no_zip(path: Path) -> str:

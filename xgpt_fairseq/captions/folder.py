@@ -21,7 +21,14 @@ from xgpt_fairseq.captions.base import (
     split_in_name,
     split_of_folder,
 )
-from xgpt_fairseq.captions.photo_texts import agreed_captions, count_lines, json_captions, lines_of, other_keys
+from xgpt_fairseq.captions.photo_texts import (
+    agreed_captions,
+    check_text_size,
+    count_lines,
+    json_captions,
+    lines_of,
+    other_keys,
+)
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.folders import walk
 from xgpt_fairseq.regions.image_ids import is_photo_name
@@ -181,6 +188,7 @@ def _without_key(path: Path) -> str:
 
 def _content(path: Path) -> bytes:
     try:
+        check_text_size(path, path.stat().st_size)
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None

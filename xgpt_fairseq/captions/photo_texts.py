@@ -17,6 +17,16 @@ JSON_KEYS = ("caption", "text")
 _NUMBERS = re.compile(r"[\d.eE+-]+(\s+[\d.eE+-]+){3,}\s*")
 
 
+# The most bytes of a photo's text.
+LARGEST_TEXT = 1 << 24
+
+
+def check_text_size(where: object, size: int) -> None:
+    """Raise DataError where a photo's text has more than `LARGEST_TEXT` bytes, before memory is taken for it."""
+    if size > LARGEST_TEXT:
+        raise DataError(f"{where} has {size:,} bytes; of a photo's text at most {LARGEST_TEXT >> 20} MiB are read")
+
+
 def agreed_captions(where: str, found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """The captions that all of *found* agree in, with single blanks; blank ones do not count.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from xgpt_fairseq.captions.base import CaptionFile, begins_json, most, parsed
+from xgpt_fairseq.io.tar_members import is_tar
 from xgpt_fairseq.io.text_lines import COMPRESSIONS
 from xgpt_fairseq.regions.image_ids import is_photo_name
 
@@ -52,7 +52,7 @@ def structure_of(file: CaptionFile) -> str | None:
     """What *file* looks like, if not like lines of text: "a table …", "JSON lines"; None for text."""
     if file.path.is_dir():
         return "a folder"
-    if file.path.is_file() and tarfile.is_tarfile(file.path):
+    if file.path.is_file() and is_tar(file.path):
         return "a tar"
     return _structure_by_bytes(file.path) or structure_of_lines(file.first_lines) or _structure_by_name(file.path)
 

@@ -16,7 +16,14 @@ from xgpt_fairseq.captions.base import (
     image_id_of,
 )
 from xgpt_fairseq.captions.folder import TEXTS, files_alone, split_of_file, split_of_path
-from xgpt_fairseq.captions.photo_texts import agreed_captions, count_lines, json_captions, lines_of, other_keys
+from xgpt_fairseq.captions.photo_texts import (
+    agreed_captions,
+    check_text_size,
+    count_lines,
+    json_captions,
+    lines_of,
+    other_keys,
+)
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import TarMember, is_tar, read_member, tar_members
 from xgpt_fairseq.regions.image_ids import is_photo_name
@@ -129,6 +136,7 @@ def _content(tar: Path, text: TarMember) -> tuple[str, bytes]:
     where = f"{tar}/{text.name}"
     if text.reason:
         raise DataError(f"{where}: {text.reason}")
+    check_text_size(where, text.size)
     return where, read_member(tar, text)
 
 

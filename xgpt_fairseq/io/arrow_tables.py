@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.errors import DataError, foreign_bytes
+from xgpt_fairseq.io.text_lines import LARGEST_UNPACKED, MOST_TIMES
 
 _PARQUET = b"PAR1"
 _SMALLEST = 12  # bytes of a Parquet file: this at both ends, and the length of what describes its columns
@@ -72,6 +73,8 @@ class ArrowTable:
     def batches(self, columns: Sequence[str], size: int, first: int = 0) -> Iterator[tuple[int, Any]]:
         """(number of its first row, record batch) of the rows in their order; the first batch has row *first* in it.
 
+        Raises DataError where the file is damaged, or a column is far larger than its bytes in the file.
+
         Args:
             columns: which columns batches have, at least; `photo.path` is a field of a column of structs.
             size: the most rows of a batch of Parquet.
@@ -96,6 +99,7 @@ class ArrowTable:
                 if end <= first:
                     row = end
                     continue
+                self._check_unpacked(group, columns)
                 for batch in self._parquet.iter_batches(size, [group], list(columns), use_threads=False):
                     if row + len(batch) > first:
                         yield row, self._checked(batch)
@@ -121,6 +125,20 @@ class ArrowTable:
         with self._errors():
             values: list[Any] = self.array(batch, column, field).to_pylist()
             return values
+
+    def _check_unpacked(self, group: int, columns: Sequence[str]) -> None:
+        """Raise DataError where a column of a row group is far larger than its bytes in the file: it fills memory."""
+        described = self._parquet.metadata.row_group(group)
+        for number in range(described.num_columns):
+            column = described.column(number)
+            name = column.path_in_schema
+            if any(name == asked or name.startswith(f"{asked}.") for asked in columns) and (
+                column.total_uncompressed_size > max(LARGEST_UNPACKED, MOST_TIMES * column.total_compressed_size)
+            ):
+                raise DataError(
+                    f"{self.path}: column {name} has {column.total_uncompressed_size:,} bytes, unpacked from "
+                    f"{column.total_compressed_size:,}; at most {MOST_TIMES} times as many are read"
+                )
 
     @staticmethod
     def _checked(batch: Any) -> Any:

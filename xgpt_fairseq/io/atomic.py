@@ -96,6 +96,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     aside = aside_of(path)
     try:
         with writing(path, aside):
+            _clear(aside)
             yield aside
             aside.replace(path)
     finally:
@@ -126,6 +127,7 @@ def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator
     """
     path = path.resolve()
     aside = aside_of(path)
+    _clear(aside)
     aside.mkdir(parents=True)
     try:
         with writing(path, aside):
@@ -133,6 +135,14 @@ def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator
             swap_in(aside, path, last=last, files=files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear(aside: Path) -> None:
+    """Remove what a process of the same number has left under the temporary name; a link itself, not where it leads."""
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
 
 
 def swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
@@ -155,6 +165,12 @@ def sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_no_link(folder: Path) -> None:
+    """Raise DataError where the working folder *folder* is a link: it would be emptied where that leads."""
+    if folder.is_symlink():
+        raise DataError(f"{folder} is a link to {folder.readlink()}; remove it: a program makes this folder itself")
 
 
 def take_lock(folder: Path, what: str) -> int:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import swap_in, sync_folder, take_lock, write_error, write_json, writing
+from xgpt_fairseq.io.atomic import check_no_link, swap_in, sync_folder, take_lock, write_error, write_json, writing
 
 JOURNAL_VERSION = 1
 
@@ -63,6 +63,7 @@ class ResumableOutput:
         self._overwrite = overwrite
         self._journal = self.folder / "journal.json"
         self._options: dict[str, Any] = json.loads(json.dumps(options))
+        check_no_link(self.folder)
         with writing(output):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._lock: int | None = take_lock(self.folder, f"another {what} is writing {output}")

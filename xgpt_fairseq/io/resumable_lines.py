@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import take_lock, write_error, write_json
+from xgpt_fairseq.io.atomic import check_no_link, take_lock, write_error, write_json
 from xgpt_fairseq.io.resumable import partial_path
 
 # Seconds after which lines are on the disk, not only with the system.
@@ -57,6 +57,7 @@ class ResumableLines:
             raise DataError(f"{path} exists; give another name or --overwrite")
         if not path.parent.is_dir():
             raise DataError(f"{path}: no folder {path.parent}")
+        check_no_link(self._folder)
         self._folder.mkdir(exist_ok=True)
         self._lock: int | None = take_lock(self._folder, f"another run is writing {path}")
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import COMPRESSIONS, READ_ERRORS
@@ -14,6 +15,8 @@ from xgpt_fairseq.io.text_lines import COMPRESSIONS, READ_ERRORS
 _MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 _COMPRESSED_NAMES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _CHUNK = 1 << 20
+# The most of a tar that `tarfile` may read at a time: long names, and other records of headers.
+_LARGEST_RECORD = 1 << 20
 
 
 class DamagedTarError(DataError):
@@ -96,6 +99,20 @@ def check_not_compressed(path: Path, file: BinaryIO) -> None:
         )
 
 
+class _Records:
+    """A tar, of which `tarfile` reads headers: one may claim to be a name of gigabytes, and would be read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LARGEST_RECORD:
+            raise tarfile.ReadError(f"a name or another record in it has {size:,} bytes")
+        return self._file.read(size)
+
+
 def read_member(path: Path, member: TarMember) -> bytes:
     """The content of a member of the tar *path*.
 
@@ -104,6 +121,8 @@ def read_member(path: Path, member: TarMember) -> bytes:
         OSError: it cannot be read.
     """
     with open(path, "rb") as raw:
+        if member.offset + member.size > os.fstat(raw.fileno()).st_size:  # before memory is taken for it
+            raise DamagedTarError(path, f"cut within {member.name}")
         raw.seek(member.offset)
         content = raw.read(member.size)
     if len(content) < member.size:
@@ -114,7 +133,7 @@ def read_member(path: Path, member: TarMember) -> bytes:
 def _members(path: Path, raw: BinaryIO) -> Iterator[TarMember]:
     last = "its beginning"
     try:
-        with tarfile.open(fileobj=raw, mode="r:", errorlevel=2) as tar:
+        with tarfile.open(fileobj=cast("BinaryIO", _Records(raw)), mode="r:", errorlevel=2) as tar:
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else all stay in memory
                 last = info.name
@@ -128,7 +147,12 @@ def _members(path: Path, raw: BinaryIO) -> Iterator[TarMember]:
                 name = "/".join(part for part in info.name.split("/") if part not in ("", "."))
                 yield TarMember(name, info.offset_data, info.size, reason)
             end = tar.offset
-    except tarfile.TarError as error:
+    except (
+        tarfile.TarError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # also headers of headers, without end
         raise DamagedTarError(path, f"no tar, or cut or damaged behind {last}: {error}") from None
     # tarfile takes a header that is damaged, or cut, for the end. Behind the end there are zeros, up to the last byte.
     raw.seek(end)

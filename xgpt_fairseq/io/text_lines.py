@@ -17,6 +17,9 @@ from xgpt_fairseq.errors import DataError
 
 # A file without line breaks must not end up in memory as one line.
 LONGEST_LINE = 1 << 24
+# A small packed file must not fill the memory where it is read as a whole. Captions are packed to a tenth.
+LARGEST_UNPACKED = 1 << 28
+MOST_TIMES = 32
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -90,12 +93,20 @@ def whole_text(path: Path) -> str:
     """The text of *path*, compressed or not, without a byte order mark.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or is so small for what it unpacks to that it was made to fill the memory.
         UnicodeDecodeError: it is not UTF-8.
     """
     try:
         with _opened(path) as file:
-            return file.read().decode("utf-8-sig")
+            if path.suffix not in COMPRESSIONS:
+                return file.read().decode("utf-8-sig")
+            most = max(LARGEST_UNPACKED, MOST_TIMES * path.stat().st_size)
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise DataError(
+                f"{path}: unpacked, it has more than {most:,} bytes, many times those of the file; unpack it first"
+            )
+        return data.decode("utf-8-sig")
     except READ_ERRORS as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xgpt_fairseq.checkpoints import check_nothing_packed
 from xgpt_fairseq.errors import DataError
 
 
@@ -65,7 +67,11 @@ def load_tensors(name: str, path: Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return dict(load_file(path))
+        if zipfile.is_zipfile(path):
+            check_nothing_packed(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except Exception as error:  # bytes that are damaged
         raise DataError(f"{name}: {path} can't be loaded: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(loaded, dict):

@@ -34,6 +34,11 @@ REDUCING_GAP: Final = 3.0
 
 WHITE: Final = (255, 255, 255, 255)
 
+# The most bytes of a file, which some formats' readers take into memory: more than the largest photo needs in 16 bits.
+LARGEST_FILE: Final = 1 << 30
+# Pixels of 16 bits that are made 8 bits at a time.
+_STRIP: Final = 1 << 20
+
 
 class PhotoError(DataError):
     """A file cannot be read as a photo.
@@ -101,6 +106,7 @@ class PhotoFile:
         if self.data is not None:
             return io.BytesIO(self.data)
         if self.tar is not None and self.member is not None:
+            self._check_size(self.member.size)
             try:
                 return io.BytesIO(read_member(self.tar, self.member))
             except (DamagedTarError, FileNotFoundError):
@@ -113,7 +119,12 @@ class PhotoFile:
         if not self.path.is_file():
             # A pipe would be waited for, a folder is one that could not be listed.
             raise PhotoError(self.path, "not a file" if self.path.exists() else "no such file")
+        self._check_size(self.path.stat().st_size)
         return self.path
+
+    def _check_size(self, size: int) -> None:
+        if size > LARGEST_FILE:
+            raise PhotoError(self.path, f"the file has {size:,} bytes; of a photo at most {LARGEST_FILE:,} are read")
 
 
 @dataclass(frozen=True)
@@ -274,10 +285,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
     mode = image.mode
     if mode == "I" or mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"values from {values.min()} to {values.max()}; at most 16 bits are read")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
+        return Image.fromarray(_from_sixteen_bits(image))
     if mode == "F":
         raise ValueError("floating-point values without a defined white level")
     if image.has_transparency_data:
@@ -285,6 +293,19 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if mode in ("L", "RGB"):
         return image
     return image.convert("L" if mode == "1" else "RGB")
+
+
+def _from_sixteen_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The values (H, W) of an image of 16 bits, as 8 bits, in strips: as a whole they need tens of bytes a pixel."""
+    width, height = image.size
+    found = np.empty((height, width), np.uint8)
+    rows = max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        values = np.asarray(image.crop((0, top, width, min(top + rows, height)))).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError(f"values from {values.min()} to {values.max()}; at most 16 bits are read")
+        found[top : top + rows] = (values + 128) // 257  # 65535 / 255 = 257
+    return found
 
 
 def _unknown(content: Path | io.BytesIO | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +22,7 @@ from xgpt_fairseq.vision.backbones.base import (
     reason_of,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
+from xgpt_fairseq.vision.families import stay_offline
 from xgpt_fairseq.vision.packing import Packed
 
 
@@ -35,8 +35,7 @@ def load(name: str, options: BackboneOptions) -> Backbone:
     Raises:
         DataError: timm is not installed, knows no such model or layer, or the weights are missing or damaged.
     """
-    if options.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    stay_offline(options.offline)
     try:
         import timm
         from timm.data import resolve_model_data_config

@@ -19,6 +19,7 @@ from xgpt_fairseq.vision.backbones.base import (
     per_channel,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import torchvision_advice
+from xgpt_fairseq.vision.families import stay_offline
 from xgpt_fairseq.vision.packing import Packed, load_tensors
 
 # What the modules are called whose output is the last feature map.
@@ -100,7 +101,7 @@ def published_state(name: str, published: Any, *, offline: bool) -> dict[str, to
         DataError: they aren't in the cache, and *offline* or not to be fetched.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
-    if offline and not file.exists():
+    if stay_offline(offline) and not file.exists():
         raise DataError(f"{name}: {file} is missing; fetch it elsewhere: curl -LO {published.url}")
     try:
         found: dict[str, torch.Tensor] = published.get_state_dict(check_hash=True, weights_only=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from xgpt_fairseq.vision.backbones.base import (
     reason_of,
 )
 from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
+from xgpt_fairseq.vision.families import stay_offline
 from xgpt_fairseq.vision.packing import Packed, packed_metadata
 
 # Pillow's numbers of resampling filters, which preprocessor_config.json has.
@@ -43,8 +43,7 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         DataError: transformers is not installed, the model can't be fetched or read, has no vision part, or lacks
             weights.
     """
-    if options.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    offline = stay_offline(options.offline)
     hide_broken("torchvision", "torchaudio")
     try:
         import transformers
@@ -55,7 +54,6 @@ def load(name: str, options: BackboneOptions) -> Backbone:
     where = str(options.weights or place)
     revision = None if options.weights else (asked or options.revision)
     hub: dict[str, Any] = {"revision": revision} if revision else {}
-    offline = options.offline or bool(os.environ.get("HF_HUB_OFFLINE"))
     hub["local_files_only"] = offline
     if options.weights is not None and options.weights.is_file():
         model, config, processor = _unpack(name, options.weights)
