@@ -24,7 +24,7 @@ def test_a_row_sees_the_text_that_it_goes_on_from(images, group, steps, data):
         for image, rows in enumerate(texts):
             for row in range(group):
                 rows[row] = [*rows[row], k[image, :, row]]
-                seen = slice(None) if cache.mask is None else cache.mask[image, 0, row]
+                seen = slice(None) if cache.mask is None else cache.mask[image, 0, row] == 0
                 expected = torch.stack(rows[row], dim=1)  # (heads, t, d)
                 assert torch.equal(keys[image][:, seen], expected)
                 assert torch.equal(values[image][:, seen], -expected)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from xgpt_fairseq.kernels import linear
 from xgpt_fairseq.kernels.linear import PackedLinear, PackedWeights, can_pack
 from xgpt_fairseq.precision import cpu_has_bfloat16
 
@@ -26,6 +27,11 @@ def reference(x: Tensor, layer: PackedLinear, first: int, last: int | None, gelu
     bias = layer.bias.detach().double().numpy()[first:last]
     y = x.double().numpy() @ weight.T + bias
     return 0.5 * y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) if gelu else y
+
+
+@pytest.fixture(autouse=True)
+def small_matrices_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "LEAST_WEIGHTS", 0)
 
 
 def is_packed(layer: PackedLinear) -> bool:
@@ -178,3 +184,13 @@ def test_the_operators_are_those_that_were_written_for() -> None:
         "_reorder_linear_weight": "(Tensor self, int? batch_size=None) -> Tensor Y",
     }.items():
         assert str(getattr(torch.ops.mkldnn, name).default._schema) == f"mkldnn::{name}{arguments}"
+
+
+def test_small_matrices_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    for width, packed in ((511, False), (512, True)):
+        layer = PackedLinear(1024, width).eval()
+        with torch.no_grad():
+            found = layer(torch.ones(2, 1024))
+        np.testing.assert_allclose(found, reference(torch.ones(2, 1024), layer, 0, None, False), rtol=1e-4, atol=1e-4)
+        assert is_packed(layer) == packed

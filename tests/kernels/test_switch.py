@@ -7,7 +7,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from fairseq.sequence_generator import SequenceGenerator
 
 from tests.models.small import build, images
 from tests.objectives.batches import objective_of, sample_of
@@ -16,6 +15,7 @@ from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.models.decoder import CACHE
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES
+from xgpt_fairseq.search.beam_search import CaptionGenerator
 
 
 @pytest.mark.parametrize("sharing", SHARING_LAYERS)
@@ -46,7 +46,7 @@ def test_losses_and_gradients_are_the_same(name: str, index: list[int] | None, s
 @pytest.mark.parametrize("beam", [1, 2, 5])
 def test_searches_find_the_same(beam: int, sharing: str) -> None:
     model, batch = build(sharing=sharing), images([4, 1, 30, 9])
-    generator = SequenceGenerator([model], model.decoder.dictionary, beam_size=beam, max_len_b=20)
+    generator = CaptionGenerator([model], model.decoder.dictionary, beam_size=beam, max_len_b=20)
 
     def run() -> list[list[tuple[list[int], float]]]:
         found = generator.generate([], {"net_input": batch})

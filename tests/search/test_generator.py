@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from fairseq.dataclass.configs import GenerationConfig
-from fairseq.sequence_generator import SequenceGenerator
 
 from xgpt_fairseq.loading import build_model
 from xgpt_fairseq.models.xgpt import XGPTConfig
+from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.search.generator import SearchOptions, build_generator
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.workarounds import RepeatBlock
@@ -24,20 +24,21 @@ def test_every_option_reaches_fairseq(tiny_vocabulary: Path, monkeypatch: pytest
     model = build_model(XGPTConfig(**SIZES), vocabulary)
     given: dict[str, Any] = {}
 
-    class Recorder(SequenceGenerator):
+    class Recorder(CaptionGenerator):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             given.update(options)
             super().__init__(*arguments, **options)
 
-    def search(**options: Any) -> SequenceGenerator:
+    def search(**options: Any) -> CaptionGenerator:
         return build_generator([model], vocabulary, SearchOptions(**options))
 
-    monkeypatch.setattr("xgpt_fairseq.search.generator.SequenceGenerator", Recorder)
+    monkeypatch.setattr("xgpt_fairseq.search.generator.CaptionGenerator", Recorder)
     made = search(beam=4, lenpen=0.3, max_len_b=17, min_len=3, no_repeat_ngram_size=2, temperature=0.7)
     expected = {"beam_size": 4, "len_penalty": 0.3, "max_len_b": 17, "min_len": 3, "no_repeat_ngram_size": 2}
     assert given.items() >= {**expected, "temperature": 0.7}.items()
     assert isinstance(made.repeat_ngram_blocker, RepeatBlock) and made.repeat_ngram_blocker.no_repeat_ngram_size == 2
     assert given["search_strategy"] is None
+    assert given["no_early_stop"] is False and search(no_early_stop=True).no_early_stop
     search(beam=4, diverse_beam_groups=0)
     assert given["search_strategy"] is None
     search(sampling=True, sampling_topp=0.8)

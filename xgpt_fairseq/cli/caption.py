@@ -102,6 +102,7 @@ def caption(args: argparse.Namespace) -> None:
         lenpen=args.lenpen,
         max_len_b=args.max_len,
         no_repeat_ngram_size=args.no_repeat_ngram_size,
+        no_early_stop=args.no_early_stop,
         cpu_bf16=args.cpu_bf16,
     )
     if args.serve:
@@ -253,7 +254,7 @@ def _write(
     if jsonl is None:
         print_and_write(results(0), total, novelty, args)
         return
-    search = ("beam", "lenpen", "max_len", "no_repeat_ngram_size", "batch_size", "cpu_bf16")
+    search = ("beam", "lenpen", "max_len", "no_repeat_ngram_size", "no_early_stop", "batch_size", "cpu_bf16")
     how: dict[str, Any] = {"captioner": captioner.bundle.sha256(), "extractor": captioner.bundle.extractor_settings}
     how |= {"device": captioner.device.type, **{name: getattr(args, name) for name in search}}
     with ResumableLines(jsonl, {**how, **images}, group=group, overwrite=args.overwrite) as lines:
@@ -340,6 +341,11 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="N",
         help="no sequence of N tokens occurs twice in a caption [0: any may]",
+    )
+    parser.add_argument(
+        "--no-early-stop",
+        action="store_true",
+        help="search on when there are as many captions as beams, as long as an unfinished one may become better",
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … [a GPU if there is one]")

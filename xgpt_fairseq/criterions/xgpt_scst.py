@@ -28,6 +28,7 @@ from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.ngrams import NgramScorer
 from xgpt_fairseq.metrics.word_ids import WordIds
 from xgpt_fairseq.models.transfer import LoadMode
+from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.search.seeded_sampling import SeededSampling
 
@@ -189,12 +190,12 @@ class XGPTSCSTCriterion(XGPTCriterion):
             bare = _bare(model)
             dictionary = self.task.target_dictionary
             # an empty caption may be drawn, as the model has it: its log-probability is that of the whole vocabulary
-            options = {"max_len_b": self.max_len, "min_len": 0, "temperature": self.temperature}
+            options: dict[str, Any] = {"max_len_b": self.max_len, "min_len": 0, "temperature": self.temperature}
             options |= vocabulary_arguments(self.task.vocabulary)
             sampling = None if self.beam else SeededSampling(dictionary, self.seed)
             built = []
             for beam, search in ((self.samples, sampling), (1, None)):
-                built.append(SequenceGenerator([bare], dictionary, beam_size=beam, search_strategy=search, **options))
+                built.append(CaptionGenerator([bare], dictionary, beam_size=beam, search_strategy=search, **options))
                 adapt(built[-1])
             self._generators = built[0], built[1]
         return self._generators

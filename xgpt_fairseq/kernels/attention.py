@@ -1,7 +1,8 @@
 """softmax(q k^T / sqrt(d)) v with the fastest kernel for the device; also for groups, and with a prefix.
 
 Shapes: q (B, heads, T, d); k, v (B, heads, S, d); outputs (B, T, heads · d). Masks are True where a query may attend,
-at least at one key.
+at least at one key; or they are numbers that are added to scores, 0 there and minus infinity elsewhere. The latter cost
+less where many layers have the same mask.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from xgpt_fairseq.kernels.switch import fast
 # with masks its backward pass reads foreign memory in float16, and gives NaN at some lengths (pytorch#196678, #191612).
 GPU_KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 FEW_QUERIES = 8  # up to this many, as in a decoding step, plain products take two thirds of the fused kernel's time
+FEW_PRODUCTS = 1 << 16  # up to this many, the number of operators decides, and the fused kernel is one
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -52,8 +54,10 @@ def attention(
         mask: (B, 1, 1 or T, S). Either a mask or *causal*, not both.
     """
     assert mask is None or not causal, "a causal mask is the whole mask"
-    if fast() and q.device.type == "cpu" and (p or q.size(2) <= FEW_QUERIES):
+    if fast() and q.device.type == "cpu" and (p or (q.size(2) <= FEW_QUERIES and q.numel() * k.size(2) > FEW_PRODUCTS)):
         return eager_attention(q, k, v, mask=causal_mask(q.size(2), q.device) if causal else mask, p=p)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(q.dtype)  # under autocast, it has the precision of the weights
     with kernels_of(q.device.type):
         return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=p))
 
@@ -70,10 +74,17 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: 
     unused = q.new_empty(1, 1, 1)  # baddbmm's addend
     scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=q.size(2) ** -0.5)
     scores = scores.view(*shape[:3], k.size(1))  # (B, heads, T, S)
-    if mask is not None:
-        scores = scores.masked_fill_(~mask, float("-inf"))
-    weights = dropout(_softmax(scores), p, training=True)
+    weights = dropout(_softmax(_masked(scores, mask)), p, training=True)
     return merge_heads(torch.bmm(weights.flatten(0, 1), v).view(shape))
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """*scores*, changed in place by a *mask* of either kind."""
+    if mask is None:
+        return scores
+    if mask.dtype == torch.bool:
+        return scores.masked_fill_(~mask, float("-inf"))
+    return scores.add_(mask)
 
 
 def attention_weights(q: Tensor, k: Tensor, *, mask: Tensor) -> Tensor:
@@ -134,10 +145,8 @@ def prefix_attention(
     count, _, prefix, _ = prefix_k.shape
     q = q * width**-0.5
     to_prefix = groups.fold_captions(q, count) @ prefix_k.transpose(2, 3)  # (groups, heads, G · T, N)
-    to_prefix = groups.unfold_captions(to_prefix.masked_fill(~prefix_mask, float("-inf")), length)  # (C, heads, T, N)
-    to_text = q @ k.transpose(2, 3)  # (C, heads, T, t)
-    if mask is not None:
-        to_text = to_text.masked_fill(~mask, float("-inf"))
+    to_prefix = groups.unfold_captions(_masked(to_prefix, prefix_mask), length)  # (C, heads, T, N)
+    to_text = _masked(q @ k.transpose(2, 3), mask)  # (C, heads, T, t)
     weights = dropout(_softmax(torch.cat([to_prefix, to_text], dim=-1)), p, training=True)
     to_prefix, to_text = weights.split([prefix, k.size(2)], dim=-1)
     attended = groups.unfold_captions(groups.fold_captions(to_prefix, count) @ prefix_v, length)

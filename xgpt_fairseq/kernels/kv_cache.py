@@ -40,30 +40,53 @@ class SearchCache:
         images: I.
         rows: R.
         device: where the search runs.
+        dtype: of the mask.
+        room: positions that memory is allocated for; it is doubled where a search is longer.
 
     Attributes:
-        mask: (I, 1, B, t · B), True where a row may attend to the result of `append`; None: everywhere.
+        mask: (I, 1, B, t · B), to be added to scores: 0 where a row may attend to the result of `append`, else minus
+            infinity; None: everywhere.
     """
 
-    def __init__(self, *, images: int, rows: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        *,
+        images: int,
+        rows: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        room: int = ROOM,
+    ) -> None:
         self.images = images
         self.group = rows // images  # B
         self.length = 0  # t, positions of text
         self.mask: Tensor | None = None
+        self._room = room
         self._memory: dict[int, KeysValues] = {}  # by layer, each (I, heads, N, d)
         self._text: dict[int, Tensor] = {}  # by layer: (2, I, heads, room, B, d)
+        self._positions = torch.arange(room, device=device)
         self._rows = torch.arange(self.group, device=device)
-        # (I, B, t): at each position, the row of the same image from which a row descends
-        self._ancestors = self._rows.new_empty(images, self.group, 0)
+        # of one position and its own rows (B, B): each sees itself alone
+        itself = torch.zeros(self.group, self.group, device=device, dtype=dtype)
+        itself.masked_fill_(self._rows[:, None] != self._rows, -torch.inf)
+        self._itself = itself[None, :, None].expand(images, -1, -1, -1)  # (I, B, 1, B)
+        # (I, B, room, B): by row, position and row of the same image, whether a row descends from it (0, or -inf)
+        self._descent = self._itself.repeat(1, 1, room, 1)
+        self._first_rows = torch.arange(images, device=device)[:, None] * self.group  # (I, 1)
+
+    @property
+    def position(self) -> Tensor:
+        """(1,) that of the newest words, from 0."""
+        return self._positions[self.length - 1 : self.length]
 
     def next_position(self) -> None:
         """Begin a step, in which each layer calls `append` once."""
         self.length += 1
         if self.group == 1:
             return
-        own = self._rows.expand(self.images, -1)[..., None]
-        self._ancestors = torch.cat([self._ancestors, own], dim=2)
-        self.mask = (self._ancestors[..., None] == self._rows).flatten(2)[:, None]
+        if self.length > self._descent.size(2):
+            self._descent = torch.cat([self._descent, self._itself.expand(-1, -1, self._descent.size(2), -1)], dim=2)
+        self.mask = self._descent[:, :, : self.length].flatten(2)[:, None]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> KeysValues:
         """Add the newest position, k and v (I, heads, B, d).
@@ -74,7 +97,7 @@ class SearchCache:
         images, heads, group, width = k.shape
         text = self._text.get(layer)
         if text is None:
-            text = self._text[layer] = k.new_empty(2, images, heads, ROOM, group, width)
+            text = self._text[layer] = k.new_empty(2, images, heads, self._room, group, width)
         elif self.length > text.size(3):
             text = self._text[layer] = F.pad(text, (0, 0, 0, 0, 0, text.size(3)))
         text[0, :, :, self.length - 1] = k
@@ -97,14 +120,28 @@ class SearchCache:
         """
         kept = kept_images(new_order, rows=self.images * self.group, images=self.images)
         if kept is not None:
-            self.images = kept.numel()
-            self._text = {layer: text.index_select(1, kept) for layer, text in self._text.items()}
-            self._memory = {
-                layer: (k.index_select(0, kept), v.index_select(0, kept)) for layer, (k, v) in self._memory.items()
-            }
-            self._ancestors = self._ancestors.index_select(0, kept)
-        within = (new_order % self.group).view(self.images, self.group, 1)
-        self._ancestors = self._ancestors.gather(1, within.expand(-1, -1, self._ancestors.size(2)))
+            self.keep(kept)
+        self.go_on_from((new_order % self.group).view(self.images, self.group))
+
+    def keep(self, images: Tensor) -> None:
+        """Drop all but *images* (n,), ascending: the others' search is over."""
+        self.images = images.numel()
+        self._memory = {
+            layer: (k.index_select(0, images), v.index_select(0, images)) for layer, (k, v) in self._memory.items()
+        }
+        for layer, text in self._text.items():
+            self._text[layer] = text[:, : self.images]  # the memory stays where it is
+            self._text[layer][:, :, :, : self.length] = text[:, :, :, : self.length].index_select(1, images)
+        self._descent = self._descent.index_select(0, images)
+        self._itself, self._first_rows = self._itself[: self.images], self._first_rows[: self.images]
+
+    def go_on_from(self, rows: Tensor) -> None:
+        """Let each row of an image continue one of the same image: *rows* (I, B), each 0 … B - 1."""
+        if self.group == 1:
+            return
+        flat = (rows + self._first_rows).flatten()
+        so_far = self._descent[:, :, : self.length]  # (I, B, t, B)
+        so_far.copy_(so_far.flatten(0, 1).index_select(0, flat).view(so_far.shape))
 
 
 def kept_images(new_order: Tensor, *, rows: int, images: int) -> Tensor | None:

@@ -99,11 +99,31 @@ class XGPTDecoder(FairseqIncrementalDecoder):
             return self.run_layers(x, memory)
         rows, images = x.size(0), memory.mask.size(0)
         if CACHE not in incremental_state:
-            incremental_state[CACHE] = SearchCache(images=images, rows=rows, device=x.device)
+            incremental_state[CACHE] = SearchCache(images=images, rows=rows, device=x.device, dtype=x.dtype)
         cache = incremental_state[CACHE]
         cache.next_position()
         x = x.view(images, rows // images, -1)  # (rows, 1, H) → (I, B, H)
         return self.run_layers(x, memory, cache).view(rows, 1, -1)
+
+    def begin_search(
+        self, encoder_out: dict[str, Any], *, beam: int, longest: int
+    ) -> tuple[EncoderStates, SearchCache]:
+        """What `next_words` needs, for texts of up to *longest* tokens in *beam* rows an image."""
+        memory: EncoderStates = encoder_out["memory"]
+        images, states = memory.states.size(0), memory.states
+        cache = SearchCache(
+            images=images, rows=images * beam, device=states.device, dtype=states.dtype, room=longest
+        )  # fmt: skip
+        return memory, cache
+
+    def next_words(self, tokens: Tensor, memory: EncoderStates, cache: SearchCache) -> Tensor:
+        """Logits (I, B, V) of what follows the newest *tokens* (I, B) of a search, the end of sentence at first.
+
+        Nothing in it waits for the device. The caller reorders the *cache* itself.
+        """
+        cache.next_position()
+        x = self.encoder.text(tokens, cache.position, self.encoder.segment(0))  # (I, B, H)
+        return self.predict_words(self.run_layers(x, memory, cache), None)
 
     def image_weights(self, prev_output_tokens: Tensor, encoder_out: dict[str, Any]) -> Tensor:
         """The layers' attention to images for whole captions (C, T), in one pass: (layers, C, heads, T, N), float32.

@@ -1,4 +1,4 @@
-"""Search for captions: fairseq's generator, configured for captions."""
+"""Search for captions: fairseq's generator with our beam search, configured for captions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from xgpt_fairseq.errors import check_at_least
 from xgpt_fairseq.precision import check_cpu_bfloat16
+from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.workarounds import RepeatBlock, never_unknown
 
@@ -29,14 +30,16 @@ class SearchOptions:
     temperature: float = 1.0
     diverse_beam_groups: int = -1
     diverse_beam_strength: float = 0.5
+    no_early_stop: bool = False
     cpu_bf16: bool = False
 
 
-def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: SearchOptions) -> SequenceGenerator:
+def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: SearchOptions) -> CaptionGenerator:
     """Build the generator for *models* with *options*.
 
     Raises:
-        DataError: a number is too small, or bfloat16 is requested on a CPU without bfloat16 arithmetic.
+        DataError: a number is too small, options exclude each other, or bfloat16 is requested on a CPU without bfloat16
+            arithmetic.
     """
     check_at_least("beam", options.beam, 1)
     check_at_least("max_len_b", options.max_len_b, 1)
@@ -47,7 +50,7 @@ def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: Sear
         strategy = Sampling(vocabulary.dictionary, sampling_topp=options.sampling_topp)
     elif options.diverse_beam_groups > 0:
         strategy = DiverseBeamSearch(vocabulary.dictionary, options.diverse_beam_groups, options.diverse_beam_strength)
-    generator = SequenceGenerator(
+    generator = CaptionGenerator(
         list(models),
         vocabulary.dictionary,
         beam_size=options.beam,
@@ -57,6 +60,7 @@ def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: Sear
         temperature=options.temperature,
         search_strategy=strategy,
         no_repeat_ngram_size=options.no_repeat_ngram_size,
+        no_early_stop=options.no_early_stop,
         **vocabulary_arguments(vocabulary),
     )
     adapt(generator)

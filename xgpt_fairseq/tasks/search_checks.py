@@ -35,6 +35,8 @@ def check_search(args: Any, *, max_positions: int) -> None:
             f"--min-len {shortest} is more than the longest caption, of {longest} tokens (the smaller of --max-len-b "
             f"and the model's {max_positions - 1})"
         )
+    if getattr(args, "no_early_stop", False) and getattr(args, "prefix_size", 0):
+        raise DataError("--no-early-stop is for plain beam search: leave --prefix-size out")
     if getattr(args, "print_step", False):
         raise DataError("--print-step is for models that refine a sentence in steps, and this one does not")
     if getattr(args, "print_alignment", None):

@@ -20,6 +20,7 @@ from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
+from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
@@ -179,11 +180,14 @@ class XGPTCaptionTask(RegionsTask):
         extra_gen_cls_kwargs: dict[str, Any] | None = None,
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
-        """Build fairseq's generator; it never emits `<unk>` or non-words (`<mask>`, `<s>`, dictionary padding)."""
+        """Build the generator; it never emits `<unk>` or non-words (`<mask>`, `<s>`, dictionary padding)."""
         if getattr(args, "constraints", False) and not self.cfg.constraints_file:
             raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
         check_search(args, max_positions=min(model.max_decoder_positions() for model in models))
         extra = {**(extra_gen_cls_kwargs or {}), **vocabulary_arguments(self.vocabulary)}
+        if seq_gen_cls is None:
+            seq_gen_cls = CaptionGenerator
+            extra["no_early_stop"] = getattr(args, "no_early_stop", False)
         generator = super().build_generator(
             models,
             args,
