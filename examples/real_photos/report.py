@@ -30,10 +30,10 @@ def interval(values: np.ndarray, seed: int = 1) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def table(files: dict[str, Path]) -> str:
-    """A row for each data set, in Markdown."""
+def table(files: dict[str, list[Path]]) -> str:
+    """A row for each file, in Markdown."""
     lines = ["| photos | number | CIDEr, 95 % interval | BLEU@4 | METEOR |", "|---" * 5 + "|"]
-    for name, file in files.items():
+    for name, file in ((name, file) for name, of_seeds in files.items() for file in of_seeds):
         found = json.loads(file.read_text(encoding="utf-8"))
         low, high = interval(np.array([scores["CIDEr"] for scores in found["per_image"].values()]))
         scores = found["scores"]
@@ -43,44 +43,69 @@ def table(files: dict[str, Path]) -> str:
     return "\n".join(lines)
 
 
-def differences(files: dict[str, Path], others: dict[str, Path]) -> str:
-    """CIDEr of *files* less that of *others*, paired over the photos of each data set.
+def differences(files: dict[str, list[Path]], others: dict[str, list[Path]]) -> str:
+    """CIDEr of *files* less that of *others*, paired over the photos of each data set, and over seeds.
+
+    Of *others*, a data set has as many files, in the order of the same seeds, or one, with which all are compared.
 
     Raises:
-        DataError: a data set has no file among *others*, or one of other photos.
+        DataError: a data set has no file among *others*, another number of them, or one of other photos.
     """
     lines = []
-    for name, file in files.items():
-        if name not in others:
-            raise DataError(f"--against has no scores of {name}")
-        one, other = (
-            {image: scores["CIDEr"] for image, scores in json.loads(each.read_text("utf-8"))["per_image"].items()}
-            for each in (file, others[name])
-        )
-        if one.keys() != other.keys():
-            raise DataError(f"{file} and {others[name]} are of different photos")
-        of_one, of_other = (np.array([[scores[image] for image in one]]) for scores in (one, other))  # (1 seed, N)
-        found = paired_difference(of_one, of_other)
-        lines.append(f"{name}: CIDEr {found.mean:+.3f} [{found.low:.3f}, {found.high:.3f}] against {others[name]}")
+    for name, of_seeds in files.items():
+        against = others.get(name, [])
+        if len(against) not in (1, len(of_seeds)):
+            raise DataError(f"--against has {len(against) or 'no'} scores of {name}, --scores {len(of_seeds)}")
+        photos = list(_by_photo(of_seeds[0]))
+        one, other = (_scores(each, photos) for each in (of_seeds, against))  # (S, N), (S or 1, N)
+        found = paired_difference(one, np.broadcast_to(other, one.shape))
+        line = f"{name}: CIDEr {found.mean:+.3f} [{found.low:.3f}, {found.high:.3f}] against {against[0]}"
+        if len(of_seeds) > 1:
+            line += "; by seed " + ", ".join(f"{each:+.3f}" for each in found.by_seed)
+        lines.append(line)
     return "\n".join(lines)
 
 
-def named(option: str, words: list[str]) -> dict[str, Path]:
-    """The files of words NAME=FILE."""
-    files = {}
+def _by_photo(file: Path) -> dict[str, float]:
+    return {image: scores["CIDEr"] for image, scores in json.loads(file.read_text("utf-8"))["per_image"].items()}
+
+
+def _scores(files: list[Path], photos: list[str]) -> np.ndarray:
+    """(number of files, N) CIDEr of *photos*."""
+    rows = []
+    for file in files:
+        found = _by_photo(file)
+        if found.keys() != set(photos):
+            raise DataError(f"{file} has scores of other photos")
+        rows.append([found[photo] for photo in photos])
+    return np.array(rows)
+
+
+def named(option: str, words: list[str]) -> dict[str, list[Path]]:
+    """The files of words NAME=FILE, those of one name in their order."""
+    files: dict[str, list[Path]] = {}
     for word in words:
         name, equals, file = word.partition("=")
         if not equals:
             raise DataError(f"{option} {word}: NAME=FILE is needed")
-        files[name] = Path(file)
+        files.setdefault(name, []).append(Path(file))
     return files
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scores", nargs="+", required=True, metavar="NAME=FILE", help="scores of xgpt-evaluate")
     parser.add_argument(
-        "--against", nargs="+", metavar="NAME=FILE", help="scores of another captioner on the same photos"
+        "--scores",
+        nargs="+",
+        required=True,
+        metavar="NAME=FILE",
+        help="scores of xgpt-evaluate; of several seeds: a NAME several times",
+    )
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        metavar="NAME=FILE",
+        help="scores of another captioner on the same photos, one or as many",
     )
     parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown for the card: data, terms, limits")
     parser.add_argument("--card", type=Path, metavar="FILE", help="where to write the model card")

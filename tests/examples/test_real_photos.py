@@ -169,5 +169,11 @@ def test_a_captioner_against_another(call_program: Callable[..., Any], tmp_path:
     mean, low, high = map(float, re.findall(r"[+-]?\d\.\d{3}", done.stdout.splitlines()[-1]))
     assert mean == pytest.approx((after - before).mean(), abs=6e-4)
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=2e-3) and low > 0
-    for other, message in ((f"cats={files[0]}", "has no scores of dogs"), (f"dogs={files[2]}", "of different photos")):
+    for other, message in ((f"cats={files[0]}", "has no scores of dogs"), (f"dogs={files[2]}", "of other photos")):
         assert message in call_program(report.main, "--scores", f"dogs={files[1]}", "--against", other).error
+    seeds = [f"dogs={files[1]}", f"dogs={files[0]}"]  # of two seeds, one has changed nothing
+    done = call_program(report.main, "--scores", *seeds, "--against", f"dogs={files[0]}")
+    mean, *_, one, other = map(float, re.findall(r"[+-]\d\.\d{3}", done.stdout.splitlines()[-1]))
+    assert (mean, other) == (pytest.approx(one / 2, abs=6e-4), 0)
+    done = call_program(report.main, "--scores", *seeds, "--against", *seeds, f"dogs={files[0]}")
+    assert "--against has 3 scores of dogs, --scores 2" in done.error
