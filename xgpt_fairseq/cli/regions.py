@@ -122,9 +122,11 @@ def verified(path: Path) -> str:
 def merged(parts: Sequence[Path], output: Path, way: str, overwrite: bool) -> str:
     from tqdm import tqdm
 
+    from xgpt_fairseq.io.atomic import writing
+    from xgpt_fairseq.io.resumable import partial_path
     from xgpt_fairseq.regions.merge import merge
 
-    with tqdm(unit=" images", disable=None) as bar:
+    with tqdm(unit=" images", disable=None) as bar, writing(output, partial_path(output.resolve())):
         store = merge(parts, output, way=way, overwrite=overwrite, progress=bar.update)
     return f"wrote {output}: {len(store)} images, {store.num_regions} regions, {len(store.manifest.shards)} shard(s)"
 
