@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install test test-thorough test-gpu test-faults test-fuzz coverage mutants lint format quickstart docs bench parameters runtime clean
+.PHONY: help install test test-thorough test-gpu test-faults test-fuzz test-endurance test-matrix coverage mutants lint format quickstart docs bench parameters runtime clean
 
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=FOLDER: on photos with captions"
@@ -16,6 +16,8 @@ help:
 	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"
 	@echo "make test-faults           full disks, kill -9 and the like, on every program (forty minutes)"
 	@echo "make test-fuzz             100 000 damaged inputs for the readers of strangers' files (half an hour)"
+	@echo "make test-endurance        20 000 updates: memory, open files and speed stay level (an hour)"
+	@echo "make test-matrix           other versions of Python, fairseq, torch and numpy, as far as this machine has them"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
 	@echo "make docs                  the documentation as a site, build/site/index.html"
 	@echo "make bench                 speed and memory against fairseq's own Transformer and other peers"
@@ -55,6 +57,12 @@ test-faults: $(INSTALLED)
 
 test-fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+test-endurance: $(INSTALLED)
+	$(BIN)/python -m tests.endurance.run $(ARGS)
+
+test-matrix:
+	$(PYTHON) -m tests.matrix.run $(ARGS)
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m coverage erase

@@ -26,6 +26,7 @@ from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.programs.peers import limit_waiting
 from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks.checks import check_run, finetune_from, root_config
+from xgpt_fairseq.tasks.finite import RepeatedBatches, refuse_not_finite
 from xgpt_fairseq.tasks.gradient_log import GradientLog
 from xgpt_fairseq.tasks.options import check_metric, values_of
 from xgpt_fairseq.text.vocabulary import Vocabulary
@@ -109,6 +110,7 @@ class XGPTTask(FairseqTask):
         self.joint = joint
         check_metric(cfg.best_checkpoint_metric, self.objectives)
         self._gradients = GradientLog()
+        self._batches = RepeatedBatches()
         self._best_checkpoints = BestCheckpoints(cfg)
         self._whole_checkpoints = WholeCheckpoints(root_config(cfg).get("checkpoint") or {})
         if cfg.cpu_bf16:
@@ -287,10 +289,19 @@ class XGPTTask(FairseqTask):
         self._whole_checkpoints.saved()
         self._best_checkpoints.saved(Path(path), num_updates)
 
-    def train_step(self, *args: Any, **kwargs: Any) -> Any:
-        """fairseq's step, in the precision that was asked for."""
+    def train_step(
+        self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
+    ) -> Any:
+        """fairseq's step, in the precision that was asked for.
+
+        Raises:
+            DataError: fairseq runs the batch again, since its gradients were not finite.
+        """
+        if not ignore_grad and self._batches.is_repeated(sample, update_num):
+            half = next(model.parameters()).dtype == torch.float16
+            refuse_not_finite(sample, update_num, diverged=not half)
         with autocast(self.cfg.cpu_bf16):
-            return super().train_step(*args, **kwargs)
+            return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, *args: Any, **kwargs: Any) -> Any:
         """fairseq's step, in the precision that was asked for."""
