@@ -393,6 +393,7 @@ class XGPTHubInterface(nn.Module):
 
     def _search(self, generator: SequenceGenerator, images: Mapping[str, Tensor], options: SearchOptions) -> Any:
         """The hypotheses of each of the padded *images* (see `pad_regions`), best first."""
-        net_input = {name: tensor.to(self.device) for name, tensor in images.items()}
+        net_input: dict[str, Any] = {name: tensor.to(self.device) for name, tensor in images.items()}
+        net_input["padded"] = bool(images["padding_mask"].any())
         with autocast(options.cpu_bf16):
             return generator.generate([], {"net_input": net_input})

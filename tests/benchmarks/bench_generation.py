@@ -1,4 +1,4 @@
-"""Beam search with xgpt_base against fairseq's stock Transformer in the same generator."""
+"""Beam search with xgpt_base against fairseq's stock Transformer and generator."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from tests.benchmarks import peers
 from tests.benchmarks.measuring import Line, by_turns, seconds
 from xgpt_fairseq.kernels import switch
+from xgpt_fairseq.search.beam_search import CaptionGenerator
 
 IMAGES = 16
 
@@ -24,7 +25,7 @@ def measure(rounds: int) -> list[Line]:
         store = peers.write_store(Path(folder) / "store", images=IMAGES)
         ours, stock = peers.XGPT(store), peers.Stock()
         our_search = search(ours)
-        sources, stock_generator = stock.batch(IMAGES, captions=1), generator(stock)
+        sources, stock_generator = stock.batch(IMAGES, captions=1), generator(stock, SequenceGenerator)
 
         def caption(bf16: bool) -> float:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
@@ -63,17 +64,17 @@ def what_it_brings(
     return Line(f"the same with {what}, float32", without, "over 1", [plain / fast for fast, plain in times])
 
 
-def search(ours: peers.XGPT) -> Callable[[], object]:
+def search(ours: peers.XGPT, kind: type[SequenceGenerator] = CaptionGenerator) -> Callable[[], object]:
     """Caption all images of its store."""
     net_input = ours.batch()["net_input"]
-    images = {"net_input": {name: net_input[name] for name in ("features", "boxes", "padding_mask")}}
-    beams = generator(ours)
+    images = {"net_input": {name: net_input[name] for name in ("features", "boxes", "padding_mask", "padded")}}
+    beams = generator(ours, kind)
     return lambda: beams.generate([], images)
 
 
-def generator(peer: Any) -> SequenceGenerator:
+def generator(peer: Any, kind: type[SequenceGenerator]) -> SequenceGenerator:
     """Beam 2, captions of exactly so many tokens as the training's: the models have learned nothing."""
     peer.model.prepare_for_inference_(SimpleNamespace(common_eval=None, generation=None))
     peer.model.eval()
     length = peers.TOKENS - 1
-    return SequenceGenerator([peer.model], peer.words, beam_size=2, max_len_a=0, max_len_b=length, min_len=length)
+    return kind([peer.model], peer.words, beam_size=2, max_len_a=0, max_len_b=length, min_len=length)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,13 +34,29 @@ from xgpt_fairseq.text.vocabulary import MASK
 VOCABULARY = 30_000
 REGIONS = 100
 WIDTH = 2048
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a model, and of what it reads."""
+
+    layers: int = 12
+    hidden: int = 768
+    ffn: int = 3072
+    heads: int = 8
+    vocabulary: int = VOCABULARY
+    regions: int = REGIONS
+
+
+BASE = Sizes()
+SMALL = Sizes(layers=3, hidden=64, ffn=256, heads=4, vocabulary=1000, regions=36)
 TOKENS = 14  # of a caption, end of sentence included
 CAPTIONS = 5  # of an image
 
 
-def dictionary() -> Dictionary:
+def dictionary(size: int = VOCABULARY) -> Dictionary:
     words = Dictionary()
-    for number in range(VOCABULARY - words.nspecial - 1):
+    for number in range(size - words.nspecial - 1):
         words.add_symbol(f"w{number}")
     words.add_symbol(MASK)
     return words
@@ -75,9 +92,9 @@ def made_up_captions(words: Dictionary, number: int) -> Captions:
 class XGPT:
     """xgpt_base with its criterion and batches as fairseq's trainer would have them."""
 
-    def __init__(self, store: RegionStore, *, objectives: tuple[str, ...] = ("ic",), arch: str = "xgpt_base") -> None:
+    def __init__(self, store: RegionStore, *, objectives: tuple[str, ...] = ("ic",), sizes: Sizes = BASE) -> None:
         torch.manual_seed(1)
-        self.words = dictionary()
+        self.words = dictionary(sizes.vocabulary)
         self.objectives = build_objectives(list(objectives), self.words)
         task = SimpleNamespace(
             target_dictionary=self.words,
@@ -88,7 +105,10 @@ class XGPT:
         criterion_task = SimpleNamespace(
             objectives=self.objectives, objective_weights=dict.fromkeys(objectives, 1.0), target_dictionary=self.words
         )
-        self.model = XGPTModel.build_model(XGPTConfig(), task)
+        config = XGPTConfig(
+            layers=sizes.layers, hidden_size=sizes.hidden, ffn_size=sizes.ffn, attention_heads=sizes.heads
+        )
+        self.model = XGPTModel.build_model(config, task)
         self.criterion = XGPTCriterion(criterion_task, label_smoothing=0.0, sentence_avg=False)
         images = np.repeat(np.arange(len(store)), CAPTIONS)
         self.data = CaptionDataset(
@@ -110,16 +130,18 @@ class XGPT:
 class Stock:
     """fairseq's Transformer with its criterion; its batches are pairs."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Sizes = BASE) -> None:
         torch.manual_seed(1)
-        self.words = dictionary()
+        self.sizes = sizes
+        self.words = dictionary(sizes.vocabulary)
         task = SimpleNamespace(source_dictionary=self.words, target_dictionary=self.words)
-        sizes: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         for side in ("encoder", "decoder"):
-            sizes |= {f"{side}_layers": 12, f"{side}_embed_dim": 768, f"{side}_ffn_embed_dim": 3072,
-                      f"{side}_attention_heads": 8}  # fmt: skip
-        args = Namespace(**sizes, share_decoder_input_output_embed=True, activation_fn="gelu", dropout=0.1,
-                         attention_dropout=0.1, max_source_positions=REGIONS + 2, max_target_positions=60)  # fmt: skip
+            options |= {f"{side}_layers": sizes.layers, f"{side}_embed_dim": sizes.hidden,
+                        f"{side}_ffn_embed_dim": sizes.ffn, f"{side}_attention_heads": sizes.heads}  # fmt: skip
+        args = Namespace(**options, share_decoder_input_output_embed=True, activation_fn="gelu", dropout=0.1,
+                         attention_dropout=0.1, max_source_positions=sizes.regions + 2,
+                         max_target_positions=60)  # fmt: skip
         base_architecture(args)
         self.model = TransformerModel.build_model(args, task)
         self.criterion = CrossEntropyCriterion(task, sentence_avg=False)
@@ -127,11 +149,11 @@ class Stock:
     def batch(self, images: int, captions: int = CAPTIONS) -> dict[str, Any]:
         """So many images with their captions, as pairs."""
         random = torch.Generator().manual_seed(1)
-        shape = (images, REGIONS)
-        sources = torch.randint(4, VOCABULARY - 1, shape, generator=random).repeat_interleave(captions, dim=0)
+        shape = (images, self.sizes.regions)
+        sources = torch.randint(4, len(self.words) - 1, shape, generator=random).repeat_interleave(captions, dim=0)
         target = torch.stack(list(made_up_captions(self.words, images * captions)))
         shifted = torch.cat([torch.full((len(target), 1), self.words.eos()), target[:, :-1]], dim=1)
-        lengths = torch.full((len(sources),), REGIONS)
+        lengths = torch.full((len(sources),), self.sizes.regions)
         net_input = {"src_tokens": sources, "src_lengths": lengths, "prev_output_tokens": shifted}
         return {"net_input": net_input, "target": target, "ntokens": target.numel(), "nsentences": len(target)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.models.small import (
     VARIANTS,
@@ -11,7 +12,9 @@ from tests.models.small import (
     images,
     one,
 )
+from xgpt_fairseq.kernels import attention
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS
+from xgpt_fairseq.search.beam_search import CaptionGenerator
 
 
 @pytest.mark.parametrize("sharing", SHARING_LAYERS)
@@ -46,3 +49,37 @@ def test_padding_never_changes_a_result(options):
         noisy["features"][batch["padding_mask"]] = 300.0
         again, _ = model(**noisy, prev_output_tokens=tokens)
     assert torch.equal(together, again)
+
+
+@pytest.mark.parametrize("sharing", SHARING_LAYERS)
+@pytest.mark.parametrize("image_index", [None, [0, 0, 1], [0, 1, 1, 1, 1]], ids=str)
+def test_where_nothing_is_padded_regions_have_no_mask(monkeypatch, sharing, image_index):
+    """In encoder, refiner and decoder, in one pass and in a search; the results are the same."""
+    masks = []  # of regions: their number is that of no text
+    masked, fused = attention._masked, F.scaled_dot_product_attention
+    monkeypatch.setattr(attention, "_masked", lambda scores, mask: masks.append(mask) or masked(scores, mask))
+
+    def seen(*args, attn_mask=None, **options):
+        masks.append(attn_mask)
+        return fused(*args, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", seen)
+    model, batch = build(sharing=sharing), images([11, 11])
+    tokens = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 3], [2, 5, 5], [2, 6, 7]])[: len(image_index or range(4))]
+    index = None if image_index is None else torch.tensor(image_index)
+    generator = CaptionGenerator([model], model.decoder.dictionary, beam_size=2, max_len_b=4)
+    logits, found, seen_masks = [], [], []
+    for padded in (True, False):
+        masks.clear()
+        with torch.no_grad():
+            logits.append(model(**batch, padded=padded, image_index=index, prev_output_tokens=tokens)[0])
+            weights = model.decoder.image_weights(tokens[:2], model.encoder(**batch, padded=padded))
+        found.append(generator.generate([], {"net_input": {**batch, "padded": padded}}))
+        seen_masks.append([mask for mask in masks if mask is not None and mask.size(-1) == 11])
+        logits.append(weights)
+    assert len(seen_masks[0]) > 10 and not seen_masks[1]
+    torch.testing.assert_close(logits[0], logits[2])
+    torch.testing.assert_close(logits[1], logits[3])
+    for one_image, other in zip(*found, strict=True):
+        assert [each["tokens"].tolist() for each in one_image] == [each["tokens"].tolist() for each in other]
+        torch.testing.assert_close([each["score"] for each in one_image], [each["score"] for each in other])

@@ -121,7 +121,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
         """Loss (scalar, summed over samples), number of samples, and the log, whose values are sums."""
         if not model.training:
             return super().forward(model, sample, reduce)
-        images = {name: sample["net_input"][name] for name in ("features", "boxes", "padding_mask")}
+        images = {name: sample["net_input"][name] for name in ("features", "boxes", "padding_mask", "padded")}
         ids = sample["id"]
         began = time.perf_counter()
         tokens = self._sample(model, images, ids)  # (B, S, T)

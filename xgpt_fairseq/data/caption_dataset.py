@@ -112,9 +112,9 @@ class CaptionDataset(ObjectiveDataset):
 
         Returns:
             dict: as from `ObjectiveDataset.collate_texts`, with `image_ids`, a list of str; `net_input` also has
-            `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at padding, and
-            `image_index` (C,) the image of each caption, or None if all images have the same number of captions.
-            I images, C captions, N regions.
+            `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at padding, `padded`, whether
+            it is True anywhere, and `image_index` (C,) the image of each caption, or None if all images have the same
+            number of captions. I images, C captions, N regions.
         """
         if not samples:
             return {}
@@ -129,6 +129,7 @@ class CaptionDataset(ObjectiveDataset):
         }
         if any(objective.uses_regions for objective in self.chosen_objectives(samples)):
             images |= load_regions(self.store, rows)
+            images["padded"] = bool(images["padding_mask"].any())
         image_ids = [self.store.image_id(int(row)) for row in rows]
         return self.collate_texts(samples, captions, images, image_ids=image_ids)
 

@@ -87,24 +87,27 @@ def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
     return scores.add_(mask)
 
 
-def attention_weights(q: Tensor, k: Tensor, *, mask: Tensor) -> Tensor:
+def attention_weights(q: Tensor, k: Tensor, *, mask: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(d)), (B, heads, T, S) in float32: what the others multiply by v, for looking at."""
     scores = (q @ k.transpose(2, 3)).float() * q.size(3) ** -0.5
-    return torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
+    return torch.softmax(_masked(scores, mask), dim=-1)
 
 
-def grouped_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, groups: Groups, p: float = 0.0) -> Tensor:
+def grouped_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, groups: Groups, p: float = 0.0
+) -> Tensor:
     """Attention of captions (or beams) to their images' keys, with one copy of the keys per image.
 
     Args:
         q: (C, heads, T, d) of captions.
         k, v: (groups, heads, N, d), each for a group of captions.
-        mask: (groups, 1, 1, N).
+        mask: (groups, 1, 1, N), or None.
         groups: the captions of each group.
     """
     if not fast():
-        k, v, mask = (x.repeat_interleave(q.size(0) // k.size(0), dim=0) for x in (k, v, mask))
-        return attention(q, k, v, mask=mask, p=p)
+        count = q.size(0) // k.size(0)
+        k, v = (x.repeat_interleave(count, dim=0) for x in (k, v))
+        return attention(q, k, v, mask=None if mask is None else mask.repeat_interleave(count, dim=0), p=p)
     attended = attention(groups.fold_captions(q, k.size(0)), k, v, mask=mask, p=p)  # (groups, G · T, H)
     return groups.rows(attended.view(-1, q.size(2), attended.size(-1)))
 
@@ -116,7 +119,7 @@ def prefix_attention(
     k: Tensor,
     v: Tensor,
     *,
-    prefix_mask: Tensor,
+    prefix_mask: Tensor | None,
     mask: Tensor | None,
     groups: Groups,
     p: float = 0.0,
@@ -129,18 +132,19 @@ def prefix_attention(
         q: (C, heads, T, d) of texts.
         prefix_k, prefix_v: (groups, heads, N, d), each for a group of texts.
         k, v: (C, heads, t, d) of the texts.
-        prefix_mask: (groups, 1, 1, N).
+        prefix_mask: (groups, 1, 1, N), or None.
         mask: (T, t) or (C, 1, T, t), for the text; None: a query may attend everywhere.
         groups: the texts of each group.
     """
     length, width = q.size(2), q.size(3)
     if not fast():
-        prefix_k, prefix_v, prefix_mask = (
-            x.repeat_interleave(q.size(0) // prefix_k.size(0), dim=0) for x in (prefix_k, prefix_v, prefix_mask)
-        )
-        shape = (q.size(0), 1, length, k.size(2))
-        text_mask = torch.ones(shape, dtype=torch.bool, device=q.device) if mask is None else mask.expand(shape)
-        whole = torch.cat([prefix_mask.expand(-1, -1, length, -1), text_mask], dim=-1)
+        count = q.size(0) // prefix_k.size(0)
+        prefix_k, prefix_v = (x.repeat_interleave(count, dim=0) for x in (prefix_k, prefix_v))
+        if prefix_mask is not None:
+            prefix_mask = prefix_mask.repeat_interleave(count, dim=0)
+        if mask is None:
+            mask = torch.ones(length, k.size(2), dtype=torch.bool, device=q.device)
+        whole = joint_mask(prefix_mask, mask, captions=q.size(0), prefix=prefix_k.size(2))
         return attention(q, torch.cat([prefix_k, k], dim=2), torch.cat([prefix_v, v], dim=2), mask=whole, p=p)
     count, _, prefix, _ = prefix_k.shape
     q = q * width**-0.5
@@ -151,6 +155,15 @@ def prefix_attention(
     to_prefix, to_text = weights.split([prefix, k.size(2)], dim=-1)
     attended = groups.unfold_captions(groups.fold_captions(to_prefix, count) @ prefix_v, length)
     return merge_heads(attended + to_text @ v)
+
+
+def joint_mask(prefix_mask: Tensor | None, mask: Tensor, *, captions: int, prefix: int) -> Tensor:
+    """One mask (C, 1, T, N + t) of a prefix (C, 1, 1, N), or all of its N positions, and of a text (T, t)."""
+    length = mask.size(-2)
+    if prefix_mask is None:
+        prefix_mask = mask.new_ones(captions, 1, 1, prefix)
+    text_mask = mask.expand(captions, 1, length, -1)
+    return torch.cat([prefix_mask.expand(-1, -1, length, -1), text_mask], dim=-1)
 
 
 def _softmax(scores: Tensor) -> Tensor:

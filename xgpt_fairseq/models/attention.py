@@ -55,7 +55,7 @@ class Attention(nn.Module):
         """Attend and project back to (B, T, H). *mask*: (B, 1, T or 1, N)."""
         return self.out(attention(q, k, v, mask=mask, causal=causal, p=self._p))
 
-    def to_memory(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor, groups: Groups) -> Tensor:
+    def to_memory(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, groups: Groups) -> Tensor:
         """`forward` for queries (C, heads, T, d) of captions to keys (groups, heads, N, d); mask: (groups, 1, 1, N)."""
         return self.out(grouped_attention(q, k, v, mask=mask, groups=groups, p=self._p))
 
@@ -67,7 +67,7 @@ class Attention(nn.Module):
         k: Tensor,
         v: Tensor,
         *,
-        prefix_mask: Tensor,
+        prefix_mask: Tensor | None,
         mask: Tensor | None,
         groups: Groups,
     ) -> Tensor:

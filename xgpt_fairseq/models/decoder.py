@@ -97,7 +97,7 @@ class XGPTDecoder(FairseqIncrementalDecoder):
         memory: EncoderStates = encoder_out["memory"]
         if incremental_state is None:
             return self.run_layers(x, memory)
-        rows, images = x.size(0), memory.mask.size(0)
+        rows, images = x.size(0), memory.states.size(0)
         if CACHE not in incremental_state:
             incremental_state[CACHE] = SearchCache(images=images, rows=rows, device=x.device, dtype=x.dtype)
         cache = incremental_state[CACHE]

@@ -23,6 +23,7 @@ class EncoderInput(TypedDict, total=False):
     features: Tensor | None
     boxes: Tensor | None
     padding_mask: Tensor | None
+    padded: bool
     image_index: Tensor | None
     src_tokens: Tensor | None
     text_mode: str
@@ -68,6 +69,7 @@ class XGPTEncoder(FairseqEncoder):
         features: Tensor | None = None,
         boxes: Tensor | None = None,
         padding_mask: Tensor | None = None,
+        padded: bool = True,
         image_index: Tensor | None = None,
         src_tokens: Tensor | None = None,
         text_mode: str = "joint",
@@ -78,6 +80,8 @@ class XGPTEncoder(FairseqEncoder):
             features: (I, N, D) region features, as stored (float16); None: only captions.
             boxes: (I, N, 4) x1 y1 x2 y2 in 0..1.
             padding_mask: (I, N), True at padding.
+            padded: False says that nothing is: attention to regions then does without a mask, which is faster. (Only
+                who makes a batch knows it without waiting for the device.)
             image_index: (C,) image of each caption; None if captions are in equal groups, image by image.
             src_tokens: (C, S) captions, padded on the right; None: only images.
             text_mode: with both, `joint`: [regions ; text] (IMLM); `aligned`: only the text, each word replaced by a
@@ -94,9 +98,10 @@ class XGPTEncoder(FairseqEncoder):
         assert boxes is not None and padding_mask is not None
         assert self.regions is not None and self.alignment is not None, "a text-only model cannot encode images"
         region_mask = ~padding_mask[:, None, None, :]  # (I, 1, 1, N)
-        regions = self.regions(features, boxes, region_mask)  # (I, N, H)
+        attended = region_mask if padded else None
+        regions = self.regions(features, boxes, attended)  # (I, N, H)
         if src_tokens is None:
-            return self._encode(self.with_segment(regions, 1), region_mask, image_index)
+            return self._encode(self.with_segment(regions, 1), attended, image_index)
         x, mask = self.embed_text(src_tokens)  # (C, S, H), (C, 1, 1, S)
         if text_mode != "joint":
             # in place of token embeddings: with positions and segment, and normalised like those
@@ -141,7 +146,7 @@ class XGPTEncoder(FairseqEncoder):
         segment = self.segment(index)
         return x if segment is None else x + segment
 
-    def _encode(self, x: Tensor, mask: Tensor, image_index: Tensor | None = None) -> dict[str, Any]:
+    def _encode(self, x: Tensor, mask: Tensor | None, image_index: Tensor | None = None) -> dict[str, Any]:
         recompute = self.checkpoint_activations and self.training
         layers: Any = self.layers
         kept = []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xgpt_fairseq.kernels.attention import attention_weights, causal_mask
+from xgpt_fairseq.kernels.attention import attention_weights, causal_mask, joint_mask
 from xgpt_fairseq.kernels.dropout import Dropout
 from xgpt_fairseq.kernels.grouping import Groups
 from xgpt_fairseq.kernels.kv_cache import KeysValues, StepCache
@@ -24,23 +24,21 @@ class EncoderStates:
 
     Attributes:
         states: final encoder states (I, N, H), one row per image.
-        mask: True at real positions, (I, 1, 1, N): ready for attention.
+        mask: True at real positions, (I, 1, 1, N): ready for attention; None: all are.
         image_index: (C,) the image of each caption, or None if the captions are in groups of equal size, image by image
             (a fixed number of captions per image, or the beams of a search).
         keys_values: keys and values of each layer, (I, heads, N, d); empty unless the decoder's layers read them (Enc).
     """
 
     states: Tensor
-    mask: Tensor
+    mask: Tensor | None
     image_index: Tensor | None = None
     keys_values: tuple[KeysValues, ...] = ()
 
     def kept(self, images: Tensor) -> EncoderStates:
         """Only the images of these indices; captions are in groups of equal size."""
         keys_values = tuple((k.index_select(0, images), v.index_select(0, images)) for k, v in self.keys_values)
-        return EncoderStates(
-            self.states.index_select(0, images), self.mask.index_select(0, images), keys_values=keys_values
-        )
+        return EncoderStates(self.states.index_select(0, images), self.mask_of(images), keys_values=keys_values)
 
     def image_rows(self, captions: int) -> Tensor:
         """(C,) the image of each of so many captions."""
@@ -54,12 +52,16 @@ class EncoderStates:
         """Which captions share an image's keys and values; computed once for all layers."""
         return Groups() if self.image_index is None else Groups.of(self.image_index, self.states.size(0))
 
-    def of_groups(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mask_of(self, rows: Tensor) -> Tensor | None:
+        """The mask of the images of these indices."""
+        return None if self.mask is None else self.mask.index_select(0, rows)
+
+    def of_groups(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys, values and mask of the groups, (groups, …) each, from those of the images, (I, …)."""
         image = self.groups.image
         if image is None:
             return k, v, self.mask
-        return k.index_select(0, image), v.index_select(0, image), self.mask.index_select(0, image)
+        return k.index_select(0, image), v.index_select(0, image), self.mask_of(image)
 
 
 class TransformerLayer(nn.Module):
@@ -87,8 +89,8 @@ class TransformerLayer(nn.Module):
         self.dropout = Dropout(dropout)
         self.normalize_before = normalize_before
 
-    def encode(self, x: Tensor, mask: Tensor) -> tuple[Tensor, KeysValues]:
-        """(B, N, H) → (B, N, H); every position attends to all positions where *mask* (B, 1, 1, N) is True.
+    def encode(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, KeysValues]:
+        """(B, N, H) → (B, N, H); every position attends to all, or to those where *mask* (B, 1, 1, N) is True.
 
         Returns:
             tuple: the states, and the layer's keys and values.
@@ -150,13 +152,13 @@ class CrossAttentionLayer(TransformerLayer):
     ) -> Tensor:
         x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, cache))
         y = self.cross_norm(x) if self.normalize_before else x
-        queries, mask = self.cross_attention.queries(y), memory.mask
+        queries = self.cross_attention.queries(y)
         if cache is not None:
             k, _ = cache.of_memory(layer_index, lambda: self.cross_attention.keys_values(memory.states))
-            return attention_weights(queries, k, mask=mask)
+            return attention_weights(queries, k, mask=memory.mask)
         k, _ = self.cross_attention.keys_values(memory.states)  # (I, heads, N, d)
         rows = memory.image_rows(x.size(0))
-        return attention_weights(queries, k.index_select(0, rows), mask=mask.index_select(0, rows))
+        return attention_weights(queries, k.index_select(0, rows), mask=memory.mask_of(rows))
 
     def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None) -> Tensor:
         x = self._residual(self.attention_norm, x, lambda y: self._attend_to_text(y, layer_index, cache))
@@ -201,17 +203,16 @@ class JointLayer(TransformerLayer):
     ) -> Tensor:
         y = self.attention_norm(x) if self.normalize_before else x
         q, k, v = self.attention.queries_keys_values(y)
-        image_k, mask = memory.keys_values[layer_index][0], memory.mask
-        length = x.size(1)
+        image_k, image_mask = memory.keys_values[layer_index][0], memory.mask
         if cache is None:
             rows = memory.image_rows(x.size(0))
-            image_k, mask = image_k.index_select(0, rows), mask.index_select(0, rows)
-            text_mask = causal_mask(length, x.device).expand(len(mask), 1, -1, -1)
+            image_k, image_mask = image_k.index_select(0, rows), memory.mask_of(rows)
+            text_mask = causal_mask(x.size(1), x.device)
         else:
             k, _ = cache.append(layer_index, k, v)
             assert cache.mask is not None
             text_mask = cache.mask
-        both = torch.cat([mask.expand(-1, -1, length, -1), text_mask], dim=-1)  # (C, 1, T, N + T)
+        both = joint_mask(image_mask, text_mask, captions=x.size(0), prefix=image_k.size(2))  # (C, 1, T, N + T)
         return attention_weights(q, torch.cat([image_k, k], dim=2), mask=both)[..., : image_k.size(2)]
 
     def decode(self, x: Tensor, memory: EncoderStates, layer_index: int, cache: StepCache | None = None) -> Tensor:

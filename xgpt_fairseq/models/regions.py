@@ -47,7 +47,7 @@ class AoALayer(nn.Module):
     W1…W4 are one matrix here, from concat(Q, f) to (gate, information).
 
     Shape:
-        x (I, N, H), mask (I, 1, 1, N) True at real regions; output (I, N, H).
+        x (I, N, H), mask (I, 1, 1, N) True at real regions, None: all are; output (I, N, H).
     """
 
     def __init__(self, *, hidden_size: int, heads: int, dropout: float, attention_dropout: float) -> None:
@@ -59,7 +59,7 @@ class AoALayer(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         queries, keys, values = self.qkv(x).chunk(3, dim=-1)  # each (I, N, H)
         attended = attention(
             split_heads(queries, self.heads),
@@ -77,7 +77,7 @@ class RegionEncoder(nn.Module):
     """Embedding and refiner: the representations v_1 … v_N of an image's regions.
 
     Shape:
-        features (I, N, D), boxes (I, N, 4), mask (I, 1, 1, N) True at real regions; output (I, N, H).
+        features (I, N, D), boxes (I, N, 4), mask (I, 1, 1, N) True at real regions or None; output (I, N, H).
 
     Attributes:
         feature_mean, feature_std: (D,) statistics of the training features (`feature_statistics`); None: not known.
@@ -113,10 +113,10 @@ class RegionEncoder(nn.Module):
         like = self.embedding.project.weight
         self.feature_mean, self.feature_std = (each.to(like.device, torch.float32) for each in (mean, std))
 
-    def forward(self, features: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, boxes: Tensor, mask: Tensor | None) -> Tensor:
         return self.refine(self.embedding(features, boxes), mask)
 
-    def refine(self, embedded: Tensor, mask: Tensor) -> Tensor:
+    def refine(self, embedded: Tensor, mask: Tensor | None) -> Tensor:
         """(I, N, H) → (I, N, H): refine each region by attention to the others."""
         for layer in self.refiner:
             embedded = layer(embedded, mask)

@@ -51,6 +51,7 @@ class RegionHead(nn.Module):
         features: Tensor,
         boxes: Tensor,
         padding_mask: Tensor,
+        padded: bool = True,
         src_tokens: Tensor,
         image_index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,7 +71,7 @@ class RegionHead(nn.Module):
             target = features
         else:
             with torch.no_grad():
-                target = encoder.regions.refine(embedded, ~padding_mask[:, None, None, :])
+                target = encoder.regions.refine(embedded, ~padding_mask[:, None, None, :] if padded else None)
         memory = encoder(src_tokens=src_tokens)["memory"]
         regions = embedded[:, :limit].index_select(0, rows)  # (C, N, H)
         start = self.start.expand(regions.size(0), 1, -1)

@@ -236,7 +236,7 @@ class XGPTCaptionTask(RegionsTask):
             raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the training subset")
         parts = {part["objective"]: part for part in sample.get("parts", [sample])}
         net_input = parts["ic"]["net_input"]
-        images = {name: net_input[name] for name in ("features", "boxes", "padding_mask")}
+        images = {name: net_input[name] for name in ("features", "boxes", "padding_mask", "padded")}
         with torch.no_grad(), autocast(self.cfg.cpu_bf16):
             hypotheses = self._greedy.generate([], {"net_input": images})
         captions = [self.to_text(hypothesis[0]["tokens"]) for hypothesis in hypotheses]
