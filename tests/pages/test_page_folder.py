@@ -82,9 +82,11 @@ def test_the_folder_on_a_server(call_program: Callable[..., Any], lite_folder: P
                 own = [each for each in asked if not each.startswith("blob:")]
                 assert all(each.startswith(address) for each in own)
                 assert len(own) == len(FOLDER_FILES) - 1  # all but README.md
-                (site / "weights.packed").unlink()
+                tab.route("**/weights.packed?*", lambda route: route.fulfill(status=404))
                 tab.reload()
                 tab.set_input_files("#photos", str(photo))
-                tab.get_by_text("weights.packed did not come: the server says 404").wait_for(timeout=60_000)
+                tab.locator(".error").get_by_text("weights.packed did not come: the server says 404").wait_for(
+                    timeout=60_000
+                )
         finally:
             server.terminate()
