@@ -15,6 +15,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from tests.benchmarks import peers
 from tests.benchmarks.measuring import Line, by_turns, seconds
 from xgpt_fairseq.kernels import switch
+from xgpt_fairseq.models.encoder import IMAGE_INPUTS
 from xgpt_fairseq.search.beam_search import CaptionGenerator
 
 IMAGES = 16
@@ -67,7 +68,7 @@ def what_it_brings(
 def search(ours: peers.XGPT, kind: type[SequenceGenerator] = CaptionGenerator) -> Callable[[], object]:
     """Caption all images of its store."""
     net_input = ours.batch()["net_input"]
-    images = {"net_input": {name: net_input[name] for name in ("features", "boxes", "padding_mask", "padded")}}
+    images = {"net_input": {name: net_input[name] for name in IMAGE_INPUTS}}
     beams = generator(ours, kind)
     return lambda: beams.generate([], images)
 

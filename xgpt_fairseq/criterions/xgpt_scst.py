@@ -27,6 +27,7 @@ from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion, XGPTCriterionC
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.ngrams import NgramScorer
 from xgpt_fairseq.metrics.word_ids import WordIds
+from xgpt_fairseq.models.encoder import IMAGE_INPUTS
 from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
@@ -121,7 +122,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
         """Loss (scalar, summed over samples), number of samples, and the log, whose values are sums."""
         if not model.training:
             return super().forward(model, sample, reduce)
-        images = {name: sample["net_input"][name] for name in ("features", "boxes", "padding_mask", "padded")}
+        images = {name: value for name, value in sample["net_input"].items() if name in IMAGE_INPUTS}
         ids = sample["id"]
         began = time.perf_counter()
         tokens = self._sample(model, images, ids)  # (B, S, T)

@@ -16,6 +16,9 @@ from xgpt_fairseq.models.embeddings import TextEmbedding
 from xgpt_fairseq.models.layers import EncoderStates, JointLayer, TransformerLayer
 from xgpt_fairseq.models.regions import RegionEncoder
 
+# Those of images, in `net_input`: what a search needs of a training batch.
+IMAGE_INPUTS = ("features", "boxes", "padding_mask", "padded")
+
 
 class EncoderInput(TypedDict, total=False):
     """The arguments of `XGPTEncoder.forward`, for those who hand them on."""

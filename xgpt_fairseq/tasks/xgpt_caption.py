@@ -18,6 +18,7 @@ from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
+from xgpt_fairseq.models.encoder import IMAGE_INPUTS
 from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.beam_search import CaptionGenerator
@@ -236,7 +237,7 @@ class XGPTCaptionTask(RegionsTask):
             raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the training subset")
         parts = {part["objective"]: part for part in sample.get("parts", [sample])}
         net_input = parts["ic"]["net_input"]
-        images = {name: net_input[name] for name in ("features", "boxes", "padding_mask", "padded")}
+        images = {name: value for name, value in net_input.items() if name in IMAGE_INPUTS}
         with torch.no_grad(), autocast(self.cfg.cpu_bf16):
             hypotheses = self._greedy.generate([], {"net_input": images})
         captions = [self.to_text(hypothesis[0]["tokens"]) for hypothesis in hypotheses]
