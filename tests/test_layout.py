@@ -87,6 +87,6 @@ def test_tests_mirror_the_package() -> None:
         return {folder.name for folder in path.iterdir() if any(folder.glob("*.py"))}
 
     assert folders(ROOT / "tests") <= folders(PACKAGE) | {
-        "benchmarks", "earlier_files", "end_to_end", "examples", "faults", "fuzz", "gpu", "mutants", "preloaded",
-        "runtime",
+        "benchmarks", "earlier_files", "end_to_end", "endurance", "examples", "faults", "fuzz", "gpu", "matrix",
+        "mutants", "preloaded", "runtime", "security",
     }  # fmt: skip

@@ -110,7 +110,10 @@ def tried(row: Row, pip: Sequence[str], tests: Sequence[str], folder: Path | Non
     try:
         python = build(row, pip, place)
         versions = installed(python)
-        done = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], ROOT, OMP_NUM_THREADS="1")
+        # of the copy that is installed: fairseq refuses a --user-dir beside another package of its name
+        data = os.environ.get("XGPT_TEST_DATA", str(ROOT.parent / "shared"))
+        command = [python, "-m", "pytest", "-v", "--disable-warnings", "-p", "no:cacheprovider", *tests]
+        done = run(command, place / "source", OMP_NUM_THREADS="1", XGPT_TEST_DATA=data)
         last = (done.stdout.strip().splitlines() or ["nothing was said"])[-1]
         if done.returncode:
             print(done.stdout[-4000:], done.stderr[-2000:], flush=True)
@@ -136,11 +139,9 @@ def build(row: Row, pip: Sequence[str], place: Path) -> Path:
     torch = "torch" if row.torch == NEWEST else f"torch=={row.torch}"
     constraints.write_text("".join(f"{each}\n" for each in (*wanted, *([torch] if row.torch != NEWEST else []))))
     source = place / "source"
-    shutil.copytree(
-        ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "output", "__pycache__", "tests")
-    )
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "output", "__pycache__"))
     install = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, *pip]
-    commands: list[list[object]] = [[*install, torch, *wanted, *TOOLS], [*install, f"{source}[{EXTRAS}]"]]
+    commands: list[list[object]] = [[*install, torch, *wanted, *TOOLS], [*install, "--editable", f"{source}[{EXTRAS}]"]]
     if row.fairseq != FAIRSEQS[0]:  # setup.py's own, both are the package `fairseq`
         commands += [
             [python, "-m", "pip", "uninstall", "--quiet", "--yes", FAIRSEQS[0]],
