@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -52,6 +53,22 @@ def test_what_was_cut_is_put_back(folder: Path) -> None:
     whole._end_badly()
     assert [number_in(folder / f"checkpoint_{name}.pt") for name in ("best", "last")] == [1, 1]
     assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+def test_the_first_one_that_is_cut_is_removed(orderly: bool, tmp_path: Path) -> None:
+    """On a full disk, or killed: it stayed, and the same command was refused."""
+    whole = WholeCheckpoints({"save_dir": str(tmp_path)})
+    whole.begin()
+    save(tmp_path / "checkpoint_best.pt", 1)
+    (tmp_path / "checkpoint_last.pt").write_bytes(b"PK")
+    if orderly:
+        whole._end_badly()
+    else:
+        atexit.unregister(whole._end_badly)
+        WholeCheckpoints({"save_dir": str(tmp_path)}).restore()
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint_best.pt"]
+    assert number_in(tmp_path / "checkpoint_best.pt") == 1
 
 
 def test_a_killed_training_is_mended_by_the_next_start(folder: Path) -> None:

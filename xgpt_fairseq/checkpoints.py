@@ -37,7 +37,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         aside = aside_of_checkpoint(path)
         hint = f" (its training ended while it was written, and goes on with it; until then: {aside})"
-        raise DataError(f"checkpoint {path} does not exist{hint if aside.exists() else ''}")
+        raise DataError(f"checkpoint {path} does not exist{hint if aside.exists() and aside.stat().st_size else ''}")
     with foreign_bytes(path, "is damaged"):
         is_zip = zipfile.is_zipfile(path)
     if not is_zip:

@@ -2,7 +2,8 @@
 
 fairseq writes one file of a checkpoint aside and renames it, but copies it to `checkpoint_best.pt` and
 `checkpoint_last.pt` under their names: a full disk, or the end of the process, left them cut, and what they held before
-was lost. So they are moved aside, to `.checkpoint_best.pt.before`, while a checkpoint is saved.
+was lost. So they are moved aside, to `.checkpoint_best.pt.before`, while a checkpoint is saved; that file is empty
+where there was none.
 """
 
 from __future__ import annotations
@@ -74,8 +75,11 @@ class WholeCheckpoints:
             return
         atexit.register(self._end_badly)
         for file, aside in self._files():
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 file.replace(aside)
+            except FileNotFoundError:  # the first one: an empty file says that there was none
+                with contextlib.suppress(OSError):  # of a full disk, which saving meets next
+                    aside.touch()
 
     def saved(self) -> None:
         """Call when fairseq has written the checkpoint and its copies."""
@@ -92,10 +96,12 @@ class WholeCheckpoints:
             if not aside.exists():
                 continue
             with contextlib.suppress(FileNotFoundError):  # another process of the training was faster
-                if _is_whole(file):
-                    aside.unlink()
-                else:
-                    aside.replace(file)
+                if not _is_whole(file):
+                    if aside.stat().st_size:
+                        aside.replace(file)
+                        continue
+                    file.unlink(missing_ok=True)
+                aside.unlink()
 
     def _end_badly(self) -> None:
         """The process ends while a checkpoint is being saved."""

@@ -18,7 +18,7 @@ SAID = [
     ),
     (
         r"(?s)gloo.*(?:Connection (?:closed|reset) by peer|Broken pipe|Connection refused|Socket closed)"
-        r"|remote process exited",
+        r"|remote process exited|DistNetworkError: (?:Connection reset by peer|Broken pipe|Failed to recv)",
         f"another process of this training has ended, and what it said tells why; {GO_ON}",
     ),
     (
