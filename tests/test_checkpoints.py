@@ -197,6 +197,13 @@ def test_checkpoints_that_fairseq_names() -> None:
     assert named_checkpoints("s3://bucket/1.pt") == named_checkpoints(None) == []
 
 
+def test_a_path_with_a_colon(tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    torch.save(plain_state(), tmp_path / "a:b" / "1.pt")
+    with pytest.raises(DataError, match=r"a:b/1\.pt: its path has a colon, which fairseq takes for the border"):
+        named_checkpoints(str(tmp_path / "a:b" / "1.pt"))
+
+
 def test_the_updates_of_a_checkpoint() -> None:
     assert updates_of({"optimizer_history": [{"num_updates": 3}, {"num_updates": 7}]}) == 7
     assert updates_of({"optimizer_history": []}) == updates_of({}) == 0

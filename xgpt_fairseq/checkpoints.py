@@ -86,7 +86,16 @@ def is_remote(name: str) -> bool:
 
 
 def named_checkpoints(names: str | None) -> list[Path]:
-    """The files on this machine that fairseq's --path names, separated by colons."""
+    """The files on this machine that fairseq's --path names, separated by colons.
+
+    Raises:
+        DataError: a file's own path has a colon.
+    """
+    if names and ":" in names and Path(names).exists():
+        raise DataError(
+            f"{names}: its path has a colon, which fairseq takes for the border between two checkpoints: rename it, or "
+            "give a path without one, such as that of a link"
+        )
     return [] if not names or is_remote(names) else [Path(name) for name in names.split(":")]
 
 
