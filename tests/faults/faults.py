@@ -127,8 +127,7 @@ def two_at_once(program: Program, folder: Path, expected: dict) -> list[str]:
     if all(ended.status for ended in both):
         wrong.append("both failed")
     for ended in both:
-        errors = [line for line in ended.lines if "error: " in line]
-        if ended.status and (ended.status != 1 or "Traceback" in ended.stderr or len(errors) != 1):
+        if ended.status and (ended.status != 1 or "Traceback" in ended.stderr or len(_errors(ended)) != 1):
             wrong.append(f"said {ended.lines[-3:]}"[:300])
     found = results(folder / "out", program)
     different = [name for name in {**expected["results"], **found} if found.get(name) != expected["results"].get(name)]
@@ -192,12 +191,16 @@ def _one_line(ended: Ended, program: Program, words: str) -> list[str]:
     wrong = [] if ended.status == 1 else [f"status {ended.status}"]
     if "Traceback" in ended.stderr or "Error:" in ended.stderr:
         return [*wrong, f"raw: {ended.stderr.strip().splitlines()[-1][:150]}"]
-    # torch names the process in front; of two, the other one says that the first has ended
-    said = [line.partition("]: ")[2] if line.startswith("[rank") else line for line in ended.lines]
-    errors = [line for line in said if line.startswith("error: ") and not line.startswith("error: another process")]
+    errors = _errors(ended)
     if len(errors) != 1 or "out" not in errors[0] or not re.search(words, errors[0]):
         wrong.append(f"said {ended.lines[-3:]}"[:300])
     return wrong
+
+
+def _errors(ended: Ended) -> list[str]:
+    """The lines that say what went wrong; of two processes, the other one says only that the first has ended."""
+    said = [line.partition("]: ")[2] if line.startswith("[rank") else line for line in ended.lines]
+    return [line for line in said if line.startswith("error: ") and not line.startswith("error: another process")]
 
 
 def _whole(out: Path, program: Program, expected: dict) -> list[str]:
