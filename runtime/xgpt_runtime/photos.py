@@ -32,6 +32,8 @@ DRAFT: Final = 2
 REDUCING_GAP: Final = 3.0
 
 WHITE: Final = (255, 255, 255, 255)
+# Pixels of 16 bits that are made 8 bits at a time.
+_STRIP: Final = 1 << 20
 
 
 class PhotoError(DataError):
@@ -179,10 +181,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
     mode = image.mode
     if mode == "I" or mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"values from {values.min()} to {values.max()}; at most 16 bits are read")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
+        return Image.fromarray(_from_sixteen_bits(image))
     if mode == "F":
         raise ValueError("floating-point values without a defined white level")
     if image.has_transparency_data:
@@ -190,6 +189,19 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if mode in ("L", "RGB"):
         return image
     return image.convert("L" if mode == "1" else "RGB")
+
+
+def _from_sixteen_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The values (H, W) of an image of 16 bits, as 8 bits, in strips: as a whole they need tens of bytes a pixel."""
+    width, height = image.size
+    found = np.empty((height, width), np.uint8)
+    rows = max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        values = np.asarray(image.crop((0, top, width, min(top + rows, height)))).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError(f"values from {values.min()} to {values.max()}; at most 16 bits are read")
+        found[top : top + rows] = (values + 128) // 257  # 65535 / 255 = 257
+    return found
 
 
 def _unknown(photo: Path | bytes) -> str:

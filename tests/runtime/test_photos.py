@@ -20,7 +20,7 @@ from xgpt_runtime import photos as lite_photos
 FORM, LITE_FORM = photos.PhotoForm(96, 32), lite_photos.PhotoForm(96, 32, False, "bilinear")
 
 
-@pytest.mark.parametrize("name", ["_read", "_eight_bits", "_reason", "Photo"])
+@pytest.mark.parametrize("name", ["_read", "_eight_bits", "_from_sixteen_bits", "_reason", "Photo"])
 def test_photos_are_read_by_the_same_code(name: str) -> None:
     assert inspect.getsource(getattr(lite_photos, name)) == inspect.getsource(getattr(photos, name))
 
