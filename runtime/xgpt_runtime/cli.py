@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with that status.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may be no Unicode: they keep their bytes
     try:
         _caption(_parse(arguments))
     except DataError as error:
@@ -197,17 +200,19 @@ def _check_json(args: argparse.Namespace) -> None:
 
 def _print(results: Iterator[_Result], total: int, captioner: Captioner) -> list[_Result]:
     """Print the results as they come; returns all of them."""
+    from xgpt_runtime.files import as_field
     from xgpt_runtime.novelty import NoveltyWarnings
 
     unlike, done, progress = NoveltyWarnings(captioner.novelty), [], _Progress(total)
     for result in results:
         done.append(result)
         progress.clear()
+        name = as_field(str(result.file.path))
         if result.reason:
-            print(f"not read: {result.file.path}: {result.reason}", file=sys.stderr)
+            print(f"not read: {name}: {as_field(result.reason)}", file=sys.stderr)
         else:
-            print(f"{result.file.path}\t{result.caption}")
-            for line in unlike.of(str(result.file.path), result.novelty):
+            print(f"{name}\t{result.caption}")
+            for line in unlike.of(name, result.novelty):
                 print(line, file=sys.stderr)
         progress.show(len(done))
     progress.clear()
@@ -275,7 +280,8 @@ def _write_json(path: Path, value: Any) -> None:
     """Write *value* to *path*, whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        aside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no Unicode
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

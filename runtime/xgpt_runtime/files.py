@@ -25,6 +25,15 @@ _EXTENSION = re.compile(rf"\.({_PHOTO_EXTENSIONS}|npz|npy)$", re.IGNORECASE)
 _MOST_DIGITS = 1000  # Python reads no integers of more than 4300
 _COCO_PREFIX = re.compile(r"^COCO_(train|val|test)\d{4}_(?=\d+$)")
 
+# What would end a field of a line, or the line, or speak to a terminal; and what escapes it.
+_ESCAPES = {ord(char): char.encode("unicode_escape").decode() for char in map(chr, [*range(32), 92, *range(127, 160)])}
+_ESCAPES |= {ord(char): char.encode("unicode_escape").decode() for char in "\u2028\u2029"}
+
+
+def as_field(text: str) -> str:
+    r"""*text*, such as a file's name, as a field of a line: a tab is `\t`, a line break `\n`, a backslash `\\`."""
+    return text.translate(_ESCAPES)
+
 
 @dataclass(frozen=True)
 class PhotoFile:

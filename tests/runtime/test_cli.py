@@ -71,6 +71,22 @@ def test_the_json_is_that_of_xgpt_caption(
     assert {each["image_id"] for each in json.loads((tmp_path / "ours").read_text())} >= {"0", "1", "more/1", "noise"}
 
 
+def test_names_that_would_break_a_line(both: Callable[..., Any], lite_folder: Path, tmp_path: Path) -> None:
+    for name in ("a\tb.png", "a\nb.png", "a\\b.png", "a\x1b[31m.png"):
+        Image.new("RGB", (64, 48)).save(tmp_path / name)
+    (tmp_path / "no\nphoto").write_text("bread")
+    theirs, ours = both(tmp_path)
+    assert ours.status == 0 and ours.stdout == theirs.stdout and len(ours.stdout.splitlines()) == 4
+    assert f"not read: {tmp_path}/no\\nphoto: not a photo" in ours.stderr
+    (tmp_path / "a\tb.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))  # no UTF-8
+    command = [sys.executable, "-m", "xgpt_runtime.cli", tmp_path, "--path", lite_folder, "--json", tmp_path / "c.json"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0 and b"/caf\xe9.png\t" in done.stdout, done.stderr
+    named = {os.fsencode(Path(each["file"]).name) for each in json.loads((tmp_path / "c.json").read_text("utf-8"))}
+    assert b"caf\xe9.png" in named and b"a\nb.png" in named
+
+
 MISTAKES: dict[str, list[Any]] = {
     "nothing is there": ["gone.jpg"],
     "an empty folder": ["empty"],
