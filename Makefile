@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: help install test test-thorough test-gpu test-faults test-fuzz test-endurance test-matrix coverage mutants lint format quickstart docs bench parameters runtime clean
 

@@ -87,7 +87,9 @@ def captions_of_photos_and_store(
     ("name", "options", "regions"),
     [
         pytest.param("efficientnet-lite2", ["--grid", "2", "--image-size", "64"], 5, marks=pytest.mark.thorough),
-        ("transformers:dinov3", ["--tokens", "--image-size", "88"], 122),  # more than the 100 of the paper
+        pytest.param(  # more regions than the 100 of the paper
+            "transformers:dinov3", ["--tokens", "--image-size", "88"], 122, marks=pytest.mark.thorough
+        ),
         ("timm:test_vit", ["--pool", "3"], 10),
         pytest.param(
             "torchvision:mobilenet_v3_small",

@@ -15,7 +15,7 @@ def weights(file: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(file)["model"]
 
 
-@pytest.mark.parametrize("sharing", ["enc-dec", "enc"])
+@pytest.mark.parametrize("sharing", ["enc-dec", pytest.param("enc", marks=pytest.mark.thorough)])
 def test_a_structure_trains_all_objectives_resumes_averages_and_captions(
     sharing: str, tiny_text_data: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -145,13 +145,19 @@ def test_rows_run_from_their_first_stage_to_scores_and_are_not_run_again(tiny_da
     assert "seed 7, " not in again.stderr and again.stdout == done.stdout
 
 
-def test_structures_and_placeholders_run(tiny_data: Path, tmp_path: Path) -> None:
+@pytest.mark.thorough
+def test_structures_run(tiny_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "examples/ablations/ablations.py"]
     common = ["--scale", "demo", "--seeds", "1", "--data", tiny_data, "--gpus", "0", "--output"]
     done = run(*command, "table3", *common, tmp_path / "3", "--rows", "Tiny EncDec", *TINY, **SHORT)
     assert "| Tiny EncDec | 1 |" in done.stdout
     state = load_checkpoint(tmp_path / "3/seed1/captions-tiny-enc-dec/captions/finetune/averaged.pt")["model"]
     assert "decoder.layers.0.cross_attention.qkv.weight" in state
+
+
+def test_placeholders_run(tiny_data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "examples/ablations/ablations.py"]
+    common = ["--scale", "demo", "--seeds", "1", "--data", tiny_data, "--gpus", "0", "--output"]
     done = run(*command, "table6", *common, tmp_path / "6", "--rows", "multi [MASK]", *TINY, **SHORT)
     assert "| multi [MASK] | 1 |" in done.stdout
     average = tmp_path / "6/seed1/out_of_domain-ic+ida-multi/out_of_domain/averaged.pt"

@@ -117,7 +117,8 @@ def test_update_freq_by_epoch(tiny_data: Path, freq: Any, expected: list[int]) -
 def test_several_processes_need_legacy_ddp(
     tiny_data: Path, backend: str, world: int, unused: bool, refused: bool
 ) -> None:
-    distributed = {"distributed_world_size": world, "ddp_backend": backend, "find_unused_parameters": unused}
+    distributed = {"distributed_world_size": world, "ddp_backend": backend, "find_unused_parameters": unused,
+                   "heartbeat_timeout": -1}  # fmt: skip
     options = {"data": str(tiny_data), "regions": None, "captions_per_image": 1, "shuffle_window_images": 0,
                "eval_captions": False, "best_checkpoint_metric": "loss", "seed": 1, "cpu_bf16": False}  # fmt: skip
     root = OmegaConf.create({"task": options, "distributed_training": distributed, "checkpoint": {}})
