@@ -86,7 +86,7 @@ def test_a_typo_fails(text: str, world: Path, tmp_path: Path) -> None:
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
     marked = [(page, block) for page, found in ALL.items() for block in found if block.reason is not None]
     assert all(len(block.reason or "") > 10 for _, block in marked), "a mark without a reason"
-    assert len(marked) <= 20
+    assert len(marked) <= 22
     assert sum(not block.reason for found in ALL.values() for block in found) >= 2 * len(marked)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from tests.vision.backbones.tiny import import_detectors
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.vision import families
 from xgpt_fairseq.vision.detectors.base import DetectorOptions
 from xgpt_fairseq.vision.detectors.registry import load_detector
 from xgpt_fairseq.vision.pooling import WHOLE_LABEL
@@ -74,6 +75,8 @@ def test_boxes_are_torchvisions_and_features_those_of_its_box_head(models: Any, 
 
 def test_published_weights_are_loaded_as_torchvision_loads_them(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of fasterrcnn_resnet50_fpn are meant for normalisation that adds nothing to the variance."""
+    for variable in families._OFFLINE:  # which another test may have set for its process
+        monkeypatch.delenv(variable, raising=False)
     name = "fasterrcnn_resnet50_fpn"
     published = models.get_model_weights(name).DEFAULT
     state = random_model(models, name, classes=91).state_dict()
