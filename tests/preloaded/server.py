@@ -29,15 +29,17 @@ LIBRARIES = (
     "fairseq_cli.hydra_train",
     "torch._dynamo",  # with sympy: what the first optimizer imports
     "sacremoses",
-    "matplotlib.backends.backend_agg",
-    "torch.utils.tensorboard",
 )
+OF_EXTRAS = ("matplotlib.backends.backend_agg", "torch.utils.tensorboard")
 
 
 def preload() -> None:
     """Import what takes long."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    for name in OF_EXTRAS:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
     warm_hydra()
     # what these scripts do to logging as they are imported, each program has to do for itself
     for name in [name for name in sys.modules if name.split(".")[0] == "fairseq_cli"]:
