@@ -88,17 +88,18 @@ def _caption(args: argparse.Namespace) -> None:
     check_at_least("--batch-size", args.batch_size, 1)
     check_at_least("--max-len", args.max_len, 1)
     check_at_least("--no-repeat-ngram-size", args.no_repeat_ngram_size, 0)
-    captioner = Captioner(args.path)
-    if captioner.needs_boxes:
-        raise DataError(
-            "the model was trained on the boxes of a detector; xgpt-caption --detections captions its photos"
-        )
     options = SearchOptions(
         beam=args.beam,
         lenpen=args.lenpen,
         max_len_b=args.max_len,
         no_repeat_ngram_size=args.no_repeat_ngram_size,
+        no_early_stop=args.no_early_stop,
     )
+    captioner = Captioner(args.path)
+    if captioner.needs_boxes:
+        raise DataError(
+            "the model was trained on the boxes of a detector; xgpt-caption --detections captions its photos"
+        )
     if args.jsonl is not None:
         _write_lines(captioner, options, args)
         return
@@ -317,6 +318,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=0,
         metavar="N",
         help="no sequence of N tokens occurs twice in a caption [0: any may]",
+    )
+    option(
+        "--no-early-stop",
+        action="store_true",
+        help="search on when there are as many captions as beams, as long as an unfinished one may become better",
     )
     option("--batch-size", type=int, default=32, metavar="N", help="photos per batch (%(default)s)")
     option("--json", type=Path, metavar="FILE", help="write the captions: a list of file, id and caption")

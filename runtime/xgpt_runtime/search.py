@@ -20,13 +20,29 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Options of the search, with fairseq's names and xgpt_fairseq's defaults."""
+    """Options of the search, with fairseq's names and xgpt_fairseq's defaults.
+
+    With *no_early_stop*, an image is not done when it has as many captions as beams, but when no unfinished caption can
+    become better than these.
+
+    Raises:
+        DataError: *no_early_stop* with *no_repeat_ngram_size*, which xgpt_fairseq does not search together, either.
+    """
 
     beam: int = 2
     lenpen: float = 1.0
     max_len_b: int = 200
     min_len: int = 1
     no_repeat_ngram_size: int = 0
+    no_early_stop: bool = False
+
+    def __post_init__(self) -> None:
+        if self.no_early_stop and self.no_repeat_ngram_size:
+            raise DataError("--no-early-stop is for plain beam search: leave out --no-repeat-ngram-size")
+
+    def divisor(self, length: int) -> float:
+        """What the log-probability of a caption of *length* tokens with the end of sentence is divided by."""
+        return float(length**self.lenpen)
 
 
 @dataclass(frozen=True)
@@ -110,17 +126,24 @@ def search(
         keep = np.ones(len(left), dtype=bool)
         for image in np.flatnonzero(ended[:, :beam].any(axis=1)):
             hypotheses = found[left[image]]
-            for candidate in np.flatnonzero(ended[image, :beam])[: beam - len(hypotheses)]:
-                score = values[image, candidate] / np.float32((step + 1) ** options.lenpen)
+            for candidate in np.flatnonzero(ended[image, :beam]):
+                score = values[image, candidate] / np.float32(options.divisor(step + 1))
                 words = tokens[image, row[image, candidate], 1:]
                 hypotheses.append(Hypothesis(tuple(words.tolist()), float(score)))
+            if options.no_early_stop:
+                hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
+            del hypotheses[beam:]
             keep[image] = len(hypotheses) < beam
-        if step >= longest or not keep.any():
+        if step >= longest:
             break
         # the best candidates that go on, in their order
         going = np.argsort(ended, axis=1, kind="stable")[:, :beam]
         place = np.arange(len(left))[:, None]
         scores, next_tokens, row = values[place, going], which[place, going], row[place, going]
+        if options.no_early_stop:
+            keep = _can_improve([found[image] for image in left], scores[:, 0], step + 1, longest, options)
+        if not keep.any():
+            break
         tokens = np.concatenate([tokens[place, row], next_tokens[..., None]], axis=2)
         ancestors = ancestors[place, row]
         if not keep.all():
@@ -128,6 +151,24 @@ def search(
             decoder.keep(kept)
             left, tokens, scores, ancestors = left[kept], tokens[kept], scores[kept], ancestors[kept]
     return [sorted(hypotheses, key=lambda hypothesis: -hypothesis.score) for hypotheses in found]
+
+
+def _can_improve(
+    found: Sequence[Sequence[Hypothesis]], best: Array, length: int, longest: int, options: SearchOptions
+) -> Array:
+    """Of each image, whether a caption that goes on may still come among the best that are found, best first.
+
+    A sum of log-probabilities only falls, and is negative: it is divided by the longest length that a caption may have,
+    or by the next one where lengths are punished.
+
+    Args:
+        best: (I,) float32, the best sum of what goes on after *length* tokens.
+        longest: the longest caption, without the end of the sentence.
+    """
+    worst = [each[-1].score if len(each) == options.beam else -np.inf for each in found]
+    reach = best / np.float32(max(options.divisor(length + 1), options.divisor(longest + 1)))
+    result: Array = np.array(worst, dtype=np.float32) < reach
+    return result
 
 
 def _candidates(totals: Array, ids: Array, most: int) -> tuple[Array, Array, Array]:

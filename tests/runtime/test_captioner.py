@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,22 +60,37 @@ def test_the_features_are_those_of_the_product(lite: Captioner, product: XGPTHub
         assert (found.features != expected.features).mean() < 0.02
 
 
-@pytest.mark.parametrize("beam", [1, 2, 5])
-def test_regions_of_any_number_have_the_n_best_lists_of_the_product(
-    lite: Captioner, product: XGPTHubInterface, beam: int
-) -> None:
-    random = np.random.default_rng(beam)
+def regions_of_any_number(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Features and boxes of four images."""
+    random = np.random.default_rng(seed)
     images = []
     for count in (5, 1, 40, 5):
         boxes = np.sort(random.random((count, 2, 2)), axis=1).reshape(count, 4).astype(np.float32)
         images.append((random.random((count, 1280)).astype(np.float16), boxes))
-    options = {"beam": beam, "no_repeat_ngram_size": 3}
+    return images
+
+
+@pytest.mark.parametrize(
+    "options", [{"no_repeat_ngram_size": 3}, {"no_early_stop": True}, {"no_early_stop": True, "lenpen": 2.0}], ids=str
+)
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_regions_of_any_number_have_the_n_best_lists_of_the_product(
+    lite: Captioner, product: XGPTHubInterface, beam: int, options: dict[str, Any]
+) -> None:
+    images, options = regions_of_any_number(beam), {"beam": beam, "max_len_b": 60, **options}
     found = lite.candidates([Regions(*image) for image in images], SearchOptions(**options))
     expected = product.candidates_of_regions([ProductRegions(*i) for i in images], ProductOptions(**options))
     assert [[each.text for each in of] for of in found] == [[each.text for each in of] for of in expected]
     scores = [[each.score for of in lists for each in of] for lists in (found, expected)]
     np.testing.assert_allclose(*scores, atol=1e-5)
     assert lite.candidates([]) == []
+
+
+def test_searches_without_early_stop_find_other_lists(lite: Captioner) -> None:
+    """So that the comparison above is one of them."""
+    images = [Regions(*image) for image in regions_of_any_number(2)]
+    early = SearchOptions(lenpen=2.0, max_len_b=60)
+    assert lite.candidates(images, early) != lite.candidates(images, dataclasses.replace(early, no_early_stop=True))
 
 
 def test_distances_are_those_of_the_product(lite: Captioner, product: XGPTHubInterface, photos: list[Path]) -> None:

@@ -49,7 +49,13 @@ def both(
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--beam", 5], ["--beam", 1, "--max-len", 4], ["--no-repeat-ngram-size", 1, "--batch-size", 2]],
+    [
+        [],
+        ["--beam", 5],
+        ["--beam", 1, "--max-len", 4],
+        ["--no-repeat-ngram-size", 1, "--batch-size", 2],
+        ["--no-early-stop", "--lenpen", 2],
+    ],
     ids=str,
 )
 def test_a_folder_is_captioned_as_by_xgpt_caption(both: Callable[..., Any], photos: Path, options: list[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,26 +78,26 @@ def plain(image: int, options: SearchOptions, longest: int) -> list[Hypothesis]:
             candidates += [([*words, token], score + table[token]) for token in range(SYMBOLS)]
         best = sorted(candidates, key=lambda each: -each[1])[: 2 * options.beam]
         for words, score in best[: options.beam]:
-            if words[-1] == EOS and score > -math.inf and len(found) < options.beam:
+            if words[-1] == EOS and score > -math.inf and (options.no_early_stop or len(found) < options.beam):
                 found.append(Hypothesis(tuple(words[:-1]), score / len(words) ** options.lenpen))
-        if len(found) == options.beam:
+        if len(found) == options.beam and not options.no_early_stop:  # else: never before the longest
             break
         beams = [(words, score) for words, score in best if words[-1] != EOS or score == -math.inf][: options.beam]
-    return sorted(found, key=lambda each: -each.score)
+    return sorted(found, key=lambda each: -each.score)[: options.beam]
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(
-    st.integers(1, 5), st.integers(1, 5), st.sampled_from([0.0, 0.7, 1.0, 2.0]), st.integers(1, 9), st.integers(0, 4),
-    st.integers(0, 3), st.integers(5, 12),
+    st.integers(1, 5), st.integers(1, 5), st.sampled_from([-0.5, 0.0, 0.7, 1.0, 2.0]), st.integers(1, 9),
+    st.integers(0, 4), st.integers(0, 3) | st.just("late"), st.integers(5, 12),
 )  # fmt: skip
 def test_a_plain_search_finds_the_same(
-    images: int, beam: int, lenpen: float, most: int, least: int, ngrams: int, positions: int
+    images: int, beam: int, lenpen: float, most: int, least: int, rule: int | str, positions: int
 ) -> None:
     longest = min(most, positions - 1)
-    options = SearchOptions(
-        beam=beam, lenpen=lenpen, max_len_b=most, min_len=min(least, longest), no_repeat_ngram_size=ngrams
-    )
+    options = SearchOptions(beam=beam, lenpen=lenpen, max_len_b=most, min_len=min(least, longest))
+    late = rule == "late"
+    options = replace(options, no_early_stop=late, no_repeat_ngram_size=0 if late else int(rule))
     found = search(Table(images), images, symbols=SYMBOLS, eos=EOS, max_positions=positions, options=options)
     for image, hypotheses in enumerate(found):
         expected = plain(image, options, longest)
@@ -104,8 +105,30 @@ def test_a_plain_search_finds_the_same(
         np.testing.assert_allclose([each.score for each in hypotheses], [e.score for e in expected], atol=1e-5)
 
 
-def test_an_image_s_captions_do_not_depend_on_the_others() -> None:
-    options = SearchOptions(beam=3)
+def test_a_better_caption_is_found_without_early_stop() -> None:
+    early = SearchOptions(beam=2, lenpen=2.0)
+    limits = {"symbols": SYMBOLS, "eos": EOS, "max_positions": 30}
+    before, after = (
+        search(Table(6), 6, options=options, **limits) for options in (early, replace(early, no_early_stop=True))
+    )
+    better = [late[0].score - first[0].score for first, late in zip(before, after, strict=True)]
+    assert min(better) >= 0 and max(better) > 0.05
+    best = after[better.index(max(better))][0]
+    assert len(best.tokens) > len(before[better.index(max(better))][0].tokens)
+
+
+@pytest.mark.parametrize(("lenpen", "most"), [(1.0, 20), (0.0, 9), (-1.0, 8)])
+def test_it_ends_when_nothing_better_can_come(lenpen: float, most: int) -> None:
+    """Long before the limit, where longer captions are punished."""
+    decoder = Table(4)
+    options = SearchOptions(beam=2, lenpen=lenpen, no_early_stop=True)
+    found = search(decoder, 4, symbols=SYMBOLS, eos=EOS, max_positions=25, options=options)
+    assert max(map(len, decoder.given)) <= most and all(len(hypotheses) == 2 for hypotheses in found)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_image_s_captions_do_not_depend_on_the_others(late: bool) -> None:
+    options = SearchOptions(beam=3, no_early_stop=late)
     together = search(Table(6), 6, symbols=SYMBOLS, eos=EOS, max_positions=20, options=options)
     assert len({len(each[0].tokens) for each in together}) > 2  # they end at different steps
     for image in range(6):
@@ -126,3 +149,9 @@ def test_an_image_s_captions_do_not_depend_on_the_others() -> None:
 def test_impossible_searches_are_refused(options: SearchOptions, message: str) -> None:
     with pytest.raises(DataError, match=message):
         search(Table(1), 1, symbols=SYMBOLS, eos=EOS, max_positions=20, options=options)
+
+
+def test_blocked_repeats_are_not_searched_without_early_stop() -> None:
+    """As in xgpt_fairseq."""
+    with pytest.raises(DataError, match="--no-early-stop is for plain beam search: leave out --no-repeat-ngram-size"):
+        SearchOptions(no_early_stop=True, no_repeat_ngram_size=3)
