@@ -17,14 +17,24 @@ class DataError(ValueError):
     """
 
 
+class ChangedError(DataError):
+    """A file has another size than when its reading began, or has vanished: what was read is not all of it."""
+
+
 # the last lines of a traceback that another process has sent as text
-SENT_DATA_ERROR = re.compile(rf"^{DataError.__module__}\.DataError: (.+)$", re.MULTILINE)
+SENT_DATA_ERROR = re.compile(rf"^{DataError.__module__}\.(?:Data|Changed)Error: (.+)$", re.MULTILINE)
 
 
 def said_by(error: DataError) -> str:
     """The message of *error*; of one that a worker of torch's DataLoader has sent with its traceback, the last line."""
     sent = SENT_DATA_ERROR.findall(str(error))
     return str(sent[-1]) if sent else str(error)
+
+
+def check_unchanged(path: object, before: int, now: int) -> None:
+    """Raise ChangedError where the file *path* has another size, in bytes, than when its reading began."""
+    if now != before:
+        raise ChangedError(f"{path} was changed while it was read: it had {before:,} bytes, and has {now:,}")
 
 
 def check_at_least(name: str, value: float | None, least: float, why: str = "") -> None:

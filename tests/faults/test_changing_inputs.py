@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import shutil
@@ -13,11 +14,13 @@ import torch
 from tests.archives.layouts import LAYOUTS, made_up
 from tests.regions.stores import write_store
 from tests.tars import write_tar
+from xgpt_fairseq.archives.handle_cache import close_cached
 from xgpt_fairseq.archives.registry import open_archive
 from xgpt_fairseq.cli import import_regions
 from xgpt_fairseq.cli.photo_extraction import _load
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.arrow_tables import ArrowTable
 from xgpt_fairseq.io.text_lines import numbered_lines
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.readers import read_blocks
@@ -130,3 +133,73 @@ def test_captions_that_are_cut_in_training(tmp_path: Path) -> None:
     os.truncate(tmp_path / "captions" / "train.captions.bin", 4)
     with pytest.raises(DataError, match=r"train\.captions\.bin was cut to 4 bytes while it was in use"):
         captions[1]
+
+
+def test_an_lmdb_database(tmp_path: Path) -> None:
+    """LMDB maps its file, too."""
+    path = LAYOUTS["vilbert-lmdb"].write(tmp_path / "archive", [made_up(number) for number in range(9)])
+    reader, _ = open_archive(path, "vilbert-lmdb")
+    (first, _), (second, _), *_ = reader.pending(0)
+    first.decode()
+    size = (path / "data.mdb").stat().st_size
+    os.truncate(path / "data.mdb", 4096)
+    with pytest.raises(DataError, match=f"was changed while it was read: it had {size:,} bytes, and has 4,096"):
+        second.decode()
+    reader.close()
+
+
+@pytest.mark.parametrize("form", ["parquet", "file", "stream"])
+def test_a_table(form: str, tmp_path: Path) -> None:
+    """Arrow files are mapped; Parquet files are not."""
+    path = _table(tmp_path / "table", form)
+    with ArrowTable(path) as table:
+        batches = table.batches(["image", "caption"], 4)
+        number, batch = next(batches)
+        assert (number, table.values(batch, "caption")) == (0, [f"caption {row}" for row in range(4)])
+        os.truncate(path, 100)
+        with pytest.raises(DataError, match=r"table was changed while it was read: it had [\d,]+ bytes, and has 100$"):
+            list(batches)
+        with pytest.raises(DataError, match="was changed while it was read"):
+            table.values(batch, "caption")
+
+
+@pytest.mark.parametrize("form", ["parquet", "file", "stream"])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_photos_in_a_table(form: str, is_open: bool, tmp_path: Path) -> None:
+    """One that is cut behind a photo stops the extraction, as does one that vanishes; no photo is only left out."""
+    path = _table(tmp_path / ("a.parquet" if form == "parquet" else "a.arrow"), form)
+    found = find_photos([path])
+    assert len(found) == 40
+    if is_open:
+        load_photo(found[0])
+    os.truncate(path, path.stat().st_size - 300)
+    with pytest.raises(VanishedError, match="was changed while it was read"):
+        load_photo(found[30])
+    close_cached()
+    path.unlink()
+    with pytest.raises(VanishedError, match="was there when photos were looked for, and is gone"):
+        load_photo(found[31])
+
+
+def _table(path: Path, form: str) -> Path:
+    """40 photos with captions, in batches of 10 rows."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import ipc, parquet
+
+    photos = [{"bytes": _png(row), "path": f"{row}.png"} for row in range(40)]
+    whole = pyarrow.table({"image": photos, "caption": [f"caption {row}" for row in range(40)]})
+    if form == "parquet":
+        parquet.write_table(whole, path, row_group_size=10)
+    else:
+        new = ipc.new_file if form == "file" else ipc.new_stream
+        with new(str(path), whole.schema) as writer:
+            writer.write_table(whole, max_chunksize=10)
+    return path
+
+
+def _png(value: int) -> bytes:
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.new("RGB", (40, 30), (value, 0, 0)).save(content, "png")
+    return content.getvalue()

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.text_lines import check_unchanged
+from xgpt_fairseq.errors import DataError, check_unchanged
 
 # All tabs of a line are in front of the features, in its first few thousand bytes.
 FIRST_LINE_BYTES = 1 << 16

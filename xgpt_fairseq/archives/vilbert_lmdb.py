@@ -6,9 +6,11 @@ Layouts: facebookresearch/vilbert-multi-task, `vilbert/datasets/_image_features_
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +20,8 @@ from xgpt_fairseq.archives import tsv as tsv_files
 from xgpt_fairseq.archives.base import BoxKind, IndexedRegionReader, Pending, Record, check_boxes
 from xgpt_fairseq.archives.handle_cache import close_cached, open_cached
 from xgpt_fairseq.archives.mmf_npy import array_in, record_of, size_in
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_unchanged
 from xgpt_fairseq.regions.validation import check_feature_shape
-
-if TYPE_CHECKING:
-    import lmdb
 
 DATA: Final = "data.mdb"
 MAGIC: Final = (0xBEEFC0DE).to_bytes(4, "little")
@@ -92,9 +91,9 @@ class VilbertLmdbReader(IndexedRegionReader):
             raise DataError(f"{path}: {self.layout} expected")
         self.path = path
         close_cached()  # LMDB refuses a database that this process has open, for another reader of it
-        with open_lmdb(path) as database:
-            entries = database.stat()["entries"]
-            value = _get(database, IDS, f"{path}, item {IDS.decode()}")
+        with contextlib.closing(Database(path)) as database:
+            entries = database.entries
+            value = database.get(IDS, f"{path}, item {IDS.decode()}")
         if value is None:
             raise DataError(f"{path}: no item {IDS.decode()!r}, the list of all ids: was writing it interrupted?")
         self.names = _keys(safe_pickle.loads(value, f"{path}, item {IDS.decode()}"), path)
@@ -118,48 +117,73 @@ class VilbertLmdbReader(IndexedRegionReader):
         close_cached()
 
 
-def open_lmdb(path: Path) -> lmdb.Environment:
-    """Open the database for reading, without a lock file.
+class Database:
+    """An LMDB database, open for reading, without a lock file.
+
+    LMDB maps its file, and reading behind the end of a file ends the process. So the size is looked at before every
+    reading: it takes a microsecond, and a file that is cut in that moment is not noticed.
+
+    Args:
+        path: its folder or file.
 
     Raises:
         DataError: lmdb is not installed, or *path* is not a complete LMDB database.
     """
-    try:
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import lmdb
+        except ImportError:
+            raise DataError(f'{path}: reading LMDB needs lmdb: pip install "xgpt-fairseq[archives]"') from None
+        self.path = path
+        with contextlib.ExitStack() as files:
+            try:
+                self._file = files.enter_context(open(path / DATA if path.is_dir() else path, "rb"))
+                self._opened = files.enter_context(
+                    lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False)
+                )
+            except (OSError, lmdb.Error) as error:
+                raise DataError(f"{path} is not readable as LMDB: {error}") from None
+            self._size = os.fstat(self._file.fileno()).st_size
+            needed = (self._opened.info()["last_pgno"] + 1) * self._opened.stat()["psize"]
+            if self._size < needed:
+                raise DataError(f"{path} has {self._size} bytes, {needed} expected: it is truncated")
+            self._files = files.pop_all()
+
+    @property
+    def entries(self) -> int:
+        """The number of its items."""
+        return int(self._opened.stat()["entries"])
+
+    def get(self, key: bytes, where: str) -> bytes | None:
+        """The value of *key*, None if there is none.
+
+        Raises:
+            ChangedError: the file has been cut since it was opened.
+            DataError: the database is damaged.
+        """
         import lmdb
-    except ImportError:
-        raise DataError(f'{path}: reading LMDB needs lmdb: pip install "xgpt-fairseq[archives]"') from None
-    try:
-        database = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False)
-    except lmdb.Error as error:
-        raise DataError(f"{path} is not readable as LMDB: {error}") from None
-    # Reading pages beyond the end of the file would kill the process.
-    needed = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
-    size = (path / DATA if path.is_dir() else path).stat().st_size
-    if size < needed:
-        database.close()
-        raise DataError(f"{path} has {size} bytes, {needed} expected: it is truncated")
-    return database
+
+        check_unchanged(self.path, self._size, os.fstat(self._file.fileno()).st_size)
+        try:
+            with self._opened.begin() as transaction:
+                return transaction.get(key)
+        except lmdb.Error as error:
+            raise DataError(f"{where}: not readable: {error}") from None
+
+    def close(self) -> None:
+        self._files.close()
 
 
 def _read(path: Path, key: bytes, where: str) -> bytes | None:
     """The value of *key* in the database at *path*, which stays open in this process."""
     global _mapped
-    value = _get(open_cached(path, open_lmdb), key, where)
+    value = open_cached(path, Database).get(key, where)
     _mapped += len(value or b"")
     if _mapped > MAPPED_LIMIT:
         close_cached()
         _mapped = 0
     return value
-
-
-def _get(database: lmdb.Environment, key: bytes, where: str) -> bytes | None:
-    import lmdb
-
-    try:
-        with database.begin() as transaction:
-            return transaction.get(key)
-    except lmdb.Error as error:
-        raise DataError(f"{where}: not readable: {error}") from None
 
 
 def _data_file(path: Path) -> Path | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from xgpt_fairseq.errors import DataError, foreign_bytes
+from xgpt_fairseq.errors import DataError, check_unchanged, foreign_bytes
 from xgpt_fairseq.io.text_lines import LARGEST_UNPACKED, MOST_TIMES
 
 _PARQUET = b"PAR1"
 _SMALLEST = 12  # bytes of a Parquet file: this at both ends, and the length of what describes its columns
+# Of a row group, pages are read one after the other: one that is gigabytes large is not read into memory as a whole.
+# Parquet is not mapped, since a map of a file that is cut ends the process.
+_BUFFER = 1 << 20
 _ARROW_FILE = b"ARROW1"  # other Arrow files are streams
 
 
@@ -42,9 +46,11 @@ class ArrowTable:
 
     Attributes:
         schema: its columns.
+        size: of the file in bytes, when it was opened.
 
     Raises:
         DataError: pyarrow is missing, or the file cannot be read.
+        ChangedError: in all methods that read, too, the file has been cut since it was opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,10 +58,12 @@ class ArrowTable:
         self._pyarrow = pyarrow = pyarrow_for(path)
         self._files = contextlib.ExitStack()
         self._parquet: Any = None
+        with foreign_bytes(path, "cannot be read"):
+            self._file = self._files.enter_context(path.open("rb"))
+            self.size = os.fstat(self._file.fileno()).st_size
         with self._errors():
             if is_parquet(path):
-                # Mapped, so that a file of one large row group is not read into memory either.
-                opened = pyarrow.parquet.ParquetFile(path, memory_map=True)
+                opened = pyarrow.parquet.ParquetFile(path, buffer_size=_BUFFER)
                 self._parquet = self._files.enter_context(opened)
                 self.schema = self._parquet.schema_arrow
             else:
@@ -77,24 +85,18 @@ class ArrowTable:
 
         Args:
             columns: which columns batches have, at least; `photo.path` is a field of a column of structs.
-            size: the most rows of a batch of Parquet.
+            size: the most rows of a batch.
             first: a row.
         """
         with self._errors():
             row = 0
-            if self._parquet is None:
-                reader = self._arrow()
-                for number in range(getattr(reader, "num_record_batches", 0)):
-                    batch = reader.get_batch(number)
-                    if row + len(batch) > first:
-                        yield row, self._checked(batch)
-                    row += len(batch)
-                for batch in () if hasattr(reader, "num_record_batches") else reader:
-                    if row + len(batch) > first:
-                        yield row, self._checked(batch)
-                    row += len(batch)
-                return
-            for group in range(self._parquet.metadata.num_row_groups):
+            for whole in self._arrow_batches() if self._parquet is None else ():
+                if row + len(whole) > first:
+                    self._checked(whole)
+                    for start in range(max(first - row, 0) // size * size, len(whole), size):
+                        yield row + start, whole.slice(start, size)
+                row += len(whole)
+            for group in range(0 if self._parquet is None else self._parquet.metadata.num_row_groups):
                 end = row + self._parquet.metadata.row_group(group).num_rows
                 if end <= first:
                     row = end
@@ -104,6 +106,15 @@ class ArrowTable:
                     if row + len(batch) > first:
                         yield row, self._checked(batch)
                     row += len(batch)
+            self.check_whole()
+
+    def check_whole(self) -> None:
+        """Raise ChangedError where the file has been cut since it was opened.
+
+        Arrow's files are mapped, and reading behind the end of a file ends the process. One that is cut in the moment
+        between this and the reading is not noticed.
+        """
+        check_unchanged(self.path, self.size, os.fstat(self._file.fileno()).st_size)
 
     def has_field(self, column: str, field: str) -> bool:
         """Whether a column is of structs, and has a field of that name."""
@@ -116,13 +127,19 @@ class ArrowTable:
         return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
     def array(self, batch: Any, column: str, field: str | None = None) -> Any:
-        """The column of a batch, or a field of its structs, as an array of Arrow's."""
+        """The column of a batch, or a field of its structs, as an array of Arrow's. See `value` for what is in it."""
+        self.check_whole()
         array = batch.column(batch.schema.get_field_index(column))
         return array if field is None else self._pyarrow.compute.struct_field(array, field)
 
+    def value(self, array: Any, row: int) -> Any:
+        """An element of an array, as Python's value."""
+        self.check_whole()
+        return array[row].as_py()
+
     def values(self, batch: Any, column: str, field: str | None = None) -> list[Any]:
         """Like `array`, as Python's values. Raises DataError where they are none, such as text that is not UTF-8."""
-        with self._errors():
+        with self._errors():  # a check of the size for each batch
             values: list[Any] = self.array(batch, column, field).to_pylist()
             return values
 
@@ -149,13 +166,32 @@ class ArrowTable:
     def _kind(self, column: str) -> Any:
         return self.schema.field(self.schema.names.index(column)).type  # not by the name, which two may share
 
+    def _arrow_batches(self) -> Iterator[Any]:
+        """The batches of an Arrow file, as large as they are in it; they are mapped."""
+        reader = self._arrow()
+        numbers = range(getattr(reader, "num_record_batches", 0))
+        batches = map(reader.get_batch, numbers) if hasattr(reader, "num_record_batches") else iter(reader)
+        while True:
+            self.check_whole()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
     def _arrow(self) -> Any:
         opened = self._files.enter_context(self._pyarrow.memory_map(str(self.path)))
         is_file = _first_bytes(self.path).startswith(_ARROW_FILE)
         return self._pyarrow.ipc.open_file(opened) if is_file else self._pyarrow.ipc.open_stream(opened)
 
-    def _errors(self) -> contextlib.AbstractContextManager[None]:
-        return foreign_bytes(self.path, "cannot be read")
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Whatever fails is the file's fault: that it was cut, where it was."""
+        with foreign_bytes(self.path, "cannot be read"):
+            try:
+                yield
+            except Exception:
+                self.check_whole()
+                raise
 
 
 def _first_bytes(path: Path) -> bytes:

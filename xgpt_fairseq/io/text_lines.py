@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_unchanged
 
 # A file without line breaks must not end up in memory as one line.
 LONGEST_LINE = 1 << 24
@@ -117,9 +117,3 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         size = os.fstat(raw.fileno()).st_size
         yield COMPRESSIONS[path.suffix](raw) if path.suffix in COMPRESSIONS else raw
         check_unchanged(path, size, os.fstat(raw.fileno()).st_size)
-
-
-def check_unchanged(path: Path, before: int, now: int) -> None:
-    """Raise DataError where a file has another size than when its reading began: what was read is not all of it."""
-    if now != before:
-        raise DataError(f"{path} was changed while it was read: it had {before:,} bytes, and has {now:,}")

@@ -18,8 +18,8 @@ from typing import IO, BinaryIO
 from xgpt_fairseq.captions.base import CaptionFile, CaptionFormat, CaptionOptions, ReadingLog
 from xgpt_fairseq.captions.registry import FORMATS, find_format, near_miss, read_captions
 from xgpt_fairseq.captions.structure import structure_of, structure_of_lines
-from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS, check_unchanged
+from xgpt_fairseq.errors import DataError, check_unchanged
+from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
 
 STDIN = Path("-")
 BLOCK_BYTES = 1 << 18

@@ -196,7 +196,7 @@ def _write(files: Sequence[PhotoFile], place: Path, given: Sequence[str]) -> Non
 def _entry(file: PhotoFile) -> list[Any]:
     """What a line says of a photo."""
     member = None if file.member is None else dataclasses.astuple(file.member)
-    cell = None if file.cell is None else [str(file.cell.table), file.cell.column, file.cell.row]
+    cell = file.cell and [str(file.cell.table), file.cell.column, file.cell.row, file.cell.size]
     tar = None if file.tar is None else str(file.tar)
     return [str(file.path), file.name, file.image_id, file.folder, tar, member, cell, file.reason]
 
@@ -210,6 +210,6 @@ def _photo(line: bytes) -> PhotoFile:
         folder=folder,
         tar=None if tar is None else Path(tar),
         member=None if member is None else TarMember(*member),
-        cell=None if cell is None else TableCell(Path(cell[0]), cell[1], cell[2]),
+        cell=None if cell is None else TableCell(Path(cell[0]), *cell[1:]),
         reason=reason,
     )

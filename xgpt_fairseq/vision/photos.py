@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import ChangedError, DataError
 from xgpt_fairseq.io.tar_members import DamagedTarError, TarMember, read_member
 from xgpt_fairseq.vision.choices import IMAGE_SIZE
 from xgpt_fairseq.vision.photo_formats import HEAD_BYTES, known_formats, missing_reader
@@ -53,7 +53,7 @@ class PhotoError(DataError):
 
 
 class VanishedError(DataError):
-    """A photo, or the tar with it, was there when photos were looked for, and is gone or cut: others may be, too."""
+    """A photo, or its tar or table, was there when photos were looked for, and is gone or cut: others may be, too."""
 
 
 class NoPhotoError(PhotoError):
@@ -100,6 +100,7 @@ class PhotoFile:
 
         Raises:
             PhotoError: it is no file, or cannot be read from its tar or table.
+            VanishedError: its tar or table has been cut, or is gone, since the photo was found in it.
         """
         if self.reason:
             raise PhotoError(self.path, self.reason)
@@ -114,6 +115,8 @@ class PhotoFile:
         if self.cell is not None:
             try:
                 return io.BytesIO(read_cell(self.cell))
+            except ChangedError as error:
+                raise VanishedError(str(error)) from None
             except DataError as error:
                 raise PhotoError(self.path, str(error)) from None
         if not self.path.is_file():
@@ -201,7 +204,7 @@ def load_photo(
         NoPhotoError: the file does not begin like a photo.
         LargePhotoError: the photo has more than *max_pixels*.
         PhotoError: there is no such file, or it cannot be read or decoded.
-        VanishedError: its tar has been cut since the photo was found in it.
+        VanishedError: its tar or table has been cut, or is gone, since the photo was found in it.
         DataError: Pillow is not installed, or *photo* is neither.
     """
     form = form or PhotoForm()

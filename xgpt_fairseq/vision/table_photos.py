@@ -12,7 +12,7 @@ from typing import Any
 
 from xgpt_fairseq.archives.handle_cache import open_cached
 from xgpt_fairseq.captions.arrow import photo_column, photo_names
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import ChangedError, DataError, check_unchanged
 from xgpt_fairseq.io.arrow_tables import ArrowTable
 
 SUFFIXES = (".parquet", ".arrow")
@@ -21,11 +21,19 @@ _ROWS = 16  # that are in memory at a time
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """The place of a photo in a table: the file, the column, and the number of the row."""
+    """The place of a photo in a table.
+
+    Attributes:
+        table: the file.
+        column: its name.
+        row: its number.
+        size: of the file in bytes, when the photo was found; None: not known, in a list of photos that is older.
+    """
 
     table: Path
     column: str
     row: int
+    size: int | None = None
 
 
 def photos_in_table(path: Path) -> Iterator[tuple[str, TableCell]]:
@@ -50,7 +58,7 @@ def photos_in_table(path: Path) -> Iterator[tuple[str, TableCell]]:
                 if digest in seen[name]:
                     continue
                 seen[name].add(digest)
-            yield name, TableCell(path, column, row)
+            yield name, TableCell(path, column, row, table.size)
 
 
 def _no_photos(table: ArrowTable) -> str:
@@ -72,9 +80,14 @@ def read_cell(cell: TableCell) -> bytes:
     """The photo in *cell*.
 
     Raises:
-        DataError: it has none, or the table cannot be read.
+        ChangedError: the table is another than when the photo was found, or has vanished.
+        DataError: it has no photo, or cannot be read.
     """
     with _lock:
+        if not cell.table.exists():
+            raise ChangedError(f"{cell.table} was there when photos were looked for, and is gone")
+        if cell.size is not None:
+            check_unchanged(cell.table, cell.size, cell.table.stat().st_size)
         content = open_cached(cell.table, _Reader).read(cell.column, cell.row)
     if content is None:
         raise DataError(f"{cell.table}: row {cell.row} has no photo in it, at most the name of one")
@@ -116,4 +129,4 @@ def _contents(table: ArrowTable, column: str, first: int = 0) -> Iterator[tuple[
     for start, batch in table.batches([column if field is None else f"{column}.bytes"], _ROWS, first):
         array: Any = table.array(batch, column, field)
         for row in range(max(first - start, 0), len(batch)):
-            yield start + row, array[row].as_py()
+            yield start + row, table.value(array, row)
