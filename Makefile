@@ -77,8 +77,10 @@ $(VENV)/.mutants: $(INSTALLED)
 mutants: $(VENV)/.mutants
 	$(BIN)/python -m tests.mutants.run $(ARGS)
 
+# As a variable of the shell, which may have any character.
+quickstart: export QUICKSTART_DATA := $(value DATA)
 quickstart: $(INSTALLED)
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh "$(DATA)"
+	PATH="$$PWD/$(BIN):$$PATH" bash examples/quickstart/run.sh "$$QUICKSTART_DATA"
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -25,6 +25,14 @@ class ChangedError(DataError):
 SENT_DATA_ERROR = re.compile(rf"^{DataError.__module__}\.(?:Data|Changed)Error: (.+)$", re.MULTILINE)
 
 
+_BREAKS_A_LINE = re.compile(r"[\x00-\x08\n-\x1f\x7f\x85\u2028\u2029]")
+
+
+def in_one_line(message: str) -> str:
+    r"""*message* with its line breaks and other control characters written as `\n` and so on: names may have any."""
+    return _BREAKS_A_LINE.sub(lambda found: found[0].encode("unicode_escape").decode(), message)
+
+
 def said_by(error: DataError) -> str:
     """The message of *error*; of one that a worker of torch's DataLoader has sent with its traceback, the last line."""
     sent = SENT_DATA_ERROR.findall(str(error))

@@ -9,8 +9,11 @@
 # VALID_LINES, SYMBOLS, TEXT_ITERATIONS; TRAINING: more arguments of the training.
 set -euo pipefail
 
+# shellcheck source=../xgpt_base/names.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../xgpt_base/names.sh"
 EXAMPLES=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 WORK=${WORK:-$PWD/ablations/flickr8k}
+dashes WORK FLICKR8K COCO5K
 : "${FLICKR8K:?names the folder of Flickr8k: images/ and dataset_*.json}"
 : "${COCO5K:?names the folder of COCO photos: images/ and dataset_*.json}"
 GRID=${GRID:-4}              # GRID × GRID cells and the whole photo: 17 regions

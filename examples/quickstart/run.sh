@@ -10,6 +10,8 @@
 # variables.
 set -euo pipefail
 
+# shellcheck source=../xgpt_base/names.sh
+. "$(dirname "$0")/../xgpt_base/names.sh"
 HERE=$(cd "$(dirname "$0")" && pwd)
 EXAMPLES=$(cd "$HERE/.." && pwd)
 STAGES=$EXAMPLES/xgpt_base
@@ -20,10 +22,11 @@ if [ -n "${1:-}" ]; then
     export TEXT_LINES=${TEXT_LINES:-100000} TEXT_ITERATIONS=${TEXT_ITERATIONS:-300}
     export IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-40} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-600}
     export SCST_ITERATIONS=${SCST_ITERATIONS:-0}
-    export SYMBOLS=${SYMBOLS:-2000} DROPOUT=${DROPOUT:-0.2} WORK=${WORK:-$HERE/output/$(basename "$1")}
+    export SYMBOLS=${SYMBOLS:-2000} DROPOUT=${DROPOUT:-0.2} WORK=${WORK:-$HERE/output/$(plain "$(basename -- "$1")")}
     exec bash "$EXAMPLES/real_photos/run.sh" "$1"   # CAPTIONS names its captions, if they are not found
 fi
 WORK=${WORK:-$HERE/output/scenes}      # output folder
+dashes WORK
 SCENES=${SCENES-}                      # options of xgpt-draw-scenes
 
 # The recipe of examples/xgpt_base, made small.

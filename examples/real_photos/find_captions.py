@@ -26,9 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--captions", default="", metavar="ARGUMENTS", help="them, with files in the folder [found]")
+    parser.add_argument(
+        "--null", action="store_true", help="end each with a null character: names may have line breaks"
+    )
     args = parser.parse_args()
     named = [below(args.folder, word) for word in shlex.split(args.captions)]
-    print("\n".join(named or discover(args.folder)))
+    for word in named or discover(args.folder):
+        print(word, end="\0" if args.null else "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@
 # an interrupted training. README.md lists the variables.
 set -euo pipefail
 
+# shellcheck source=../xgpt_base/names.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../xgpt_base/names.sh"
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 EXAMPLES=$(cd "$HERE/.." && pwd)
 STAGES=$EXAMPLES/xgpt_base
@@ -26,7 +28,7 @@ done
 FOLDERS=() NAMES=()
 for folder in "$@"; do
     folder=$(cd -- "$folder" && pwd)
-    name=$(basename "$folder" | tr '=|' '__')
+    name=$(plain "${folder##*/}")
     for known in "${NAMES[@]}"; do
         if [ "$known" = "$name" ]; then
             echo "error: two folders are called $name; rename one of them" >&2
@@ -40,7 +42,8 @@ if [ -n "${CAPTIONS:-}" ] && ((${#FOLDERS[@]} > 1)); then
     echo "error: CAPTIONS names those of one folder; of several, give their captions names that are found" >&2
     exit 1
 fi
-WORK=${WORK:-$PWD/real_photos/$(IFS=+ && echo "${NAMES[*]}")}   # output folder
+WORK=${WORK:-$PWD/real_photos/$(IFS=+ && printf '%s' "${NAMES[*]}")}   # output folder
+dashes WORK NOTES
 mkdir -p "$WORK/logs"
 
 # Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels; SQUARE=1: squeezed to squares.
@@ -75,11 +78,12 @@ echo "$NOW" > "$SETTINGS"
 # captions_of FOLDER   sets FILES: the captions' files; and SAID: what says the splits of images, where captions do not.
 captions_of() {
     local found word
-    found=$(python "$HERE/find_captions.py" ${CAPTIONS:+--captions "$CAPTIONS"} -- "$1")
+    mapfile -d '' -t found < <(python "$HERE/find_captions.py" --null --captions="${CAPTIONS-}" -- "$1")
+    wait $!   # for its status: where it found none, this script ends
     FILES=() SAID=()
-    while IFS= read -r word; do
+    for word in "${found[@]}"; do
         if ((${#SAID[@]} > 0)) || [[ $word == --* ]]; then SAID+=("$word"); else FILES+=("$word"); fi
-    done <<< "$found"
+    done
 }
 
 say "1/8 photos: captions and regions"

@@ -8,6 +8,9 @@
 set -euo pipefail
 
 DATA=${DATA:-data}
+# shellcheck source=names.sh
+. "$(dirname "$0")/names.sh"
+dashes DATA TEXT CC_REGIONS CC_CAPTIONS COCO_REGIONS COCO_CAPTIONS FLICKR30K_REGIONS FLICKR30K_CAPTIONS
 SYMBOLS=${SYMBOLS:-10000}
 WORKERS=${WORKERS:-$(nproc)}
 mkdir -p "$DATA"

@@ -235,7 +235,7 @@ def name_parts(name: str | int) -> tuple[str, ...]:
     if "/" not in text and "\\" not in text:
         return (_last_part(text),)
     *folders, last = [part for part in re.split(r"[/\\]", path_of_url(text)) if part not in ("", ".")] or [""]
-    return (*folders, _last_part(last))
+    return (*folders, _last_part(last.lstrip()))  # as of a name alone
 
 
 def path_of_url(text: str) -> str:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
 
 PROGRAM = """
 from xgpt_fairseq.cli import run
@@ -14,6 +21,18 @@ def program():
 
 run(program)
 """
+
+
+@pytest.mark.parametrize("kind", [DataError, partial(OSError, 2, "No such file")])
+def test_an_error_is_one_line_whatever_it_names(
+    kind: Callable[[str], Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def program() -> None:
+        raise kind("a\nb\r\x1b[31m\tc\u2028: \\")
+
+    with pytest.raises(SystemExit):
+        run(program)
+    assert capsys.readouterr().err.startswith("error: a\\nb\\r\\x1b[31m\tc\\u2028: \\")
 
 
 def test_a_reader_that_ends_early_is_no_error() -> None:

@@ -32,6 +32,9 @@ TINY = {
     "TRAINING": "--layers 1 --hidden-size 32 --ffn-size 64 --attention-heads 2", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
 
+ODD = '-it\'s my "$photos" = `a|b`\n& {c} %d \\ *?'
+NAME = re.sub(r"[=:|$\n]", "_", ODD)
+
 
 def layout(name: str, folder: Path) -> Path:
     return make(next(each for each in LAYOUTS if each.__name__ == name), folder).folder
@@ -50,20 +53,20 @@ def bash(script: Path, *folders: Path, **environment: str) -> subprocess.Complet
 def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     call_program: Callable[..., Any], tmp_path: Path
 ) -> None:
-    photos = layout("kaggle_flickr8k", tmp_path / "my photos")
-    work = photos / "what came out"  # a second run does not take it for captions
+    photos = layout("kaggle_flickr8k", tmp_path / ODD)
+    work = photos / 'what\'s come "out"\n$it'  # a second run does not take it for captions
     done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert f"captions of {photos}: {photos / 'captions.txt'} --hold-out val=0.1" in done.stdout
     images = json.loads((work / "captions" / "dataset.json").read_text())["splits"]["valid"]["images"]
-    assert f"| my photos, valid | {images} | " in done.stdout
-    assert (work / "my photos.html").read_text().count("data:image/jpeg") == images
+    assert f"| {NAME}, valid | {images} | " in done.stdout
+    assert (work / f"{NAME}.html").read_text().count("data:image/jpeg") == images
     assert (work / "curves.png").read_bytes().startswith(b"\x89PNG")
     said = call_program(caption.main, photos / "Images", "--path", work / "bundle")
     assert said.status == 0 and said.stdout.count("\n") == 12
     about = call_program(caption.main, "--about", "--path", work / "bundle")
     assert "photos      efficientnet-lite0 at 96 pixels, a grid of 2 x 2" in about.stdout
-    assert f"| my photos, valid | {images} | " in about.stdout
+    assert f"| {NAME}, valid | {images} | " in about.stdout
     assert re.search(r"reward\W+[\d.]+", (work / "logs" / "scst.log").read_text())
     trained = (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns
     again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))

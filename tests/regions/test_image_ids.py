@@ -78,6 +78,8 @@ def test_photos_by_their_names() -> None:
         ("photos/a/001.jpg", ("photos", "a", "1")),
         (r"C:\photos\a\001.JPG", ("C:", "photos", "a", "1")),
         ("./a//b.tiff", ("a", "b")),
+        ("a/ b.jpg", ("a", "b")),
+        (" b.jpg", ("b",)),
         ("train2014/COCO_train2014_000000000042.jpg", ("train2014", "42")),
         ("cafe\u0301/e\u0301.avif", ("café", "é")),  # letter and accent apart, as on a Mac's disk
         (7, ("7",)),

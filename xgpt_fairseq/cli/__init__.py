@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from xgpt_fairseq.errors import DataError, said_by
+from xgpt_fairseq.errors import DataError, in_one_line, said_by
 
 # fairseq turns on the messages of every library, and its speech tasks tell everyone to install tensorboardX.
 _CHATTY = ("matplotlib", "PIL", "fairseq.tasks.text_to_speech")
@@ -67,7 +67,7 @@ def run(program: Callable[[], None]) -> None:
 
 
 def _end(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {in_one_line(message)}", file=sys.stderr)
     sys.exit(1)
 
 

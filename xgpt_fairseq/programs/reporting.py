@@ -17,7 +17,7 @@ from types import TracebackType
 
 from omegaconf.errors import OmegaConfBaseException
 
-from xgpt_fairseq.errors import SENT_DATA_ERROR, DataError, said_by
+from xgpt_fairseq.errors import SENT_DATA_ERROR, DataError, in_one_line, said_by
 from xgpt_fairseq.io.atomic import FULL, TORCH_WRITER
 from xgpt_fairseq.programs import peers
 from xgpt_fairseq.programs.names import fairseq_program, logs_everything
@@ -71,7 +71,7 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
     if isinstance(error, BrokenPipeError) and not logs_everything():  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
     elif line is not None and not logs_everything():
-        print(f"error: {line}{kept}", file=sys.stderr)
+        print(f"error: {in_one_line(line + kept)}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt | Killed):
         print(f"interrupted{kept}", file=sys.stderr)
     else:

@@ -1,0 +1,61 @@
+"""Captions find photos of any name: with spaces, quotes, dashes in front, and what shells, tables and URLs use."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xgpt_fairseq.cli import prepare_captions
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.regions.writer import RegionWriter
+from xgpt_fairseq.vision.photo_files import find_photos, photo_id
+
+ODD = [
+    "it's", 'say "a"', '"a"', "-dash", "--output", "a\tb", " lead", "$HOME", "${x}", "100%", "%20", "back\\slash",
+    "é日",
+    "{a}", "a*b?", "[a]", "a,b", "a=b", "a|b", "a:b", "#h", "a;b&c", "~", "a.b", "'", "`ls`", "$(ls)", "<a>", "a  b",
+]  # fmt: skip
+
+
+def as_texts(folder: Path) -> Path:
+    for name in ODD:
+        (folder / f"{name}.txt").write_text(f"a photo of {len(name)} things")
+    return folder
+
+
+def as_jsonl(folder: Path) -> Path:
+    lines = [json.dumps({"image": f"{name}.jpg", "caption": f"a photo of {len(name)} things"}) for name in ODD]
+    (folder.parent / "c.jsonl").write_text("\n".join(lines))
+    return folder.parent / "c.jsonl"
+
+
+def as_csv(folder: Path) -> Path:
+    with open(folder.parent / "c.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("image", "caption"), *((f"{name}.jpg", "a photo, a thing") for name in ODD)])
+    return folder.parent / "c.csv"
+
+
+@pytest.mark.parametrize("write", [as_texts, as_jsonl, as_csv])
+def test_captions_find_their_photos(
+    write: Callable[[Path], Path], call_program: Callable[..., Any], tiny_vocabulary: Path, tmp_path: Path
+) -> None:
+    folder, store, data = (tmp_path / f'-it\'s "{name}" $x\n&' for name in ("photos", "store", "data"))
+    folder.mkdir()
+    for name in ODD:
+        (folder / f"{name}.jpg").touch()
+    with RegionWriter(store, 4) as writer:
+        for place, photo in enumerate(find_photos([folder]), 1):
+            box = np.array([[0, 0, 1, 1]], np.float32)
+            writer.add(photo_id(photo), np.zeros((1, 4), np.float32), box, position=place, is_canonical=True)
+        writer.finish()
+    options = ["--vocabulary", tiny_vocabulary, "--regions", store, "--output", data, "--hold-out", "val=0.2"]
+    done = call_program(prepare_captions.main, write(folder), *options)
+    assert done.status == 0, done.stderr
+    of = DataDirectory(data)
+    assert len(of.pairs("train")) + len(of.pairs("valid")) == len(ODD)
