@@ -32,13 +32,16 @@ def interval(values: np.ndarray, seed: int = 1) -> tuple[float, float]:
 
 def table(files: dict[str, list[Path]]) -> str:
     """A row for each file, in Markdown."""
-    lines = ["| photos | number | CIDEr, 95 % interval | BLEU@4 | METEOR |", "|---" * 5 + "|"]
+    lines = ["| photos | number | CIDEr, 95 % interval | BLEU@4 | METEOR | words | repeats |", "|---" * 7 + "|"]
     for name, file in ((name, file) for name, of_seeds in files.items() for file in of_seeds):
         found = json.loads(file.read_text(encoding="utf-8"))
         low, high = interval(np.array([scores["CIDEr"] for scores in found["per_image"].values()]))
         scores = found["scores"]
         cells = [f"{scores['CIDEr']:.3f} [{low:.3f}, {high:.3f}]"]
         cells += [f"{scores[metric]:.3f}" if metric in scores else "–" for metric in METRICS[1:]]
+        # files of earlier versions have no lengths
+        cells += [f"{found['words']:.1f}" if "words" in found else "–"]
+        cells += [f"{found['degenerate']['repeats']:.1%}" if "degenerate" in found else "–"]
         lines.append(f"| {name}, {file.stem.removeprefix('scores-')} | {found['images']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -114,7 +117,8 @@ def main() -> None:
     scores = table(files)
     print(f"\n{scores}")
     if args.against:
-        print(differences(files, named("--against", args.against)))
+        others = named("--against", args.against)
+        print(f"\nagainst\n\n{table(others)}\n\n{differences(files, others)}")
     if args.card is None:
         return
     notes = args.notes.read_text(encoding="utf-8") if args.notes else "# An image captioner\n"

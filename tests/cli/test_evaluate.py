@@ -54,6 +54,7 @@ def test_all_of_it(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.Capt
 
     report = json.loads(output.read_text())
     assert report["images"] == report["different_captions"] == len(report["per_image"]) == 50
+    assert 8 < report["words"] < 14 and report["degenerate"]["bad_ends"] == 0
     assert 0.9 < report["scores"]["CIDEr"] < 1.3
     assert f"{100 * report['scores']['CIDEr']:.1f}" == table[6].split()[-1]
     per_image = [values["CIDEr"] for values in report["per_image"].values()]

@@ -147,12 +147,20 @@ def test_the_card(call_program: Callable[..., Any], tmp_path: Path) -> None:
     scores = {"CIDEr": 0.5, "BLEU@4": 0.2}
     file = tmp_path / "scores-valid.json"
     file.write_text(
-        json.dumps({"images": 2, "scores": scores, "per_image": {"1": {"CIDEr": 0.4}, "2": {"CIDEr": 0.6}}})
+        json.dumps(
+            {
+                "images": 2,
+                "words": 9.04,
+                "degenerate": {"repeats": 0.5, "bad_ends": 0.0},
+                "scores": scores,
+                "per_image": {"1": {"CIDEr": 0.4}, "2": {"CIDEr": 0.6}},
+            }
+        )
     )
     (tmp_path / "notes.md").write_text("# Mine\n\nKnows dogs.\n")
     card = tmp_path / "card.md"
     done = call_program(report.main, "--scores", f"dogs={file}", "--notes", tmp_path / "notes.md", "--card", card)
-    row = "| dogs, valid | 2 | 0.500 [0.400, 0.600] | 0.200 | – |\n"
+    row = "| dogs, valid | 2 | 0.500 [0.400, 0.600] | 0.200 | – | 9.0 | 50.0% |\n"
     assert done.status == 0 and row in done.stdout
     assert card.read_text().startswith("# Mine\n\nKnows dogs.\n\n## Scores\n") and card.read_text().endswith(row)
     assert call_program(report.main, "--scores", "dogs", "--card", card).error == "--scores dogs: NAME=FILE is needed"

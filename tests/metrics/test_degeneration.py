@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xgpt_fairseq.metrics.degeneration import degeneration, ends_badly, has_repeat, words_of
+from xgpt_fairseq.metrics.degeneration import degeneration, ends_badly, has_repeat, mean_words, words_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,7 @@ def test_repeats_and_bad_ends(caption: str, repeats: bool, bad: bool) -> None:
 
 def test_shares() -> None:
     assert degeneration(["a man on a", "a man", "no no no", ""]) == (0.25, 0.25)
+
+
+def test_length_is_in_words() -> None:
+    assert mean_words(["A dog's ball.", "a man and a dog", ""]) == pytest.approx(8 / 3)

@@ -16,7 +16,7 @@ from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_jsons
-from xgpt_fairseq.metrics.degeneration import degeneration
+from xgpt_fairseq.metrics.degeneration import degeneration, mean_words
 from xgpt_fairseq.metrics.names import METRICS
 from xgpt_fairseq.metrics.segmentation import SEGMENTATIONS
 from xgpt_fairseq.text.scripts import count_spacing
@@ -222,6 +222,7 @@ def _report(scores: Scores, captions: Mapping[str, str]) -> dict[str, Any]:
     return {
         "images": len(scores.per_image),
         "different_captions": len(set(captions.values())),
+        "words": mean_words(captions.values()),
         "degenerate": degeneration(captions.values())._asdict(),
         "scores": scores.corpus,
         "left_out": scores.left_out,

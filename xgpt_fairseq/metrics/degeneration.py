@@ -1,4 +1,4 @@
-"""Signs of degenerate captions: words that are said twice, and sentences that are broken off.
+"""Signs of degenerate captions: words that are said twice, sentences that are broken off, and their length.
 
 Optimising CIDEr is known for both: captions that end in "a", and "a kitchen with a kitchen with a kitchen".
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -47,3 +48,8 @@ def degeneration(captions: Iterable[str]) -> Degeneration:
     """The shares among *captions*, at least one."""
     words = [words_of(caption) for caption in captions]
     return Degeneration(sum(map(has_repeat, words)) / len(words), sum(map(ends_badly, words)) / len(words))
+
+
+def mean_words(captions: Iterable[str]) -> float:
+    """Words per caption of *captions*, at least one."""
+    return statistics.fmean(len(words_of(caption)) for caption in captions)
