@@ -3,12 +3,15 @@
     python -m tests.benchmarks.anywhere equal CAPTIONS.json PHOTOS [--count 252]
     python -m tests.benchmarks.anywhere cost WHEEL PHOTOS [--count 1000]
     python -m tests.benchmarks.anywhere page PAGE.html CAPTIONER PHOTOS [--count 50]
+    python -m tests.benchmarks.anywhere kinds CAPTIONER PHOTOS [--count 20]
 
 `equal` exports the released captioner in each storage, and compares captions, n-best lists and scores with those of
 `XGPTModel`, on the validation photos of Karpathy's file CAPTIONS.json. `cost` installs the WHEEL of `make runtime` into
 an empty environment, and measures its size, and time and memory of both programs, by turns. `page` opens the page of
 `xgpt-export --html` in a browser, offline, compares its captions with those of the folder of --onnx that it was made
-of, and counts its requests. Leave the machine alone meanwhile.
+of, and counts its requests. `kinds` writes photos as files of all kinds (`tests/odd_photos.py`), and compares captions
+of the released captioner in CAPTIONER with those of `XGPTModel`, and with those of the pixels that a browser decodes.
+Leave the machine alone while `cost` runs.
 """
 
 from __future__ import annotations
@@ -40,11 +43,12 @@ def main() -> None:
         command.add_argument("photos", type=Path)
         command.add_argument("--count", type=int, default=count, help="photos at most (default: %(default)s)")
         command.set_defaults(run=run)
-    command = commands.add_parser("page")
-    for argument in ("page", "captioner", "photos"):
-        command.add_argument(argument, type=Path)
-    command.add_argument("--count", type=int, default=50, help="photos at most (default: %(default)s)")
-    command.set_defaults(run=page)
+    for run, arguments, count in ((page, ("page", "captioner", "photos"), 50), (kinds, ("captioner", "photos"), 20)):
+        command = commands.add_parser(run.__name__)
+        for argument in arguments:
+            command.add_argument(argument, type=Path)
+        command.add_argument("--count", type=int, default=count, help="photos at most (default: %(default)s)")
+        command.set_defaults(run=run)
     args = parser.parse_args()
     args.run(args)
 
@@ -141,6 +145,46 @@ def page(args: argparse.Namespace) -> None:
     wrong = [name for name, text in expected.items() if found[name] != text]
     others = [address for address in asked[1:] if not address.startswith("blob:")]
     print(f"{len(wrong)} of {len(photos)} captions differ; {len(others)} requests; {seconds:.0f} s")
+
+
+def kinds(args: argparse.Namespace) -> None:
+    """Compare captions of photos in files of all kinds: of both programs, and of what a browser decodes."""
+    import dataclasses
+
+    import numpy as np
+    from PIL import Image
+
+    sys.path.insert(0, str(Path("runtime").resolve()))
+    from tests.odd_photos import ALL
+    from tests.pages.browser import opened
+    from tests.pages.decoding import decoded, make_decoding
+    from xgpt_fairseq.models.xgpt import XGPTModel
+    from xgpt_runtime import Captioner
+    from xgpt_runtime.photos import Photo
+
+    model, lite = XGPTModel.from_pretrained(), Captioner(args.captioner)
+    form = dataclasses.asdict(lite._form)
+    photos = sorted(path for path in args.photos.iterdir() if path.is_file())[: args.count]
+    print(f"{len(photos)} photos of each kind\n")
+    print("| kind | captions that differ from torch's | grey levels in a browser | captions that differ there |")
+    print("|---" * 4 + "|")
+    with opened() as tab, tempfile.TemporaryDirectory() as folder:
+        make_decoding(tab)
+        file = Path(folder) / "photo"
+        for kind, make in ALL.items():
+            differ = seen_otherwise = levels = 0
+            for photo in photos:
+                content = make(Image.open(photo).convert("RGB"))
+                file.write_bytes(content)
+                [ours] = lite.caption(file)
+                differ += [ours] != model.caption(file)
+                seen = decoded(tab, content, form)
+                assert not seen.error, (kind, photo, seen.error)
+                away = int(np.abs(seen.pixels.astype(int) - lite.load(file).pixels).max())
+                levels = max(levels, away)
+                if away:  # else the captions are the same
+                    seen_otherwise += lite.candidates([lite.regions(Photo(seen.pixels, seen.size))])[0][0].text != ours
+            print(f"| {kind} | {differ} | {levels} | {seen_otherwise} |", flush=True)
 
 
 def cost(args: argparse.Namespace) -> None:
