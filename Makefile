@@ -92,9 +92,11 @@ bench: $(INSTALLED)
 parameters: $(INSTALLED)
 	$(BIN)/xgpt-parameters
 
-# The released captioner as ONNX graphs, into the package of runtime/; and the wheel of both.
+# The released captioner as ONNX graphs, into the package of runtime/; and the wheel of both, without what is left of an
+# earlier build.
 runtime: $(INSTALLED)
 	$(BIN)/xgpt-export xgpt_fairseq/released --onnx --output runtime/xgpt_runtime/captioner --overwrite
+	rm -rf runtime/build
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/runtime ./runtime
 	@ls -l build/runtime
 

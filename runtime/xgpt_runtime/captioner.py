@@ -62,7 +62,8 @@ class Candidate:
     attention: WordAttention | None = dataclasses.field(default=None, compare=False)
 
 
-class Captioned(NamedTuple, Generic[Key]):
+@dataclasses.dataclass(frozen=True)
+class Captioned(Generic[Key]):  # Python 3.10 has no NamedTuple of a type
     """A photo with its caption.
 
     Attributes:

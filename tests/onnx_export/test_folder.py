@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 from tests.test_hub_interface import build
@@ -30,6 +31,9 @@ def test_the_folder_is_whole_and_says_no_place_of_a_machine(lite_folder: Path) -
     assert {file.name for file in lite_folder.iterdir()} == set(onnx_folder.FILES)
     described = json.loads((lite_folder / "captioner.json").read_text())
     assert described["storage"] == "float32" and described["photos"]["grid"] == 2
+    for file in lite_folder.glob("*.onnx"):
+        graph = onnx.load(file, load_external_data=False)
+        assert (graph.ir_version, [each.version for each in graph.opset_import]) == (8, [18]), file.name
     for file in lite_folder.iterdir():
         assert not re.search(rb"/(home|root|tmp|work|Users|mnt)/", file.read_bytes()), file.name
     card = (lite_folder / "README.md").read_text()

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import xgpt_runtime
 from tests.conftest import ROOT
 from tests.test_hub_interface import draw
@@ -52,3 +54,28 @@ def test_what_it_needs_is_what_its_metadata_says() -> None:
     text = (ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8")
     [needed] = re.findall(r"^dependencies = \[(.+)\]$", text, re.MULTILINE)
     assert re.findall(r'"(\w+)', needed) == ["numpy", "onnxruntime", "pillow"]
+
+
+PROGRAM = """
+import importlib, pkgutil, sys
+from unittest.mock import MagicMock
+for name in ("numpy", "numpy.typing", "onnxruntime", "PIL"):
+    sys.modules[name] = MagicMock()
+import xgpt_runtime
+for module in pkgutil.iter_modules(xgpt_runtime.__path__):
+    importlib.import_module(f"xgpt_runtime.{module.name}")
+print(*sys.version_info[:2], sep=".")
+"""
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_each_python_imports_its_modules(version: str) -> None:
+    """From the oldest that the metadata names; those that this machine has. The packages it needs are made up."""
+    text = (ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'requires-python = ">=3.10"' in text
+    command = [f"python{version}", "-c", PROGRAM]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), "PYTHONDONTWRITEBYTECODE": "1"}
+    if shutil.which(command[0]) is None or subprocess.run([command[0], "-c", ""], capture_output=True).returncode:
+        pytest.skip(f"no {command[0]}")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == version, done.stderr

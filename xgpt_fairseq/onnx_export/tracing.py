@@ -21,6 +21,9 @@ from xgpt_fairseq.vision.backbones.base import Backbone
 
 # The version of ONNX's operators. 17 has LayerNormalization, 18 is read by every runtime of the last years.
 OPSET: Final = 18
+# The version of ONNX's files that came with these operators. torch writes a newer one, of which nothing is used here,
+# and which onnxruntime 1.17 refuses.
+IR_VERSION: Final = 8
 
 # Sizes of the tensors that are traced. Each is at least 2, since torch takes 0 and 1 for constants; all differ, so that
 # no two are taken for one. Sizes 0 and 1 work when the graph runs.
@@ -165,6 +168,7 @@ def _graph(module: nn.Module, inputs: Mapping[str, Any], outputs: Sequence[str])
         optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_is_small)
         optimizer.remove_unused_nodes(model)
         proto = ir.to_proto(model)
+    proto.ir_version = IR_VERSION
     _forget_sources(proto)
     _name_sizes(proto, {name: sizes for name, (_, sizes) in zip(names, flat, strict=True)})
     return proto
