@@ -54,6 +54,12 @@ def check_at_least(name: str, value: float | None, least: float, why: str = "") 
         raise DataError(f"{name} must be at least {least}{why and f' ({why})'}, got {value}")
 
 
+def check_between(name: str, value: float, least: float, most: float) -> None:
+    """Raise DataError if the option *name* is below *least*, above *most*, or no number (NaN)."""
+    if not least <= value <= most:
+        raise DataError(f"{name} must be {least} to {most}, got {value}")
+
+
 @contextlib.contextmanager
 def foreign_bytes(where: object, problem: str = "is not readable") -> Iterator[None]:
     """For calls of a library on bytes that may be anything: whatever it raises becomes a DataError about *where*.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xgpt_runtime.errors import DataError, check_at_least
+from xgpt_runtime.parser import Parser
 
 if TYPE_CHECKING:
     from xgpt_runtime.captioner import Captioner
@@ -289,7 +290,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xgpt-caption-lite",
         description=__doc__,
         epilog=_EXAMPLE,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from xgpt_runtime.errors import DataError
+from xgpt_runtime.errors import DataError, check_between
 
+LENPEN: Final = 10  # beyond, powers of a caption's length are no numbers of 32 bits
 Array = npt.NDArray[Any]
 
 
@@ -26,7 +27,8 @@ class SearchOptions:
     become better than these.
 
     Raises:
-        DataError: *no_early_stop* with *no_repeat_ngram_size*, which xgpt_fairseq does not search together, either.
+        DataError: *lenpen* is beyond `LENPEN`; or *no_early_stop* comes with *no_repeat_ngram_size*, which xgpt_fairseq
+            does not search together, either.
     """
 
     beam: int = 2
@@ -37,6 +39,7 @@ class SearchOptions:
     no_early_stop: bool = False
 
     def __post_init__(self) -> None:
+        check_between("--lenpen", self.lenpen, -LENPEN, LENPEN)
         if self.no_early_stop and self.no_repeat_ngram_size:
             raise DataError("--no-early-stop is for plain beam search: leave out --no-repeat-ngram-size")
 

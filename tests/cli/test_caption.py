@@ -157,6 +157,7 @@ def test_a_photo_is_not_replaced_by_its_caption(
     ("option", "value", "message"),
     [
         ("--beam", 0, "--beam must be at least 1, got 0"),
+        ("--lenpen", "nan", "--lenpen must be -10 to 10, got nan"),
         ("--batch-size", 0, "--batch-size must be at least 1, got 0"),
         ("--device", "cuda:77", "--device cuda:77 cannot be used: "),
         ("--title", "Mine", "--title is the title of a page: it needs --html or --serve"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -17,7 +18,8 @@ from PIL import Image
 from tests.conftest import ROOT, Outcome
 from tests.test_hub_interface import draw
 from xgpt_fairseq.cli import caption
-from xgpt_runtime import cli
+from xgpt_fairseq.cli import parser as product_parser
+from xgpt_runtime import cli, parser
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,8 @@ MISTAKES: dict[str, list[Any]] = {
     "an empty folder": ["empty"],
     "a beam of none": ["empty", "--beam", 0],
     "no batch": ["empty", "--batch-size", -1],
+    "a length penalty that is no number": ["empty", "--lenpen", "nan"],
+    "a length penalty that leads to none": ["empty", "--lenpen", -1000],
     "no length": ["empty", "--max-len", 0],
     "n-grams below none": ["empty", "--no-repeat-ngram-size", -1],
     "a list that is not there": ["--list", "gone.txt"],
@@ -128,6 +132,13 @@ def test_mistakes_have_the_same_line(
     wording = "--about prints what the captioner is; it captions nothing: leave photos"
     assert ours.error == theirs.error or (ours.error.startswith(wording) and theirs.error.startswith(wording))
     assert not (tmp_path / "captions.json").exists()
+
+
+def test_options_are_read_by_the_same_code(call_program: Callable[..., Any]) -> None:
+    assert inspect.getsource(parser.Parser) == inspect.getsource(product_parser.Parser)
+    done = call_program(cli.main, "photos", "--beams", "3")
+    expected = "unrecognized arguments: --beams 3 (did you mean --beam?)\nxgpt-caption-lite --help lists all options\n"
+    assert done.status == 2 and done.stderr == f"xgpt-caption-lite: error: {expected}"
 
 
 def test_about(call_program: Callable[..., Any], tiny_bundle: Path, lite_folder: Path) -> None:

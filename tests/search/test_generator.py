@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fairseq.dataclass.configs import GenerationConfig
 
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.loading import build_model
 from xgpt_fairseq.models.xgpt import XGPTConfig
 from xgpt_fairseq.search.beam_search import CaptionGenerator
@@ -47,6 +48,14 @@ def test_every_option_reaches_fairseq(tiny_vocabulary: Path, monkeypatch: pytest
     assert given["search_strategy"].num_groups == 1
     search(beam=4, diverse_beam_groups=2, diverse_beam_strength=0.9)
     assert (given["search_strategy"].num_groups, given["search_strategy"].diversity_strength) == (2, -0.9)
+
+
+@pytest.mark.parametrize("lenpen", [float("nan"), float("inf"), 10.5])
+def test_length_penalties_that_lead_to_no_numbers_are_refused(tiny_vocabulary: Path, lenpen: float) -> None:
+    vocabulary = Vocabulary(tiny_vocabulary)
+    model = build_model(XGPTConfig(**SIZES), vocabulary)
+    with pytest.raises(DataError, match=f"lenpen must be -10 to 10, got {lenpen}"):
+        build_generator([model], vocabulary, SearchOptions(lenpen=lenpen))
 
 
 def test_the_defaults_are_fairseq_s_but_for_the_paper_s_beam() -> None:

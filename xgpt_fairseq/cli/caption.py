@@ -17,7 +17,7 @@ from xgpt_fairseq.cli.caption_outputs import TITLE, print_and_write, write_lines
 from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results, store_results
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
-from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.errors import DataError, check_at_least, check_between
 from xgpt_fairseq.io.atomic import check_writable
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.resumable_lines import ResumableLines
@@ -57,7 +57,7 @@ def caption(args: argparse.Namespace) -> None:
     """Caption, print, and write the requested files; or serve the page; or print what the captioner is."""
     from xgpt_fairseq.devices import own_device, usable_device
     from xgpt_fairseq.hub_interface import XGPTHubInterface
-    from xgpt_fairseq.search.generator import SearchOptions
+    from xgpt_fairseq.search.generator import LENPEN, SearchOptions
 
     if args.about:
         if args.photos or args.serve:
@@ -90,6 +90,7 @@ def caption(args: argparse.Namespace) -> None:
     if len(set(outputs)) < len(outputs):
         raise DataError(f"{outputs[0]} is named twice: --json and --html need a file each")
     check_at_least("--beam", args.beam, 1)
+    check_between("--lenpen", args.lenpen, -LENPEN, LENPEN)
     check_at_least("--batch-size", args.batch_size, 1)
     check_at_least("--max-len", args.max_len, 1)
     check_at_least("--no-repeat-ngram-size", args.no_repeat_ngram_size, 0)

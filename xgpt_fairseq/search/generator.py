@@ -9,11 +9,13 @@ from typing import Any
 from fairseq.search import DiverseBeamSearch, Sampling
 from fairseq.sequence_generator import SequenceGenerator
 
-from xgpt_fairseq.errors import check_at_least
+from xgpt_fairseq.errors import check_at_least, check_between
 from xgpt_fairseq.precision import check_cpu_bfloat16
 from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.workarounds import RepeatBlock, never_unknown
+
+LENPEN = 10  # beyond, powers of a caption's length are no numbers of 32 bits
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,12 @@ def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: Sear
     """Build the generator for *models* with *options*.
 
     Raises:
-        DataError: a number is too small, options exclude each other, or bfloat16 is requested on a CPU without bfloat16
-            arithmetic.
+        DataError: a number is too small or too large, options exclude each other, or bfloat16 is requested on a CPU
+            without bfloat16 arithmetic.
     """
     check_at_least("beam", options.beam, 1)
     check_at_least("max_len_b", options.max_len_b, 1)
+    check_between("lenpen", options.lenpen, -LENPEN, LENPEN)
     if options.cpu_bf16:
         check_cpu_bfloat16()
     strategy = None
