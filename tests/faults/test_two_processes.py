@@ -77,6 +77,17 @@ def test_one_that_is_killed(place: Path) -> None:
         assert not first.left_behind() and not second.left_behind()
 
 
+def test_the_first_one_cannot_write(place: Path) -> None:
+    """It ends before training; the other, which only waits for it, says so in a line, and torch nothing."""
+    (place / "file").write_text("")
+    with two_ranks(place, "--save-dir", "file/run") as ranks:
+        first, second = [rank.wait() for rank in ranks]
+        assert (first.status, first.stderr) == (1, "[rank0]: error: file/run: Not a directory\n")
+        assert second.status == 1 and second.lines == [
+            f"[rank1]: {ENDED}; end them all, and type the same commands again"
+        ]
+
+
 @pytest.mark.thorough  # TIME_OUT, and a few seconds
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_one_that_is_stopped(stopped: int, place: Path) -> None:

@@ -74,8 +74,10 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
         print(f"error: {in_one_line(line + kept)}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt | Killed):
         print(f"interrupted{kept}", file=sys.stderr)
+        return
     else:
         sys.__excepthook__(kind, error, traceback)
+    peers.tell_others_of_the_end()
 
 
 def report_in_fairseq_programs() -> None:

@@ -23,7 +23,7 @@ from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTModel
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
-from xgpt_fairseq.programs.peers import limit_waiting
+from xgpt_fairseq.programs.peers import begin_together, limit_waiting
 from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks.checks import check_run, finetune_from, root_config
 from xgpt_fairseq.tasks.finite import RepeatedBatches, refuse_not_finite
@@ -119,6 +119,7 @@ class XGPTTask(FairseqTask):
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "XGPTTask":
         """Open the data directory, so that what is wrong with it is said before training."""
+        begin_together()
         check_run(cfg)
         load_checkpoints_on_all_ranks(cfg)
         return cls.open(cfg)
