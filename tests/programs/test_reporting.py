@@ -6,8 +6,11 @@ import os
 import sys
 
 import pytest
+from fairseq import options as fairseq_options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from torch.multiprocessing import ProcessRaisedException
 
+import xgpt_fairseq.plugin  # noqa: F401  (the names are fairseq's registries')
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.programs.reporting import report, report_in_fairseq_programs
 
@@ -124,3 +127,15 @@ def test_hydra_leaves_errors_to_the_hook(monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     report_in_fairseq_programs()
     assert os.environ.pop("HYDRA_FULL_ERROR") == "1"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:hydra")
+@pytest.mark.parametrize("path", ["runs/${x}", "runs/${a:b}", "runs/${"])
+def test_a_path_that_the_configuration_takes_for_the_name_of_a_value(path: str, capsys):
+    """As in `fairseq-train --save-dir`, whose value hydra reads."""
+    options = ["data", "--task", "xgpt_caption", "--arch", "xgpt_demo", "--save-dir", path]
+    given = fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), input_args=options)
+    error = raised(lambda: convert_namespace_to_omegaconf(given).checkpoint.save_dir)
+    said = reported(error, capsys)
+    assert said.startswith("error: ") and said.count("\n") == 1, said
+    assert "save_dir" in said and "(${ begins the name of a value in fairseq's configuration" in said

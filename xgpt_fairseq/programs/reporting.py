@@ -15,7 +15,13 @@ from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
 
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import ConfigCompositionException
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from xgpt_fairseq.errors import SENT_DATA_ERROR, DataError, in_one_line, said_by
 from xgpt_fairseq.io.atomic import FULL, TORCH_WRITER
@@ -56,6 +62,8 @@ KNOWN = [
     *peers.SAID,
 ]
 GENERATE = "fairseq_cli.generate"
+_INTERPOLATION = (GrammarParseError, InterpolationResolutionError, UnsupportedInterpolationType)
+_NAMES_A_VALUE = " (${ begins the name of a value in fairseq's configuration: no path may have it)"
 # functions of fairseq that write a file → the variable that has its name
 WRITERS = {("fairseq.checkpoint_utils", "torch_persistent_save"): "filename", (GENERATE, "main"): "output_path"}
 
@@ -132,7 +140,10 @@ def _said_by(error: BaseException) -> str | None:
         return f"{place} cannot be written: the disk is full, most likely"
     if isinstance(error, OmegaConfBaseException):  # a name or a value in YAML
         key, said = error.full_key or error.key, str(error.msg or error).splitlines()[0]
-        return said if key is None or str(key) in said else f"{key}: {said}"
+        line = said if key is None or str(key) in said else f"{key}: {said}"
+        return line + (_NAMES_A_VALUE if isinstance(error, _INTERPOLATION) else "")
+    if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, _INTERPOLATION):
+        return str(error).splitlines()[0] + _NAMES_A_VALUE
     # "--sampling-topp requires --sampling", and many more: so fairseq speaks to its users
     speaks = isinstance(error, AssertionError | ValueError) and str(error) and _raised_by_fairseq(error)
     return str(error).splitlines()[0] if speaks else None
