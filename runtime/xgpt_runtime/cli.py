@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import os
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from xgpt_runtime.errors import DataError, check_at_least
 from xgpt_runtime.parser import Parser
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _LOADERS: Final = 4  # threads that decode photos
 _AHEAD: Final = 32  # photos that are decoded before they are captioned
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors of writing, which name no file
 
 _EXAMPLE: Final = """\
 Each caption is printed as a line: file, tab, caption. Files that cannot be read as photos are listed on standard error;
@@ -51,24 +55,43 @@ class _Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program: a `DataError` is a line on stderr and exit status 1, Ctrl-C is 130, a closed pipe 141.
+    """Run the program. A mistake is a line on stderr and exit status 1; Ctrl-C is 130, `kill` 143, a closed pipe 141.
 
     Raises:
         SystemExit: with that status.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files may be no Unicode: they keep their bytes
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # once temporary files are taken away
     try:
         _caption(_parse(arguments))
+        sys.stdout.flush()
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        _drop_output()
         sys.exit(141)
+    except OSError as error:
+        if error.filename is not None and error.strerror:
+            _end(f"{error.filename}: {error.strerror}")
+        if error.errno not in _FULL:
+            raise
+        _drop_output()  # whose error it is: files are named where they are written
+        _end(f"the output cannot be written: {error.strerror}")
+
+
+def _end(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _drop_output() -> None:
+    """Write what is still to be flushed nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _caption(args: argparse.Namespace) -> None:
@@ -192,10 +215,12 @@ def _check_json(args: argparse.Namespace) -> None:
     path: Path = args.json
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file")
-    if path.exists() and not args.overwrite:
+    if os.path.lexists(path) and not args.overwrite:
         raise DataError(f"{path} exists; give another name or --overwrite")
     if not path.parent.is_dir():
         raise DataError(f"{path}: no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DataError(f"{path}: its folder cannot be written to")
     if path.resolve() in [photo.resolve() for photo in args.photos]:
         raise DataError(f"{path.resolve()} is one of the photos; name another file for the captions")
 
@@ -269,22 +294,29 @@ def _load(captioner: Captioner, files: Sequence[PhotoFile]) -> Iterator[tuple[Ph
         except PhotoError as error:
             return error
 
-    with ThreadPoolExecutor(_LOADERS) as pool:
+    pool = ThreadPoolExecutor(_LOADERS)
+    try:
         rest = iter(files)
         waiting = deque((file, pool.submit(load, file)) for file in islice(rest, _AHEAD))
         while waiting:
             file, future = waiting.popleft()
             waiting.extend((following, pool.submit(load, following)) for following in islice(rest, 1))
             yield file, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # nobody waits for photos that are not captioned any more
 
 
 def _write_json(path: Path, value: Any) -> None:
     """Write *value* to *path*, whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     try:
-        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no Unicode
+        aside.unlink(missing_ok=True)  # a link would lead elsewhere
+        with aside.open("x", encoding="utf-8", errors="backslashreplace") as file:  # names of files may be no Unicode
+            file.write(text)
         aside.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}") from None
     finally:
         aside.unlink(missing_ok=True)
 

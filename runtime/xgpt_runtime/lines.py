@@ -66,6 +66,9 @@ class ResumableLines:
             raise DataError(f"{path}: no folder {path.parent}")
         if path.exists() and not overwrite and not self._journal.exists():
             raise DataError(f"{path} exists; give another name or --overwrite")
+        if self._folder.is_symlink():  # it would be emptied where that leads
+            leads = self._folder.readlink()
+            raise DataError(f"{self._folder} is a link to {leads}; remove it: a program makes this folder itself")
         self._folder.mkdir(exist_ok=True)
         self._lock = _take_lock(self._folder / "lock", path)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,7 @@ MISTAKES: dict[str, list[Any]] = {
     "a file that is there": ["empty", "--json", "nothing.txt"],
     "a folder for the captions": ["empty", "--json", "empty"],
     "no folder for the captions": ["empty", "--json", "gone/captions.json"],
+    "no folder for the lines": ["0.png", "--jsonl", "gone/captions.jsonl"],
     "captions over a photo": ["0.png", "--json", "0.png", "--overwrite"],
     "two photos of one id": ["same", "--json", "captions.json"],
     "one that is not read, strictly": ["0.png", "text.jpg", "--strict"],
@@ -131,7 +133,34 @@ def test_mistakes_have_the_same_line(
     assert ours.status == theirs.status == 1
     wording = "--about prints what the captioner is; it captions nothing: leave photos"
     assert ours.error == theirs.error or (ours.error.startswith(wording) and theirs.error.startswith(wording))
-    assert not (tmp_path / "captions.json").exists()
+    assert not (tmp_path / "captions.json").exists() and not (tmp_path / "gone").exists()
+
+
+def test_output_that_nobody_can_write_and_kill(lite_folder: Path, photos: Path, tmp_path: Path) -> None:
+    """In processes of their own: a full disk is a line, `kill` 143, Ctrl-C 130, and nothing is left behind."""
+    command = [sys.executable, "-m", "xgpt_runtime.cli", photos, "--path", lite_folder]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+        assert done.returncode == 1 and done.stderr.endswith(
+            "error: the output cannot be written: No space left on device\n"
+        )
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(2000):
+        (many / f"{number}.png").symlink_to(photos / "0.png")
+    for end, status, last in ((signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "interrupted\n")):
+        options = [many, *command[4:], "--json", tmp_path / "captions.json", "--batch-size", 1]
+        started = subprocess.Popen(
+            [*command[:3], *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment,
+        )  # fmt: skip
+        assert started.stdout is not None and started.stdout.readline()
+        started.send_signal(end)
+        _, said = started.communicate()
+        assert started.returncode == status and said.endswith(last) and "Traceback" not in said, said
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["many"]
 
 
 def test_options_are_read_by_the_same_code(call_program: Callable[..., Any]) -> None:

@@ -83,6 +83,8 @@ def caption(args: argparse.Namespace) -> None:
     for output in (args.json, args.html):
         if output is not None:
             check_writable(output, overwrite=args.overwrite)
+    if args.jsonl is not None and not args.jsonl.parent.is_dir():  # else the list of photos would make it
+        raise DataError(f"{args.jsonl}: no folder {args.jsonl.parent}")
     outputs = [output.resolve() for output in (args.json, args.html, args.jsonl) if output is not None]
     for output in outputs:
         if output in [Path(photo).resolve() for photo in args.photos]:
