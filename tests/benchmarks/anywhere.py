@@ -3,7 +3,7 @@
     python -m tests.benchmarks.anywhere equal CAPTIONS.json PHOTOS [--count 252]
     python -m tests.benchmarks.anywhere cost WHEEL PHOTOS [--count 1000]
     python -m tests.benchmarks.anywhere page PAGE.html CAPTIONER PHOTOS [--count 50]
-    python -m tests.benchmarks.anywhere kinds CAPTIONER PHOTOS [--count 20]
+    python -m tests.benchmarks.anywhere kinds CAPTIONER PHOTOS [--count 20] [--kinds alpha turn …]
 
 `equal` exports the released captioner in each storage, and compares captions, n-best lists and scores with those of
 `XGPTModel`, on the validation photos of Karpathy's file CAPTIONS.json. `cost` installs the WHEEL of `make runtime` into
@@ -49,6 +49,7 @@ def main() -> None:
             command.add_argument(argument, type=Path)
         command.add_argument("--count", type=int, default=count, help="photos at most (default: %(default)s)")
         command.set_defaults(run=run)
+    command.add_argument("--kinds", nargs="*", default=[], metavar="KIND", help="only these, by their beginnings")
     args = parser.parse_args()
     args.run(args)
 
@@ -171,7 +172,8 @@ def kinds(args: argparse.Namespace) -> None:
     with opened() as tab, tempfile.TemporaryDirectory() as folder:
         make_decoding(tab)
         file = Path(folder) / "photo"
-        for kind, make in ALL.items():
+        chosen = [kind for kind in ALL if not args.kinds or kind.startswith(tuple(args.kinds))]
+        for kind, make in ((kind, ALL[kind]) for kind in chosen):
             differ = seen_otherwise = levels = 0
             for photo in photos:
                 content = make(Image.open(photo).convert("RGB"))

@@ -9,13 +9,14 @@ import numpy as np
 
 from xgpt_fairseq.pages.rendering import read_template
 
-_READ = """async ([text, form]) => {
+_READ = """async ([content, form]) => {
   try {
-    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-    const { rgb, width, height, note } = await pixelsOf(bytes.buffer);
+    const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+    const { data, bands, width, height, note } = await pixelsOf(bytes.buffer);
     const target = sizeOf(width, height, form);
-    const pixels = Array.from(resized(rgb, width, height, target), (value) => String.fromCharCode(value)).join("");
-    return { pixels: btoa(pixels), size: [width, height], target, note };
+    const pixels = resized(data, width, height, target, bands);
+    const text = Array.from(pixels, (value) => String.fromCharCode(value)).join("");
+    return { pixels: btoa(text), size: [width, height], target, note };
   } catch (error) {
     return { error: error.message };
   }

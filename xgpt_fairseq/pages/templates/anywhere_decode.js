@@ -1,11 +1,12 @@
-// The pixels of a photo as the browser decodes it, on white, turned upright.
+// The pixels of a photo as the browser decodes it, turned upright: RGB, or RGBA with colours multiplied by the alpha
+// (`bands` is 3 or 4).
 const STRIP = 2 ** 22; // pixels that are read from a canvas at once: some browsers have no larger ones than 16 million
 
 async function pixelsOf(body) {
   const bytes = new Uint8Array(body);
   let bitmap;
   try {
-    bitmap = await createImageBitmap(new Blob([body]), { colorSpaceConversion: "none" });
+    bitmap = await createImageBitmap(new Blob([body]), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
     throw new Error(unreadable(bytes));
   }
@@ -15,39 +16,67 @@ async function pixelsOf(body) {
     bitmap.close();
     throw new Error(`the photo has ${width} x ${height} pixels; at most ${most / 1e6} megapixels are read`);
   }
-  const rgb = rgbOf(bitmap);
+  const { data, bands } = valuesOf(bitmap, isJpeg(bytes));
   bitmap.close();
   const note = isCmyk(bytes) ? CMYK : isUnturned(bytes, width) ? UNTURNED : "";
-  return { rgb, width, height, note };
+  return { data, bands, width, height, note };
 }
 
 const CMYK = "A CMYK photo: each browser makes its own colours of it, so that other programs may caption it otherwise.";
 const UNTURNED = "A WebP photo that is to be turned, by its EXIF data, which this browser does not do: programs that do may caption it otherwise.";
 
-function rgbOf(bitmap) {
+function valuesOf(bitmap, opaque) {
   const { width, height } = bitmap;
-  const rgb = new Uint8Array(width * height * 3);
+  let bands = 3;
+  if (!opaque) {
+    strips(bitmap, (data) => {
+      for (let at = 3; at < data.length; at += 4) {
+        if (data[at] !== 255) {
+          bands = 4;
+          return true;
+        }
+      }
+    });
+  }
+  const values = new Uint8Array(width * height * bands);
+  let to = 0;
+  strips(bitmap, (data) => {
+    for (let from = 0; from < data.length; from += 4) {
+      const alpha = data[from + 3];
+      for (let band = 0; band < 3; band++) values[to++] = bands === 3 ? data[from + band] : multiplied(data[from + band], alpha);
+      if (bands === 4) values[to++] = alpha;
+    }
+  });
+  return { data: values, bands };
+}
+
+// A colour times the alpha, both of 0 to 255, rounded. A canvas keeps such products, and divides when it is read.
+function multiplied(colour, alpha) {
+  const product = colour * alpha + 128;
+  return (product + (product >> 8)) >> 8;
+}
+
+// Read the pixels of a bitmap strip by strip, until `take` returns true.
+function strips(bitmap, take) {
+  const { width, height } = bitmap;
   const rows = Math.max(Math.min(Math.floor(STRIP / width), height), 1);
   const canvas = document.createElement("canvas");
   Object.assign(canvas, { width, height: rows });
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  for (let top = 0, to = 0; top < height; top += rows) {
-    context.fillStyle = "#fff"; // behind what is transparent
-    context.fillRect(0, 0, width, rows);
+  for (let top = 0; top < height; top += rows) {
+    context.clearRect(0, 0, width, rows);
     context.drawImage(bitmap, 0, -top);
-    const { data } = context.getImageData(0, 0, width, Math.min(rows, height - top));
-    for (let from = 0; from < data.length; from += 4) {
-      rgb[to++] = data[from];
-      rgb[to++] = data[from + 1];
-      rgb[to++] = data[from + 2];
-    }
+    if (take(context.getImageData(0, 0, width, Math.min(rows, height - top)).data)) return;
   }
-  return rgb;
+}
+
+function isJpeg(bytes) {
+  return bytes[0] === 0xff && bytes[1] === 0xd8;
 }
 
 // Whether the file is a JPEG of four colours, by its frame header.
 function isCmyk(bytes) {
-  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return false;
+  if (!isJpeg(bytes)) return false;
   for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; ) {
     const marker = bytes[at + 1];
     if (marker === 0xff || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd9)) {

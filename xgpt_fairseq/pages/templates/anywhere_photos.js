@@ -16,9 +16,10 @@ function sizeOf(width, height, form) {
   return [width, height].map((side) => Math.max(rounded((side * scale) / form.stride), 1) * form.stride);
 }
 
-// RGB pixels of width x height → those of the target size.
-function resized(rgb, width, height, [columns, rows]) {
-  let image = { data: rgb, width, height };
+// RGB pixels of width x height → those of the target size; or RGBA ones with colours multiplied by the alpha, which are
+// put on white when they are resized.
+function resized(data, width, height, [columns, rows], bands = 3) {
+  let image = { data, width, height, bands };
   let boxWidth = width;
   let boxHeight = height;
   const factorX = Math.floor(width / columns / REDUCING_GAP) || 1;
@@ -38,46 +39,58 @@ function resized(rgb, width, height, [columns, rows]) {
     const own = horizontal ? image.width : image.height;
     if (size !== own || length !== own) image = resampled(image, size, length, horizontal);
   }
-  return image.data;
+  return bands === 4 ? onWhite(image.data) : image.data;
+}
+
+// As Pillow divides colours by the alpha again, and composites.
+function onWhite(data) {
+  const rgb = new Uint8Array((data.length / 4) * 3);
+  for (let from = 0, to = 0; from < data.length; from += 4) {
+    const alpha = data[from + 3];
+    for (let band = 0; band < 3; band++) {
+      const colour = alpha ? Math.min(Math.floor((255 * data[from + band]) / alpha), 255) : 0;
+      const sum = (colour * alpha + 255 * (255 - alpha)) * 128 + 128 * 128;
+      rgb[to++] = ((sum >> 8) + sum) >> 15;
+    }
+  }
+  return rgb;
 }
 
 // The means of blocks of pixels; those at the right and the bottom may be smaller.
-function reduced({ data, width, height }, factorX, factorY) {
+function reduced({ data, width, height, bands }, factorX, factorY) {
   const columns = Math.ceil(width / factorX);
   const rows = Math.ceil(height / factorY);
-  const out = new Uint8Array(columns * rows * 3);
+  const out = new Uint8Array(columns * rows * bands);
   for (let row = 0; row < rows; row++) {
     const bottom = Math.min((row + 1) * factorY, height);
     for (let column = 0; column < columns; column++) {
       const right = Math.min((column + 1) * factorX, width);
       const count = (bottom - row * factorY) * (right - column * factorX);
       const share = Math.floor(2 ** 24 / count);
-      const sums = [0, 0, 0].fill(Math.floor(count / 2));
+      const sums = new Array(bands).fill(Math.floor(count / 2));
       for (let y = row * factorY; y < bottom; y++) {
         for (let x = column * factorX; x < right; x++) {
-          const at = (y * width + x) * 3;
-          sums[0] += data[at];
-          sums[1] += data[at + 1];
-          sums[2] += data[at + 2];
+          const at = (y * width + x) * bands;
+          for (let band = 0; band < bands; band++) sums[band] += data[at + band];
         }
       }
-      for (let band = 0; band < 3; band++) {
-        out[(row * columns + column) * 3 + band] = Math.floor((sums[band] * share) / 2 ** 24);
+      for (let band = 0; band < bands; band++) {
+        out[(row * columns + column) * bands + band] = Math.floor((sums[band] * share) / 2 ** 24);
       }
     }
   }
-  return { data: out, width: columns, height: rows };
+  return { data: out, width: columns, height: rows, bands };
 }
 
 // Resample the columns of all rows, or the rows of all columns; `length`, of the source, may be a fraction.
-function resampled({ data, width, height }, size, length, horizontal) {
+function resampled({ data, width, height, bands }, size, length, horizontal) {
   const source = horizontal ? width : height;
   const other = horizontal ? height : width;
-  const step = horizontal ? 3 : width * 3;
-  const line = horizontal ? width * 3 : 3;
-  const out = new Uint8Array(size * other * 3);
-  const outStep = horizontal ? 3 : other * 3;
-  const outLine = horizontal ? size * 3 : 3;
+  const step = horizontal ? bands : width * bands;
+  const line = horizontal ? width * bands : bands;
+  const out = new Uint8Array(size * other * bands);
+  const outStep = horizontal ? bands : other * bands;
+  const outLine = horizontal ? size * bands : bands;
   const scale = length / size;
   const support = Math.max(scale, 1);
   for (let place = 0; place < size; place++) {
@@ -93,7 +106,7 @@ function resampled({ data, width, height }, size, length, horizontal) {
     }
     const fixed = weights.map((weight) => Math.trunc(0.5 + (total ? weight / total : weight) * PRECISION));
     for (let row = 0; row < other; row++) {
-      for (let band = 0; band < 3; band++) {
+      for (let band = 0; band < bands; band++) {
         let sum = PRECISION / 2;
         let from = row * line + first * step + band;
         for (const weight of fixed) {
@@ -104,5 +117,5 @@ function resampled({ data, width, height }, size, length, horizontal) {
       }
     }
   }
-  return horizontal ? { data: out, width: size, height } : { data: out, width, height: size };
+  return horizontal ? { data: out, width: size, height, bands } : { data: out, width, height: size, bands };
 }
