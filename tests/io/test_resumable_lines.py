@@ -74,6 +74,19 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 6
 
 
+def test_what_is_replaced_stays_until_there_are_new_lines(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    write(path, 4, 2)
+    before = path.read_bytes()
+    write(path, 6, 2, overwrite=True, until=0)
+    assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["some.jsonl"]
+    with ResumableLines(path, OPTIONS, group=2, overwrite=True) as lines:
+        assert path.read_bytes() == before
+        lines.write(values(2))
+        assert path.read_text().count("\n") == 2
+    assert write(path, 6, 2) == 1
+
+
 def test_of_an_empty_file_nothing_is_left(tmp_path: Path) -> None:
     write(tmp_path / "some.jsonl", 6, 2, until=0)
     assert not list(tmp_path.iterdir())

@@ -129,7 +129,7 @@ def test_hydra_leaves_errors_to_the_hook(monkeypatch):
     assert os.environ.pop("HYDRA_FULL_ERROR") == "1"
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:hydra")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("path", ["runs/${x}", "runs/${a:b}", "runs/${"])
 def test_a_path_that_the_configuration_takes_for_the_name_of_a_value(path: str, capsys):
     """As in `fairseq-train --save-dir`, whose value hydra reads."""

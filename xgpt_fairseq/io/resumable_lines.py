@@ -36,7 +36,7 @@ class ResumableLines:
         path: the file.
         options: all that decides what the lines say, as JSON.
         group: lines of a group; the last may have fewer.
-        overwrite: replace a file that is there, or is another run's.
+        overwrite: replace a file that is there, or is another run's, once there is a first group of new lines.
 
     Attributes:
         groups: those that are there.
@@ -74,10 +74,9 @@ class ResumableLines:
                         f"{path} is unfinished, and was begun with other options ({', '.join(different)}); pass "
                         "--overwrite to start over"
                     )
-            if not self.groups:
-                path.unlink(missing_ok=True)
-                write_json(journal, wanted)
-            self._file = path.open("ab")
+            self._wanted = wanted
+            if self.groups:
+                self._file = path.open("ab")
         except BaseException:
             self.close()
             raise
@@ -95,7 +94,7 @@ class ResumableLines:
 
     def write(self, values: Sequence[Mapping[str, Any]]) -> None:
         """Append a group of lines."""
-        file = self._open_file
+        file = self._begun()
         lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
         file.write(lines.encode("utf-8", "backslashreplace"))  # names of files may be no Unicode
         file.flush()
@@ -105,29 +104,36 @@ class ResumableLines:
 
     def finish(self) -> None:
         """The file is complete."""
-        self._open_file.flush()
-        os.fsync(self._open_file.fileno())
+        file = self._begun()
+        file.flush()
+        os.fsync(file.fileno())
         (self._folder / "journal.json").unlink()  # while it is locked: from now on the file is complete
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    @property
-    def _open_file(self) -> IO[bytes]:
-        if self._file is None:
+    def _begun(self) -> IO[bytes]:
+        """The file, begun with the first of its lines: until then, another one that is to be replaced stays."""
+        if self._lock is None:
             raise ValueError(f"{self.path} is closed")
+        if self._file is None:
+            self.path.unlink(missing_ok=True)
+            write_json(self._folder / "journal.json", self._wanted)
+            self._file = self.path.open("ab")
         return self._file
 
     def close(self) -> None:
-        """End the run. Another one goes on, unless this one has called `finish`; of an empty file nothing is left."""
+        """End the run. Another one goes on, unless this one has called `finish`; without lines, nothing is left."""
         if self._lock is None:
             return
         if self._file is not None:
             file, self._file = self._file, None
             with contextlib.suppress(OSError):  # of a full disk, whose error is on its way already
                 file.close()
-            if self.path.stat().st_size == 0:
-                self.path.unlink(missing_ok=True)
-                shutil.rmtree(self._folder)
+        if (self._folder / "journal.json").exists() and self.path.is_file() and self.path.stat().st_size == 0:
+            self.path.unlink()
+            shutil.rmtree(self._folder)
+        elif not (self._folder / "journal.json").exists():
+            shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock)
         self._lock = None
 
