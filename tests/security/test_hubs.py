@@ -8,11 +8,13 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision import families
+from xgpt_fairseq.vision.backbones import registry
 from xgpt_fairseq.vision.backbones.base import BackboneOptions
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.backbones.torchvision_models import published_state
@@ -125,3 +127,17 @@ def test_a_library_that_is_imported_already(no_environment: pytest.MonkeyPatch) 
     constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed")
     no_environment.setattr(constants, "HF_HUB_OFFLINE", False)
     assert families.stay_offline(True) and constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("users", [False, True])
+def test_offline_is_said_of_one_network_alone(no_environment: pytest.MonkeyPatch, users: bool) -> None:
+    """A network that is loaded offline leaves the next one as the user's environment has it."""
+    constants = SimpleNamespace(HF_HUB_OFFLINE=users)
+    loaded = SimpleNamespace(load=lambda _, options: (families.stay_offline(options.offline), constants.HF_HUB_OFFLINE))
+    no_environment.setitem(sys.modules, "huggingface_hub.constants", constants)
+    no_environment.setattr(registry, "import_module", lambda _: loaded)
+    no_environment.setenv("HF_HUB_OFFLINE", "1" if users else "")
+    before = dict(os.environ)
+    assert load_backbone("timm:NAME", BackboneOptions(offline=True)) == (True, True)
+    assert os.environ == before
+    assert load_backbone("timm:NAME", BackboneOptions()) == (users, users)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from xgpt_fairseq.vision.families import find_loader
+from xgpt_fairseq.vision.families import find_loader, for_one_network
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions
@@ -38,5 +38,6 @@ def load_backbone(name: str = DEFAULT, options: BackboneOptions | None = None) -
     from xgpt_fairseq.vision.backbones.base import BackboneOptions
 
     module = import_module(f"{__package__}.{find_loader(name, FAMILIES, 'backbone')}")
-    backbone: Backbone = module.load(name, options or BackboneOptions())
+    with for_one_network():
+        backbone: Backbone = module.load(name, options or BackboneOptions())
     return backbone

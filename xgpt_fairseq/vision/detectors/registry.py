@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from xgpt_fairseq.vision.choices import VG_BOTTOM_UP
-from xgpt_fairseq.vision.families import find_loader
+from xgpt_fairseq.vision.families import find_loader, for_one_network
 
 if TYPE_CHECKING:
     from xgpt_fairseq.vision.detectors.base import Detector, DetectorOptions
@@ -34,5 +34,6 @@ def load_detector(name: str, options: DetectorOptions | None = None) -> Detector
     from xgpt_fairseq.vision.detectors.base import DetectorOptions
 
     module = import_module(f"{__package__}.{find_loader(name, FAMILIES, 'detector')}")
-    detector: Detector = module.load(name, options or DetectorOptions())
+    with for_one_network():
+        detector: Detector = module.load(name, options or DetectorOptions())
     return detector
