@@ -34,7 +34,8 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors 
 _EXAMPLE: Final = """\
 Each caption is printed as a line: file, tab, caption. Files that cannot be read as photos are listed on standard error;
 the exit status is 1 only if none could be read (with --strict, if any could not). Photos that look unlike those that
-the captioner was trained on are named there, too: their captions are probably wrong.
+the captioner was trained on are named there, too: their captions are probably wrong. With --jsonl, both are said in the
+lines: "error" and "unlike".
 
 examples:
   xgpt-caption-lite photos holiday.jpg --json captions.json
