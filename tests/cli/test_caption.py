@@ -162,6 +162,7 @@ def test_a_photo_is_not_replaced_by_its_caption(
         ("--device", "cuda:77", "--device cuda:77 cannot be used: "),
         ("--title", "Mine", "--title is the title of a page: it needs --html or --serve"),
         ("--no-repeat-ngram-size", -1, "--no-repeat-ngram-size must be at least 0, got -1"),
+        ("--no-early-stop", "--no-repeat-ngram-size=2", "--no-early-stop is for plain beam search: leave out --no-re"),
         ("--detections", "boxes.json", "--detections: the model was trained on a grid of 2 x 2, not on boxes"),
     ],
 )

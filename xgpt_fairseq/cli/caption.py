@@ -96,6 +96,8 @@ def caption(args: argparse.Namespace) -> None:
     check_at_least("--batch-size", args.batch_size, 1)
     check_at_least("--max-len", args.max_len, 1)
     check_at_least("--no-repeat-ngram-size", args.no_repeat_ngram_size, 0)
+    if args.no_early_stop and args.no_repeat_ngram_size:
+        raise DataError("--no-early-stop is for plain beam search: leave out --no-repeat-ngram-size")
     device = usable_device(args.device or own_device())
     captioner = XGPTHubInterface.from_path(
         args.path, data=args.data, backbone_weights=args.backbone_weights, offline=args.offline
