@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import statistics
@@ -51,6 +52,7 @@ def main() -> None:
         command.set_defaults(run=run)
     command.add_argument("--kinds", nargs="*", default=[], metavar="KIND", help="only these, by their beginnings")
     args = parser.parse_args()
+    logging.disable(logging.INFO)  # fairseq turns on the messages of every library
     args.run(args)
 
 

@@ -12,9 +12,10 @@ from xgpt_fairseq.pages.rendering import read_template
 _READ = """async ([content, form]) => {
   try {
     const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
-    const { data, bands, width, height, note } = await pixelsOf(bytes.buffer);
+    const photo = await pixelsOf(bytes.buffer);
+    const { width, height, note } = photo;
     const target = sizeOf(width, height, form);
-    const pixels = resized(data, width, height, target, bands);
+    const pixels = fitted(photo, target);
     const text = Array.from(pixels, (value) => String.fromCharCode(value)).join("");
     return { pixels: btoa(text), size: [width, height], target, note };
   } catch (error) {

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.odd_photos import ALL, CMYK, PLAIN, SEE_THROUGH
+from tests.odd_photos import ALL, CMYK, PLAIN, SEE_THROUGH, TURNED
 from tests.pages.browser import opened
 from tests.pages.decoding import decoded, make_decoding
 from tests.test_hub_interface import draw
 from xgpt_fairseq.cli import export
 
-TURNED = {f"turn {turn}" for turn in range(1, 5)}  # by a quarter, a few pixels are away by 1
 SAME = {*PLAIN, *SEE_THROUGH, *CMYK, *TURNED}  # pixels as Pillow's: see test_anywhere_decoding.py
 
 

@@ -40,11 +40,12 @@ function boxesOf(columns, rows) {
   return boxes;
 }
 
-async function captions({ data, bands, width, height, note }, beam) {
+async function captions(photo, beam) {
+  const { width, height, note } = photo;
   const graphs = await opening();
   const { photos, words, novelty, layers, heads, headWidth, longest } = settings;
   const target = sizeOf(width, height, photos);
-  const pixels = new ort.Tensor("uint8", resized(data, width, height, target, bands), [1, target[1], target[0], 3]);
+  const pixels = new ort.Tensor("uint8", fitted(photo, target), [1, target[1], target[0], 3]);
   const cells = photos.grid === "tokens" ? target.map((side) => side / photos.stride) : [photos.grid, photos.grid];
   const boxes = boxesOf(...cells);
   const corners = new ort.Tensor("float32", Float32Array.from(boxes.flat()), [1, boxes.length, 4]);

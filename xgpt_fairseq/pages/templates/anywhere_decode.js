@@ -1,12 +1,18 @@
-// The pixels of a photo as the browser decodes it, turned upright: RGB, or RGBA with colours multiplied by the alpha
-// (`bands` is 3 or 4).
+// The pixels of a photo as it is stored: RGB, or RGBA with colours multiplied by the alpha (`bands` is 3 or 4); its EXIF
+// orientation, 1 to 8 (`turn`), and its width and height when it is turned upright. Pillow resizes before it turns, and
+// so must we: a browser that has turned a photo by a quarter has other pixels, by a grey level. Browsers turn JPEG and PNG
+// whatever they are asked for (`imageOrientation`), so that they get files without the turn.
 const STRIP = 2 ** 22; // pixels that are read from a canvas at once: some browsers have no larger ones than 16 million
 
 async function pixelsOf(body) {
   const bytes = new Uint8Array(body);
+  const { turn, at } = turnOf(bytes);
   let bitmap;
   try {
-    bitmap = await createImageBitmap(new Blob([body]), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    bitmap = await createImageBitmap(new Blob(turn > 1 ? [bytes.subarray(0, at), UPRIGHT, bytes.subarray(at + 2)] : [body]), {
+      colorSpaceConversion: "none",
+      premultiplyAlpha: "none",
+    });
   } catch {
     throw new Error(unreadable(bytes));
   }
@@ -18,12 +24,14 @@ async function pixelsOf(body) {
   }
   const { data, bands } = valuesOf(bitmap, isJpeg(bytes));
   bitmap.close();
-  const note = isCmyk(bytes) ? CMYK : isUnturned(bytes, width) ? UNTURNED : "";
-  return { data, bands, width, height, note };
+  const note = isCmyk(bytes) ? CMYK : turn > 1 && isWebp(bytes) ? SHOWN_UNTURNED : "";
+  const [right, down] = turn > 4 ? [height, width] : [width, height];
+  return { data, bands, turn, width: right, height: down, note };
 }
 
+const UPRIGHT = new Uint8Array(2); // no orientation, in either order of bytes; a PNG's sum is wrong then, and its EXIF data are ignored
 const CMYK = "A CMYK photo: each browser makes its own colours of it, so that other programs may caption it otherwise.";
-const UNTURNED = "A WebP photo that is to be turned, by its EXIF data, which this browser does not do: programs that do may caption it otherwise.";
+const SHOWN_UNTURNED = "A WebP photo that is to be turned, by its EXIF data: it is captioned upright, and shown as it is stored.";
 
 function valuesOf(bitmap, opaque) {
   const { width, height } = bitmap;
@@ -74,52 +82,71 @@ function isJpeg(bytes) {
   return bytes[0] === 0xff && bytes[1] === 0xd8;
 }
 
-// Whether the file is a JPEG of four colours, by its frame header.
-function isCmyk(bytes) {
-  if (!isJpeg(bytes)) return false;
+function isWebp(bytes) {
+  return textAt(bytes, 0, 4) === "RIFF" && textAt(bytes, 8, 12) === "WEBP";
+}
+
+// The segments of a JPEG up to its frame, inclusively: [marker, content].
+function* segmentsOf(bytes) {
   for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; ) {
     const marker = bytes[at + 1];
     if (marker === 0xff || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd9)) {
       at += marker === 0xff ? 1 : 2;
       continue;
     }
-    const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
-    if (isFrame) return bytes[at + 9] === 4;
-    at += 2 + (bytes[at + 2] << 8) + bytes[at + 3];
+    const size = (bytes[at + 2] << 8) + bytes[at + 3];
+    yield [marker, bytes.subarray(at + 4, at + 2 + size)];
+    if (isFrame(marker)) return;
+    at += 2 + size;
   }
-  return false;
 }
 
-// Whether the file is a WebP that has an EXIF orientation and was not turned: browsers heed it in JPEG and PNG alone.
-function isUnturned(bytes, width) {
-  if (textAt(bytes, 0, 4) !== "RIFF" || textAt(bytes, 8, 16) !== "WEBPVP8X") return false;
+function isFrame(marker) {
+  return marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
+}
+
+// Whether the file is a JPEG of four colours, by its frame header.
+function isCmyk(bytes) {
+  if (!isJpeg(bytes)) return false;
+  return [...segmentsOf(bytes)].some(([marker, content]) => isFrame(marker) && content[5] === 4);
+}
+
+// The chunks of a PNG or a WebP: [name, content].
+function* chunksOf(bytes) {
+  const webp = isWebp(bytes);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let at = 12; at + 8 <= bytes.length; ) {
-    const size = view.getUint32(at + 4, true);
-    if (textAt(bytes, at, at + 4) === "EXIF" && at + 8 + size <= bytes.length) {
-      const own = 1 + bytes[24] + (bytes[25] << 8) + (bytes[26] << 16); // its width as it is stored
-      const turned = orientationOf(bytes.subarray(at + 8, at + 8 + size));
-      return turned > 1 && turned <= 8 && (turned < 5 || width === own);
-    }
-    at += 8 + size + (size % 2);
+  for (let at = webp ? 12 : 8; at + 8 <= bytes.length; ) {
+    const size = view.getUint32(at + (webp ? 4 : 0), webp);
+    yield [textAt(bytes, at + (webp ? 0 : 4), at + (webp ? 4 : 8)), bytes.subarray(at + 8, at + 8 + size)];
+    at += 8 + size + (webp ? size % 2 : 4); // a PNG has a sum of each
   }
-  return false;
 }
 
-// The orientation in EXIF data, which are a TIFF; 1 if there is none.
+// The EXIF orientation of a photo, 1 to 8, and where in the file it is.
+function turnOf(bytes) {
+  let exif = null;
+  if (isJpeg(bytes)) exif = [...segmentsOf(bytes)].find(([marker, content]) => marker === 0xe1 && textAt(content, 0, 4) === "Exif");
+  else if (isWebp(bytes)) exif = [...chunksOf(bytes)].find(([name]) => name === "EXIF");
+  else if (textAt(bytes, 1, 4) === "PNG") exif = [...chunksOf(bytes)].find(([name]) => name === "eXIf");
+  const found = exif ? orientationOf(exif[1]) : { turn: 1 };
+  if (!(found.turn > 1 && found.turn <= 8)) return { turn: 1 };
+  return { turn: found.turn, at: exif[1].byteOffset - bytes.byteOffset + found.at };
+}
+
+// The orientation in EXIF data, which are a TIFF, and where in them it is; 1 if there is none.
 function orientationOf(exif) {
   const start = textAt(exif, 0, 4) === "Exif" ? 6 : 0;
-  const view = new DataView(exif.buffer, exif.byteOffset + start, exif.length - start);
   try {
+    const view = new DataView(exif.buffer, exif.byteOffset + start, exif.length - start);
     const little = view.getUint16(0) === 0x4949;
     const first = view.getUint32(4, little);
     for (let entry = first + 2; entry < first + 2 + 12 * view.getUint16(first, little); entry += 12) {
-      if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+      if (view.getUint16(entry, little) === 0x0112) return { turn: view.getUint16(entry + 8, little), at: start + entry + 8 };
     }
   } catch {
     // cut: outside of the data
   }
-  return 1;
+  return { turn: 1 };
 }
 
 function textAt(bytes, start, end) {

@@ -16,6 +16,29 @@ function sizeOf(width, height, form) {
   return [width, height].map((side) => Math.max(rounded((side * scale) / form.stride), 1) * form.stride);
 }
 
+// The pixels of a photo of `pixelsOf`, resized as it is stored, and turned upright: RGB of the target size.
+function fitted({ data, bands, turn, width, height }, target) {
+  const [stored, own] = turn > 4 ? [[height, width], [...target].reverse()] : [[width, height], target];
+  const pixels = resized(data, ...stored, own, bands);
+  return turn > 1 ? turned(pixels, own, turn) : pixels;
+}
+
+// RGB pixels of columns x rows, turned and mirrored by an EXIF orientation, 2 to 8.
+function turned(pixels, [columns, rows], turn) {
+  const [right, down] = turn > 4 ? [rows, columns] : [columns, rows];
+  const out = new Uint8Array(pixels.length);
+  for (let y = 0, to = 0; y < down; y++) {
+    for (let x = 0; x < right; x++) {
+      const [across, along] = turn > 4 ? [y, x] : [x, y]; // from the left and from the top as it is stored, or from the other side
+      const column = [2, 3, 7, 8].includes(turn) ? columns - 1 - across : across;
+      const row = [3, 4, 6, 7].includes(turn) ? rows - 1 - along : along;
+      const from = (row * columns + column) * 3;
+      for (let band = 0; band < 3; band++) out[to++] = pixels[from + band];
+    }
+  }
+  return out;
+}
+
 // RGB pixels of width x height → those of the target size; or RGBA ones with colours multiplied by the alpha, which are
 // put on white when they are resized.
 function resized(data, width, height, [columns, rows], bands = 3) {
