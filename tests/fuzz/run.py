@@ -8,6 +8,7 @@ Each reader gets small valid files with small damages (`mutations.py`), and has 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes (%(default)s)")
     parser.add_argument("--show", nargs=3, metavar=("TARGET", "SEED", "FOLDER"), help="write one mutated input")
     args = parser.parse_args()
+    logging.disable(logging.INFO)  # fairseq turns on the messages of every library
     known = targets()
     if args.show:
         name, seed, folder = args.show
