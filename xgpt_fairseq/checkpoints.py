@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 
 from xgpt_fairseq.errors import DataError, foreign_bytes
+
+LONGEST_NAME = 4096  # of a class or function, with its module
 
 SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
@@ -42,7 +45,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         is_zip = zipfile.is_zipfile(path)
     if not is_zip:
         raise DataError(f"{path} {_why_no_zip(path)}")
-    check_nothing_packed(path)
+    check_archive(path)
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -55,15 +58,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def check_nothing_packed(path: Path) -> None:
-    """Raise DataError where a part of torch's zip file *path* is compressed: torch writes none, and reads it whole.
+def check_archive(path: Path) -> None:
+    """Raise DataError where reading torch's zip file *path* could fill the memory, or take for ever.
 
-    A few kilobytes of such a file could fill the memory.
+    A part is compressed: torch writes none, and reads it whole, so that a few kilobytes could become gigabytes. Or what
+    describes its tensors names something by `LONGEST_NAME` characters: torch searches its own message about that name
+    by a pattern that takes the square of its length.
     """
     with foreign_bytes(path, "is damaged"), zipfile.ZipFile(path) as archive:
         packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+        described = [] if packed else [name for name in archive.namelist() if name.endswith("data.pkl")]
+        longest = max((_longest_name(archive.read(name)) for name in described), default=0)
     if packed:
         raise DataError(f"{path} is refused: {packed[0][:60]!r} in it is compressed, which torch never does")
+    if longest > LONGEST_NAME:
+        raise DataError(
+            f"{path} is refused: a name in it has {longest:,} characters, at most {LONGEST_NAME:,} are read"
+        )
+
+
+def _longest_name(pickled: bytes) -> int:
+    """Characters of the longest name of a class or function in a pickle, up to where it is damaged."""
+    longest = 0
+    with contextlib.suppress(Exception):  # of damage, torch has its own message
+        for code, argument, _ in pickletools.genops(pickled):
+            if code.name == "GLOBAL":
+                longest = max(longest, len(str(argument)))
+    return longest
 
 
 def _why_no_zip(path: Path) -> str:

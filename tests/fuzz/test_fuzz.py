@@ -31,11 +31,12 @@ FOUND: dict[str, tuple[int, ...]] = {
     "archive butd-tsv": (48, 272),
     "archive npz-dir without boxes": (26, 70, 106),
     "captions flickr30k-token": (66, 80),
-    "captions hf-datasets": (3, 10000130, 10000236, 10000408),
+    "captions hf-datasets": (3, 1572, 10000130, 10000236, 10000408),
+    "captions parquet": (217,),
     "captions karpathy": (101, 10000075),
     "detections": (14, 100, 152),
     "sizes": (2, 38),
-    "photos in a table": (74,),
+    "photos in a table": (74, 1289),
     "vocabulary subword-nmt": (1, 2, 3, 5, 6, 14, 31, 39, 148, 327),
     "vocabulary sentencepiece": (0, 3, 4, 8, 13, 340),
     "store": (4, 152, 314, 534, 545, 798),
@@ -44,6 +45,7 @@ FOUND: dict[str, tuple[int, ...]] = {
     "checkpoint": (13, 20, 623),
     "bundle": (0, 5, 8, 9, 18, 37, 51, 61, 104, 128, 129, 172),
     "results": (10,),
+    "weights": (813,),
     "training log": (86, 97, 131, 10000243),
 }
 

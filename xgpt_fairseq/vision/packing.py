@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xgpt_fairseq.checkpoints import check_nothing_packed
+from xgpt_fairseq.checkpoints import check_archive
 from xgpt_fairseq.errors import DataError
 
 
@@ -68,7 +68,7 @@ def load_tensors(name: str, path: Path) -> dict[str, Any]:
 
             return dict(load_file(path))
         if zipfile.is_zipfile(path):
-            check_nothing_packed(path)
+            check_archive(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except DataError:
         raise
