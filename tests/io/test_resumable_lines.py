@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def write(path: Path, count: int, group: int, until: int | None = None, **change
 def test_wherever_it_was_killed_it_ends_the_same(tmp_path: Path, count: int, group: int, data: st.DataObject) -> None:
     """Also in the middle of a line."""
     expected, path = tmp_path / "expected.jsonl", tmp_path / "some.jsonl"
+    shutil.rmtree(tmp_path)  # of the example before
+    tmp_path.mkdir()
     write(expected, count, group, overwrite=True)
     write(path, count, group, overwrite=True, until=data.draw(st.integers(0, count // group)))
     if (tmp_path / ".some.jsonl.partial").exists() and path.stat().st_size:
