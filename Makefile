@@ -15,7 +15,7 @@ help:
 	@echo "make coverage              all tests, and which lines of the package they ran"
 	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"
 	@echo "make test-faults           full disks, kill -9 and the like, on every program (forty minutes)"
-	@echo "make test-fuzz             100 000 damaged inputs for the readers of strangers' files (half an hour)"
+	@echo "make test-fuzz             100 000 damaged inputs for the readers of strangers' files (a quarter of an hour)"
 	@echo "make test-endurance        20 000 updates: memory, open files and speed stay level (an hour)"
 	@echo "make test-matrix           other versions of Python, fairseq, torch and numpy, as far as this machine has them"
 	@echo "make lint | format         ruff and mypy | let ruff rewrite"
