@@ -37,7 +37,7 @@ class Decoded(NamedTuple):
 def make_decoding(tab: Any) -> None:
     """Give an empty *tab* the scripts that decode and resize photos."""
     tab.set_content('<body data-max-pixels="20000000">')
-    for name in ("anywhere_photos.js", "anywhere_decode.js"):
+    for name in ("anywhere_photos.js", "anywhere_formats.js", "anywhere_decode.js"):
         tab.add_script_tag(content=read_template(name))
 
 

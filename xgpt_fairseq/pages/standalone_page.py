@@ -29,8 +29,8 @@ from xgpt_fairseq.pages.rendering import policy_hash, read_template, template
 _MODULE: Final = "package/dist/ort.wasm.bundle.min.mjs"
 _WASM: Final = "package/dist/ort-wasm-simd-threaded.wasm"
 _SCRIPTS: Final = (
-    "looks.js", "anywhere_decode.js", "anywhere_photos.js", "anywhere_words.js", "anywhere_search.js", "anywhere.js",
-    "captioning.js",
+    "looks.js", "anywhere_formats.js", "anywhere_decode.js", "anywhere_photos.js", "anywhere_words.js",
+    "anywhere_search.js", "anywhere.js", "captioning.js",
 )  # fmt: skip
 _GRAPHS: Final = ("photo", "regions", "step", "look")
 _EXPORTS: Final = re.compile(r"export\{([\w$ ,]+)\};?\s*(?://# sourceMappingURL=\S+\s*)?$")

@@ -84,10 +84,11 @@ def read_cell(cell: TableCell) -> bytes:
         DataError: it has no photo, or cannot be read.
     """
     with _lock:
-        if not cell.table.exists():
-            raise ChangedError(f"{cell.table} was there when photos were looked for, and is gone")
-        if cell.size is not None:
-            check_unchanged(cell.table, cell.size, cell.table.stat().st_size)
+        try:
+            size = cell.table.stat().st_size
+        except FileNotFoundError:
+            raise ChangedError(f"{cell.table} was there when photos were looked for, and is gone") from None
+        check_unchanged(cell.table, size if cell.size is None else cell.size, size)
         content = open_cached(cell.table, _Reader).read(cell.column, cell.row)
     if content is None:
         raise DataError(f"{cell.table}: row {cell.row} has no photo in it, at most the name of one")

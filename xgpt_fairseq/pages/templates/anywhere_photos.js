@@ -29,7 +29,8 @@ function turned(pixels, [columns, rows], turn) {
   const out = new Uint8Array(pixels.length);
   for (let y = 0, to = 0; y < down; y++) {
     for (let x = 0; x < right; x++) {
-      const [across, along] = turn > 4 ? [y, x] : [x, y]; // from the left and from the top as it is stored, or from the other side
+      // as it is stored, from the left and from the top, or from the other side
+      const [across, along] = turn > 4 ? [y, x] : [x, y];
       const column = [2, 3, 7, 8].includes(turn) ? columns - 1 - across : across;
       const row = [3, 4, 6, 7].includes(turn) ? rows - 1 - along : along;
       const from = (row * columns + column) * 3;
