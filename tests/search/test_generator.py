@@ -50,6 +50,16 @@ def test_every_option_reaches_fairseq(tiny_vocabulary: Path, monkeypatch: pytest
     assert (given["search_strategy"].num_groups, given["search_strategy"].diversity_strength) == (2, -0.9)
 
 
+def test_a_beam_is_less_than_half_of_the_vocabulary(tiny_vocabulary: Path) -> None:
+    vocabulary = Vocabulary(tiny_vocabulary)
+    model, symbols = build_model(XGPTConfig(**SIZES), vocabulary), len(vocabulary.dictionary)
+    most = (symbols - 1) // 2
+    build_generator([model], vocabulary, SearchOptions(beam=most))
+    build_generator([model], vocabulary, SearchOptions(beam=most + 1, sampling=True))
+    with pytest.raises(DataError, match=f"is {most + 1}; with {symbols} symbols, 1 to {most} are allowed"):
+        build_generator([model], vocabulary, SearchOptions(beam=most + 1))
+
+
 @pytest.mark.parametrize("lenpen", [float("nan"), float("inf"), 10.5])
 def test_length_penalties_that_lead_to_no_numbers_are_refused(tiny_vocabulary: Path, lenpen: float) -> None:
     vocabulary = Vocabulary(tiny_vocabulary)

@@ -9,7 +9,7 @@ from typing import Any
 from fairseq.search import DiverseBeamSearch, Sampling
 from fairseq.sequence_generator import SequenceGenerator
 
-from xgpt_fairseq.errors import check_at_least, check_between
+from xgpt_fairseq.errors import DataError, check_at_least, check_between
 from xgpt_fairseq.precision import check_cpu_bfloat16
 from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.text.vocabulary import Vocabulary
@@ -44,6 +44,10 @@ def build_generator(models: Sequence[Any], vocabulary: Vocabulary, options: Sear
             without bfloat16 arithmetic.
     """
     check_at_least("beam", options.beam, 1)
+    symbols = len(vocabulary.dictionary)
+    if not options.sampling and 2 * options.beam >= symbols:  # a step of the search looks at 2B words
+        most = (symbols - 1) // 2
+        raise DataError(f"the beam size is {options.beam}; with {symbols} symbols, 1 to {most} are allowed")
     check_at_least("max_len_b", options.max_len_b, 1)
     check_between("lenpen", options.lenpen, -LENPEN, LENPEN)
     if options.cpu_bf16:
