@@ -46,8 +46,9 @@ WORK=${WORK:-$PWD/real_photos/$(IFS=+ && printf '%s' "${NAMES[*]}")}   # output 
 dashes WORK NOTES
 mkdir -p "$WORK/logs"
 
-# Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels; SQUARE=1: squeezed to squares.
-GRID=${GRID:-7} IMAGE_SIZE=${IMAGE_SIZE:-384}
+# Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels; SQUARE=1: squeezed to squares. VIEWS of each,
+# cropped and mirrored, are trained on, too.
+GRID=${GRID:-7} IMAGE_SIZE=${IMAGE_SIZE:-384} VIEWS=${VIEWS:-0}
 # Lengths in iterations: one update of each of a stage's objectives.
 export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-160} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
 export CHECKPOINTS=$WORK/checkpoints DATASET=captions VALIDATIONS=${VALIDATIONS:-5} LOG_INTERVAL=${LOG_INTERVAL:-10}
@@ -63,7 +64,7 @@ export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 # What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
 SETTINGS=$WORK/real_photos.settings
 NOW=$(printf '%s\n' "folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID" \
-    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" \
+    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "VIEWS: $VIEWS" "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" \
     "DROPOUT: ${DROPOUT-}" "IMAGES: ${IMAGES-}" "TRAINING: ${TRAINING-}")
 if [ -e "$SETTINGS" ] && [ "$NOW" != "$(cat "$SETTINGS")" ]; then
     echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it:" >&2
@@ -108,10 +109,19 @@ for folder in "${FOLDERS[@]}" ${WEB:+"$WEB"}; do
     done
     PHOTOS+=("$folder")
 done
-if [ ! -e "$WORK/regions" ]; then
-    xgpt-extract-regions "${PHOTOS[@]}" --output "$WORK/regions" --grid "$GRID" \
-        --image-size "$IMAGE_SIZE" ${SQUARE:+--square}
-fi
+# extract STORE OPTION…   the regions of all photos
+extract() {
+    if [ -e "$1" ]; then return; fi
+    xgpt-extract-regions "${PHOTOS[@]}" --output "$@" --grid "$GRID" --image-size "$IMAGE_SIZE" ${SQUARE:+--square}
+}
+extract "$WORK/regions"
+STORES=()
+for ((view = 1; view <= VIEWS; view++)); do
+    extract "$WORK/view-$view" --view "$view"
+    STORES+=("$WORK/view-$view")
+done
+VIEWED=()                              # of all trainings with photos
+if ((VIEWS > 0)); then VIEWED=(--views "$(IFS=: && printf '%s' "${STORES[*]}")"); fi
 
 say "2/8 text: COCO's captions, a vocabulary, data directories"
 if [ ! -e "$WORK/text.txt" ]; then
@@ -155,20 +165,20 @@ export FROM
 
 say "4/8 out-of-domain pre-training: IC, IMLM, IDA and TIFG${WEB:+ on $WEB}, $WEB_ITERATIONS iterations"
 if [ -n "${WEB:-}" ] && ((WEB_ITERATIONS > 0)); then
-    stage out_of_domain 2_out_of_domain.sh "$WEB_ITERATIONS" 4 --captions-per-image 5
+    stage out_of_domain 2_out_of_domain.sh "$WEB_ITERATIONS" 4 --captions-per-image 5 "${VIEWED[@]}"
     FROM=$CHECKPOINTS/out_of_domain/averaged.pt
 fi
 
 say "5/8 in-domain pre-training: the same on ${FOLDERS[*]}, $IN_DOMAIN_ITERATIONS iterations"
 if ((IN_DOMAIN_ITERATIONS > 0)); then
-    stage in_domain 3_in_domain.sh "$IN_DOMAIN_ITERATIONS" 4 --captions-per-image 5
+    stage in_domain 3_in_domain.sh "$IN_DOMAIN_ITERATIONS" 4 --captions-per-image 5 "${VIEWED[@]}"
     FROM=$CHECKPOINTS/captions/in_domain/averaged.pt
 fi
 
 say "6/8 fine-tuning: image captioning, $FINETUNE_ITERATIONS iterations"
 # the learning rate falls to 0, which the paper's does not: few passes over few photos end better so
 VALIDATIONS=${FINETUNE_VALIDATIONS:-15} stage finetune 4_finetune.sh "$FINETUNE_ITERATIONS" 1 \
-    --lr-scheduler polynomial_decay --total-num-update "$FINETUNE_ITERATIONS" --end-learning-rate 0
+    --lr-scheduler polynomial_decay --total-num-update "$FINETUNE_ITERATIONS" --end-learning-rate 0 "${VIEWED[@]}"
 
 CAPTIONER=$CHECKPOINTS/captions/finetune/averaged.pt
 
@@ -176,7 +186,7 @@ say "7/8 CIDEr optimisation, which the paper doesn't have: $SCST_ITERATIONS iter
 if ((SCST_ITERATIONS > 0)); then
     # its dropout is 0, and its reward has no label smoothing: only TRAINING's arguments
     SMALL=(--log-format simple ${TRAINING-})
-    FROM=$CAPTIONER stage scst 6_scst.sh "$SCST_ITERATIONS" 1
+    FROM=$CAPTIONER stage scst 6_scst.sh "$SCST_ITERATIONS" 1 "${VIEWED[@]}"
     CAPTIONER=$CHECKPOINTS/captions/scst/averaged.pt
 fi
 

@@ -16,6 +16,7 @@ import pytest
 from tests.end_to_end.layouts import LAYOUTS, make
 from tests.end_to_end.programs import path
 from tests.scripts import example
+from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import caption
 from xgpt_fairseq.regions.store import RegionStore
 
@@ -55,8 +56,11 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
 ) -> None:
     photos = layout("kaggle_flickr8k", tmp_path / ODD)
     work = photos / 'what\'s come "out"\n$it'  # a second run does not take it for captions
-    done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))
+    done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="2")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for stage in ("in_domain", "finetune", "scst"):
+        trained_on = load_checkpoint(work / "checkpoints" / "captions" / stage / "checkpoint_last.pt")["cfg"]["task"]
+        assert trained_on["views"] == f"{work}/view-1:{work}/view-2"
     assert f"captions of {photos}: {photos / 'captions.txt'} --hold-out val=0.1" in done.stdout
     images = json.loads((work / "captions" / "dataset.json").read_text())["splits"]["valid"]["images"]
     assert f"| {NAME}, valid | {images} | " in done.stdout
@@ -69,7 +73,7 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     assert f"| {NAME}, valid | {images} | " in about.stdout
     assert re.search(r"reward\W+[\d.]+", (work / "logs" / "scst.log").read_text())
     trained = (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns
-    again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work))
+    again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="2")
     assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
     assert (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns == trained
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, FAMILIES
 from xgpt_fairseq.vision.choices import GRID, IMAGE_SIZE, MOST_CELLS, TOKENS, VG_BOTTOM_UP, VG_FEWEST
@@ -106,6 +106,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "were squeezed before, as those of some data sets are",
     )
     parser.add_argument(
+        "--view",
+        metavar="N",
+        type=int,
+        help="features of a changed copy of each photo, for a training's --views: cropped at random, and mirrored if N "
+        "(1, 2 …) is odd",
+    )
+    parser.add_argument(
         "--backbone",
         metavar="NAME",
         help=f"the network whose last map makes the features: {', '.join(FAMILIES)} (default: {DEFAULT})",
@@ -164,13 +171,18 @@ def check_options(args: argparse.Namespace) -> None:
     if args.max_regions is not None and not 1 <= args.max_regions <= MAX_REGIONS:
         raise DataError(f"--max-regions is {args.max_regions}; 1 to {MAX_REGIONS} are allowed")
     of_backbones = {"--backbone": args.backbone, "--layer": args.layer, "--image-size": args.image_size}
-    of_backbones |= {"--square": args.square or None, "--bf16": args.bf16 or None, "--compile": args.compile or None}
+    of_backbones |= {"--view": args.view, "--square": args.square or None}
+    of_backbones |= {"--bf16": args.bf16 or None, "--compile": args.compile or None}
     of_detectors = {"--min-regions": args.min_regions, "--label-names": args.label_names or None}
     without = of_detectors if args.detector is None else of_backbones
     for name, value in without.items():
         if value is not None:
             where = "needs --detector" if args.detector is None else f"means nothing with --detector {args.detector}"
             raise DataError(f"{name} {where}")
+    if args.view is not None:
+        check_at_least("--view", args.view, 1)
+        if args.detections is not None:
+            raise DataError("--view changes photos, whose boxes in --detections are those of the unchanged ones")
 
 
 def build_extractor(args: argparse.Namespace) -> PhotoExtractor:

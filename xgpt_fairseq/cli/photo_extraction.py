@@ -9,7 +9,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -38,6 +38,7 @@ from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos
 from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, parts_folder, shard_range
 from xgpt_fairseq.vision.photos import Photo, PhotoError, PhotoFile, PhotoForm, VanishedError, load_photo
 from xgpt_fairseq.vision.pooling import WHOLE_LABEL, max_boxes
+from xgpt_fairseq.vision.views import view_of
 
 # The extractor gets photos in chunks of at least this many photos and batches, so that several have the same shape, and
 # all cores have work. Chunks begin at multiples of their size, also after an interruption, since the last bits can
@@ -105,7 +106,8 @@ def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | N
         extractor = build_extractor(args)
         most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)
         options = {"max_regions": most, "overwrite": args.overwrite, "unique_ids": True}  # by the list of photos
-        source, given = _source(args, files, extractor), frozenset(args.photos)
+        source = _source(args, files, extractor)
+        load = partial(_load, form=extractor.form, given=frozenset(args.photos), view=args.view)
         if shard is not None:
             group = 1 if extractor.batch_size == 1 else _chunk_size(extractor.batch_size)
             part = shard_range(files, shard, group)
@@ -118,7 +120,9 @@ def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | N
                 print(f"resuming an interrupted extraction after {resumed_at} images")
             unreadable = LeftOut(partial_path(writer.path) / "unreadable.jsonl", writer.position)
             with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
-                for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers, given):
+                for chunk in _chunks(
+                    files, load, extractor.batch_size, writer.position, pool, MAX_PENDING_CALLS * workers
+                ):
                     _write_chunk(writer, unreadable, chunk, extractor, detections, bar, whole_tar=_is_tar(args))
             unreadable.write_list(_list_path(args.output))
             if writer.images == 0:
@@ -156,16 +160,16 @@ def _chunk_size(batch: int) -> int:
 
 def _chunks(
     files: Sequence[PhotoFile],
-    extractor: PhotoExtractor,
+    load: Callable[[PhotoFile], Loaded],
+    batch_size: int,
     position: int,
     pool: ProcessPoolExecutor | None,
     ahead: int,
-    given: frozenset[Path],
 ) -> Iterator[list[tuple[Loaded, int]]]:
     """Photos and their positions, from the beginning of the chunk that contains *position*."""
-    size = _chunk_size(extractor.batch_size)
+    size = _chunk_size(batch_size)
     start = position // size * size
-    calls = ((partial(_load, files[at], extractor.form, given), at) for at in range(start, len(files)))
+    calls = ((partial(load, files[at]), at) for at in range(start, len(files)))
     loaded = submit_ordered(calls, pool, ahead)
     while chunk := list(itertools.islice(loaded, size)):
         yield chunk
@@ -229,14 +233,18 @@ def _add(writer: RegionWriter, image_id: str, photo: Photo, regions: Regions, ne
     )
 
 
-def _load(file: PhotoFile, form: PhotoForm, given: frozenset[Path]) -> Loaded:
-    """Read a photo. One that was found in a folder of *given* must be there; what was named itself may be missing.
+def _load(file: PhotoFile, form: PhotoForm, given: frozenset[Path], view: int | None) -> Loaded:
+    """Read a photo, or a view of it.
+
+    One that was found in a folder of *given* must be there; what was named itself may be missing.
 
     Raises:
         VanishedError: it is gone.
     """
     try:
-        return Loaded(file.path, photo_id(file), file.folder, load_photo(file, form))
+        image_id = photo_id(file)
+        seen = None if view is None else view_of(view, image_id)
+        return Loaded(file.path, image_id, file.folder, load_photo(file, form, view=seen))
     except PhotoError as error:
         if file.is_file and file.path not in given and not os.path.lexists(file.path):
             raise VanishedError(
@@ -268,6 +276,7 @@ def _source(args: argparse.Namespace, files: PhotoList, extractor: PhotoExtracto
         "device": extractor.device.type,
         "batch_size": extractor.batch_size,
         **({"compiled": True} if args.compile else {}),
+        **({} if args.view is None else {"view": args.view}),
         "versions": {**extractor.versions, **reader_versions()},
     }
     if args.detector is not None:

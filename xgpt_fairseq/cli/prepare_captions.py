@@ -162,7 +162,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from xgpt_fairseq.captions.survey import UNCAPTIONED, check, print_summary, survey, usual_splits
-    from xgpt_fairseq.data.directory import check_regions_inside, check_replaceable, file_crc32
+    from xgpt_fairseq.data.directory import check_no_view, check_regions_inside, check_replaceable, file_crc32
     from xgpt_fairseq.data.split_writer import SPLIT_FILES
     from xgpt_fairseq.regions.store import RegionStore
     from xgpt_fairseq.text.vocabulary import FILES as VOCABULARY_FILES
@@ -172,6 +172,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
     check_regions_inside(args.output, args.regions)
     _check_options(args)
     vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
+    check_no_view(store)
     files, named_splits = parse_files(args.source)
     sources = [open_source(file, args.format, parse_columns(args.columns)) for file in files]
     for file, caption_format in sources:

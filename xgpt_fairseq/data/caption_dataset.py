@@ -54,6 +54,8 @@ class CaptionDataset(ObjectiveDataset):
             completely; an image whose captions are split between two batches is in both.
         first_caption_only: one item per image, with only its first caption, for generation.
         locality: see `windows`; 0: the order of an epoch is independent of the store's.
+        views: other stores of the same images, with as many regions of each. In each epoch, an image's regions come
+            from one of all stores, each as likely, by a draw of (seed, epoch, image).
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class CaptionDataset(ObjectiveDataset):
         first_caption_only: bool = False,
         locality: int = 0,
         shuffle: bool = True,
+        views: Sequence[RegionStore] = (),
     ) -> None:
         image_rows = np.asarray(image_rows)
         self.order, first, count = group_captions(image_rows, 0 if first_caption_only else captions_per_image)
@@ -89,6 +92,7 @@ class CaptionDataset(ObjectiveDataset):
         super().__init__(sizes, objectives, split=split, pad=pad, seed=seed, joint=joint, shuffle=shuffle)
         self.captions = captions
         self.store = store
+        self.views = views
         self.captions_per_image = captions_per_image
         self.item_rows = image_rows[self.order[self.first]]
         self.locality = locality
@@ -128,10 +132,19 @@ class CaptionDataset(ObjectiveDataset):
             "image_index": None if (per_image == per_image[0]).all() else torch.from_numpy(image_index)
         }
         if any(objective.uses_regions for objective in self.chosen_objectives(samples)):
-            images |= load_regions(self.store, rows)
+            images |= self._load_regions(rows, samples[0]["epoch"])
             images["padded"] = bool(images["padding_mask"].any())
         image_ids = [self.store.image_id(int(row)) for row in rows]
         return self.collate_texts(samples, captions, images, image_ids=image_ids)
+
+    def _load_regions(self, rows: np.ndarray, epoch: int) -> dict[str, Tensor]:
+        """The regions of images *rows* (I,), of each from a store that is drawn: all objectives see the same."""
+        if not self.views:
+            return load_regions(self.store, rows)
+        stores = [self.store, *self.views]
+        draws = ((np.random.default_rng([self.seed, epoch, row]), row) for row in rows.tolist())
+        drawn = [(stores[rng.integers(len(stores))], row) for rng, row in draws]
+        return pad_regions([store.features(row) for store, row in drawn], [store.boxes(row) for store, row in drawn])
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         """Number of positions of items (items,), for --max-tokens: regions and tokens of the captions."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -33,6 +34,7 @@ from xgpt_fairseq.data.manifest import KINDS, MANIFEST, CaptionManifest, TextMan
 from xgpt_fairseq.data.token_file import TokenFile
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.arrays import map_array
+from xgpt_fairseq.regions.feature_settings import settings_that_differ
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.vocabulary import Vocabulary
 
@@ -69,6 +71,19 @@ def check_regions_inside(output: Path, regions: Path) -> None:
     if os.path.lexists(inside) and inside.resolve() != regions.resolve():
         raise DataError(
             f"{output} holds a region store, {inside}, that is not that of the captions, {regions}; move it away first"
+        )
+
+
+def check_no_view(store: RegionStore) -> None:
+    """Refuse a store of changed photos, which would be taken for the photos' own.
+
+    Raises:
+        DataError: it is one of --view.
+    """
+    if (view := store.source.get("view")) is not None:
+        raise DataError(
+            f"{store.path} holds view {view} of the photos, which are cropped or mirrored: name it by --views of a "
+            "training, beside the region store of the photos themselves"
         )
 
 
@@ -175,11 +190,39 @@ class DataDirectory(_Directory):
                 f"link to it) at {self.path / 'regions'}"
             )
         store = RegionStore(path)
+        check_no_view(store)
         if store.ids_crc32 != self.manifest.regions_ids_crc32:
             raise DataError(
                 f"{path} does not hold the images, in the order, that {self.path} was prepared for; prepare the "
                 f"captions again with --regions {path}"
             )
+        return store
+
+    def views(self, paths: Sequence[str]) -> list[RegionStore]:
+        """Other region stores of the same images, to train on beside `regions`.
+
+        Raises:
+            DataError: one is not there, has other images, another number of regions of an image, or other features.
+        """
+        return [self._view(Path(path)) for path in paths]
+
+    def _view(self, path: Path) -> RegionStore:
+        store, own = RegionStore(path), self.regions
+        settings = [each.source.get("extractor") or {} for each in (own, store)]
+        wrong = None
+        if store.ids_crc32 != own.ids_crc32:
+            wrong = "other images, or in another order"
+        elif store.feature_dim != own.feature_dim:
+            wrong = f"features of width {store.feature_dim}, not {own.feature_dim}"
+        elif difference := next(settings_that_differ(*settings), None):
+            name, of_own, of_view = difference
+            wrong = f"features that were made with {name} {of_view}, not {of_own}"
+        elif len(others := np.flatnonzero(store.region_counts() != own.region_counts())):
+            image = int(others[0])
+            counts = f"{store.region_count(image)} regions, not {own.region_count(image)}"
+            wrong = f"image {own.image_id(image)} has {counts}"
+        if wrong is not None:
+            raise DataError(f"--views: {store.path} does not fit {own.path}: {wrong}")
         return store
 
     def captions(self, split: str) -> TokenFile:

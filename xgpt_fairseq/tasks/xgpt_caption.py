@@ -38,6 +38,11 @@ class XGPTCaptionConfig(RegionsConfig):
         metadata={"help": "captions of an image that share one encoding of it in training (5 for COCO and Flickr30k); "
                   "--batch-size counts captions"},
     )  # fmt: skip
+    views: Optional[str] = field(
+        default=None,
+        metadata={"help": "region stores of other views of the same photos (xgpt-extract-regions --view), "
+                  "colon-separated: in training, an image's regions come from one of all stores, drawn each epoch"},
+    )  # fmt: skip
     shuffle_window_images: int = field(
         default=0,
         metadata={"help": "for a region store larger than memory: an epoch reads it in windows of N consecutive "
@@ -119,6 +124,7 @@ class XGPTCaptionTask(RegionsTask):
         generating = epoch is None
         training = not generating and split == self.cfg.train_subset
         by_image = training and self._samples_captions
+        views = getattr(self.cfg, "views", None) if training else None  # a checkpoint of an earlier version has none
         dictionary = self.target_dictionary
         dataset = CaptionDataset(
             self.directory.captions(split),
@@ -133,6 +139,7 @@ class XGPTCaptionTask(RegionsTask):
             first_caption_only=generating or by_image,
             locality=self._window,
             shuffle=training,
+            views=self.directory.views(views.split(":")) if views else (),
         )
         if generating and self.cfg.constraints_file:
             dataset = read_constraints(Path(self.cfg.constraints_file), dataset, self.vocabulary)

@@ -20,6 +20,8 @@ from xgpt_fairseq.vision.table_photos import TableCell, read_cell
 if TYPE_CHECKING:
     from PIL import Image
 
+    from xgpt_fairseq.vision.views import View
+
 # Pixels per cell of the default backbone's map.
 STRIDE: Final = 32
 # Least side of a photo for a detector, whose convolutions need some pixels of the narrowest strip.
@@ -187,7 +189,11 @@ class PhotoForm:
 
 
 def load_photo(
-    photo: Path | PhotoFile | Image.Image, form: PhotoForm | None = None, *, max_pixels: int | None = None
+    photo: Path | PhotoFile | Image.Image,
+    form: PhotoForm | None = None,
+    *,
+    max_pixels: int | None = None,
+    view: View | None = None,
 ) -> Photo:
     """Read a photo.
 
@@ -199,6 +205,7 @@ def load_photo(
         form: of the result; None: the default backbone's.
         max_pixels: refuse a photo of more pixels by its header, before it is decoded; None: Pillow's limit alone, 179
             megapixels.
+        view: what of the photo is seen; None: all of it.
 
     Raises:
         NoPhotoError: the file does not begin like a photo.
@@ -213,7 +220,7 @@ def load_photo(
 
     if isinstance(photo, Image.Image):
         try:
-            return _read(photo.copy(), form)
+            return _read(photo.copy(), form, view)
         except Exception as error:  # as below
             raise PhotoError(Path(getattr(photo, "filename", "") or "image"), _reason(error)) from error
     if not isinstance(photo, Path | PhotoFile):
@@ -226,7 +233,7 @@ def load_photo(
         with warnings.catch_warnings(action="ignore"), Image.open(content, formats=formats) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise LargePhotoError(photo.path, _too_large(max_pixels, image.size))
-            return _read(image, form)
+            return _read(image, form, view)
     except (PhotoError, VanishedError):
         raise
     except UnidentifiedImageError as error:
@@ -250,13 +257,17 @@ def is_photo(photo: Path | PhotoFile) -> bool:
         return False
 
 
-def _read(image: Image.Image, form: PhotoForm) -> Photo:
+def _read(image: Image.Image, form: PhotoForm, view: View | None) -> Photo:
     from PIL import ExifTags, Image
 
     width, height = image.size
     target = form.size_of(width, height)
     draft = image.draft(None, (DRAFT * target[0], DRAFT * target[1]))  # has no effect on other formats
-    box = draft[1] if draft else None  # the last pixels of a draft may extend beyond the photo
+    box: tuple[float, float, float, float] | None = (
+        draft[1] if draft else None
+    )  # the last pixels of a draft may extend beyond the photo
+    if view is not None:
+        box = view.box(box or (0, 0, width, height))
     image.load()
     # After loading, since TIFF files are then already upright, and have lost the tag.
     turned = image.getexif().get(ExifTags.Base.Orientation)
@@ -277,6 +288,8 @@ def _read(image: Image.Image, form: PhotoForm) -> Photo:
     }
     if turned in upright:
         resized = resized.transpose(upright[turned])
+    if view is not None and view.mirrored:
+        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if turned in (5, 6, 7, 8):
         width, height = height, width
     return Photo(np.array(resized.convert("RGB")), (width, height))
