@@ -94,7 +94,7 @@ def test_it_goes_on_with_its_own_list_of_photos(
     write_photo(photos / "a" / "a first one.jpg", 1)
     listed = tmp_path / ".store.photos"
     with monkeypatch.context() as patch:
-        patch.setattr(photo_list, "find_photos", lambda *_, **__: pytest.fail("searched again"))
+        patch.setattr(photo_list, "list_photos", lambda *_, **__: pytest.fail("searched again"))
         other = extract(photos / "a", "--output", tmp_path / "store")
         assert f"{listed} is the list of the photos in {photos}, not in {photos / 'a'}: remove it" in other.error
         done = extract(photos, "--output", tmp_path / "store")

@@ -96,11 +96,11 @@ def test_photos(tmp_path: Path) -> None:
     found = find_photos([tmp_path / "photos"])
     (tmp_path / "photos" / "b.jpg").unlink()
     given = frozenset([tmp_path / "photos"])
-    assert _load(found[0], PhotoForm(), given).photo is not None
+    assert _load(found[0], PhotoForm(), given, in_one_tar=False).photo is not None
     with pytest.raises(VanishedError, match=r"b\.jpg was there when photos were looked for, and is gone"):
-        _load(found[1], PhotoForm(), given)
+        _load(found[1], PhotoForm(), given, in_one_tar=False)
     [named] = find_photos([tmp_path / "photos" / "b.jpg"])
-    assert _load(named, PhotoForm(), frozenset([named.path])).reason == "no such file"
+    assert _load(named, PhotoForm(), frozenset([named.path]), in_one_tar=False).reason == "no such file"
 
 
 def test_a_tar_of_photos(tmp_path: Path) -> None:

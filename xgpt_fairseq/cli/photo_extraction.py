@@ -9,7 +9,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -27,12 +27,13 @@ from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
 from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS
+from xgpt_fairseq.regions.names import named_paths
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision.choices import TOKENS
 from xgpt_fairseq.vision.detections import Detections
 from xgpt_fairseq.vision.photo_extractor import PhotoExtractor, Regions
-from xgpt_fairseq.vision.photo_files import photo_id
+from xgpt_fairseq.vision.photo_files import are_of_one_tar, stored_names
 from xgpt_fairseq.vision.photo_formats import reader_versions
 from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos
 from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, parts_folder, shard_range
@@ -107,7 +108,6 @@ def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | N
         most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)
         options = {"max_regions": most, "overwrite": args.overwrite, "unique_ids": True}  # by the list of photos
         source = _source(args, files, extractor)
-        load = partial(_load, form=extractor.form, given=frozenset(args.photos), view=args.view)
         if shard is not None:
             group = 1 if extractor.batch_size == 1 else _chunk_size(extractor.batch_size)
             part = shard_range(files, shard, group)
@@ -120,10 +120,8 @@ def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | N
                 print(f"resuming an interrupted extraction after {resumed_at} images")
             unreadable = LeftOut(partial_path(writer.path) / "unreadable.jsonl", writer.position)
             with tqdm(total=len(files), initial=writer.position, unit="photo", disable=None) as bar:
-                for chunk in _chunks(
-                    files, load, extractor.batch_size, writer.position, pool, MAX_PENDING_CALLS * workers
-                ):
-                    _write_chunk(writer, unreadable, chunk, extractor, detections, bar, whole_tar=_is_tar(args))
+                for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers, args):
+                    _write_chunk(writer, unreadable, chunk, extractor, detections, bar)
             unreadable.write_list(_list_path(args.output))
             if writer.images == 0:
                 _, file, reason = unreadable.found[0]
@@ -160,15 +158,17 @@ def _chunk_size(batch: int) -> int:
 
 def _chunks(
     files: Sequence[PhotoFile],
-    load: Callable[[PhotoFile], Loaded],
-    batch_size: int,
+    extractor: PhotoExtractor,
     position: int,
     pool: ProcessPoolExecutor | None,
     ahead: int,
+    args: argparse.Namespace,
 ) -> Iterator[list[tuple[Loaded, int]]]:
     """Photos and their positions, from the beginning of the chunk that contains *position*."""
-    size = _chunk_size(batch_size)
+    size = _chunk_size(extractor.batch_size)
     start = position // size * size
+    given = frozenset(args.photos)
+    load = partial(_load, form=extractor.form, given=given, in_one_tar=are_of_one_tar(args.photos), view=args.view)
     calls = ((partial(load, files[at]), at) for at in range(start, len(files)))
     loaded = submit_ordered(calls, pool, ahead)
     while chunk := list(itertools.islice(loaded, size)):
@@ -182,8 +182,6 @@ def _write_chunk(
     extractor: PhotoExtractor,
     detections: Detections | None,
     bar: tqdm,
-    *,
-    whole_tar: bool,
 ) -> None:
     """Extract the regions of a chunk, and write those that the interrupted run has not yet written."""
     resumed_at = writer.position
@@ -200,8 +198,7 @@ def _write_chunk(
                 if detections is not None:
                     of_photo = _with_labels(of_photo, item.image_id, detections)
                 try:
-                    folder = item.folder.partition("/")[2] if whole_tar else item.folder
-                    _add(writer, item.image_id, item.photo, of_photo, position + 1, folder)
+                    _add(writer, item.image_id, item.photo, of_photo, position + 1, item.folder)
                 except DataError as error:
                     raise DataError(f"{item.path}: {error}") from None
         bar.update(position >= resumed_at)
@@ -233,7 +230,7 @@ def _add(writer: RegionWriter, image_id: str, photo: Photo, regions: Regions, ne
     )
 
 
-def _load(file: PhotoFile, form: PhotoForm, given: frozenset[Path], view: int | None) -> Loaded:
+def _load(file: PhotoFile, form: PhotoForm, given: frozenset[Path], in_one_tar: bool, view: int | None) -> Loaded:
     """Read a photo, or a view of it.
 
     One that was found in a folder of *given* must be there; what was named itself may be missing.
@@ -242,9 +239,9 @@ def _load(file: PhotoFile, form: PhotoForm, given: frozenset[Path], view: int | 
         VanishedError: it is gone.
     """
     try:
-        image_id = photo_id(file)
+        image_id, folder = stored_names(file, in_one_tar=in_one_tar)
         seen = None if view is None else view_of(view, image_id)
-        return Loaded(file.path, image_id, file.folder, load_photo(file, form, view=seen))
+        return Loaded(file.path, image_id, folder, load_photo(file, form, view=seen))
     except PhotoError as error:
         if file.is_file and file.path not in given and not os.path.lexists(file.path):
             raise VanishedError(
@@ -268,7 +265,7 @@ def _source(args: argparse.Namespace, files: PhotoList, extractor: PhotoExtracto
     # ids have; the others have none, as in unfinished extractions of earlier versions, which had ids without folders.
     source: dict[str, Any] = {
         "format": "photos",
-        "path": str(args.photos[0]) if len(args.photos) == 1 else f"{args.photos[0]} … {args.photos[-1]}",
+        "path": named_paths(args.photos),
         "files": len(files),
         "names_sha256": files.names_sha256,
         "boxes": _boxes(args),
@@ -301,11 +298,6 @@ def _boxes(args: argparse.Namespace) -> str:
     if args.detector is not None:
         return f"detector {args.detector}"
     return TOKENS if args.grid == TOKENS else f"grid {args.grid} x {args.grid}"
-
-
-def _is_tar(args: argparse.Namespace) -> bool:
-    """Whether the photos are those of one tar, whose folders count from inside it: else a tar is a folder, too."""
-    return len(args.photos) == 1 and args.photos[0].suffix.lower() == ".tar"
 
 
 def _list_path(output: Path) -> Path:

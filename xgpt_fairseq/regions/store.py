@@ -9,7 +9,7 @@ import os
 import resource
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -25,8 +25,8 @@ from xgpt_fairseq.regions.format import (
     map_array,
     read_manifest,
 )
-from xgpt_fairseq.regions.image_ids import NameIndex, is_photo_name
 from xgpt_fairseq.regions.limits import NO_BOXES
+from xgpt_fairseq.regions.names import ImageNames, extracted_folder
 
 # A mapped file takes a file descriptor. So many are left to the rest of the process.
 RESERVED_FILES: Final = 512
@@ -56,7 +56,7 @@ class RegionStore:
         self._pid = os.getpid()
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._shards: dict[int, HalfArray] = {}
-        self._names: NameIndex[int] | None = None
+        self._names: ImageNames | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "manifest": self.manifest, "_first_regions": self._first_regions}
@@ -116,57 +116,52 @@ class RegionStore:
         """Whether the store has an image of this id or file name (see `image_index`)."""
         return bool(self._find_any(image_id))
 
-    def find(self, name: str | int) -> list[int]:
-        """The places of the images that a name, in any spelling, may mean: none, one or, rarely, several.
+    @property
+    def names(self) -> ImageNames:
+        """The table of all names, about 110 bytes per image; a training run needs image indices only."""
+        if self._names is None:
+            of_photos = self.source.get("format") == "photos"
+            self._names = ImageNames(
+                self.image_ids(),
+                where=str(self.path),
+                folders=self._folders() if "folders" in self.manifest.arrays else None,
+                extracted=extracted_folder(str(self.source.get("path", ""))) if of_photos else None,
+            )
+        return self._names
 
-        COCO's long names and the bare number are one id; of a path as many parts count as are needed (`NameIndex`).
-        """
-        return self._index.find(name)
+    def _folders(self) -> list[str]:
+        """The folder of each photo; photos of one folder share the text."""
+        texts: dict[bytes, str] = {}
+        stored = self.array("folders").tolist()
+        return [
+            texts[folder] if folder in texts else texts.setdefault(folder, self._text("folders", folder))
+            for folder in stored
+        ]
+
+    def find(self, name: str | int) -> list[int]:
+        """The places of the images that a name may mean (see `ImageNames.find`)."""
+        return self.names.find(name)
 
     def find_id(self, image_id: str) -> list[int]:
         """The places of the images that an id, as `canonical_image_id` makes it, may mean."""
-        return self._index.find_id(image_id)
+        return self.names.find_id(image_id)
 
     def _find_any(self, image_id: str | int) -> list[int]:
         return self.find_id(str(image_id)) or self.find(image_id)
 
     @property
-    def _index(self) -> NameIndex[int]:
-        """The table of all ids, about 100 bytes per image; a training run needs image indices only."""
-        if self._names is None:
-            self._names = NameIndex((image_id, index) for index, image_id in enumerate(self.image_ids()))
-        return self._names
-
-    @cached_property
     def folders(self) -> frozenset[str]:
-        """The folders that photos of the store lie in, each name alone, as far as they are known."""
-        known = np.unique(self.array("folders")).tolist() if "folders" in self.manifest.arrays else []
-        return frozenset(self._index.folders).union(*(self._text("folders", folder).split("/") for folder in known)) - {
-            ""
-        }
+        """The folders that photos of the store lie in (see `ImageNames.folders`)."""
+        return self.names.folders
 
     def folder_parts(self, image_index: int) -> tuple[str, ...]:
-        """The folders of photo *image_index*, the outermost first: that which was extracted, or "" if it has no name.
-
-        Empty in a store that was not made from photos.
-        """
-        if self.source.get("format") != "photos":
-            return ()
-        *folders, _ = self.image_id(image_index).split("/")
-        if not folders and "folders" in self.manifest.arrays:
-            folders = self._text("folders", bytes(self.array("folders")[image_index])).split("/")
-        return (self._extracted, *filter(None, folders))
-
-    @cached_property
-    def _extracted(self) -> str:
-        """The name of the folder that was extracted, as it was given; "" where several were, or it is not known."""
-        first, *others = str(self.source.get("path", "")).split(" … ")
-        path = PurePath(first)
-        return path.parent.name if is_photo_name(first) else "" if others or path.name == ".." else path.name
+        """The folders of photo *image_index*, the outermost first (see `ImageNames.folder_parts`)."""
+        self._check_index(image_index)
+        return self.names.folder_parts(image_index)
 
     def shares_name(self, image_id: str | None = None) -> bool:
         """Whether photos of different folders share a name; or this one, an id without folders."""
-        return self._index.shares(image_id)
+        return self.names.shares_name(image_id)
 
     def image_index(self, image_id: str | int) -> int:
         """The place of an image, by its id or else by its file's name (see `find`).

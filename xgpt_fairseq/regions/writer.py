@@ -36,6 +36,7 @@ from xgpt_fairseq.regions.append_only_file import (
 from xgpt_fairseq.regions.format import MANIFEST, ArrayFile, Manifest
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS
+from xgpt_fairseq.regions.names import storable_folder
 from xgpt_fairseq.regions.validation import check_features, check_labels, check_scores, normalise_boxes, one_line
 
 SHARD_BYTES: Final = 1 << 30
@@ -213,7 +214,7 @@ class RegionWriter:
         if size is not None:
             self._columns["sizes"].append(np.array([size], dtype="<i4"))
         if folder is not None:
-            self._columns["folders"].append([folder.encode() if one_line(folder) else b""])
+            self._columns["folders"].append([storable_folder(folder).encode()])
             self._folders_say_more |= bool(folder) and "/" not in name
         if not self.unique_ids:
             self._ids.add(name)

@@ -20,6 +20,7 @@ from xgpt_fairseq.io.tar_members import (
     tar_members,
 )
 from xgpt_fairseq.regions.image_ids import canonical_image_id, is_photo_name, name_parts, shortest_ids
+from xgpt_fairseq.regions.names import storable_folder
 from xgpt_fairseq.regions.validation import one_line
 from xgpt_fairseq.vision.photos import PhotoError, PhotoFile, is_photo
 from xgpt_fairseq.vision.table_photos import SUFFIXES, photos_in_table
@@ -58,6 +59,23 @@ def find_photos(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[
             inside = "." if photo.is_file else photo.path.relative_to(file.parent)
             relative.append(below if photo.is_file else (Path(below).parent / inside).as_posix())
     return _named(found, relative)
+
+
+def list_photos(paths: Sequence[Path], *, exclude: Sequence[Path] = (), unique: bool = True) -> list[PhotoFile]:
+    """The files in *paths*, of which there must be some; see `find_photos`.
+
+    Args:
+        unique: whether image ids must be.
+
+    Raises:
+        DataError: there are none, or a tar is compressed, or two photos have one image id.
+    """
+    files = find_photos(paths, exclude=exclude)
+    if not files:
+        raise DataError(f"there are no files in {', '.join(map(str, paths))}")
+    if unique:
+        check_ids(files)
+    return files
 
 
 def _photos_in(file: Path) -> Iterator[PhotoFile]:
@@ -135,6 +153,24 @@ def photo_id(photo: PhotoFile) -> str:
     if not photo.image_id or not one_line(photo.image_id):
         raise PhotoError(photo.path, "its name is not a valid image id: empty, not Unicode, or with a line break")
     return photo.image_id
+
+
+def stored_names(photo: PhotoFile, *, in_one_tar: bool) -> tuple[str, str]:
+    """The image id of a photo, and its folder, as a region store that is extracted from it has them.
+
+    Args:
+        photo: as `find_photos` gives it.
+        in_one_tar: see `are_of_one_tar`.
+
+    Raises:
+        PhotoError: the name is none that a store can hold.
+    """
+    return photo_id(photo), storable_folder(photo.folder.partition("/")[2] if in_one_tar else photo.folder)
+
+
+def are_of_one_tar(paths: Sequence[Path]) -> bool:
+    """Whether the photos are those of one tar, whose folders count from inside it: else a tar is a folder, too."""
+    return len(paths) == 1 and paths[0].suffix.lower() == ".tar"
 
 
 def _files_below(folder: Path, excluded: set[str]) -> list[Path]:

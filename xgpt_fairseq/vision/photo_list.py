@@ -28,7 +28,7 @@ import numpy.typing as npt
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write, read_description, write_json
 from xgpt_fairseq.io.tar_members import TarMember
-from xgpt_fairseq.vision.photo_files import check_ids, find_photos
+from xgpt_fairseq.vision.photo_files import list_photos
 from xgpt_fairseq.vision.photos import PhotoFile
 from xgpt_fairseq.vision.table_photos import TableCell
 
@@ -128,7 +128,7 @@ def listed_photos(
 
     Raises:
         DataError: the list that is there is of other paths; it is to be made anew and another process reads it; or see
-            `find_photos` and `check_ids`.
+            `list_photos`.
     """
     place.mkdir(parents=True, exist_ok=True)
     lock = os.open(place / "lock", os.O_CREAT | os.O_RDWR)
@@ -140,12 +140,7 @@ def listed_photos(
         while not (place / DESCRIPTION).exists() and not _lock_alone(lock):
             time.sleep(WAIT_SECONDS)
         if again or not (place / DESCRIPTION).exists():
-            files = find_photos(paths, exclude=exclude)
-            if not files:
-                raise DataError(f"there are no files in {', '.join(map(str, paths))}")
-            if unique:
-                check_ids(files)
-            _write(files, place, given)
+            _write(list_photos(paths, exclude=exclude, unique=unique), place, given)
         else:
             made = (place / DESCRIPTION).stat().st_mtime
         fcntl.flock(lock, fcntl.LOCK_SH)
