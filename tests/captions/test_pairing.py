@@ -12,17 +12,18 @@ from xgpt_fairseq.captions.base import Caption, CaptionedImage, Origin
 from xgpt_fairseq.captions.pairing import Pairing
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.regions.names import ImageNames
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Callable[..., RegionStore]:
-    """store(*ids, source=…, path=…, folders=…): a region store of these images."""
+def store(tmp_path: Path) -> Callable[..., ImageNames]:
+    """store(*ids, source=…, path=…, folders=…): the names of a region store of these images."""
 
     def make(
         *ids: str, source: str = "photos", path_given: str = ".", folders: dict[str, str] | None = None
-    ) -> RegionStore:
+    ) -> ImageNames:
         path = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
         with RegionWriter(path, 2, source={"format": source, "path": path_given}) as writer:
             for place, image_id in enumerate(ids):
@@ -30,7 +31,7 @@ def store(tmp_path: Path) -> Callable[..., RegionStore]:
                 folder = None if folders is None else folders.get(image_id, "")
                 writer.add(image_id, features, boxes, position=place + 1, folder=folder)
             writer.finish()
-        return RegionStore(path)
+        return RegionStore(path).names
 
     return make
 
@@ -39,7 +40,7 @@ def image(image_id: str, file_name: str | None = None, origin: Origin | None = N
     return CaptionedImage(image_id, "train", [Caption(0, "a")], file_name, origin)
 
 
-def found(store: RegionStore, *names: str, folder: str = "", split: str = "") -> list[str | None]:
+def found(store: ImageNames, *names: str, folder: str = "", split: str = "") -> list[str | None]:
     """The photos of names, in captions of *split* that lie in *folder*."""
     origin = Origin(Path(folder, "captions.csv"), folder, split) if folder else None
     return pairs(Pairing(store), [image(canonical_image_id(name), name, origin) for name in names])
@@ -48,10 +49,10 @@ def found(store: RegionStore, *names: str, folder: str = "", split: str = "") ->
 def pairs(pairing: Pairing, images: list[CaptionedImage]) -> list[str | None]:
     pairing.choose(images)
     found = [pairing.find(each) for each in images]
-    return [None if index is None else pairing.store.image_id(index) for index in found]
+    return [None if index is None else pairing.names.image_id(index) for index in found]
 
 
-def test_by_the_file_though_ids_fit_other_photos(store: Callable[..., RegionStore]) -> None:
+def test_by_the_file_though_ids_fit_other_photos(store: Callable[..., ImageNames]) -> None:
     """As annotation tools export COCO's layout: every photo would get another photo's captions."""
     images = [image(str(n), f"{5 - n}.jpg") for n in range(1, 5)]
     pairing = Pairing(store("1", "2", "3", "4"))
@@ -59,19 +60,19 @@ def test_by_the_file_though_ids_fit_other_photos(store: Callable[..., RegionStor
     assert (pairing.by_file, pairing.by_id) == (4, 0)
 
 
-def test_a_file_that_is_not_there_is_not_sought_by_its_id(store: Callable[..., RegionStore]) -> None:
+def test_a_file_that_is_not_there_is_not_sought_by_its_id(store: Callable[..., ImageNames]) -> None:
     images = [image(str(n), f"{5 - n}.jpg") for n in range(1, 5)]
     assert pairs(Pairing(store("1", "2", "3")), images) == [None, "3", "2", "1"]
 
 
-def test_by_the_id_where_no_file_fits(store: Callable[..., RegionStore]) -> None:
+def test_by_the_id_where_no_file_fits(store: Callable[..., ImageNames]) -> None:
     images = [image(str(n), f"VizWiz_train_{n:08d}.jpg") for n in range(3)]
     pairing = Pairing(store("0", "1", "2", source="butd-tsv"))
     assert pairs(pairing, images) == ["0", "1", "2"]
     assert (pairing.by_file, pairing.by_id) == (0, 3)
 
 
-def test_of_an_archive_whose_images_both_names_fit_the_user_must_say_which(store: Callable[..., RegionStore]) -> None:
+def test_of_an_archive_whose_images_both_names_fit_the_user_must_say_which(store: Callable[..., ImageNames]) -> None:
     images = [image("1", "2.jpg"), image("2", "1.jpg")]
     archive = store("1", "2", source="npz-dir")
     with pytest.raises(DataError, match=r"image 1 \(2.jpg\) is 1 of .* by its id, and 2 by its file's name.*--pair-by"):
@@ -80,7 +81,7 @@ def test_of_an_archive_whose_images_both_names_fit_the_user_must_say_which(store
     assert pairs(Pairing(archive, "id"), images) == ["1", "2"]
 
 
-def test_folders_tell_photos_of_one_name_apart(store: Callable[..., RegionStore]) -> None:
+def test_folders_tell_photos_of_one_name_apart(store: Callable[..., ImageNames]) -> None:
     pairing = Pairing(store("a/1", "b/1", "2"))
     images = [image("b/1", "b/1.png"), image("photos/a/1", "photos/a/1.png"), image("c/2", "c/2.jpg")]
     assert pairs(pairing, images) == ["b/1", "a/1", "2"]
@@ -88,11 +89,11 @@ def test_folders_tell_photos_of_one_name_apart(store: Callable[..., RegionStore]
         pairing.find(image("1", "1.jpg"))
 
 
-def test_the_end_of_a_url_is_no_name(store: Callable[..., RegionStore]) -> None:
+def test_the_end_of_a_url_is_no_name(store: Callable[..., ImageNames]) -> None:
     assert pairs(Pairing(store("7")), [image("http://a.com/7.jpg")]) == [None]
 
 
-Store = Callable[..., RegionStore]
+Store = Callable[..., ImageNames]
 
 
 def test_a_photo_of_another_split_is_not_taken(store: Store) -> None:

@@ -26,7 +26,7 @@ def surveyed(folder: Path, *sources: Path) -> Survey:
                 writer.add(number, features, boxes, position=number)
             writer.finish()
     images = read_sources([open_source(path) for path in sources], CaptionOptions())
-    return survey(images, None, None, Pairing(RegionStore(folder / "store")), folder)
+    return survey(images, None, None, Pairing(RegionStore(folder / "store").names), folder)
 
 
 def test_counts(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Which photo a row of the store is, is told by what it shows, not by its name.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -22,8 +23,10 @@ from tests.end_to_end.programs import PLUGIN, ROOT, generated
 from xgpt_fairseq.cli import extract_regions, learn_bpe, prepare_captions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.vision.photo_names import names_of_photos
 
 PAGE = list(page_rows(ROOT / "docs" / "layouts.md"))
+COUNTS = re.compile(r"^\w+: \d+ images, \d+ captions|^captions found their photos: .*", re.MULTILINE)
 FAST = ["--image-size", "96", "--grid", "2", "--workers", "0"]
 
 
@@ -95,6 +98,8 @@ def test_a_layout_comes_in_as_the_page_says(
     captions = [word.replace("=0.1", "=0.3") for word in captions]
     made = make(layout, tmp_path / "layout")
     monkeypatch.chdir(made.folder)
+    checked = call_program(prepare_captions.main, *captions, "--check-photos", *photos)
+    assert checked.status == 0, checked.stderr
     done = call_program(extract_regions.main, *photos, "--output", "regions", *FAST)
     assert done.status == 0, done.stderr
     if layout.__name__ == "nocaps":  # no training captions: the vocabulary is that of the model
@@ -105,6 +110,13 @@ def test_a_layout_comes_in_as_the_page_says(
     words = ["--vocabulary", "vocabulary", "--regions", "regions", "--output", "data"]
     done = call_program(prepare_captions.main, *captions, *words)
     assert done.status == 0, done.stderr
+    assert (counts := COUNTS.findall(checked.stdout)) and counts == COUNTS.findall(done.stdout)
+    names, stored = names_of_photos([Path(word) for word in photos])[0], RegionStore("regions")
+    assert [names.image_id(index) for index in range(len(names))] == stored.image_ids()
+    assert [names.folder_parts(index) for index in range(len(names))] == list(
+        map(stored.folder_parts, range(len(names)))
+    )
+    assert names.folders == stored.folders
     found = what_came_out(made.folder / "data", shown)
     check(found, made)
     if layout.__name__ == "nocaps":  # no training images

@@ -1,4 +1,4 @@
-"""Which photo of a region store a caption is about: by its file's name, else by the source's id."""
+"""Which photo a caption is about: by its file's name, else by the source's id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts
 
 if TYPE_CHECKING:
-    from xgpt_fairseq.regions.store import RegionStore
+    from xgpt_fairseq.regions.names import ImageNames
 
 PAIR_BY = ("auto", "file", "id")
 # Of files that photos were made of, `x.dcm`
@@ -22,24 +22,24 @@ _OTHER_EXTENSION = re.compile(r"\.[a-z][a-z0-9]{1,4}$", re.IGNORECASE)
 
 
 class Pairing:
-    """Finds images of a caption source in a region store.
+    """Finds images of a caption source among those of a region store, or among photos that have no regions yet.
 
     A source may know a photo by two names, the name of its file and an id of its own, and in COCO's layout an id may
     count otherwise than the files do: then it fits another photo. So one of the two is chosen for all images that have
     both. The file's name is, if it fits any image, with its extension or, if none does, without it (`x.dcm`); but if
-    the store comes from an archive, whose ids may be either, and both names fit, different images, the user must say
+    they come from an archive, whose ids may be either, and both names fit, different images, the user must say
     which.
 
     Args:
-        store: the region store.
+        names: those of the images, of a store or of photos.
         by: `auto`, `file` or `id` (--pair-by).
 
     Attributes:
         by_file, by_id: how many images were found by which.
     """
 
-    def __init__(self, store: RegionStore, by: str = "auto") -> None:
-        self.store = store
+    def __init__(self, names: ImageNames, by: str = "auto") -> None:
+        self.names = names
         self.by_file = self.by_id = 0
         self._by = by
         self._drops_extensions = False
@@ -48,7 +48,7 @@ class Pairing:
         """Look at the images of the source, and choose; where it is said already, nothing is looked at.
 
         Raises:
-            DataError: both names fit, different images of a store that was not made from photos.
+            DataError: both names fit, different images of an archive.
         """
         if self._by != "auto":
             return
@@ -58,10 +58,10 @@ class Pairing:
         for image in images:
             if image.file_name is None or canonical_image_id(image.file_name) == image.image_id:
                 continue
-            file, of_id = self.store.find(image.file_name), self.store.find_id(image.image_id)
+            file, of_id = self.names.find(image.file_name), self.names.find_id(image.image_id)
             fits_file |= bool(file)
             if not file and (stem := _OTHER_EXTENSION.sub("", image.file_name)) != image.file_name:
-                file = self.store.find(stem)
+                file = self.names.find(stem)
                 fits_stem |= bool(file)
             if of_id and by_id is None:
                 by_id = image
@@ -69,27 +69,27 @@ class Pairing:
                 conflict = image
         self._drops_extensions = fits_stem and not fits_file
         self._by = "file" if fits_file or fits_stem else "id"
-        if self._by == "id" and by_id and self.store.source.get("format") == "photos":
-            photo = self._id(self.store.find_id(by_id.image_id))
+        if self._by == "id" and by_id and self.names.are_of_photos:
+            photo = self._id(self.names.find_id(by_id.image_id))
             print(
-                f"warning: no file that the captions name is in {self.store.path}, and photos are found by ids: "
+                f"warning: no file that the captions name is in {self.names.where}, and photos are found by ids: "
                 f"{by_id.file_name}, image {by_id.image_id} of the captions, is taken for the photo {photo}. If ids "
                 "count otherwise than the names of photos do, that is another photo: give photos and captions the same "
                 "names. --pair-by id says that ids are meant",
                 file=sys.stderr,
             )
-        if conflict is not None and self.store.source.get("format") != "photos":
+        if conflict is not None and not self.names.are_of_photos:
             assert conflict.file_name is not None
             stem = _OTHER_EXTENSION.sub("", conflict.file_name)
-            file = self.store.find(conflict.file_name) or self.store.find(stem)
-            of_id = self.store.find_id(conflict.image_id)
+            file = self.names.find(conflict.file_name) or self.names.find(stem)
+            of_id = self.names.find_id(conflict.image_id)
             raise DataError(
-                f"image {conflict.image_id} ({conflict.file_name}) is {self._id(of_id)} of {self.store.path} by its "
+                f"image {conflict.image_id} ({conflict.file_name}) is {self._id(of_id)} of {self.names.where} by its "
                 f"id, and {self._id(file)} by its file's name: say which is meant by --pair-by id or --pair-by file"
             )
 
     def find(self, image: CaptionedImage) -> int | None:
-        """The place of *image* in the store; None if it is not there.
+        """The place of *image* among the names; None if it is not there.
 
         Raises:
             DataError: its name fits several images, in different folders.
@@ -101,12 +101,12 @@ class Pairing:
             name = image.file_name
         elif "://" in name:  # an image that has no name (see conceptual_captions.read): a URL's end is none
             return None
-        found = self._find_file(image, name) if by_file else self.store.find_id(name)
+        found = self._find_file(image, name) if by_file else self.names.find_id(name)
         if not found:
             return None
         if len(found) > 1:
             raise DataError(
-                f"image {name} may be {self._id(found)} or {self._id(found[1:])} of {self.store.path}: captions of "
+                f"image {name} may be {self._id(found)} or {self._id(found[1:])} of {self.names.where}: captions of "
                 "photos that share a name must name the folder, too"
             )
         if by_file:
@@ -122,27 +122,27 @@ class Pairing:
         in, if photos do; else of the folder that is called like their split. So is a name that fits several photos.
         """
         found = self._find_in_folder(name)
-        if image.origin is None or not self.store.shares_name() or _is_absolute(name):
+        if image.origin is None or not self.names.shares_name() or _is_absolute(name):
             return found
         if len(found) < 2 and len(name_parts(name)) > 1:
             return found
-        if PurePosixPath(image.origin.folder).name in self.store.folders:
+        if PurePosixPath(image.origin.folder).name in self.names.folders:
             return self._find_in_folder(f"{image.origin.folder}/{name}")
         if image.origin.split not in self._split_folders:
             return found
-        said = {index: {split_of_folder(folder) for folder in self.store.folder_parts(index)} - {""} for index in found}
+        said = {index: {split_of_folder(folder) for folder in self.names.folder_parts(index)} - {""} for index in found}
         return [i for i in found if image.origin.split in said[i]] or [i for i in found if not said[i]]
 
     @cached_property
     def _split_folders(self) -> set[str]:
-        """The splits that folders of the store are called like."""
-        return {split_of_folder(folder) for folder in self.store.folders} - {""}
+        """The splits that folders of the photos are called like."""
+        return {split_of_folder(folder) for folder in self.names.folders} - {""}
 
     def _find_in_folder(self, name: str) -> list[int]:
         """The photos whose names fit *name*, and whose folders do not contradict it."""
         if self._drops_extensions:
             name = _OTHER_EXTENSION.sub("", name)
-        found = self.store.find(name)
+        found = self.names.find(name)
         if not found or ("/" not in name and "\\" not in name):
             return found
         parts = name_parts(name)
@@ -152,10 +152,10 @@ class Pairing:
         """Whether *parts*, a path, is known to be that of another photo, though only the last part of it counts.
 
         That is so if the first folders from the end that differ are called like different splits, or are different
-        tars, or photos of the store lie in the one that *parts* has, and this one does not.
+        tars, or photos lie in the one that *parts* has, and this one does not.
         """
-        image_id = self.store.image_id(index)
-        folders = self.store.folder_parts(index)
+        image_id = self.names.image_id(index)
+        folders = self.names.folder_parts(index)
         if "/" in image_id or not folders:
             return False
         whole = (*folders, image_id)
@@ -164,14 +164,14 @@ class Pairing:
                 continue
             if split_of_folder(one) and split_of_folder(other):
                 return split_of_folder(one) != split_of_folder(other)
-            if one in self.store.folders and one not in whole and other not in parts:
+            if one in self.names.folders and one not in whole and other not in parts:
                 return True
             # "" is a folder whose name is not known
-            return bool(other) and (self.store.shares_name(image_id) or (_is_tar(one) and _is_tar(other)))
+            return bool(other) and (self.names.shares_name(image_id) or (_is_tar(one) and _is_tar(other)))
         return False
 
     def _id(self, found: list[int]) -> str:
-        return self.store.image_id(found[0])
+        return self.names.image_id(found[0])
 
 
 def _is_absolute(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Counts and checks a caption source against a region store, before anything is encoded."""
+"""Counts and checks a caption source against a region store or against photos, before anything is encoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xgpt_fairseq.captions.base import CaptionedImage, SplitLists
 from xgpt_fairseq.captions.pairing import Pairing
 from xgpt_fairseq.captions.registry import UNLISTED
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.store import RegionStore
+from xgpt_fairseq.regions.names import ImageNames
 
 UNCAPTIONED = "uncaptioned-images.txt"
 
@@ -32,8 +32,8 @@ class Count:
 
     Attributes:
         images: images with captions.
-        kept, captions: images with captions and regions, and their captions.
-        missing, first_missing: images with captions but without regions, and the first of them.
+        kept, captions: images with captions that were found, and their captions.
+        missing, first_missing: images with captions that were not found, and the first of them.
         bare, first_bare: images without captions, and the first of them.
     """
 
@@ -48,17 +48,19 @@ class Count:
 
 @dataclass
 class Survey:
-    """Comparison of a source with a region store.
+    """Comparison of a source with a region store, or with photos.
 
     Attributes:
         counts: of every split that the source has.
-        uncaptioned: how many images of the store have no captions in the source.
+        uncaptioned, first_uncaptioned: how many images of the store, or photos, have no captions in the source, and the
+            first of them.
         absent: the images of split lists that are not in the source.
         found: by what captions found their photos, in words.
     """
 
     counts: dict[str, Count]
     uncaptioned: int
+    first_uncaptioned: list[str]
     absent: list[str]
     found: str
 
@@ -68,23 +70,23 @@ def survey(
     splits: Sequence[str] | None,
     split_lists: SplitLists | None,
     pairing: Pairing,
-    folder: Path,
+    folder: Path | None,
 ) -> Survey:
-    """Read the source once: count, and list in *folder* captioned images without regions and the reverse.
+    """Read the source once: count, and list in *folder* captioned images that were not found, and the reverse.
 
     Args:
         images: of the source.
         splits: those that are written; None: those of `USUAL_SPLITS` that the source has.
         split_lists: the lists of --split-files.
-        pairing: finds the images in the region store.
-        folder: where lists are written.
+        pairing: finds the images.
+        folder: where lists are written; None: nowhere.
 
     Raises:
-        DataError: two images of the source are one of the store, or no image is in any of the lists.
+        DataError: two images of the source are one, or no image is in any of the lists.
     """
-    store = pairing.store
+    names = pairing.names
     counts: dict[str, Count] = defaultdict(Count)
-    captioned = np.zeros(len(store), dtype=np.uint16)  # by which source, from 1 on; 0: by none
+    captioned = np.zeros(len(names), dtype=np.uint16)  # by which source, from 1 on; 0: by none
     sources: dict[Path | None, int] = {}
     with contextlib.ExitStack() as stack:
         lists: dict[str, TextIO] = {}
@@ -101,22 +103,22 @@ def survey(
                 number = sources.setdefault(path, len(sources) + 1)
                 if captioned[index]:
                     other = list(sources)[captioned[index] - 1]
-                    raise _captioned_twice(image, path, other, f"{store.image_id(index)} of {store.path}")
+                    raise _captioned_twice(image, path, other, f"{names.image_id(index)} of {names.where}")
                 captioned[index] = number
                 count.kept += 1
                 count.captions += len(image.captions)
                 continue
             count.missing += 1
             _keep_first(count.first_missing, image.shown)
-            if image.split in (USUAL_SPLITS if splits is None else splits):
+            if folder is not None and image.split in (USUAL_SPLITS if splits is None else splits):
                 if image.split not in lists:
-                    name = folder / f"{image.split}.missing-images.txt"
-                    lists[image.split] = stack.enter_context(open(name, "w", encoding="utf-8"))
+                    path = folder / f"{image.split}.missing-images.txt"
+                    lists[image.split] = stack.enter_context(open(path, "w", encoding="utf-8"))
                 lists[image.split].write(f"{image.shown}\n")
-    uncaptioned = int((captioned == 0).sum())
-    if uncaptioned:
+    uncaptioned = np.flatnonzero(captioned == 0).tolist()
+    if uncaptioned and folder is not None:
         with open(folder / UNCAPTIONED, "w", encoding="utf-8") as file:
-            file.writelines(f"{store.image_id(row)}\n" for row in np.flatnonzero(captioned == 0).tolist())
+            file.writelines(f"{names.image_id(index)}\n" for index in uncaptioned)
     absent = [] if split_lists is None else split_lists.unused
     if split_lists is not None and len(absent) == len(split_lists):
         raise DataError(
@@ -124,7 +126,8 @@ def survey(
             f"per line? The first: {', '.join(absent[:NAMED])}"
         )
     by = [f"{n} by {what}" for n, what in ((pairing.by_file, "file name"), (pairing.by_id, "id")) if n]
-    return Survey(counts, uncaptioned, absent, ", ".join(by))
+    first = [names.image_id(index) for index in uncaptioned[:NAMED]]
+    return Survey(counts, len(uncaptioned), first, absent, ", ".join(by))
 
 
 def _captioned_twice(image: CaptionedImage, path: Path | None, other: Path | None, photo: str) -> DataError:
@@ -167,41 +170,45 @@ def usual_splits(counts: dict[str, Count], source: str) -> list[str]:
 
 
 def check(
-    counts: dict[str, Count], splits: Sequence[str], store: RegionStore, source: str, missing: str, max_missing: float
+    counts: dict[str, Count], splits: Sequence[str], names: ImageNames, source: str, missing: str, max_missing: float
 ) -> None:
-    """Refuse a source that lacks a split, or has too many images without regions.
+    """Refuse a source that lacks a split, or has too many images that were not found.
 
     Args:
         counts: of all splits of the source.
         splits: the requested splits.
-        store: the region store.
+        names: where images were looked for.
         source: the source's name, for messages.
-        missing: `error` or `skip`: what to do with images without regions.
+        missing: `error` or `skip`: what to do with images that were not found.
         max_missing: the largest share of a split's images that may be skipped, 0 to 1.
     """
     for split in splits:
         if split not in counts or not counts[split].images:
             found = ", ".join(sorted(key for key, count in counts.items() if key != UNLISTED)) or "none"
             raise DataError(f"{source} has no captions for split {split!r}; it has: {found} (choose by --splits)")
+    of_store = names.kind == "store"
+    add = "import them" if of_store else "add them"
     for split in splits:
         count = counts[split]
         which = f"{count.missing} of {count.images} images of split {split!r}"
         first = f"the first: {', '.join(count.first_missing)}"
         if count.missing and count.kept and missing == "error":
-            raise DataError(f"{which} are not in {store.path}, {first}; import them, or pass --missing-images skip")
+            raise DataError(f"{which} are not in {names.where}, {first}; {add}, or pass --missing-images skip")
         if not count.kept:
+            others = "of the store" if of_store else "of the photos"
+            doubt = "is it the store of these images?" if of_store else "are these the photos of the captions?"
             raise DataError(
-                f"no image of split {split!r} is in {store.path}. The first image of the captions: "
-                f"{count.first_missing[0]}, of the store: {store.image_id(0)}; is it the store of these images?"
+                f"no image of split {split!r} is in {names.where}. The first image of the captions: "
+                f"{count.first_missing[0]}, {others}: {names.image_id(0)}; {doubt}"
             )
         if count.missing > max_missing * count.images:
             raise DataError(
-                f"{which} ({count.missing / count.images:.2%}) are not in {store.path}, more than --max-missing "
-                f"{max_missing:g} allows, {first}; import them, or allow more"
+                f"{which} ({count.missing / count.images:.2%}) are not in {names.where}, more than --max-missing "
+                f"{max_missing:g} allows, {first}; {add}, or allow more"
             )
 
 
-def print_summary(found: Survey, splits: Sequence[str]) -> None:
+def print_summary(found: Survey, splits: Sequence[str], names: ImageNames) -> None:
     """Tell the user by what photos were found, and what is left out."""
     counts = found.counts
     print(f"captions found their photos: {found.found}")
@@ -215,8 +222,11 @@ def print_summary(found: Survey, splits: Sequence[str]) -> None:
         print(f"{len(found.absent)} images of the lists of --split-files are in no SOURCE, the first: {first}")
     for split in splits:
         count = counts[split]
-        if count.missing:
+        if count.missing and names.kind == "store":
             print(f"{split}: {count.missing} images without regions are left out, listed in {split}.missing-images.txt")
+        elif count.missing:
+            first = ", ".join(count.first_missing)
+            print(f"{split}: {count.missing} images without photos are left out, the first: {first}")
         if count.bare:
             print(
                 f"{split}: {count.bare} images without captions are left out, the first: {', '.join(count.first_bare)}"

@@ -11,13 +11,13 @@ from pathlib import Path
 from xgpt_fairseq.errors import DataError
 
 
-def add_list_option(parser: argparse.ArgumentParser) -> None:
-    """The option --list of a program that takes `photos`."""
+def add_list_option(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """The option --list of a program that takes `photos`; *when* it counts, for `--help`."""
     parser.add_argument(
         "--list",
         type=Path,
         metavar="FILE",
-        help="a file that names more of them, a path a line, as `find` prints them",
+        help=f"{when}a file that names more of them, a path a line, as `find` prints them",
     )
 
 

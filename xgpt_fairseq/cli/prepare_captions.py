@@ -7,7 +7,10 @@ SOURCE holds captions, in any of the formats below. Captions find their photo by
 An image's split is what its record says; else what SPLIT=FILE or --split-files say; else what the name of the file or
 of its folder says. --hold-out takes validation and test images out of the training ones.
 
+Extracting regions takes long: --check-photos says before whether captions and photos fit.
+
 examples:
+    xgpt-prepare-captions dataset_coco.json --check-photos train2014 val2014
     xgpt-prepare-captions dataset_coco.json --vocabulary vocabulary --regions coco.regions \\
         --output data/coco
     xgpt-prepare-captions captions_train2014.json valid=captions_minival.json --splits train,val …
@@ -24,11 +27,11 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from xgpt_fairseq.captions.base import CaptionedImage, ReadingLog, fairseq_split
+from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions, ReadingLog, fairseq_split
 from xgpt_fairseq.captions.options import (
     add_caption_options,
     check_image_ids,
@@ -38,9 +41,10 @@ from xgpt_fairseq.captions.options import (
     read_caption_options,
 )
 from xgpt_fairseq.captions.pairing import PAIR_BY, Pairing
-from xgpt_fairseq.captions.registry import open_source, read_sources
+from xgpt_fairseq.captions.registry import CaptionSource, open_source, read_sources
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
+from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.data.manifest import MANIFEST, CaptionManifest, CaptionSplit
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_directory
@@ -49,11 +53,13 @@ from xgpt_fairseq.io.workers import map_ordered
 if TYPE_CHECKING:
     import numpy as np
 
-    from xgpt_fairseq.captions.survey import Count
+    from xgpt_fairseq.captions.survey import Count, Survey
     from xgpt_fairseq.data.split_writer import SplitWriter
     from xgpt_fairseq.text.vocabulary import Vocabulary
 
 BAD_RECORDS = "bad-records.txt"
+# What is needed to write a data directory.
+_WRITING = ("vocabulary", "regions", "output")
 
 
 class _EncodeIds:
@@ -127,7 +133,7 @@ def write_splits(
         for image in images:
             row = pairing.find(image) if image.split in writers and image.captions else None
             if row is not None:
-                image_id = pairing.store.image_id(row)
+                image_id = pairing.names.image_id(row)
                 for caption in image.captions:
                     waiting.append((image.split, row, image_id, caption.text))
                     yield caption.text
@@ -149,19 +155,24 @@ def write_splits(
         for split, count in counts.items():
             if (writers[split].images, writers[split].captions) != (count.kept, count.captions):
                 raise DataError("the source was changed while it was read; run the program again")
-        descriptions = {split: writer.finish(store_images=len(pairing.store)) for split, writer in writers.items()}
+        descriptions = {split: writer.finish(store_images=len(pairing.names)) for split, writer in writers.items()}
         return descriptions, Cut.of(writers.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run(lambda: prepare_captions(_parser().parse_args(arguments)))
+    run(lambda: prepare_captions(_parse_arguments(arguments)))
 
 
 def prepare_captions(args: argparse.Namespace) -> None:
-    """Write the data directory of captions."""
-    from tqdm import tqdm
+    """Write the data directory of captions; or, with --check-photos, only say whether captions and photos fit."""
+    if args.photos is None:
+        _prepare(args)
+    else:
+        _check_photos(args)
 
-    from xgpt_fairseq.captions.survey import UNCAPTIONED, check, print_summary, survey, usual_splits
+
+def _prepare(args: argparse.Namespace) -> None:
+    from xgpt_fairseq.captions.survey import UNCAPTIONED
     from xgpt_fairseq.data.directory import check_no_view, check_regions_inside, check_replaceable, file_crc32
     from xgpt_fairseq.data.split_writer import SPLIT_FILES
     from xgpt_fairseq.regions.store import RegionStore
@@ -173,34 +184,14 @@ def prepare_captions(args: argparse.Namespace) -> None:
     _check_options(args)
     vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
     check_no_view(store)
-    files, named_splits = parse_files(args.source)
-    sources = [open_source(file, args.format, parse_columns(args.columns)) for file in files]
-    for file, caption_format in sources:
-        print(f"{file.path}: {caption_format.name}")
-    formats = list(dict.fromkeys(caption_format.name for _, caption_format in sources))
-    check_image_ids(args, (caption_format for _, caption_format in sources), "SOURCE")
-    options = replace(read_caption_options(args, named_splits), is_only_source=len(sources) == 1)
-    wanted_splits = None
-    if args.splits is not None:
-        wanted_splits = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
-    pairing = Pairing(store, args.pair_by)
-    max_missing = 1.0 if args.max_missing is None else args.max_missing
-
+    captions = _Captions.of(args)
     own = (*SPLIT_FILES, *VOCABULARY_FILES, "*.missing-images.txt", UNCAPTIONED, BAD_RECORDS)
     with atomic_directory(args.output, last=MANIFEST, files=own) as aside:
-        if any(source.format.two_names for source in sources):
-            pairing.choose(read_sources(sources, options))
-            options.log.clear()
-        with tqdm(read_sources(sources, options), desc="reading", unit=" images", unit_scale=True) as progress:
-            found = survey(progress, wanted_splits, options.split_lists, pairing, aside)
-        splits = wanted_splits or usual_splits(found.counts, ", ".join(map(str, files)))
-        check(found.counts, splits, store, ", ".join(map(str, files)), args.missing_images, max_missing)
-        print_summary(found, splits)
-        _print_log(options.log, aside)
-        options.log.clear()
+        pairing = Pairing(store.names, args.pair_by)
+        found, splits = _surveyed(args, captions, pairing, aside)
         encode = _EncodeIds(vocabulary, args.max_tokens)
         wanted = {split: found.counts[split] for split in splits}
-        written, cut = write_splits(aside, read_sources(sources, options), wanted, pairing, encode, args.workers)
+        written, cut = write_splits(aside, captions.read(), wanted, pairing, encode, args.workers)
         vocabulary.copy_to(aside)
         manifest = CaptionManifest(
             splits=written,
@@ -211,8 +202,8 @@ def prepare_captions(args: argparse.Namespace) -> None:
             dictionary_crc32=file_crc32(aside / "dict.txt"),
             made_by={
                 "program": "prepare_captions.py",
-                "source": ", ".join(file.name for file in files),
-                "format": ", ".join(formats),
+                "source": ", ".join(source.file.path.name for source in captions.sources),
+                "format": ", ".join(dict.fromkeys(source.format.name for source in captions.sources)),
             },
         )
         manifest.write(aside)
@@ -227,13 +218,93 @@ def prepare_captions(args: argparse.Namespace) -> None:
     print(f"written to {args.output}")
 
 
-def _print_log(log: ReadingLog, folder: Path) -> None:
-    """Say what the readers left out or mended, and list the records that could not be read."""
+def _check_photos(args: argparse.Namespace) -> None:
+    """Check captions against photos as `_prepare` does against the store that is extracted from them; write nothing."""
+    from xgpt_fairseq.captions.survey import NAMED
+    from xgpt_fairseq.vision.photo_names import names_of_photos
+
+    _check_options(args)
+    captions = _Captions.of(args)
+    names, others = names_of_photos(args.photos)
+    if others:
+        first = ", ".join(map(str, others[:NAMED]))
+        print(f"{len(others)} files beside {len(names)} photos are no photos, the first: {first}")
+    found, splits = _surveyed(args, captions, Pairing(names, args.pair_by), None)
+    for split in splits:
+        print(f"{split}: {found.counts[split].kept} images, {found.counts[split].captions} captions")
+    if found.uncaptioned:
+        first = ", ".join(found.first_uncaptioned)
+        print(f"{found.uncaptioned} of {len(names)} photos have no captions, the first: {first}")
+    print("captions and photos fit; nothing is written")
+
+
+@dataclass(frozen=True)
+class _Captions:
+    """The captions that the arguments name.
+
+    Attributes:
+        name: of all of them, for messages.
+    """
+
+    sources: Sequence[CaptionSource]
+    options: CaptionOptions
+    name: str
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> _Captions:
+        """Opens them, and says which formats they have."""
+        files, named_splits = parse_files(args.source)
+        sources = [open_source(file, args.format, parse_columns(args.columns)) for file in files]
+        for file, caption_format in sources:
+            print(f"{file.path}: {caption_format.name}")
+        check_image_ids(args, (caption_format for _, caption_format in sources), "SOURCE")
+        options = replace(read_caption_options(args, named_splits), is_only_source=len(sources) == 1)
+        return cls(sources, options, ", ".join(map(str, files)))
+
+    def read(self) -> Iterator[CaptionedImage]:
+        """Their images, anew."""
+        self.options.log.clear()
+        return read_sources(self.sources, self.options)
+
+
+def _surveyed(
+    args: argparse.Namespace, captions: _Captions, pairing: Pairing, folder: Path | None
+) -> tuple[Survey, Sequence[str]]:
+    """Survey the captions, refuse what can't be used, and print a summary; lists lie in *folder*, if it is one.
+
+    Returns:
+        tuple: the survey, and the splits that are wanted.
+    """
+    from tqdm import tqdm
+
+    from xgpt_fairseq.captions.survey import check, print_summary, survey, usual_splits
+
+    wanted = None
+    if args.splits is not None:
+        wanted = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
+    if any(source.format.two_names for source in captions.sources):
+        pairing.choose(captions.read())
+    with tqdm(captions.read(), desc="reading", unit=" images", unit_scale=True) as progress:
+        found = survey(progress, wanted, captions.options.split_lists, pairing, folder)
+    splits = wanted or usual_splits(found.counts, captions.name)
+    max_missing = 1.0 if args.max_missing is None else args.max_missing
+    check(found.counts, splits, pairing.names, captions.name, args.missing_images, max_missing)
+    print_summary(found, splits, pairing.names)
+    _print_log(captions.options.log, folder)
+    return found, splits
+
+
+def _print_log(log: ReadingLog, folder: Path | None) -> None:
+    """Say what the readers left out or mended; list the records that could not be read in *folder*, if it is one."""
     for what, times in log.counts.items():
         print(f"{times} {what}")
     if log.bad:
-        print(f"{len(log.bad)} records that cannot be read are left out (--skip-bad), listed in {BAD_RECORDS}")
-        (folder / BAD_RECORDS).write_text("".join(f"{message}\n" for message in log.bad), encoding="utf-8")
+        listed = "the first:" if folder is None else f"listed in {BAD_RECORDS}"
+        print(f"{len(log.bad)} records that cannot be read are left out (--skip-bad), {listed}")
+        if folder is None:
+            print(log.bad[0])
+        else:
+            (folder / BAD_RECORDS).write_text("".join(f"{message}\n" for message in log.bad), encoding="utf-8")
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -246,12 +317,39 @@ def _check_options(args: argparse.Namespace) -> None:
         raise DataError("--max-missing needs --missing-images skip; by default a single missing image is an error")
 
 
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; `photos` are those of --check-photos and --list, None without either."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.photos is None and args.list is not None:
+        parser.error("--list names photos for --check-photos")
+    if args.photos is None:
+        if missing := [f"--{name}" for name in _WRITING if getattr(args, name) is None]:
+            parser.error(f"the following arguments are required: {', '.join(missing)}")
+        return args
+    others = (*_WRITING, "max_tokens", "workers", "overwrite")
+    if given := [name for name in others if getattr(args, name) != parser.get_default(name)]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        parser.error(f"--check-photos comes before there are regions, and writes nothing: leave out {options}")
+    return with_listed_paths(parser, args, "the PHOTOS of --check-photos, or --list")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=format_list())
     parser.add_argument("source", nargs="+", metavar="[SPLIT=]SOURCE", help="caption file, or several")
-    parser.add_argument("--vocabulary", type=Path, required=True, help="folder from xgpt-learn-bpe, one for all stages")
-    parser.add_argument("--regions", type=Path, required=True, metavar="STORE", help="region store of the images")
-    parser.add_argument("--output", type=Path, required=True, metavar="DATA", help="data directory to write")
+    parser.add_argument("--vocabulary", type=Path, help="folder from xgpt-learn-bpe, one for all stages")
+    parser.add_argument("--regions", type=Path, metavar="STORE", help="region store of the images")
+    parser.add_argument("--output", type=Path, metavar="DATA", help="data directory to write")
+    parser.add_argument(
+        "--check-photos",
+        dest="photos",
+        type=Path,
+        nargs="*",
+        metavar="PHOTOS",
+        help="write nothing, but check the captions against photos that have no regions yet, named as for "
+        "xgpt-extract-regions; needs no --vocabulary, --regions and --output",
+    )
+    add_list_option(parser, "with --check-photos: ")
     parser.add_argument(
         "--splits",
         help="which splits, by the source's or fairseq's names [train, val and test, where the source has them]",
