@@ -87,7 +87,20 @@ captions_of() {
     done
 }
 
+# fit CAPTIONS…   ends this script before hours of extraction if these captions and PHOTOS do not fit.
+fit() {
+    if [ ! -e "$WORK/regions" ]; then xgpt-prepare-captions "$@" --check-photos "${PHOTOS[@]}"; fi
+}
+
 say "1/8 photos: captions and regions"
+PHOTOS=()                              # each folder once: one of them may also be WEB
+for folder in "${FOLDERS[@]}" ${WEB:+"$WEB"}; do
+    for known in "${PHOTOS[@]}"; do
+        if [ "$known" = "$folder" ]; then continue 2; fi
+    done
+    PHOTOS+=("$folder")
+done
+MISSED=(${MISSING:+--missing-images skip --max-missing "$MISSING"})
 ALL=() ALL_SAID=()
 for folder in "${FOLDERS[@]}"; do
     captions_of "$folder"
@@ -96,19 +109,15 @@ for folder in "${FOLDERS[@]}"; do
         echo "error: some of the folders have validation images, others have none; give their captions splits first" >&2
         exit 1
     fi
+    if ((${#FOLDERS[@]} > 1)); then fit "${FILES[@]}" "${SAID[@]}" "${MISSED[@]}"; fi
     ALL+=("${FILES[@]}") ALL_SAID=("${SAID[@]}")
 done
+fit "${ALL[@]}" "${ALL_SAID[@]}" "${MISSED[@]}"
 if [ -n "${WEB:-}" ]; then
     CAPTIONS='' captions_of "$WEB"
     WEB_CAPTIONS=("${FILES[@]}" "${SAID[@]}")
+    fit "${WEB_CAPTIONS[@]}" "${MISSED[@]}"
 fi
-PHOTOS=()                              # each folder once: one of them may also be WEB
-for folder in "${FOLDERS[@]}" ${WEB:+"$WEB"}; do
-    for known in "${PHOTOS[@]}"; do
-        if [ "$known" = "$folder" ]; then continue 2; fi
-    done
-    PHOTOS+=("$folder")
-done
 # extract STORE OPTION…   the regions of all photos
 extract() {
     if [ -e "$1" ]; then return; fi
@@ -140,7 +149,6 @@ if [ ! -e "$TEXT_DATA" ] && ((TEXT_ITERATIONS > 0)); then
     xgpt-prepare-text --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
         --output "$TEXT_DATA" --valid-lines "${VALID_LINES:-1000}" --workers 2
 fi
-MISSED=(${MISSING:+--missing-images skip --max-missing "$MISSING"})
 prepare "$IN_DOMAIN_DATA" "$WORK/vocabulary" "$WORK/regions" "${ALL[@]}" "${ALL_SAID[@]}" "${MISSED[@]}"
 if [ -n "${WEB:-}" ]; then prepare "$OUT_OF_DOMAIN_DATA" "$WORK/vocabulary" "$WORK/regions" "${WEB_CAPTIONS[@]}" "${MISSED[@]}"; fi
 SCORED=("$IN_DOMAIN_DATA")

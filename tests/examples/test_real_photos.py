@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,28 @@ def test_what_is_wrong_is_said_at_once(folders: list[str], message: str, tmp_pat
     done = bash(RUN, *paths, WORK=str(tmp_path / "work"))
     assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith(message)
     assert not (tmp_path / "work" / "regions").exists()
+
+
+def test_what_does_not_fit_is_said_before_regions_are_extracted(tmp_path: Path) -> None:
+    one, other, work = layout("vizwiz", tmp_path / "one"), layout("vizwiz", tmp_path / "other"), tmp_path / "work"
+
+    def error(script: Path, *folders: Path, **environment: str) -> str:
+        done = bash(script, *folders, WORK=str(work), **environment)
+        assert done.returncode == 1 and {path.name for path in work.iterdir()} == {"logs", "real_photos.settings"}
+        *_, said = done.stderr.splitlines()
+        shutil.rmtree(work)
+        return said
+
+    lost = one / "train" / "VizWiz_train_00000000.jpg"
+    both = f"image {lost.name} may be one/train/{lost.stem} or other/train/{lost.stem} of {one} … {other}: captions of "
+    assert error(RUN, one, other).startswith(f"error: {both}")
+    lost.unlink()
+    gone = "1 of 8 images of split 'train' are not in {}, the first: VizWiz_train_00000000"
+    assert error(RUN, one).startswith(f"error: {gone.format(one)}")
+    assert error(EXAMPLES / "quickstart" / "run.sh", one).startswith(f"error: {gone.format(one)}")
+    assert error(RUN, one, MISSING="0.1").endswith(f"allows, the first: {lost.name}; add them, or allow more")
+    rsicd = layout("rsicd", tmp_path / "rsicd")
+    assert error(RUN, rsicd, WEB=str(one)).startswith(f"error: {gone.format(f'{rsicd} … {one}')}")
 
 
 def test_captions_of_held_out_photos_of_coco(call_program: Callable[..., Any], tmp_path: Path) -> None:
