@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tests.cli import test_extract_regions as extraction
 from tests.cli.test_extract_regions import Extract
 from tests.folders import contents
 from xgpt_fairseq.cli.path_lists import as_given
+from xgpt_fairseq.cli.photo_extraction import _calls
+from xgpt_fairseq.vision.photos import PhotoFile, PhotoForm
 
 extract, photos = extraction.extract, extraction.photos  # fixtures
 
@@ -32,6 +35,16 @@ def test_photos_that_a_file_lists(photos: Path, tmp_path: Path, extract: Extract
     assert error == f"--list {tmp_path / 'gone'}: No such file or directory"
     done = extract("--output", tmp_path / "none")
     assert done.status == 2 and "the following arguments are required: PHOTOS, or --list" in done.stderr
+
+
+def test_what_goes_to_a_worker_does_not_grow_with_the_list() -> None:
+    files = [PhotoFile(Path(f"photos/{number}.jpg"), image_id=str(number)) for number in range(1000)]
+    sizes = []
+    for some in (files[:10], files):
+        call, at = next(_calls(some, 7, PhotoForm(), [file.path for file in some]))
+        assert at == 7
+        sizes.append(len(pickle.dumps(call)))
+    assert sizes[0] == sizes[1]
 
 
 def test_relative_paths_are_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

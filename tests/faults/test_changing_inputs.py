@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,12 +96,12 @@ def test_photos(tmp_path: Path) -> None:
         Image.new("RGB", (40, 30)).save(tmp_path / "photos" / name)
     found = find_photos([tmp_path / "photos"])
     (tmp_path / "photos" / "b.jpg").unlink()
-    given = frozenset([tmp_path / "photos"])
-    assert _load(found[0], PhotoForm(), given, in_one_tar=False).photo is not None
+    of_folder = partial(_load, form=PhotoForm(), may_be_missing=False, in_one_tar=False)
+    assert of_folder(found[0]).photo is not None
     with pytest.raises(VanishedError, match=r"b\.jpg was there when photos were looked for, and is gone"):
-        _load(found[1], PhotoForm(), given, in_one_tar=False)
+        of_folder(found[1])
     [named] = find_photos([tmp_path / "photos" / "b.jpg"])
-    assert _load(named, PhotoForm(), frozenset([named.path]), in_one_tar=False).reason == "no such file"
+    assert _load(named, PhotoForm(), may_be_missing=True, in_one_tar=False).reason == "no such file"
 
 
 def test_a_tar_of_photos(tmp_path: Path) -> None:

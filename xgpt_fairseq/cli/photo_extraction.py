@@ -9,7 +9,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -167,12 +167,19 @@ def _chunks(
     """Photos and their positions, from the beginning of the chunk that contains *position*."""
     size = _chunk_size(extractor.batch_size)
     start = position // size * size
-    given = frozenset(args.photos)
-    load = partial(_load, form=extractor.form, given=given, in_one_tar=are_of_one_tar(args.photos), view=args.view)
-    calls = ((partial(load, files[at]), at) for at in range(start, len(files)))
-    loaded = submit_ordered(calls, pool, ahead)
+    loaded = submit_ordered(_calls(files, start, extractor.form, args.photos, args.view), pool, ahead)
     while chunk := list(itertools.islice(loaded, size)):
         yield chunk
+
+
+def _calls(
+    files: Sequence[PhotoFile], start: int, form: PhotoForm, given: Sequence[Path], view: int | None = None
+) -> Iterator[tuple[Callable[[], Loaded], int]]:
+    """What reads each photo from *start* on, and its position. It goes to another process, and so holds little."""
+    named, in_one_tar = frozenset(given), are_of_one_tar(given)
+    for at in range(start, len(files)):
+        file = files[at]
+        yield partial(_load, file, form, may_be_missing=file.path in named, in_one_tar=in_one_tar, view=view), at
 
 
 def _write_chunk(
@@ -230,10 +237,12 @@ def _add(writer: RegionWriter, image_id: str, photo: Photo, regions: Regions, ne
     )
 
 
-def _load(file: PhotoFile, form: PhotoForm, given: frozenset[Path], in_one_tar: bool, view: int | None) -> Loaded:
+def _load(
+    file: PhotoFile, form: PhotoForm, *, may_be_missing: bool, in_one_tar: bool, view: int | None = None
+) -> Loaded:
     """Read a photo, or a view of it.
 
-    One that was found in a folder of *given* must be there; what was named itself may be missing.
+    One that was found in a folder must be there; what the user named itself may be missing.
 
     Raises:
         VanishedError: it is gone.
@@ -243,7 +252,7 @@ def _load(file: PhotoFile, form: PhotoForm, given: frozenset[Path], in_one_tar: 
         seen = None if view is None else view_of(view, image_id)
         return Loaded(file.path, image_id, folder, load_photo(file, form, view=seen))
     except PhotoError as error:
-        if file.is_file and file.path not in given and not os.path.lexists(file.path):
+        if file.is_file and not may_be_missing and not os.path.lexists(file.path):
             raise VanishedError(
                 f"{file.path} was there when photos were looked for, and is gone: if that is meant, take away "
                 "the unfinished extraction, or pass --overwrite, to look again"
