@@ -63,7 +63,7 @@ def trained(vocabulary: Path, **options: object) -> tuple[XGPTModel, XGPTConfig]
         regions = extractor.extract([extractor.load(photo) for photo in draw(Path(folder))])
     images = pad_regions([each.features for each in regions], [each.boxes for each in regions])
     opened = Vocabulary(vocabulary)
-    config = XGPTConfig(feature_dim=1280, dropout=0.0, attention_dropout=0.0, **SIZES, **options)
+    config = XGPTConfig(feature_dim=1280, dropout=0.0, attention_dropout=0.0, **{**SIZES, **options})
     torch.manual_seed(3)
     model = XGPTModel.build_model(config, SimpleNamespace(target_dictionary=opened.dictionary))
     ids = [torch.tensor([*opened.encode_list(text), 2]) for text in TEXTS]

@@ -60,15 +60,17 @@ def build(
     return model.eval()
 
 
-def images(counts: list[int], seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def images(
+    counts: list[int], seed: int = 0, dtype: torch.dtype = torch.float32, width: int = WIDTH
+) -> dict[str, torch.Tensor]:
     """Random images with so many regions each, as the collater pads them."""
     rng = np.random.default_rng(seed)
     longest = max(counts)
-    features = np.zeros((len(counts), longest, WIDTH), dtype=np.float16)
+    features = np.zeros((len(counts), longest, width), dtype=np.float16)
     boxes = np.zeros((len(counts), longest, 4), dtype=np.float32)
     mask = np.ones((len(counts), longest), dtype=bool)
     for i, count in enumerate(counts):
-        features[i, :count] = rng.normal(size=(count, WIDTH))
+        features[i, :count] = rng.normal(size=(count, width))
         corners = np.sort(rng.random((count, 2, 2)), axis=1)
         boxes[i, :count] = corners.reshape(count, 4)
         mask[i, :count] = False

@@ -44,8 +44,8 @@ def test_the_folder_is_whole_and_says_no_place_of_a_machine(lite_folder: Path) -
 def test_16_bits_are_the_default_and_half_as_large(
     call_program: Callable[..., Any], tiny_vocabulary: Path, tmp_path: Path
 ) -> None:
-    """Of a model whose regions are given to it, of a store of some other network."""
-    captioner = build(tiny_vocabulary, extractor=False, sharing="enc-dec")
+    """Of a model whose regions are given to it, of a store of some other network; of one layer, half the export."""
+    captioner = build(tiny_vocabulary, extractor=False, sharing="enc-dec", layers=1)
     captioner.save(tmp_path / "bundle")
     done = call_program(export.main, tmp_path / "bundle", "--onnx", "--output", tmp_path / "onnx")
     assert done.status == 0, done.stderr
