@@ -24,9 +24,10 @@ help:
 	@echo "make runtime               a wheel that captions without torch, with the released captioner: build/runtime"
 	@echo "make parameters            parameter counts of the architectures, by part"
 
+# pip would compile every module of every package, a minute of it: Python compiles those that are used, when they are.
 $(INSTALLED): setup.py constraints.txt runtime/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]" --editable ./runtime
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[all,dev]" --editable ./runtime
 	touch $@
 
 install: $(INSTALLED)
@@ -40,8 +41,8 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Bytecode is kept, also where the environment says otherwise: the tests start hundreds of programs.
-test coverage: export PYTHONDONTWRITEBYTECODE :=
+# Bytecode is kept, also where the environment says otherwise: what pip leaves uncompiled would be compiled at every start.
+export PYTHONDONTWRITEBYTECODE :=
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
