@@ -6,13 +6,13 @@ import atexit
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.preloaded import python
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.whole_checkpoints import _HELD, WholeCheckpoints
@@ -88,7 +88,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
         "from xgpt_fairseq.whole_checkpoints import WholeCheckpoints; import sys;"
         "WholeCheckpoints({'save_dir': sys.argv[1]}).hold()"
     )
-    done = subprocess.run([sys.executable, "-c", command, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([python(), "-c", command, str(tmp_path)], capture_output=True, text=True, check=False)
     assert f"another training writes its checkpoints to {tmp_path} at this moment" in done.stderr
     begun, begins = os.pipe()
     worker = os.fork()

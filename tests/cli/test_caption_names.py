@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -37,17 +37,16 @@ def names(values: list[dict[str, str]]) -> set[bytes]:
     return {os.fsencode(Path(each["file"]).name) for each in values}
 
 
-def test_lines_and_json(odd: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_lines_and_json(odd: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line each, also where the terminal's encoding is strict; JSON has the names whole."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace"))
     files = ["--json", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html")]
-    command = [sys.executable, "-m", "xgpt_fairseq.cli.caption", str(odd), "--path", str(tiny_bundle), *files]
-    done = subprocess.run(
-        command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [line.split(b"\t") for line in done.stdout.rstrip(b"\n").split(b"\n")]
+    caption.main([str(odd), "--path", str(tiny_bundle), *files])
+    stdout, stderr = (said.buffer.getvalue() for said in (sys.stdout, sys.stderr) if not said.flush())
+    lines = [line.split(b"\t") for line in stdout.rstrip(b"\n").split(b"\n")]
     assert sorted(file for file, _ in lines) == sorted(os.fsencode(odd) + b"/" + shown for shown in ODD.values())
-    assert b"not read: " + os.fsencode(odd) + rb"/no\nphoto: " in done.stderr
+    assert b"not read: " + os.fsencode(odd) + rb"/no\nphoto: " in stderr
     assert names(json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))) == set(ODD)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
+from tests.preloaded import python
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 
@@ -37,7 +37,7 @@ def test_an_error_is_one_line_whatever_it_names(
 
 def test_a_reader_that_ends_early_is_no_error() -> None:
     """As with `| head -1`."""
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([python(), "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == b"0\n"
     process.stdout.close()

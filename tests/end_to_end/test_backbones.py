@@ -42,16 +42,16 @@ def weights_of(name: str, folder: Path) -> Path:
 def captions_of_photos_and_store(
     photos: Path, own: list[Any], call_program: Callable[..., Any], vocabulary: Path, folder: Path
 ) -> Path:
-    """Train 50 updates on folder/regions, export, and caption both the photos and the store. Returns the bundle."""
+    """Train 30 updates on folder/regions, export, and caption both the photos and the store. Returns the bundle."""
     data, bundle = folder / "data", folder / "bundle"
     done = call_program(
         prepare_captions.main, photos / "captions.txt", "--hold-out", "val=0.3", "--vocabulary", vocabulary,
         "--regions", folder / "regions", "--output", data,
     )  # fmt: skip
     assert done.status == 0, done.error
-    log = train(data, folder / "run", "--max-update", "50", "--no-epoch-checkpoints").stdout
+    log = train(data, folder / "run", "--max-update", "30", "--no-epoch-checkpoints").stdout
     losses = logged(log, "ic_nll_loss")
-    assert len(losses) == 50 and losses[-1] < losses[0] - 1
+    assert len(losses) == 30 and losses[-1] < losses[0] - 1
 
     done = call_program(export.main, folder / "run" / "checkpoint_last.pt", "--output", bundle)
     assert done.status == 0 and "captions photos and region stores" in done.stdout
@@ -73,10 +73,10 @@ def captions_of_photos_and_store(
         return bundle
     assert done.status == 0 and "their licence is not known here" in done.stdout, done.error
     arguments = ["--path", packed, "--offline", "--json", folder / "captions.json", "--overwrite"]
-    done = call_program(caption.main, photos / "Images", *arguments)
+    done = call_program(caption.main, *sorted((photos / "Images").iterdir())[:3], *arguments)
     assert done.status == 0, done.error
     found = {each["image_id"]: each["caption"] for each in json.loads((folder / "captions.json").read_text())}
-    assert found == of_photos
+    assert len(found) == 3 and found.items() <= of_photos.items()
     again = folder / "again"  # a bundle of a bundle keeps it
     assert call_program(export.main, packed, "--output", again).status == 0
     assert (again / "backbone.safetensors").read_bytes() == (packed / "backbone.safetensors").read_bytes()
@@ -171,6 +171,7 @@ def test_from_photos_to_captions_by_detectors(
         assert all(label.startswith("thing") for label in labels) if least == 4 else labels[0] == "whole image"
     bundle = captions_of_photos_and_store(photos, own, call_program, tiny_vocabulary, tmp_path)
 
+    extract[0] = next((photos / "Images").iterdir())
     call_program(extract_regions.main, *extract, "--max-regions", "5", "--output", tmp_path / "other")
     done = call_program(caption.main, tmp_path / "other", "--path", bundle)
     assert done.status == 1 and "was made with max_regions 5" in done.error

@@ -172,10 +172,7 @@ def test_two_runs_of_one_seed_are_equal_and_workers_change_nothing(tiny_data, tm
 
 
 def test_what_is_wrong_with_the_data_is_said_before_training(tiny_data, tmp_path):
-    missing = train(tmp_path / "nowhere", tmp_path / "checkpoints", check=False)
-    assert missing.returncode != 0 and "is not a data directory" in missing.stderr
-    split = train(tiny_data, tmp_path / "checkpoints", "--valid-subset", "vaild", check=False)
-    assert split.returncode != 0 and "has no captions for split 'vaild'" in split.stderr
+    """More in `test_mistakes.py`."""
     cider = ["--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric"]
     metric = train(tiny_data, tmp_path / "checkpoints", *cider, check=False)
     assert metric.returncode != 0 and metric.stderr.endswith("needs --eval-captions\n")
@@ -183,9 +180,6 @@ def test_what_is_wrong_with_the_data_is_said_before_training(tiny_data, tmp_path
     assert long.returncode != 0 and "longer than the model's --max-target-positions" in long.stderr
     store = train(tiny_data, tmp_path / "checkpoints", "--regions", tmp_path / "nowhere", check=False)
     assert store.returncode != 0 and "name it by --regions STORE" in store.stderr
-    criterion = train(tiny_data, tmp_path / "checkpoints", "--criterion", "cross_entropy", check=False)
-    assert criterion.returncode != 0 and not logged(criterion.stdout, "loss")
-    assert criterion.stderr.splitlines()[-1].startswith("error: --criterion cross_entropy knows nothing of this task's")
 
 
 def test_a_checkpoint_of_another_dictionary_or_width_is_refused(run_folder, tiny_captions, write_store, tmp_path):
@@ -264,14 +258,14 @@ def test_a_checkpoint_that_holds_code_is_refused(run_folder, tiny_data, tmp_path
     assert not (tmp_path / "created by the payload").exists()
 
 
-def test_twenty_photos_are_memorised(coco_mini, tmp_path):
+def test_ten_photos_are_memorised(coco_mini, tmp_path):
     """Overfitting: beam 2 gives back the training captions word for word."""
     source = json.loads((coco_mini / "dataset_coco_mini.json").read_text())
-    images = source["images"][:20]
+    images = source["images"][:10]
     for image in images:
         image["sentences"] = image["sentences"][:1]
         image["split"] = "train"
-    (tmp_path / "twenty.json").write_text(json.dumps({"images": images}))
+    (tmp_path / "ten.json").write_text(json.dumps({"images": images}))
     # the eight most confident regions of each are enough to tell them apart
     preprocess("import_regions.py", coco_mini, "--output", tmp_path / "regions", "--max-regions", "8",
                "--sizes", coco_mini / "dataset_coco_mini.json")  # fmt: skip
@@ -279,11 +273,11 @@ def test_twenty_photos_are_memorised(coco_mini, tmp_path):
     # of so sure a model is noise that may end before the first beam does.
     preprocess("learn_bpe.py", "--input", coco_mini / "dataset_coco_mini.json", "--output", tmp_path / "vocabulary",
                "--symbols", "1000")  # fmt: skip
-    preprocess("prepare_captions.py", tmp_path / "twenty.json", "--vocabulary", tmp_path / "vocabulary", "--regions",
+    preprocess("prepare_captions.py", tmp_path / "ten.json", "--vocabulary", tmp_path / "vocabulary", "--regions",
                tmp_path / "regions", "--output", tmp_path / "data", "--splits", "train")  # fmt: skip
     train(
         tmp_path / "data", tmp_path / "checkpoints", "--hidden-size", "96", "--ffn-size", "192",
-        "--dropout", "0.2", "--batch-size", "20", "--max-update", "130", "--clip-norm", "1",
+        "--dropout", "0.2", "--batch-size", "10", "--max-update", "90", "--clip-norm", "1",
         "--adam-betas", "(0.9, 0.98)", "--lr", "4e-3", "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "30",
         "--disable-validation", "--no-epoch-checkpoints", "--save-interval", "1000",
     )  # fmt: skip

@@ -1,9 +1,13 @@
-"""Mistakes with fairseq's programs, as users make them: each ends in one clear line within four, and status 1."""
+"""Mistakes with fairseq's programs, as users make them: each ends in one clear line within four, and status 1.
+
+Each program, and each way in which a mistake is found: by argparse, by our checks of the command line and of the run,
+by the data, the model and the criterion, by fairseq itself, by the system. Thorough are more rules that are found in
+one way: `make test` has them without a program, in `tests/tasks/test_checks.py`, `test_search_checks.py` and others.
+"""
 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -61,22 +65,32 @@ def generating(data: Path, *arguments: object, task: bool = True) -> list:
     return ["fairseq-generate", data, "--user-dir", PLUGIN, *options, "--cpu", "--batch-size", "8", *arguments]
 
 
+def thorough(*cases: tuple) -> list:
+    return [pytest.param(*case, marks=pytest.mark.thorough) for case in cases]
+
+
+# One of each for each option; all of them for all options are thorough.
+CHECKPOINTS = {
+    "cut.pt": "cut.pt is cut short: it ends after 20,000 bytes", "empty.pt": "empty.pt is empty",
+    "text.pt": "text.pt is not a checkpoint", "other.pt": "other.pt is not a fairseq checkpoint",
+    "none.pt": "none.pt does not exist",
+}  # fmt: skip
+TRIED = {("--restore-file", "other.pt"), ("--finetune-from-model", "cut.pt"), ("--path", "text.pt")}
+
+
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("option", "name"),
     [
-        ("cut.pt", "cut.pt is cut short: it ends after 20,000 bytes"),
-        ("empty.pt", "empty.pt is empty"),
-        ("text.pt", "text.pt is not a checkpoint"),
-        ("other.pt", "other.pt is not a fairseq checkpoint"),
-        ("none.pt", "none.pt does not exist"),
+        pytest.param(option, name, marks=() if (option, name) in TRIED else pytest.mark.thorough)
+        for option in ("--restore-file", "--finetune-from-model", "--path")
+        for name in CHECKPOINTS
     ],
 )
-@pytest.mark.parametrize("option", ["--restore-file", "--finetune-from-model", "--path"])
-def test_a_checkpoint_that_is_none(finished, name, reason, option, tmp_path):
+def test_a_checkpoint_that_is_none(finished, name, option, tmp_path):
     data, file = finished.data, finished.folder / name
     command = generating(data, option, file) if option == "--path" else training(data, option, file)
     said = mistake(*command, cwd=tmp_path)
-    assert reason in said
+    assert CHECKPOINTS[name] in said
     assert option in said or option == "--path"
     assert not list(tmp_path.glob("new/*"))
 
@@ -94,43 +108,69 @@ def test_a_last_checkpoint_that_is_cut_short(finished, tmp_path):
     ("change", "reason"),
     [
         ({"arguments": ["--task", "xgpt_captoin"], "without": ["--task"]}, "did you mean xgpt_caption"),
-        ({"arguments": ["--arch", "transformer"], "without": ["--arch"]}, "--arch transformer is no model of xgpt_cap"),
         ({"without": ["--arch"]}, "--arch is missing: xgpt"),
         ({"without": ["--task"]}, "--task is missing: xgpt_caption"),
         ({"without": ["--batch-size"]}, "no batch size: pass --batch-size N"),
         ({"arguments": ["--batch-size", "many"]}, "invalid int value: 'many'"),
         ({"arguments": ["--fp16"]}, "--fp16 needs a GPU, and "),
-        ({"arguments": ["--amp"]}, "--amp needs a GPU, and "),
         ({"arguments": ["--max-tokens", "12"], "without": ["--batch-size"]}, "--max-tokens 12: item"),
         ({"arguments": ["--max-tokens", "2"], "without": ["--batch-size"]}, "or than --max-tokens (the shortest has"),
-        ({"arguments": ["--num-shards", "2"]}, "--num-shards: fairseq ignores it"),
         ({"without": ["--optimizer"]}, "--optimizer is missing: the paper's is adam"),
         ({"without": ["--lr"]}, "--lr 0.25 is fairseq's default, far too high"),
         ({"without": ["--criterion"]}, "--criterion cross_entropy knows nothing of this task's objectives"),
-        ({"arguments": ["--update-freq", "0"]}, "--update-freq must be at least 1, got 0"),
         ({"arguments": ["--best-checkpoint-metric", "cidr"]}, "--best-checkpoint-metric cidr: validation logs loss, "),
-        (
-            {"arguments": ["--maximize-best-checkpoint-metric"]},
-            "--best-checkpoint-metric loss is better when it is low",
-        ),
-        ({"arguments": ["--eval-captions", "--best-checkpoint-metric", "cider"]}, ": add --maximize-best-checkpoint-m"),
-        ({"arguments": ["--lr", "0"]}, "--lr must be above 0, got 0.0"),
-        ({"arguments": ["--label-smoothing", "3"]}, "--label-smoothing must be at least 0 and less than 1, got 3.0"),
         ({"arguments": ["--attention-heads", "5"]}, "--hidden-size 64 is not a multiple of --attention-heads 5"),
-        ({"arguments": ["--restore-file", "/"]}, "/ is no checkpoint: it is a folder"),
         ({"arguments": ["--valid-subset", "nosuch"]}, "no captions for split 'nosuch'; it has: train, valid, test"),
-        ({"arguments": ["--finetune-from-model", "a.pt", "--restore-file", "b.pt"]}, "--restore-file goes on with"),
-        ({"arguments": ["--finetune-from-model", "a.pt", "--reset-optimizer"]}, "--reset-optimizer goes on with"),
-        ({"arguments": ["--adam-betas", "0.9"]}, "--adam-betas needs two numbers of at least 0 and less than 1, such"),
-        ({"arguments": ["--lr-scheduler", "polynomial_decay"]}, "--lr-scheduler polynomial_decay needs --total-num-up"),
-        ({"arguments": ["--patience", "-3"]}, "--patience must be at least 1 (-1: off), got -3"),
         ({"arguments": ["--seed", "-1"]}, "--seed must be at least 0 and less than 2**32"),
-        ({"arguments": ["--store-ema"]}, "--store-ema: fairseq's running average multiplies all that a model holds"),
-        (
-            {"arguments": ["--criterion", "xgpt_scst"], "without": ["--criterion"]},
-            "needs one to start from: --fi",
-        ),
         ({"arguments": ["--save-dir", __file__]}, "test_mistakes.py/dummy: Not a directory"),
+        *thorough(
+            (
+                {"arguments": ["--arch", "transformer"], "without": ["--arch"]},
+                "--arch transformer is no model of xgpt_cap",
+            ),
+            ({"arguments": ["--amp"]}, "--amp needs a GPU, and "),
+            ({"arguments": ["--num-shards", "2"]}, "--num-shards: fairseq ignores it"),
+            ({"arguments": ["--update-freq", "0"]}, "--update-freq must be at least 1, got 0"),
+            (
+                {"arguments": ["--eval-captions", "--best-checkpoint-metric", "cider"]},
+                ": add --maximize-best-checkpoint-m",
+            ),
+            ({"arguments": ["--lr", "0"]}, "--lr must be above 0, got 0.0"),
+            (
+                {"arguments": ["--label-smoothing", "3"]},
+                "--label-smoothing must be at least 0 and less than 1, got 3.0",
+            ),
+            ({"arguments": ["--restore-file", "/"]}, "/ is no checkpoint: it is a folder"),
+            (
+                {"arguments": ["--finetune-from-model", "a.pt", "--restore-file", "b.pt"]},
+                "--restore-file goes on with",
+            ),
+            (
+                {"arguments": ["--finetune-from-model", "a.pt", "--reset-optimizer"]},
+                "--reset-optimizer goes on with",
+            ),
+            (
+                {"arguments": ["--adam-betas", "0.9"]},
+                "--adam-betas needs two numbers of at least 0 and less than 1, such",
+            ),
+            (
+                {"arguments": ["--lr-scheduler", "polynomial_decay"]},
+                "--lr-scheduler polynomial_decay needs --total-num-up",
+            ),
+            ({"arguments": ["--patience", "-3"]}, "--patience must be at least 1 (-1: off), got -3"),
+            (
+                {"arguments": ["--store-ema"]},
+                "--store-ema: fairseq's running average multiplies all that a model holds",
+            ),
+            (
+                {"arguments": ["--maximize-best-checkpoint-metric"]},
+                "--best-checkpoint-metric loss is better when it is low",
+            ),
+            (
+                {"arguments": ["--criterion", "xgpt_scst"], "without": ["--criterion"]},
+                "needs one to start from: --fi",
+            ),
+        ),
     ],
 )
 def test_training(tiny_data, change, reason, tmp_path):
@@ -146,9 +186,9 @@ def test_training_as_a_module(tmp_path):
 def test_training_by_two_processes(tmp_path):
     """torchrun adds lines of its own; the mistake stands in one of ours, without a traceback of fairseq's."""
     command = training("none", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp")[1:]
-    programs = Path(sys.executable).parent  # torchrun starts the real ones
     result = run(
-        programs / "torchrun", "--nproc-per-node", "2", programs / "fairseq-train", *command, cwd=tmp_path, check=False
+        "python", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", "fairseq-train", *command,
+        cwd=tmp_path, check=False,
     )  # fmt: skip
     assert result.returncode != 0
     assert "error: none is not a data directory" in result.stderr
@@ -159,21 +199,23 @@ def test_training_by_two_processes(tmp_path):
     ("arguments", "reason"),
     [
         ([], "--path CHECKPOINT is missing"),
-        (["--path", "{}", "--num-shards", "2", "--shard-id", "0"], "xgpt-caption --num-shards N --shard-id I"),
-        (["--path", "{}", "--min-len", "70"], "--min-len 70 is more than the longest caption, of 59 tokens"),
         (["--path", "{}", "--min-len", "9", "--max-len-b", "5"], "longest caption, of 5 tokens"),
-        (["--path", "{}", "--beam", "5", "--diverse-beam-groups", "2"], "--beam 5 cannot be divided into"),
-        (["--path", "{}", "--beam", "2", "--nbest", "3"], "--nbest 3 needs as many hypotheses"),
-        (["--path", "{}", "--beam", "0"], "--beam must be at least 1"),
-        (["--path", "{}", "--print-step"], "--print-step is for models that refine"),
         (["--path", "{}", "--sampling-topk", "3"], "--sampling-topk requires --sampling"),
         (["--path", "{}", "--max-tokens", "5"], "--max-tokens 5: item"),
-        (["--path", "{}", "--fp16"], "--fp16 needs a GPU"),
-        (["--path", "{}", "--bf16"], "--bf16: fairseq-generate ignores it; its half precision is --fp16"),
-        (["--path", "{}", "--model-overrides", "dropout=0"], "--model-overrides needs a dictionary, such as"),
         (["--path", "{}", "--post-process", "nosuch"], "--post-process (--remove-bpe) nosuch is unknown"),
         (["--path", "{}", "--task", "xgpt_retrieval"], "makes no captions; it ranks images and captions: xgpt-evalua"),
         (["--path", "{}", "--beem", "2"], ""),
+        *thorough(
+            (["--path", "{}", "--num-shards", "2", "--shard-id", "0"], "xgpt-caption --num-shards N --shard-id I"),
+            (["--path", "{}", "--min-len", "70"], "--min-len 70 is more than the longest caption, of 59 tokens"),
+            (["--path", "{}", "--beam", "5", "--diverse-beam-groups", "2"], "--beam 5 cannot be divided into"),
+            (["--path", "{}", "--beam", "2", "--nbest", "3"], "--nbest 3 needs as many hypotheses"),
+            (["--path", "{}", "--beam", "0"], "--beam must be at least 1"),
+            (["--path", "{}", "--print-step"], "--print-step is for models that refine"),
+            (["--path", "{}", "--fp16"], "--fp16 needs a GPU"),
+            (["--path", "{}", "--bf16"], "--bf16: fairseq-generate ignores it; its half precision is --fp16"),
+            (["--path", "{}", "--model-overrides", "dropout=0"], "--model-overrides needs a dictionary, such as"),
+        ),
     ],
 )
 def test_generation(finished, arguments, reason, tmp_path):

@@ -18,7 +18,7 @@ from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments.program import run_quickstart
-from xgpt_fairseq.experiments.runs import Runner
+from xgpt_fairseq.experiments.runs import Node, Runner
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 
 ablations = example("ablations/ablations.py")
@@ -83,6 +83,28 @@ def test_features_are_compared_with_the_first(call_program, monkeypatch: pytest.
     assert [row.against for row in table.rows] == [(), ("a",), ("a",)]
 
 
+def test_a_row_s_own_option_is_that_of_its_pre_training(
+    call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the row has one; and fine-tuning has none. (A row that is run to its end is below.)"""
+    given: dict[tuple[str, str], list[str]] = {}
+
+    def note(self: Runner, node: Node, script: str, variables: dict[str, str], arguments: list[str]) -> None:
+        given[node.stage.name, script] = list(arguments)
+
+    monkeypatch.setattr(Runner, "_script", note)
+    rows = ["--rows", "multi [MASK],single [MASK]"]
+    call_program(
+        ablations.main, "table6", *rows, "--scale", "demo", "--seeds", "1", "--data", tmp_path, "--gpus", 0,
+        "--output", tmp_path,
+    )  # fmt: skip
+    out_of_domain = {name: arguments for (name, script), arguments in given.items() if script.startswith("2_")}
+    finetune = [arguments for (_, script), arguments in given.items() if script.startswith("4_")]
+    multi, single = out_of_domain["out_of_domain-ic+ida-multi"], out_of_domain["out_of_domain-ic+ida"]
+    assert multi[multi.index("--ida-placeholder") + 1] == "multi" and "--ida-placeholder" not in single
+    assert finetune and not any("--ida-placeholder" in arguments for arguments in finetune)
+
+
 def test_a_failing_stage_names_its_log(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", python())
     outcome = call_program(
@@ -117,7 +139,7 @@ def test_the_demo_draws_the_quickstart_s_scenes(monkeypatch: pytest.MonkeyPatch,
 
 # tiny sizes and lengths, given as a user gives arguments to every training and variables to the scripts
 TINY = ["--", *SMALL, "--layers", "1"]
-SHORT = {"ITERATIONS": "6", "VALIDATIONS": "6", "METRICS": "cider,bleu"}
+SHORT = {"ITERATIONS": "4", "VALIDATIONS": "4", "METRICS": "cider,bleu"}
 
 
 def test_demo_scale_changes_sizes_and_lengths_and_nothing_that_the_recipe_decides() -> None:
@@ -155,6 +177,7 @@ def test_structures_run(tiny_data: Path, tmp_path: Path) -> None:
     assert "decoder.layers.0.cross_attention.qkv.weight" in state
 
 
+@pytest.mark.thorough
 def test_placeholders_run(tiny_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "examples/ablations/ablations.py"]
     common = ["--scale", "demo", "--seeds", "1", "--data", tiny_data, "--gpus", "0", "--output"]

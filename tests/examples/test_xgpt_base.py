@@ -299,10 +299,10 @@ OBJECTIVES = {
 
 
 def tiny(**environment: str) -> dict[str, str]:
-    """Sizes, device and length: nothing else of the recipe."""
+    """Sizes, device and length, and metrics without Java: nothing else of the recipe."""
     return {
         "GPUS": "0", "BATCH": "16", "IMAGES": "8", "GPU_BATCH": "8", "WORKERS": "0", "ARCH": "xgpt_demo",
-        "ITERATIONS": str(ITERATIONS), "VALIDATIONS": "5", "LOG_INTERVAL": "1", **environment,
+        "ITERATIONS": str(ITERATIONS), "VALIDATIONS": "5", "LOG_INTERVAL": "1", "METRICS": "bleu,cider", **environment,
     }  # fmt: skip
 
 

@@ -43,6 +43,11 @@ def test_what_is_right_passes(program, command):
         ("fairseq-train", "data --task xgpt_caption --arch xgpt_base --lr", "--lr: expected one argument"),
         ("fairseq-train", "data --task xgpt_caption --arch transformer", "--arch transformer is no model of xgpt_capt"),
         ("fairseq-train", "data --task xgpt_caption --arch xgpt_base", "--optimizer is missing"),
+        (
+            "fairseq-train",
+            "data --task xgpt_caption --arch xgpt_base --optimizer adam --lr-scheduler polynomial_decay",
+            "--lr-scheduler polynomial_decay needs --total-num-update: ",
+        ),
         ("fairseq-train", "data --task xgpt_caption", "--arch is missing: xgpt_base, xgpt_demo"),
         ("fairseq-train", "data --arch xgpt_base", "--task is missing: xgpt_caption, "),
         ("fairseq-generate", "data --path a.pt", "--task is missing: xgpt_caption, "),

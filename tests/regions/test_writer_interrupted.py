@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.folders import contents
+from tests.preloaded import python
 from tests.regions.test_writer import WIDTH, regions
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io import resumable
@@ -23,6 +26,7 @@ from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 from xgpt_fairseq.regions.writer import RegionWriter
 
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = {"format": "test"}
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -78,23 +82,44 @@ def at_every_event(act: Callable[[], None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def killed_while_writing() -> Callable[[Path, int, bool], bool]:
+def killed_while_writing() -> Iterator[Callable[[Path, int, bool], bool]]:
     """`write_and_die` in a process of its own; whether it was killed.
 
-    Its parent is a small process (multiprocessing's forkserver): forking this one, which other tests have filled, takes
-    longer than writing the store.
+    Its parent is a small process that does nothing else (`die_again_and_again`): forking this one, which other tests
+    have filled, takes longer than writing the store.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    code = f"from {__name__} import die_again_and_again; die_again_and_again()"
+    parent = subprocess.Popen(
+        [python(), "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert parent.stdin is not None and parent.stdout is not None
 
     def run(path: Path, moment: int, overwrite: bool) -> bool:
-        process = context.Process(target=write_and_die, args=(path, moment, overwrite))
-        process.start()
-        process.join()
-        assert process.exitcode in (0, -signal.SIGKILL)
-        return process.exitcode != 0
+        assert parent.stdin is not None and parent.stdout is not None
+        print(json.dumps([str(path), moment, overwrite]), file=parent.stdin)
+        status = int(parent.stdout.readline())
+        assert status in (0, -signal.SIGKILL)
+        return status != 0
 
-    return run
+    yield run
+    parent.communicate()
+    assert parent.returncode == 0
+
+
+def die_again_and_again() -> None:
+    """Read a path, a moment and whether to overwrite from a line of stdin, and write the child's status to stdout."""
+    gc.freeze()
+    for line in sys.stdin:
+        path, moment, overwrite = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                write_and_die(Path(path), moment, overwrite)
+                status = 0
+            finally:
+                os._exit(status)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 def write_and_die(path: Path, moment: int, overwrite: bool) -> None:

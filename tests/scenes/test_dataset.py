@@ -78,7 +78,16 @@ def test_workers_do_not_matter(made: Path, tmp_path: Path) -> None:
 
 def test_processes_do_not_matter(made: Path, tmp_path: Path) -> None:
     """Another process orders its sets otherwise."""
-    command = [sys.executable, draw_scenes.__file__, "--output", str(tmp_path / "made"), "--pixels", "96", *OPTIONS]
+    command = [
+        sys.executable,
+        "-m",
+        draw_scenes.__name__,
+        "--output",
+        str(tmp_path / "made"),
+        "--pixels",
+        "96",
+        *OPTIONS,
+    ]
     environment = {**os.environ, "PYTHONHASHSEED": "5", "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert contents(tmp_path / "made") == contents(made)

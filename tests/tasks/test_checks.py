@@ -1,0 +1,130 @@
+"""What a run is asked before it begins, each rule by its configuration; `end_to_end/test_mistakes.py` by programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fairseq.dataclass.configs import FairseqConfig
+from omegaconf import OmegaConf
+
+import xgpt_fairseq.plugin  # noqa: F401  (the names of optimizers and schedulers are fairseq's registries')
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.tasks import checks
+from xgpt_fairseq.tasks.checks import check_run
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """check(program, {"group.name": value, …}): check a run whose configuration is right but for these values."""
+
+    def check(program: str | None, changes: dict[str, object]) -> None:
+        monkeypatch.setattr(checks, "fairseq_program", lambda: program)
+        root = OmegaConf.structured(FairseqConfig)
+        right = {
+            "task": {"_name": "xgpt_caption"}, "criterion": {"_name": "xgpt"},
+            "optimizer": {"_name": "adam", "adam_betas": "(0.9, 0.98)"}, "lr_scheduler": {"_name": "fixed"},
+            "optimization.lr": [1e-4], "checkpoint.save_dir": str(tmp_path / "new"), "common.cpu": True,
+        }  # fmt: skip
+        for name, value in {**right, **changes}.items():
+            OmegaConf.update(root, name, value, force_add=True)
+        check_run(root.task)
+
+    return check
+
+
+@pytest.mark.parametrize("program", ["fairseq-train", "fairseq-hydra-train", "fairseq-validate", None])
+def test_what_is_right_passes(check: Any, program: str | None) -> None:
+    check(program, {})
+
+
+def test_a_task_that_no_program_has_set_up_is_not_checked(check: Any) -> None:
+    check(None, {"optimization.lr": [0.0]})
+
+
+TRAINING: list[tuple[dict[str, object], str]] = [
+    ({"common.fp16": True}, "--fp16 needs a GPU, and "),
+    ({"common.amp": True}, "--amp needs a GPU, and "),
+    ({"common.profile": True}, "--profile needs a GPU, and "),
+    ({"dataset.num_shards": 2}, "--num-shards: fairseq ignores it"),
+    ({"optimization.lr": [0.25]}, "--lr 0.25 is fairseq's default, far too high"),
+    ({"optimization.lr": [0.0]}, "--lr must be above 0, got 0.0"),
+    ({"optimization.lr": []}, "--lr must be above 0, got none"),
+    ({"optimization.update_freq": [1, 0]}, "--update-freq must be at least 1, got 0"),
+    ({"optimization.stop_min_lr": 1e-3}, "--stop-min-lr 0.001 would end the training before its first update"),
+    ({"checkpoint.patience": -3}, "--patience must be at least 1 (-1: off), got -3"),
+    (
+        {"checkpoint.maximize_best_checkpoint_metric": True},
+        "loss is better when it is lower: leave out --maximize-best",
+    ),
+    ({"checkpoint.best_checkpoint_metric": "cider"}, "cider is better when it is higher: add --maximize-best-"),
+    ({"optimizer.adam_betas": "0.9"}, "--adam-betas needs two numbers of at least 0 and less than 1, such"),
+    ({"optimizer": {"_name": "adm"}}, "--optimizer adm is unknown; did you mean adam, adamax?"),
+    ({"ema.store_ema": True}, "--store-ema: fairseq's running average multiplies all that a model holds"),
+    ({"criterion": {"_name": "xgpt_scst"}}, "needs one to start from: --finetune-from-model CHECKPOINT"),
+    ({"checkpoint.restore_file": "/"}, "/ is no checkpoint: it is a folder"),
+    ({"checkpoint.restore_file": "none.pt"}, "--restore-file none.pt does not exist"),
+    ({"checkpoint.finetune_from_model": "none.pt"}, "--finetune-from-model none.pt does not exist"),
+    (
+        {"checkpoint.finetune_from_model": "a.pt", "checkpoint.restore_file": "b.pt"},
+        "--finetune-from-model starts a new training from a model's weights; --restore-file goes on with another",
+    ),
+    (
+        {"checkpoint.finetune_from_model": "a.pt", "checkpoint.reset_optimizer": True},
+        "--finetune-from-model starts a new training from a model's weights; --reset-optimizer goes on with another",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), TRAINING, ids=[message[:40] for _, message in TRAINING])
+def test_a_mistake_of_a_training(check: Any, changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        check("fairseq-train", changes)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("new/*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset.num_shards": 2}, "xgpt-caption --num-shards N --shard-id I"),
+        ({"common.bf16": True}, "--bf16: fairseq-generate ignores it; its half precision is --fp16"),
+        ({"common.fp16": True}, "--fp16 needs a GPU"),
+        ({"common_eval.model_overrides": "dropout=0"}, "--model-overrides needs a dictionary, such as"),
+        ({"common_eval.path": "none.pt"}, "checkpoint none.pt does not exist"),
+    ],
+    ids=str,
+)
+def test_a_mistake_of_a_generation(check: Any, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        check("fairseq-generate", changes)
+    assert message in str(caught.value)
+
+
+DAMAGES = {
+    "cut.pt": "cut.pt is cut short: it ends after 400 bytes", "empty.pt": "empty.pt is empty",
+    "text.pt": "text.pt is not a checkpoint", "other.pt": "other.pt is not a fairseq checkpoint",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize(
+    ("program", "option", "begin"),
+    [
+        ("fairseq-train", "checkpoint.restore_file", "--restore-file: "),
+        ("fairseq-train", "checkpoint.finetune_from_model", "--finetune-from-model: "),
+        ("fairseq-generate", "common_eval.path", ""),
+    ],
+)
+def test_a_checkpoint_that_is_none(
+    check: Any, program: str, option: str, begin: str, name: str, tmp_path: Path
+) -> None:
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
+    whole = (tmp_path / "other.pt").read_bytes()
+    for file, content in (("cut.pt", whole[:400]), ("empty.pt", b""), ("text.pt", b"no checkpoint\n")):
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        check(program, {option: str(tmp_path / name)})
+    assert str(caught.value).startswith(begin) and DAMAGES[name] in str(caught.value)
