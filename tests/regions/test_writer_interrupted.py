@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 
 from tests.folders import contents
-from tests.preloaded import python
 from tests.regions.test_writer import WIDTH, regions
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io import resumable
@@ -86,11 +84,17 @@ def killed_while_writing() -> Iterator[Callable[[Path, int, bool], bool]]:
     """`write_and_die` in a process of its own; whether it was killed.
 
     Its parent is a small process that does nothing else (`die_again_and_again`): forking this one, which other tests
-    have filled, takes longer than writing the store.
+    have filled, takes longer than writing the store. By its last argument it is one of our own programs, which import
+    torch only where they need it.
     """
     code = f"from {__name__} import die_again_and_again; die_again_and_again()"
     parent = subprocess.Popen(
-        [python(), "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        [sys.executable, "-c", code, "xgpt_fairseq.cli.none"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
     )
     assert parent.stdin is not None and parent.stdout is not None
 
@@ -108,7 +112,7 @@ def killed_while_writing() -> Iterator[Callable[[Path, int, bool], bool]]:
 
 def die_again_and_again() -> None:
     """Read a path, a moment and whether to overwrite from a line of stdin, and write the child's status to stdout."""
-    gc.freeze()
+    assert "torch" not in sys.modules
     for line in sys.stdin:
         path, moment, overwrite = json.loads(line)
         child = os.fork()
