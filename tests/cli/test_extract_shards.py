@@ -53,24 +53,24 @@ def unreadable(store: Path) -> bytes:
     return store.with_name(f"{store.name}.unreadable.txt").read_bytes()
 
 
-def test_eight_parts_each_interrupted_twice(
+def test_four_parts_each_interrupted_twice(
     photos: Path, tmp_path: Path, extract: Extract, call_program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, store = tmp_path / "expected", tmp_path / "store"
     assert extract(photos, "--output", expected, "--grid", 2).status == 0
     monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
-    for shard in (5, 0, 7, 1, 2, 6, 3, 4):  # in any order
-        options = [photos, "--output", store, "--grid", 2, "--num-shards", 8, "--shard-id", shard]
+    for shard in (2, 0, 3, 1):  # in any order
+        options = [photos, "--output", store, "--grid", 2, "--num-shards", 4, "--shard-id", shard]
         for images in (1, 2):
             with monkeypatch.context() as patch:
                 patch.setattr(RegionWriter, "add", interrupted_after(images))
                 assert extract(*options).status == 130
-        if shard == 4:
+        if shard == 1:
             error = merge(call_program, monkeypatch, f"{store}.parts", "--output", store).error
-            assert "of 8 parts these are missing: 4 (unfinished: run it again)" in error
+            assert "of 4 parts these are missing: 1 (unfinished: run it again)" in error
         done = extract(*options)
         assert done.status == 0 and "resuming an interrupted extraction after 2 images" in done.stdout
-        assert f"shard {shard} of 8 (--shard-id): 4 files" in done.stdout or "5 files" in done.stdout
+        assert f"shard {shard} of 4 (--shard-id): 9 files" in done.stdout
         assert f"when all shards are done: xgpt-regions merge {store}.parts --output {store}\n" in done.stdout
     done = merge(call_program, monkeypatch, f"{store}.parts", "--output", store, "--copy")
     assert done.status == 0, done.stderr
@@ -84,11 +84,11 @@ def test_eight_parts_each_interrupted_twice(
         assert merge(call_program, monkeypatch, f"{store}.parts", way, "--output", output).status == 0
         joined = verify(output)
         one = verify(expected)
-        assert len(joined.manifest.shards) == 8 and joined.source == one.source
+        assert len(joined.manifest.shards) == 4 and joined.source == one.source
         for name in one.manifest.arrays:
             assert joined.manifest.arrays[name].crc32 == one.manifest.arrays[name].crc32
         assert all((joined.features(image) == one.features(image)).all() for image in range(33))
-    assert Path(linked / "features-00003.npy").samefile(f"{store}.parts/3-of-8/features-00000.npy")
+    assert Path(linked / "features-00003.npy").samefile(f"{store}.parts/3-of-4/features-00000.npy")
     shutil.rmtree(f"{store}.parts")
     verify(linked)
     assert merge(call_program, monkeypatch, linked, "--output", tmp_path / "more").error == (

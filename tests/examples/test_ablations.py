@@ -126,6 +126,9 @@ def test_the_demo_draws_the_quickstart_s_scenes(monkeypatch: pytest.MonkeyPatch,
     }  # fmt: skip
     for name, value in tiny.items():
         monkeypatch.setenv(name, value)
+    words = ("red", "green", "blue", "small", "large")
+    text = "".join(f"a {one} ball is left of a {other} box.\n" for one in words for other in words for _ in words)
+    (tmp_path / "text.txt").write_text(text)  # or it would be chosen of all captions of COCO, which takes seconds
     monkeypatch.setattr(sys, "executable", python())
     folder = run_quickstart(ROOT / "examples/quickstart/run.sh", prepare_only=True)
     assert folder == tmp_path and not (tmp_path / "checkpoints").exists()

@@ -12,7 +12,7 @@ HEADS, WIDTH = 2, 3
 
 
 @given(images=st.integers(1, 4), group=st.integers(1, 4), steps=st.integers(1, 40), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_a_row_sees_the_text_that_it_goes_on_from(images, group, steps, data):
     cache = SearchCache(images=images, rows=images * group, device=torch.device("cpu"))
     texts: list[list[list[torch.Tensor]]] = [[[] for _ in range(group)] for _ in range(images)]  # keys so far
@@ -61,7 +61,7 @@ def test_nothing_is_moved_while_there_is_room(group):
 
 
 @given(images=st.integers(1, 5), beam=st.integers(1, 4), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_kept_images_follows_any_search(images, beam, data):
     assert kept_images(torch.arange(images).repeat_interleave(beam), rows=images, images=images) is None
     keep = data.draw(st.lists(st.sampled_from(range(images)), min_size=1, unique=True).map(sorted))
