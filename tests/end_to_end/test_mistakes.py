@@ -242,7 +242,20 @@ def test_programs_that_are_for_text(finished, program, instead, tmp_path):
     assert program in said and instead in said
 
 
-def test_hydra(tiny_data, tmp_path):
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("task.data=/none", "/none is not a data directory"),
+        ("model._name=transformer", "--arch transformer is no model for this task"),
+        ("task.data=null", "data: Incompatible value 'None' for field of type 'str'"),
+        ("task._name=xgpt_captoin", "task: {_name: xgpt_captoin} is unknown; the plugin's tasks: xgpt_caption, xgpt_p"),
+        *thorough(
+            ("optimizer._name=adm", "--optimizer adm is unknown; did you mean adam, adamax?"),
+            ("checkpoint.restore_file=none.pt", "--restore-file none.pt does not exist"),
+        ),
+    ],
+)
+def test_hydra(tiny_data, override, reason, tmp_path):
     text = f"""# @package _global_
 common: {{cpu: true, user_dir: {PLUGIN}}}
 task: {{_name: xgpt_caption, data: {tiny_data}}}
@@ -255,18 +268,10 @@ optimization: {{max_update: 2, lr: [0.0001]}}
 checkpoint: {{save_dir: {tmp_path / "new"}}}
 """
     (tmp_path / "recipe.yaml").write_text(text)
-    for override, reason in [
-        ("task.data=/none", "/none is not a data directory"),
-        ("model._name=transformer", "--arch transformer is no model for this task"),
-        ("task.data=null", "data: Incompatible value 'None' for field of type 'str'"),
-        ("task._name=xgpt_captoin", "task: {_name: xgpt_captoin} is unknown; the plugin's tasks: xgpt_caption, xgpt_p"),
-        ("optimizer._name=adm", "--optimizer adm is unknown; did you mean adam, adamax?"),
-        ("checkpoint.restore_file=none.pt", "--restore-file none.pt does not exist"),
-    ]:
-        command = ["fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "recipe", override]
-        result = run(*command, cwd=tmp_path, check=False)
-        assert result.returncode == 1 and "Traceback" not in result.stderr
-        assert result.stderr.splitlines()[-1].startswith(f"error: {reason}")
+    command = ["fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "recipe", override]
+    result = run(*command, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"error: {reason}")
 
 
 def test_a_finished_run_makes_no_more_updates(finished):

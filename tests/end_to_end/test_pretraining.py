@@ -125,8 +125,10 @@ def test_two_processes_equal_one_with_update_freq_2(tiny_data, tmp_path):
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
     """SIGKILL in mid-epoch, started again: bit for bit what a run that was never stopped ends with."""
-    options = [*PRETRAIN, "--max-epoch", "2", "--save-interval-updates", "3", "--num-workers", "1", "--batch-size", "8"]
-    train(tiny_data, tmp_path / "whole", *options)
+    options = [*PRETRAIN, "--max-update", "32", "--save-interval-updates", "4", "--num-workers", "1"]
+    options += ["--batch-size", "8"]
+    done = train(tiny_data, tmp_path / "whole", *options)
+    assert len(logged(done.stdout, "loss", "train")) == 2  # it ends in the second epoch
     command = [
         "fairseq-train", str(tiny_data), "--user-dir", str(PLUGIN), "--arch", "xgpt_demo", *SMALL,
         "--criterion", "xgpt", "--optimizer", "adam", "--lr", "1e-3", "--cpu", "--log-format", "simple",
@@ -136,10 +138,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "PATH": path(), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    for _ in range(600):
+    for _ in range(3000):
         if list((tmp_path / "killed").glob("checkpoint_1_*.pt")):
             break
-        time.sleep(0.1)
+        time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()  # ends only when all that it started has ended, too
     stopped = load_checkpoint(tmp_path / "killed" / "checkpoint_last.pt")

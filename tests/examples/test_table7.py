@@ -120,7 +120,7 @@ def test_a_row_runs(tiny_data: Path, tmp_path: Path) -> None:
         "--start", "none", "--seeds", "3", "--output", tmp_path, "--gpus", "0", "--splits", "valid,test",
         "--rows", "people's captions", "--", *SMALL, "--layers", "1",
     ]  # fmt: skip
-    done = run(*command, ITERATIONS="6", VALIDATIONS="6")
+    done = run(*command, ITERATIONS="4", VALIDATIONS="4")
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("| people's captions")]
     assert "(58.2)" in line and "–" not in line
     assert done.stdout == (tmp_path / "table7.md").read_text()

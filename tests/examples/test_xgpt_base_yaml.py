@@ -55,8 +55,8 @@ def train_by_yaml(stage: str, data: Path, folder: Path, start: Path | None) -> s
         "model._name=xgpt_demo", "+model.layers=1", "+model.hidden_size=32", "+model.attention_heads=2",
         "+model.ffn_size=64", "dataset.num_workers=0", "dataset.batch_size=8", "common.log_interval=1",
         f"optimization.max_update={length}", "lr_scheduler.warmup_updates=1",
-        f"checkpoint.save_interval_updates={length // 5}",
-        f"dataset.validate_interval_updates={length // 5}", f"hydra.run.dir={folder.parent}",
+        f"checkpoint.save_interval_updates={length // ITERATIONS}",
+        f"dataset.validate_interval_updates={length // ITERATIONS}", f"hydra.run.dir={folder.parent}",
         cwd=folder.parent,
     )  # fmt: skip
     return done.stderr + done.stdout
