@@ -135,6 +135,16 @@ def test_captions_and_scores_are_those_of_fairseq(exported: Exported, options: M
             np.testing.assert_allclose([s for _, s in ours], [s for _, s in theirs], atol=1e-5)
 
 
+def test_what_no_caption_has_is_never_best(exported: Exported) -> None:
+    """Padding, unknown words, and what is suppressed: a captioner that has learned its texts avoids them anyway."""
+    symbols = exported.model.decoder.dictionary
+    decoder = decoder_of(exported, exported.images([3]))
+    best, ids, _ = decoder.step(np.full((1, 1), EOS), 0, np.ones((1, 1, 1, 1), dtype=bool), len(symbols))
+    assert sorted(ids.ravel()) == list(range(len(symbols)))
+    never = {symbols.pad(), symbols.unk(), *(symbols.index(word) for word in exported.suppressed)}
+    assert set(ids[np.isneginf(best)]) == never and len(never) >= 3
+
+
 @pytest.mark.parametrize("heads", [Heads(), Heads([2], [1, 3])], ids=["mean", "chosen"])
 def test_the_attention_is_that_of_the_model(exported: Exported, heads: Heads) -> None:
     """Also of a caption of the end alone, and of all positions, with padding between them."""
