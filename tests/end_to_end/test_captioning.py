@@ -93,11 +93,11 @@ def test_online_scores_equal_those_of_xgpt_evaluate(run_folder, tiny_data, tmp_p
 
 
 @pytest.mark.thorough
-def test_all_metrics_by_the_program(run_folder, tiny_data, tmp_path):
+def test_the_metrics_of_default_by_the_program(run_folder, tiny_data, tmp_path):
     """METEOR's program takes ten seconds to start; `tests/metrics/test_scores.py` starts it, too."""
     generate(tiny_data, run_folder / "checkpoints" / "checkpoint_last.pt", tmp_path, "--gen-subset", "test")
     shown = run("xgpt-evaluate", tmp_path / "generate-test.txt", "--references", tiny_data / "test.references.json")
-    for name in ("BLEU@1", "BLEU@4", "METEOR", "ROUGE-L", "CIDEr", "SPICE"):
+    for name in ("BLEU@1", "BLEU@4", "METEOR", "ROUGE-L", "CIDEr"):  # SPICE needs files of its own
         assert name in shown.stdout
 
 
