@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
 
@@ -26,6 +25,7 @@ from omegaconf.errors import (
 from xgpt_fairseq.errors import SENT_DATA_ERROR, DataError, in_one_line, said_by
 from xgpt_fairseq.io.atomic import FULL, TORCH_WRITER
 from xgpt_fairseq.programs import peers
+from xgpt_fairseq.programs.generated_file import keep_aside
 from xgpt_fairseq.programs.names import fairseq_program, logs_everything
 
 # What other libraries say, as "Type: message", and what we say instead (templates of re.Match.expand).
@@ -75,7 +75,7 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
     that fairseq starts, the first one's traceback arrives as text. With LOGLEVEL=DEBUG all tracebacks are printed.
     """
     line = next((line for cause in _causes(error) if (line := _line_of(cause)) is not None), None) or _said_by(error)
-    kept = _move_aside(error)
+    kept = keep_aside()
     if isinstance(error, BrokenPipeError) and not logs_everything():  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
     elif line is not None and not logs_everything():
@@ -92,7 +92,7 @@ def report_in_fairseq_programs() -> None:
     """Install `report` if this process is one of fairseq's programs and has no other hook."""
     program = fairseq_program()
     if program == "fairseq-generate" and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _end_killed)  # else a half-written file of captions would keep its name
+        signal.signal(signal.SIGTERM, _end_killed)  # to say where what was written is kept
     if program is not None and sys.excepthook is sys.__excepthook__:
         sys.excepthook = report
         if program == "fairseq-hydra-train":
@@ -156,22 +156,6 @@ def _written_by(error: BaseException) -> str | None:
         name = WRITERS.get((frame.f_globals.get("__name__", ""), frame.f_code.co_name), "")
         found += [str(frame.f_locals[name])] if name in frame.f_locals else []
     return found[-1] if found else None
-
-
-def _move_aside(error: BaseException) -> str:
-    """Rename what fairseq-generate has written so far, so that no half of a file has its name; what to say of it."""
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    places = [frame.f_locals.get("output_path") for frame in frames if frame.f_globals.get("__name__") == GENERATE]
-    file = Path(next(filter(None, places), ""))
-    if not file.is_file():
-        return ""
-    aside = file.with_name(f"{file.name}.incomplete")
-    try:
-        file.replace(aside)
-    except OSError:  # a full disk may have no room for another name
-        file.unlink(missing_ok=True)
-        return ""
-    return f" (what it has written is {aside})"
 
 
 def _raised_by_fairseq(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from xgpt_fairseq.checkpoints import (
     whole_checkpoint_beside,
 )
 from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.programs.generated_file import write_aside
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.tasks.limits import check_betas, check_limits, check_overrides, option, value_of
 from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
@@ -43,7 +44,8 @@ def root_config(task_cfg: Any) -> Any:
 def check_run(task_cfg: Any) -> None:
     """Check the run of one of fairseq's programs; a task that is set up elsewhere passes.
 
-    A training whose --max-update is reached ends here, with status 0: fairseq would make one more update at each start.
+    What fairseq-generate writes gets its name when it is whole. A training whose --max-update is reached ends here,
+    with status 0: fairseq would make one more update at each start.
 
     Raises:
         DataError: half precision without a GPU; a checkpoint that is missing or damaged; an option without effect, or
@@ -53,6 +55,8 @@ def check_run(task_cfg: Any) -> None:
     program, root = fairseq_program(), root_config(task_cfg)
     if program is None:
         return
+    if program == "fairseq-generate":
+        write_aside(root)
     if root["dataset"].num_shards > 1:
         raise DataError(
             "--num-shards: fairseq ignores it, so that every process would do all of the work. Captions by several "
