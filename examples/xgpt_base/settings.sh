@@ -84,10 +84,15 @@ stage_length() {
     local warmup=$((updates / part > 4000 ? 4000 : updates / part))
     local every=$(((${2} + VALIDATIONS - 1) / VALIDATIONS * objectives))
     LENGTH=(--max-update "$updates" --warmup-updates $((warmup > 0 ? warmup : 1))
-            --save-interval-updates "$every" --validate-interval-updates "$every" --keep-interval-updates 1
+            --save-interval-updates "$every" --validate-interval-updates "$every" --keep-interval-updates "$KEPT"
             --save-interval 1000000 --validate-interval 1000000)   # never by epochs
 }
 VALIDATIONS=${VALIDATIONS:-25}
+case ${AVERAGE:-best} in
+    best) AVERAGED=--best KEPT=1 ;;
+    last) AVERAGED=--last-updates KEPT=4 ;;
+    *) echo "error: AVERAGE=$AVERAGE: best or last are known" >&2; exit 1 ;;
+esac
 
 # rate BASE [DEMO]   the learning rate: LR, or BASE; for xgpt_demo, a third as wide and as deep, DEMO, by default 1e-3, as
 # in all of the paper's stages.
@@ -100,7 +105,7 @@ metric() {
     case ,$1, in *,ic,*) echo ic_nll_loss ;; *) echo loss ;; esac
 }
 
-# train TASK DATA SAVE_DIR ARGUMENT…   then the average of its best 4 checkpoints, SAVE_DIR/averaged.pt.
+# train TASK DATA SAVE_DIR ARGUMENT…   then the average of its best 4 checkpoints, or its last 4, SAVE_DIR/averaged.pt.
 # A finished stage is skipped; an interrupted one is resumed from its last checkpoint.
 train() {
     local task=$1 data=$2 save=$3
@@ -116,7 +121,7 @@ train() {
         --batch-size "$GPU_BATCH" --update-freq "$UPDATE_FREQ" --num-workers "$WORKERS" --seed "$SEED" \
         --save-dir "$save" --keep-best-checkpoints 4 --no-epoch-checkpoints --log-interval "$LOG_INTERVAL" "${DEVICE[@]}" "$@"
     if ((NODE_RANK > 0)); then return; fi   # one node averages
-    xgpt-average-checkpoints --checkpoints "$save" --best 4 --allow-fewer --validate \
+    xgpt-average-checkpoints --checkpoints "$save" "$AVERAGED" 4 --allow-fewer --validate \
         --output "$save/averaged.pt"
 }
 LOG_INTERVAL=${LOG_INTERVAL:-100}                 # updates

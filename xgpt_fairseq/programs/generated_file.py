@@ -12,9 +12,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from traceback import walk_tb
+from typing import Any, Final
 
 from xgpt_fairseq.errors import DataError
+
+
+GENERATE: Final = "fairseq_cli.generate"
 
 
 @dataclass
@@ -46,12 +50,12 @@ def write_aside(root: Any) -> None:
     atexit.register(_finish)
 
 
-def keep_aside() -> str:
-    """The program fails: what it has written does not get the name of the whole file; what to say of it."""
+def keep_aside(error: BaseException) -> str:
+    """*error* ends the program: what it has written does not get the name of the whole file; what to say of it."""
     global _written
-    if _written is None:
+    kept, _written = _written or _opened(error), None
+    if kept is None or not kept.aside.is_file():
         return ""
-    kept, _written = _written, None
     place = kept.name.with_name(f"{kept.name.name}.incomplete")
     try:
         kept.aside.replace(place)
@@ -59,6 +63,13 @@ def keep_aside() -> str:
         kept.aside.unlink(missing_ok=True)
         return ""
     return f" (what it has written is {place})"
+
+
+def _opened(error: BaseException) -> _Written | None:
+    """The file that fairseq has opened, but `write_aside` has not renamed yet."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    places = [frame.f_locals.get("output_path") for frame in frames if frame.f_globals.get("__name__") == GENERATE]
+    return next((_Written(Path(place), Path(place)) for place in places if place), None)
 
 
 def _finish() -> None:

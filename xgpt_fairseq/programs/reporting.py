@@ -25,7 +25,7 @@ from omegaconf.errors import (
 from xgpt_fairseq.errors import SENT_DATA_ERROR, DataError, in_one_line, said_by
 from xgpt_fairseq.io.atomic import FULL, TORCH_WRITER
 from xgpt_fairseq.programs import peers
-from xgpt_fairseq.programs.generated_file import keep_aside
+from xgpt_fairseq.programs.generated_file import GENERATE, keep_aside
 from xgpt_fairseq.programs.names import fairseq_program, logs_everything
 
 # What other libraries say, as "Type: message", and what we say instead (templates of re.Match.expand).
@@ -61,7 +61,6 @@ KNOWN = [
     ),
     *peers.SAID,
 ]
-GENERATE = "fairseq_cli.generate"
 _INTERPOLATION = (GrammarParseError, InterpolationResolutionError, UnsupportedInterpolationType)
 _NAMES_A_VALUE = " (${ begins the name of a value in fairseq's configuration: no path may have it)"
 # functions of fairseq that write a file → the variable that has its name
@@ -75,7 +74,7 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
     that fairseq starts, the first one's traceback arrives as text. With LOGLEVEL=DEBUG all tracebacks are printed.
     """
     line = next((line for cause in _causes(error) if (line := _line_of(cause)) is not None), None) or _said_by(error)
-    kept = keep_aside()
+    kept = keep_aside(error)
     if isinstance(error, BrokenPipeError) and not logs_everything():  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
     elif line is not None and not logs_everything():
