@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from xgpt_fairseq.errors import DataError
 
-
 GENERATE: Final = "fairseq_cli.generate"
 
 
