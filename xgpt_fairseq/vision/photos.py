@@ -188,6 +188,17 @@ class PhotoForm:
         return columns, rows
 
 
+@dataclass(frozen=True)
+class _Enlarged(PhotoForm):
+    """A form of photos of which a part, *side* of the width and of the height, has the size that the whole would."""
+
+    side: float = 1.0
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        columns, rows = super().size_of(width, height)
+        return round(columns / self.side), round(rows / self.side)
+
+
 def load_photo(
     photo: Path | PhotoFile | Image.Image,
     form: PhotoForm | None = None,
@@ -215,12 +226,15 @@ def load_photo(
         DataError: Pillow is not installed, or *photo* is neither.
     """
     form = form or PhotoForm()
+    if view is not None:
+        whole = load_photo(photo, _Enlarged(**vars(form), side=view.side), max_pixels=max_pixels)
+        return Photo(view.of(whole.pixels, form.size_of(*whole.size)), whole.size)
     formats = known_formats()
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(photo, Image.Image):
         try:
-            return _read(photo.copy(), form, view)
+            return _read(photo.copy(), form)
         except Exception as error:  # as below
             raise PhotoError(Path(getattr(photo, "filename", "") or "image"), _reason(error)) from error
     if not isinstance(photo, Path | PhotoFile):
@@ -233,7 +247,7 @@ def load_photo(
         with warnings.catch_warnings(action="ignore"), Image.open(content, formats=formats) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise LargePhotoError(photo.path, _too_large(max_pixels, image.size))
-            return _read(image, form, view)
+            return _read(image, form)
     except (PhotoError, VanishedError):
         raise
     except UnidentifiedImageError as error:
@@ -257,17 +271,13 @@ def is_photo(photo: Path | PhotoFile) -> bool:
         return False
 
 
-def _read(image: Image.Image, form: PhotoForm, view: View | None) -> Photo:
+def _read(image: Image.Image, form: PhotoForm) -> Photo:
     from PIL import ExifTags, Image
 
     width, height = image.size
     target = form.size_of(width, height)
     draft = image.draft(None, (DRAFT * target[0], DRAFT * target[1]))  # has no effect on other formats
-    box: tuple[float, float, float, float] | None = (
-        draft[1] if draft else None
-    )  # the last pixels of a draft may extend beyond the photo
-    if view is not None:
-        box = view.box(box or (0, 0, width, height))
+    box = draft[1] if draft else None  # the last pixels of a draft may extend beyond the photo
     image.load()
     # After loading, since TIFF files are then already upright, and have lost the tag.
     turned = image.getexif().get(ExifTags.Base.Orientation)
@@ -288,8 +298,6 @@ def _read(image: Image.Image, form: PhotoForm, view: View | None) -> Photo:
     }
     if turned in upright:
         resized = resized.transpose(upright[turned])
-    if view is not None and view.mirrored:
-        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if turned in (5, 6, 7, 8):
         width, height = height, width
     return Photo(np.array(resized.convert("RGB")), (width, height))

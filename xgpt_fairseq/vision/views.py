@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 # A crop keeps at least this share of a photo's area.
 LEAST_AREA: Final = 0.75
@@ -31,12 +32,18 @@ class View:
     side: float
     mirrored: bool
 
-    def box(self, bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        """The crop of a photo whose pixels lie in *bounds*: left, upper, right, lower, in pixels."""
-        left, upper, right, lower = bounds
-        width, height = right - left, lower - upper
-        x, y = left + self.left * width, upper + self.top * height
-        return x, y, min(x + self.side * width, right), min(y + self.side * height, lower)
+    def of(self, pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """The view (height, width, 3) of a photo (H, W, 3), whose *side* of H and of W the view's size is.
+
+        Args:
+            pixels: the whole photo, upright.
+            size: width and height of the view.
+        """
+        width, height = size
+        x, y = round(self.left * pixels.shape[1]), round(self.top * pixels.shape[0])
+        x, y = min(x, pixels.shape[1] - width), min(y, pixels.shape[0] - height)
+        seen = pixels[y : y + height, x : x + width]
+        return np.ascontiguousarray(seen[:, ::-1] if self.mirrored else seen)
 
 
 def view_of(number: int, image_id: str) -> View:
