@@ -12,10 +12,8 @@ its split and its number alone: not on how many there are, nor on the number of 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, write_json
+from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.scenes.alt_texts import WEB_BACKGROUNDS, WEB_CLUTTER, WEB_RELATIONS, alt_text
 from xgpt_fairseq.scenes.captions import captions
 from xgpt_fairseq.scenes.facts import Scene, all_pairs, held_out_pairs, pixel_box, random_scene
@@ -139,12 +138,7 @@ def _numbered(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _made(names: Sequence[Name], folder: Path, pixels: int, workers: int) -> Iterator[dict[str, Any]]:
     """The records of *names* in their order, while *workers* processes draw (0 or 1: this one)."""
-    make = partial(make_image, folder=folder, pixels=pixels)
-    if workers <= 1:
-        yield from map(make, names)
-        return
-    with multiprocessing.Pool(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from pool.imap(make, names, chunksize=_CHUNK)
+    return map_ordered(partial(make_image, folder=folder, pixels=pixels), names, workers, chunk=_CHUNK)
 
 
 def write_data_set(output: Path, *, seed: int, counts: dict[tuple[str, str], int], pixels: int, workers: int) -> None:
