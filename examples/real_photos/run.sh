@@ -64,8 +64,9 @@ export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 # What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
 SETTINGS=$WORK/real_photos.settings
 NOW=$(printf '%s\n' "folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID" \
-    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "VIEWS: $VIEWS" "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" \
+    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" \
     "DROPOUT: ${DROPOUT-}" "IMAGES: ${IMAGES-}" "TRAINING: ${TRAINING-}")
+if ((VIEWS > 0)); then NOW+=$'\n'"VIEWS: $VIEWS"; fi   # without, as earlier versions have written it
 if [ -e "$SETTINGS" ] && [ "$NOW" != "$(cat "$SETTINGS")" ]; then
     echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it:" >&2
     diff "$SETTINGS" - <<< "$NOW" >&2 || true
