@@ -25,9 +25,11 @@ help:
 	@echo "make parameters            parameter counts of the architectures, by part"
 
 # pip would compile every module of every package, a minute of it: Python compiles those that are used, when they are.
+# fairseq is compiled here: while it is, Python warns of its code, which users should not see.
 $(INSTALLED): setup.py constraints.txt runtime/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[all,dev]" --editable ./runtime
+	$(BIN)/python -W ignore -m compileall -qq $(VENV)/lib/python3.*/site-packages/fairseq
 	touch $@
 
 install: $(INSTALLED)
