@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.test_caption_dataset import CAPTIONS, IC, PAD, dataset, made_up, pieces_of
-from xgpt_fairseq.data.caption_dataset import CaptionDataset
+from xgpt_fairseq.data.caption_dataset import CaptionDataset, region_classes
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
 
@@ -57,6 +57,74 @@ def test_items_of_one_length_come_in_any_order(tiny_store: Path) -> None:
     for order in orders:
         assert data.sizes[order].tolist() == [3] * 40 + [5] * 40
         assert order[:40] != sorted(order[:40])
+
+
+# Classes of like numbers of regions
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=200), st.integers(0, 10**6))
+def test_a_class_has_neighbouring_numbers_of_regions(regions: list[int], captions: int) -> None:
+    classes = region_classes(np.array(regions), captions).tolist()
+    for number, own in zip(regions, classes, strict=True):
+        for other, another in zip(regions, classes, strict=True):
+            assert own <= another if number <= other else own >= another
+    assert len(set(classes)) <= min(16, max(1, (captions / 2000) ** 0.5 + 0.5))
+
+
+@pytest.mark.parametrize(("captions", "classes"), [(0, 1), (4_000, 1), (5_000, 2), (32_000, 4), (10**7, 16)])
+def test_classes_are_about_equally_large(captions: int, classes: int) -> None:
+    regions = np.random.default_rng(1).integers(10, 101, 10_000)
+    sizes = np.bincount(region_classes(regions, captions))
+    assert len(sizes) == classes
+    assert 0.75 * 10_000 / classes < sizes.min() <= sizes.max() < 1.25 * 10_000 / classes
+
+
+class Counts:
+    """Of a store, the images' numbers of regions."""
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self.counts = counts
+
+    def region_counts(self, rows: np.ndarray) -> np.ndarray:
+        return self.counts[rows]
+
+
+@pytest.mark.parametrize("per_image", [1, 5])
+def test_batches_have_images_of_like_numbers_of_regions(per_image: int) -> None:
+    """Against batches by length alone: less than a third of their padded regions, and less padding in all."""
+    rng = np.random.default_rng(1)
+    lengths = np.clip(rng.poisson(9, 20_000) + 5, 6, 40)
+    captions = made_up([1] * len(lengths))
+    rows, store = np.arange(20_000) // 5, Counts(rng.integers(10, 37, 4_000))
+    data = CaptionDataset(captions, rows, store, IC, split="train", pad=PAD, captions_per_image=per_image)  # type: ignore[arg-type]
+    data.sizes = lengths  # of items, which are captions in order
+
+    def padding(ordered: np.ndarray) -> tuple[int, int]:
+        regions = texts = 0
+        for batch in data.batch_by_size(ordered, None, 64):
+            counts = store.region_counts(np.unique(data.item_rows[batch]))
+            regions += len(counts) * counts.max() - counts.sum()
+            texts += len(batch) * lengths[batch].max() - lengths[batch].sum()
+        return regions, texts
+
+    grouped = padding(data.ordered_indices())
+    data.store = Counts(np.full(4_000, 10))  # type: ignore[assignment]
+    by_length = padding(data.ordered_indices())
+    assert grouped[0] < by_length[0] / 3
+    assert sum(grouped) < sum(by_length) * (0.35 if per_image == 1 else 0.8)
+
+
+def test_a_window_of_neighbours_is_divided_by_its_own_size(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def watched(regions: np.ndarray, captions: int) -> np.ndarray:
+        asked.append(captions)
+        return region_classes(regions, captions)
+
+    monkeypatch.setattr("xgpt_fairseq.data.caption_dataset.region_classes", watched)
+    for locality in (0, 1, 5, 13, 20):
+        dataset(tiny_store, [5] * 260, list(range(13)) * 20, locality=locality).ordered_indices()
+    assert asked == [260, 20, 100, 260, 260]
 
 
 @given(CAPTIONS, st.integers(1, 15), st.integers(0, 9))

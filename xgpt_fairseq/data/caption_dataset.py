@@ -151,15 +151,25 @@ class CaptionDataset(ObjectiveDataset):
         return self.store.region_counts(self.item_rows[indices]) + self.sizes[indices] * self.count[indices]
 
     def ordered_indices(self) -> np.ndarray:
-        """Pieces sorted by number of captions, then length, in random order among equals, by numpy's seed."""
+        """Pieces by number of captions, then of regions, then by length; equal ones in random order, by numpy's seed.
+
+        Numbers of regions are compared only roughly: see `region_classes`.
+        """
         if not self.shuffle:
             return np.arange(len(self), dtype=np.int64)
         first, items = self._pieces
         captions, longest = np.add.reduceat(self.count, first), np.maximum.reduceat(self.sizes, first)  # (pieces,)
+        regions = region_classes(self.store.region_counts(self.item_rows[first]), self._captions_of_a_window())
         order = np.random.permutation(len(first))  # noqa: NPY002  (fairseq seeds this one)
-        order = order[np.lexsort((longest[order], captions[order]))]
+        order = order[np.lexsort((longest[order], regions[order], captions[order]))]
         first, items = first[order], items[order]
         return (np.repeat(first, items) + count_within(items)).astype(np.int64)
+
+    def _captions_of_a_window(self) -> int:
+        """How many captions are batched together: see `windows`."""
+        captions = int(self.count.sum())
+        images = len(np.unique(self.item_rows)) if self.locality else 0
+        return captions * self.locality // images if images > self.locality else captions
 
     def windows(self, indices: np.ndarray, rng: np.random.Generator | None) -> list[np.ndarray]:
         """Partition ordered items (items,) so that each window covers `locality` consecutive images of the store.
@@ -201,6 +211,28 @@ class CaptionDataset(ObjectiveDataset):
             )
         bounds = full_batches(rows, regions, lengths, max_tokens=max_tokens, max_captions=max_sentences)
         return np.split(indices, bounds)
+
+
+def region_classes(regions: np.ndarray, captions: int) -> np.ndarray:
+    """Divide pieces into classes of like numbers of regions, so that batches of a class have little padding.
+
+    Within a class, pieces are sorted by length. The more classes, the less padding of regions, and the more of text,
+    as a batch must then take captions of more different lengths. Classes are about equally large, and the square root
+    of *captions* / 2 000 many (at most 16), which was the best or nearly so for 1 000 to 500 000 captions, in batches
+    of 64 and of 512. Pieces with as many regions are in one class: where all have the same number, there is one.
+
+    Args:
+        regions: (pieces,) number of regions.
+        captions: number of captions that are divided.
+
+    Returns:
+        np.ndarray: (pieces,) the class, ascending with the number of regions.
+    """
+    classes = min(16, max(1, round((captions / 2000) ** 0.5)))
+    if classes == 1:
+        return np.zeros_like(regions)
+    edges = np.quantile(regions, np.arange(1, classes) / classes, method="lower")
+    return np.searchsorted(edges, regions)
 
 
 def full_batches(
