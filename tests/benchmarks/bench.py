@@ -17,6 +17,7 @@ from tests.benchmarks import measuring
 BENCHMARKS = (
     "training",
     "objectives",
+    "loss",
     "generation",
     "small",
     "reading",

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from fairseq.data import Dictionary
 from torch import Tensor
 
 from xgpt_fairseq.data.corruption import choose_fragment, replace_masked
 from xgpt_fairseq.errors import DataError, check_at_least
+from xgpt_fairseq.kernels.cross_entropy import cross_entropy
 from xgpt_fairseq.text.vocabulary import MASK
 
 Arrays = dict[str, np.ndarray]
@@ -177,18 +177,12 @@ class WordObjective(Objective):
 
 
 def word_loss(logits: Tensor, target: Tensor, *, label_smoothing: float) -> ObjectiveLoss:
-    """Cross entropy of word predictions, always in float32.
+    """Cross entropy of word predictions, in float32 or better. In training it overwrites *logits*.
 
     Args:
         logits: (M, V), one row per predicted token.
         target: (M,) the right tokens.
         label_smoothing: weight of the uniform distribution over all V words in the target.
     """
-    log_probabilities = F.log_softmax(logits.float(), dim=-1)  # (M, V), once for both
-    nll = F.nll_loss(log_probabilities, target, reduction="sum")
-    loss = nll
-    if label_smoothing > 0:
-        uniform = -log_probabilities.sum() / logits.size(-1)
-        loss = (1 - label_smoothing) * nll + label_smoothing * uniform
-    correct = (logits.detach().argmax(dim=-1) == target).sum()
-    return ObjectiveLoss(loss=loss, unsmoothed=nll.detach(), num_targets=target.numel(), correct=correct)
+    loss, unsmoothed, correct = cross_entropy(logits, target, label_smoothing=label_smoothing)
+    return ObjectiveLoss(loss=loss, unsmoothed=unsmoothed, num_targets=target.numel(), correct=correct)
