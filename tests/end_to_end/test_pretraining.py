@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_data, tmp_path):
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "PATH": path(), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    # when the second is there, the first is whole, also as checkpoint_last.pt, or aside of it
+    # at the second, fairseq has copied the first one whole: whatever the kill cuts, there is one to go on from
     for _ in range(3000):
         if len(list((tmp_path / "killed").glob("checkpoint_1_*.pt"))) >= 2:
             break

@@ -217,9 +217,9 @@ def region_classes(regions: np.ndarray, captions: int) -> np.ndarray:
     """Divide pieces into classes of like numbers of regions, so that batches of a class have little padding.
 
     Within a class, pieces are sorted by length. The more classes, the less padding of regions, and the more of text,
-    as a batch must then take captions of more different lengths. Classes are about equally large, and the square root
-    of *captions* / 2 000 many (at most 16), which was the best or nearly so for 1 000 to 500 000 captions, in batches
-    of 64 and of 512. Pieces with as many regions are in one class: where all have the same number, there is one.
+    as a batch must then take captions of more different lengths. So their number grows with the square root of
+    *captions*, and the size of a class does, too. Classes are about equally large, but pieces with as many regions are
+    in one: where all have the same number, there is one class.
 
     Args:
         regions: (pieces,) number of regions.

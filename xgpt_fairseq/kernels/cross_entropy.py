@@ -81,14 +81,14 @@ def _by_passes(
     words = logits.size(-1)
     at_once = min(len(logits), max(1, (CPU_PASS if logits.device.type == "cpu" else GPU_PASS) // words))
     # one array for all passes: new ones, freed between small tensors that stay, are not found again by malloc
-    memory = _wide(logits[:0]).new_empty(at_once, words)
+    memory = _wide(logits[:0]).new_empty(at_once, words)  # (R, V), in the wide type
     passes = range(0, len(logits), max(1, at_once))
-    sums = memory.new_zeros(2, len(passes))  # of the losses, and of all log-probabilities
+    sums = memory.new_zeros(2, len(passes))  # of the right words' log-probabilities, and of all
     correct = target.new_zeros(len(passes))
     for number, start in enumerate(passes):
-        rows, right = logits[start : start + at_once], target[start : start + at_once].unsqueeze(1)
-        log_probabilities = memory[: len(rows)]
-        wide = _wide(rows)
+        rows = logits[start : start + at_once]  # (R, V)
+        right = target[start : start + at_once].unsqueeze(1)  # (R, 1)
+        log_probabilities, wide = memory[: len(rows)], _wide(rows)  # (R, V)
         correct[number] = (wide.argmax(dim=-1, keepdim=True) == right).sum()
         torch.log_softmax(wide, dim=-1, out=log_probabilities)
         sums[0, number] = log_probabilities.gather(1, right).sum()
@@ -105,4 +105,5 @@ def _by_passes(
 
 
 def _wide(x: Tensor) -> Tensor:
+    """Half precision as float32; others as they are."""
     return x.float() if x.dtype.itemsize == 2 else x
