@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument(
         "--scores",
         nargs="+",
+        action="extend",
         required=True,
         metavar="NAME=FILE",
         help="scores of xgpt-evaluate; of several seeds: a NAME several times",
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument(
         "--against",
         nargs="+",
+        action="extend",
         metavar="NAME=FILE",
         help="scores of another captioner on the same photos, one or as many",
     )

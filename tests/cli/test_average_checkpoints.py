@@ -99,6 +99,12 @@ def test_as_a_command(run_folder: Path, tmp_path: Path) -> None:
     assert done.stderr == f"error: {tmp_path / 'mean.pt'} exists; pass --overwrite to replace it\n"
 
 
+def test_inputs_can_be_given_one_by_one(run_folder: Path, tmp_path: Path, call_program: Callable[..., Any]) -> None:
+    each = [part for epoch in (8, 11) for part in ("--inputs", run_folder / f"checkpoint{epoch}.pt")]
+    assert call_program(program, *each, "--output", tmp_path / "mean.pt").status == 0
+    assert weight(tmp_path / "mean.pt") == 9.5
+
+
 def test_overwrite(run_folder: Path, tmp_path: Path, call_program: Callable[..., Any]) -> None:
     output = tmp_path / "mean.pt"
     output.write_text("old")

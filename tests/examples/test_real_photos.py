@@ -221,5 +221,9 @@ def test_a_captioner_against_another(call_program: Callable[..., Any], tmp_path:
     done = call_program(report.main, "--scores", *seeds, "--against", f"dogs={files[0]}")
     mean, *_, one, other = map(float, re.findall(r"[+-]\d\.\d{3}", done.stdout.splitlines()[-1]))
     assert (mean, other) == (pytest.approx(one / 2, abs=6e-4), 0)
+    apart = call_program(
+        report.main, "--scores", seeds[0], "--scores", seeds[1], "--against", f"dogs={files[0]}"
+    )  # fmt: skip
+    assert apart.stdout == done.stdout
     done = call_program(report.main, "--scores", *seeds, "--against", *seeds, f"dogs={files[0]}")
     assert "--against has 3 scores of dogs, --scores 2" in done.error

@@ -30,7 +30,7 @@ def program() -> None:
     choice.add_argument("--best", type=int, metavar="N", help="the N best by the run's --best-checkpoint-metric")
     choice.add_argument("--last-epochs", type=int, metavar="N", help="checkpoint<epoch>.pt, the N last")
     choice.add_argument("--last-updates", type=int, metavar="N", help="checkpoint_<epoch>_<updates>.pt, the N last")
-    choice.add_argument("--inputs", type=Path, nargs="+", metavar="FILE", help="these files")
+    choice.add_argument("--inputs", type=Path, nargs="+", action="extend", metavar="FILE", help="these files")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--allow-fewer", action="store_true", help="average all there are, if they are fewer than N")
     parser.add_argument("--validate", action="store_true", help="compare the average with its best member")

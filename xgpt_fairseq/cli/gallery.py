@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--captions",
         nargs="+",
+        action="extend",
         required=True,
         metavar="NAME=FILE",
         help="fairseq-generate's output (generate-test.txt) or COCO results (JSON), with a name for the page",
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--photos",
         nargs="+",
+        action="extend",
         type=Path,
         metavar="PATH",
         help="folders, tars or tables of photos, named by COCO's long names or the bare ids",
@@ -157,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--attention",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=MODEL",
         help="show where models look for each word: a bundle or a checkpoint, with a name of --captions",
