@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
     parser.add_argument("--captions", type=Path, required=True, metavar="JSON", help="in Karpathy's format")
     parser.add_argument("--features", type=Path, metavar="ARCHIVE", help="that came with them: see xgpt-import-regions")
+    parser.add_argument(
+        "--sizes", type=Path, metavar="JSON", help="widths and heights for --features [--captions, if it has them]"
+    )
     parser.add_argument("--detections", type=Path, metavar="JSON", help="COCO results: own features, of these boxes")
     parser.add_argument("--vocabulary", type=Path, metavar="DIR", help="[learned from the training captions]")
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="of text pre-training, with its --vocabulary")
@@ -102,9 +105,16 @@ def make_stores(args: argparse.Namespace) -> dict[str, Path]:
     if args.features:
         stores["provided"] = args.output / "provided.regions"
         if not stores["provided"].exists():
-            call("xgpt-import-regions", args.features, "--sizes", args.captions, "--output",
-                 stores["provided"])  # fmt: skip
+            sizes = args.sizes or (args.captions if has_sizes(args.captions) else None)
+            options = ("--sizes", sizes) if sizes else ()
+            call("xgpt-import-regions", args.features, *options, "--output", stores["provided"])
     return stores
+
+
+def has_sizes(captions: Path) -> bool:
+    """Whether a file in Karpathy's format has widths and heights of its photos: his own files have none."""
+    images = json.loads(captions.read_text(encoding="utf-8"))["images"]
+    return all("width" in image and "height" in image for image in images)
 
 
 def captioner(data: Path, folder: Path, seed: int, args: argparse.Namespace) -> dict[str, float]:

@@ -59,8 +59,9 @@ def odd(*names: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("script", "variables", "expected"),
     [
-        ("xgpt_base/0_prepare.sh", odd("DATA", "TEXT", "CC_REGIONS", "CC_CAPTIONS"),
-         ["TEXT", "DATA/vocabulary", "DATA/text", "CC_REGIONS", "CC_CAPTIONS", "DATA/cc.regions", "DATA/cc"]),
+        ("xgpt_base/0_prepare.sh", odd("DATA", "TEXT", "CC_REGIONS", "CC_CAPTIONS", "CC_SIZES"),
+         ["TEXT", "DATA/vocabulary", "DATA/text", "CC_REGIONS", "CC_CAPTIONS", "CC_SIZES/instances_x.json",
+          "DATA/cc.regions", "DATA/cc"]),
         ("xgpt_base/1_text.sh", odd("TEXT_DATA", "CHECKPOINTS"),
          ["TEXT_DATA", "CHECKPOINTS/text", "CHECKPOINTS/text/averaged.pt"]),
         ("xgpt_base/2_out_of_domain.sh", odd("OUT_OF_DOMAIN_DATA", "CHECKPOINTS", "FROM"),
@@ -88,8 +89,10 @@ def odd(*names: str) -> dict[str, str]:
 )  # fmt: skip
 def test_paths(script: str, variables: dict[str, str], expected: list[str], programs: Path) -> None:
     folder = programs.parent / ODD
-    for name in ("FLICKR8K", "COCO5K", "FROM"):
+    for name in ("FLICKR8K", "COCO5K", "FROM", "CC_SIZES"):
         (folder / f"{ODD}{name}").mkdir(parents=True)
+    for name in ("CC_CAPTIONS", "CC_SIZES/instances_x.json"):
+        (folder / f"{ODD}{name}").touch()
     for name in ("FLICKR8K", "COCO5K"):
         (folder / f"{ODD}{name}" / "dataset_x.json").write_text('{"images": []}')
     calls = run(programs, ["bash", str(EXAMPLES / script)], **SIZES, HELD_OUT="0", **variables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -49,6 +50,25 @@ def test_photos_of_both_parts_are_needed(captions: Path, tmp_path: Path, there: 
     )  # fmt: skip
     assert outcome.status
     assert "both are needed" in outcome.error
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_sizes_of_photos_come_from_a_file_that_has_them(
+    given: bool, captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Karpathy's own files have none, and xgpt-import-regions refuses such a file."""
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(compare_regions, "call", lambda *arguments: calls.append(arguments))
+    args = argparse.Namespace(
+        output=tmp_path, photos=tmp_path, detections=None, features=tmp_path / "f", captions=captions,
+        sizes=tmp_path / "sizes.json" if given else None,
+    )  # fmt: skip
+    compare_regions.make_stores(args)
+    assert (args.sizes in calls[-1]) == given and captions not in calls[-1]
+    images = json.loads(captions.read_text(encoding="utf-8"))["images"]
+    captions.write_text(json.dumps({"images": [image | {"width": 4, "height": 3} for image in images]}))
+    compare_regions.make_stores(args)
+    assert calls[-1][calls[-1].index("--sizes") + 1] == (args.sizes if given else captions)
 
 
 def test_a_start_needs_its_vocabulary(captions: Path, tmp_path: Path, call_program: Callable) -> None:

@@ -344,8 +344,8 @@ def test_every_script_runs_on_tiny_data(tiny_captions: Path, tmp_path: Path) -> 
     archive = npz_archive(tmp_path / "archive", tiny_captions)
     run(
         "bash", RECIPE / "0_prepare.sh", cwd=tmp_path, TEXT=str(text), SYMBOLS="60", VALID_LINES="4", WORKERS="1",
-        CC_REGIONS=str(archive), CC_CAPTIONS=str(tiny_captions), COCO_REGIONS=str(archive),
-        COCO_CAPTIONS=str(tiny_captions),
+        CC_REGIONS=str(archive), CC_CAPTIONS=str(tiny_captions), CC_SIZES=str(tiny_captions),
+        COCO_REGIONS=str(archive), **as_on_cocos_pages(tiny_captions, tmp_path / "coco"),
     )  # fmt: skip
     assert {path.name for path in (tmp_path / "data").iterdir()} == {
         "vocabulary", "text", "cc", "cc.regions", "coco", "coco.regions",
@@ -367,6 +367,17 @@ def test_every_script_runs_on_tiny_data(tiny_captions: Path, tmp_path: Path) -> 
 
     again = run("bash", RECIPE / "2_out_of_domain.sh", cwd=tmp_path, **tiny())
     assert again.stdout == "done: checkpoints/out_of_domain/averaged.pt\n"
+
+
+def as_on_cocos_pages(captions: Path, folder: Path) -> dict[str, str]:
+    """Karpathy's file, which has no sizes of photos, and COCO's folder of annotations, which has; their variables."""
+    (folder / "annotations").mkdir(parents=True)
+    images = json.loads(captions.read_text(encoding="utf-8"))["images"]
+    sizes = [{"id": image["cocoid"], "width": image.pop("width"), "height": image.pop("height")} for image in images]
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": images}), encoding="utf-8")
+    for name, part in {"train2014": sizes[::2], "val2014": sizes[1::2]}.items():
+        (folder / "annotations" / f"instances_{name}.json").write_text(json.dumps({"images": part}), encoding="utf-8")
+    return {"COCO_CAPTIONS": str(folder / "dataset_coco.json"), "COCO_SIZES": str(folder / "annotations")}
 
 
 def npz_archive(folder: Path, captions: Path) -> Path:
