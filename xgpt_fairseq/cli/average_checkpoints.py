@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import atomic_write
 
 if TYPE_CHECKING:
     from xgpt_fairseq.averaging import Choice
@@ -58,31 +60,53 @@ def program() -> None:
             warnings.append(f"{chosen.asked} checkpoints are asked for, {len(inputs)} averaged: {chosen.found}")
     for path in inputs:
         print(path)
-    average(inputs, args.output)
+    best = _best_member(inputs) if args.validate else None
+    with atomic_write(args.output) as aside:  # FILE has its name when all that was asked for is done
+        average(inputs, aside)
+        if best is not None:
+            warnings += _compared(aside, best)
     print(f"average of {len(inputs)} written to {args.output}")
-    if args.validate:
-        warnings += _compared(args.output, inputs)
     for warning in warnings:  # at the end, below the progress
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _compared(average: Path, members: Sequence[Path]) -> list[str]:
-    """Print the metric of the average and of its best member. Returns a warning if the average is worse."""
-    from xgpt_fairseq.checkpoints import load_checkpoint
-    from xgpt_fairseq.metrics.validation import validation_metric
+@dataclass(frozen=True)
+class _Best:
+    """The best of the averaged checkpoints, by the metric that its run chose the best by."""
 
-    states = {path: load_checkpoint(path) for path in members}
+    path: Path
+    value: float
+    metric: str
+    maximize: bool
+
+
+def _best_member(paths: Sequence[Path]) -> _Best:
+    """The best of *paths*.
+
+    Raises:
+        DataError: none was validated.
+    """
+    from xgpt_fairseq.checkpoints import load_checkpoint
+
+    states = {path: load_checkpoint(path) for path in paths}
     values = {path: state.get("extra_state", {}).get("val_loss") for path, state in states.items()}
     known = {path: float(value) for path, value in values.items() if value is not None}
     if not known:
         raise DataError("--validate: none of the checkpoints was validated, so there is nothing to compare with")
-    options = states[members[0]]["cfg"]["checkpoint"]
+    options = states[paths[0]]["cfg"]["checkpoint"]
     metric, maximize = options["best_checkpoint_metric"], bool(options["maximize_best_checkpoint_metric"])
     best = (max if maximize else min)(known, key=lambda path: known[path])
+    return _Best(best, known[best], metric, maximize)
+
+
+def _compared(average: Path, best: _Best) -> list[str]:
+    """Print the metric of the average and of its best member. Returns a warning if the average is worse."""
+    from xgpt_fairseq.metrics.validation import validation_metric
+
     own = validation_metric(average)
-    print(f"{metric} of the average: {own:g}; of the best of its members, {best.name}: {known[best]:g}")
-    if own < known[best] if maximize else own > known[best]:
-        return [f"the average is worse than {best} ({metric} {own:g}, {known[best]:g})"]
+    print(f"{best.metric} of the average: {own:g}; of the best of its members, {best.path.name}: {best.value:g}")
+    if own < best.value if best.maximize else own > best.value:
+        return [f"the average is worse than {best.path} ({best.metric} {own:g}, {best.value:g})"]
     return []
 
 
