@@ -83,7 +83,7 @@ mutants: $(VENV)/.mutants
 # As a variable of the shell, which may have any character.
 quickstart: export QUICKSTART_DATA := $(value DATA)
 quickstart: $(INSTALLED)
-	PATH="$$PWD/$(BIN):$$PATH" bash examples/quickstart/run.sh "$$QUICKSTART_DATA"
+	PATH="$$(cd $(BIN) && pwd):$$PATH" bash examples/quickstart/run.sh "$$QUICKSTART_DATA"
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -12,10 +12,17 @@ stage() {
             --log "$WORK/logs/$name.log"
 }
 
-# caption NAME CHECKPOINT DATA SUBSET…   captions and scores of a stage's checkpoint, in results/NAME.
+# caption NAME CHECKPOINT DATA SUBSET…   captions and scores of a stage's checkpoint, in results/NAME; its file captioner
+# says of which, since those of another one are not taken for its own.
 caption() {
     local name=$1 checkpoint=$2 data=$3 subset
     shift 3
+    local captioner=$WORK/results/$name/captioner
+    if [ ! -e "$captioner" ] || [ "${checkpoint#"$WORK"/}" != "$(cat "$captioner")" ]; then
+        mkdir -p "$WORK/results/$name"
+        rm -f "$WORK/results/$name"/scores-*.json
+        printf '%s\n' "${checkpoint#"$WORK"/}" > "$captioner"
+    fi
     for subset in "$@"; do
         if [ -e "$WORK/results/$name/scores-$subset.json" ]; then continue; fi
         CHECKPOINT=$checkpoint OUT=$WORK/results/$name SUBSET=$subset IN_DOMAIN_DATA=$data bash "$STAGES/5_caption.sh" \

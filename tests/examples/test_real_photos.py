@@ -82,9 +82,19 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     assert f"| {NAME}, valid | {images} | " in about.stdout
     assert re.search(r"reward\W+[\d.]+", (work / "logs" / "scst.log").read_text())
     trained = (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns
+    scores = next(work.glob("results/*/scores-valid.json"))
+    before = scores.stat().st_mtime_ns
     again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="2")
     assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
+    assert scores.stat().st_mtime_ns == before
     assert (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns == trained
+    captioner = scores.with_name("captioner")
+    assert captioner.read_text() == "checkpoints/captions/scst/averaged.pt\n"
+    # another length, which is allowed: the scores, the page and the card are those of the captioner in the bundle
+    other = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="2", SCST_ITERATIONS="0")
+    assert other.returncode == 0, other.stdout[-2000:] + other.stderr[-2000:]
+    assert captioner.read_text() == "checkpoints/captions/finetune/averaged.pt\n"
+    assert scores.stat().st_mtime_ns > before
 
 
 def test_several_folders_one_of_them_also_out_of_domain(tmp_path: Path) -> None:
