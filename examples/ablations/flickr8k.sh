@@ -38,15 +38,27 @@ aside.rename(sys.argv[2])
 PYTHON
 }
 
+# captions_of FOLDER   sets CAPTIONS: its one file of captions
+captions_of() {
+    local files=("$1"/dataset_*.json)
+    if ((${#files[@]} > 1)) || [ ! -e "${files[0]}" ]; then
+        echo "error: $1 is to hold one file dataset_*.json: ${files[*]}" >&2
+        exit 1
+    fi
+    CAPTIONS=${files[0]}
+}
+
 # regions PHOTOS STORE
 regions() {
     if [ -e "$2" ]; then return; fi
     xgpt-extract-regions "$1" --output "$2" --grid "$GRID" --image-size 224
 }
 
+captions_of "$COCO5K" && WEB_CAPTIONS=$CAPTIONS
+captions_of "$FLICKR8K"
 regions "$FLICKR8K/images" "$WORK/flickr8k.regions"
 regions "$COCO5K/images" "$WORK/coco5k.regions"
-if [ ! -e "$WORK/dataset.json" ]; then hold_out "$FLICKR8K"/dataset_*.json "$WORK/dataset.json"; fi
+if [ ! -e "$WORK/dataset.json" ]; then hold_out "$CAPTIONS" "$WORK/dataset.json"; fi
 if [ ! -e "$WORK/text.txt" ]; then
     xgpt-caption-text --output "$WORK/text.txt" --part train2014 --exclude-nothing \
         --limit "${TEXT_LINES:-200000}"
@@ -64,7 +76,7 @@ if [ ! -e "$WORK/captions" ]; then
         --regions "$WORK/flickr8k.regions" --output "$WORK/captions" --splits train,val,test --workers 2
 fi
 if [ ! -e "$WORK/web" ]; then
-    xgpt-prepare-captions "$COCO5K"/dataset_*.json --vocabulary "$WORK/vocabulary" \
+    xgpt-prepare-captions "$WEB_CAPTIONS" --vocabulary "$WORK/vocabulary" \
         --regions "$WORK/coco5k.regions" --output "$WORK/web" --splits train,val --workers 2
 fi
 # Text pre-training (examples/xgpt_base/1_text.sh), which every row of tables 2 and 6 starts from.

@@ -43,6 +43,7 @@ def test_rows_are_the_papers() -> None:
         assert all(len(row.paper) <= len(METRICS) for row in table.rows)
         assert {stage.script for row in table.rows for stage in row.stages} <= set(table.demo)
         assert len({row.name for row in table.rows}) == len(table.rows)
+        assert not [row.name for row in table.rows if "," in row.name]  # --rows separates them by commas
 
 
 def test_unknown_rows_and_seeds_are_named(call_program, tmp_path: Path) -> None:

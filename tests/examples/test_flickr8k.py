@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.end_to_end.programs import ROOT, SMALL, run
@@ -56,3 +57,17 @@ def test_folders_have_to_be_named(tmp_path: Path) -> None:
     done = run("bash", SCRIPT, check=False, WORK=str(tmp_path / "work"))
     assert done.returncode == 1 and "FLICKR8K: names the folder of Flickr8k" in done.stderr
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("files", [[], ["dataset_a.json", "dataset_b.json"]])
+def test_a_folder_has_one_file_of_captions(files: list[str], tmp_path: Path) -> None:
+    """Of two, the second one would be taken for the output."""
+    photos(tmp_path / "coco5k", {"train": 1})
+    (tmp_path / "flickr8k").mkdir()
+    for name in files:
+        (tmp_path / "flickr8k" / name).write_text("{}")
+    variables = {"FLICKR8K": str(tmp_path / "flickr8k"), "COCO5K": str(tmp_path / "coco5k")}
+    done = run("bash", SCRIPT, check=False, WORK=str(tmp_path / "work"), **variables)
+    assert done.returncode == 1
+    assert f"error: {tmp_path / 'flickr8k'} is to hold one file dataset_*.json: " in done.stderr
+    assert all((tmp_path / "flickr8k" / name).read_text() == "{}" for name in files)

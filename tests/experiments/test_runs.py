@@ -110,6 +110,16 @@ def test_a_stage_that_fails_takes_its_rows_alone_with_it(tmp_path: Path) -> None
     assert [name for name, found in scores.items() if not found] == ["ic+tifg in domain"]
 
 
+def test_a_length_of_the_users_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At paper's scale, too, where no variable of the scripts is set by the table itself."""
+    nodes = tree(TABLES["table3"].rows[:1], 1, output=tmp_path, start="none")
+    assert Fake(1).run(nodes) == []
+    assert Fake(1).run(nodes) == []
+    monkeypatch.setenv("ITERATIONS", "1000")
+    (failed,) = Fake(1).run(nodes)
+    assert "says that this stage was run with other variables" in failed and "'ITERATIONS': '1000'" in failed
+
+
 def test_a_stage_of_other_settings_is_refused(tmp_path: Path) -> None:
     nodes = tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="none")
     Fake(1).run(nodes)
