@@ -114,8 +114,14 @@ def test_shards_are_the_whole(
     parts = sorted(tmp_path.glob("c.*.jsonl"))
     assert b"".join(part.read_bytes() for part in parts) == (tmp_path / "all.jsonl").read_bytes()
     assert len(parts) == 3 and not (tmp_path / "c.jsonl").exists()
+    for ranks in ("1", "2"):  # another number of them
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", ranks)
+        done = call(call_program, many, *options, tmp_path / "c.jsonl")
+        assert "there are parts of 3 shards" in done.error and "(all are finished)" in done.error
+        assert sorted(tmp_path.glob("c.*jsonl")) == parts
     done = call(call_program, many, "--path", bundle)
-    assert done.status == 1 and "shard 2 of 3 (RANK): each shard writes its own file of --jsonl" in done.error
+    assert done.status == 1 and "shard 0 of 2 (RANK): each shard writes its own file of --jsonl" in done.error
     done = call(call_program, many, "--path", bundle, "--json", tmp_path / "c.json", "--num-shards", 1)
     assert done.status == 0
 

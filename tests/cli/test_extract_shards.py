@@ -125,6 +125,27 @@ def test_parts_that_do_not_fit(
     verify(store)
 
 
+def test_a_task_that_is_run_again_makes_its_part(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sbatch --array=1` after one of `--array=0-1` is an array of one task: it would make all, or another part."""
+    array = {"MIN": 0, "MAX": 1, "STEP": 1, "COUNT": 2, "ID": 0}
+    for name, value in array.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    options = [photos, "--output", tmp_path / "store", "--grid", 1]
+    assert extract(*options).status == 0
+    for name, value in {"MIN": 1, "MAX": 1, "COUNT": 1, "ID": 1}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    refused = extract(*options)
+    assert refused.status == 1 and refused.error.startswith(f"{tmp_path / 'store.parts'}: there are parts of 2 shards")
+    assert "add --num-shards 2 --shard-id I (not finished: 1)" in refused.error
+    assert not (tmp_path / "store").exists()
+    done = extract(*options, "--num-shards", 2)
+    assert done.status == 0 and "shard 1 of 2 (SLURM_ARRAY_TASK_ID)" in done.stdout
+    assert extract(*options, "--num-shards", 1).status == 0
+    assert {path.name for path in (tmp_path / "store.parts").glob("*-of-*[0-9]")} == {"0-of-2", "1-of-2"}
+
+
 def test_two_processes_of_torchrun(photos: Path, tmp_path: Path, extract: Extract, call_program: Any) -> None:
     expected, store = tmp_path / "expected", tmp_path / "store"
     assert extract(photos, "--output", expected, "--grid", 2).status == 0

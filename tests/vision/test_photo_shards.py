@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, shard_range
+from xgpt_fairseq.vision.photo_shards import Shard, check_parts_of_file, check_parts_of_store, chosen_shard, shard_range
 from xgpt_fairseq.vision.photos import PhotoFile
 
 ARRAY = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "9"}
 ARRAY |= {"SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "5"}
+SOME = {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "40", "SLURM_ARRAY_TASK_COUNT": "3"}  # 3,17,40
 RANKS = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
 
 
@@ -31,6 +33,9 @@ RANKS = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
         ((None, None), RANKS, Shard(1, 4, "RANK")),
         ((None, None), {"RANK": "0", "WORLD_SIZE": "1"}, None),
         ((None, None), {**ARRAY, **RANKS}, Shard(13, 20, "SLURM_ARRAY_TASK_ID and RANK")),
+        ((64, None), ARRAY, Shard(7, 64, "SLURM_ARRAY_TASK_ID")),  # whatever other tasks there are
+        ((64, None), {"SLURM_ARRAY_TASK_ID": "17", **SOME}, Shard(17, 64, "SLURM_ARRAY_TASK_ID")),
+        ((256, None), {"SLURM_ARRAY_TASK_ID": "17", **SOME, **RANKS}, Shard(69, 256, "SLURM_ARRAY_TASK_ID and RANK")),
     ],
 )
 def test_the_shard(given: tuple[int | None, int | None], environment: dict[str, str], expected: Shard | None) -> None:
@@ -44,13 +49,41 @@ def test_the_shard(given: tuple[int | None, int | None], environment: dict[str, 
         ((None, 3), {}, "--shard-id 3: of how many. name the number by --num-shards"),
         ((8, 8), {}, "shard 8 of 8 .--shard-id.: shards are numbered from 0 to 7"),
         ((8, -1), {}, "shards are numbered from 0 to 7"),
-        ((2, None), ARRAY, "shard 3 of 2 .SLURM_ARRAY_TASK_ID.: shards are numbered from 0 to 1"),
+        ((None, None), {"SLURM_ARRAY_TASK_ID": "3", **SOME}, "the array has 3 tasks with gaps between 3 and 40: of"),
+        ((9, None), ARRAY, r"has a task 9; .* from 0 to 8: begin the array with 0, or give --shard-id \$\(\("),
+        ((9, None), {**ARRAY, **RANKS}, "has a task 9; .* from 0 to 8, 4 for each task: begin the array with 0$"),
         ((None, None), {"RANK": "one", "WORLD_SIZE": "2"}, "the variable RANK is 'one'; a number is expected"),
     ],
 )
 def test_what_does_not_fit(given: tuple[int | None, int | None], environment: dict[str, str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         chosen_shard(*given, environment)
+
+
+def test_parts_of_another_number_are_not_begun(tmp_path: Path) -> None:
+    store, lines = tmp_path / "store", tmp_path / "c.jsonl"
+    parts = [f"{index}-of-12" for index in range(12)]
+    of_store = [*parts[:3], f".{parts[3]}.partial", f"{parts[4]}.unreadable.txt", *parts[5:7], *parts[8:], "photos"]
+    for name in of_store:
+        (tmp_path / "store.parts" / name).mkdir(parents=True)
+    (tmp_path / "c.txt").touch()
+    (tmp_path / "d.0-of-3.jsonl").touch()
+    for index in range(11):
+        Shard(index, 12, "").file(lines).touch()
+    (tmp_path / ".c.07-of-12.jsonl.partial").mkdir()
+    for shard in (Shard(3, 12, ""), Shard(0, 12, "")):
+        check_parts_of_store(store, shard)
+        check_parts_of_file(lines, shard)
+    check_parts_of_store(tmp_path / "other", None)
+    check_parts_of_file(tmp_path / "other.jsonl", None)
+    begun = re.escape("shard 0 of 3 (RANK). To go on with those, add --num-shards 12 --shard-id I (not finished: ")
+    for shard, message in ((Shard(0, 3, "RANK"), begun), (None, r"begin the whole, by one process\. .*-shards 1$")):
+        with pytest.raises(DataError, match=rf"store\.parts: there are parts of 12 shards.*{message}") as said:
+            check_parts_of_store(store, shard)
+        with pytest.raises(DataError, match=rf"c\.\*-of-\*\.jsonl: there are .*{message}") as found:
+            check_parts_of_file(lines, shard)
+    assert "(not finished: 3, 7);" in str(said.value)
+    assert "(not finished: 7, 11);" in str(found.value)
 
 
 @given(st.integers(1, 300), st.integers(2, 12), st.sampled_from([1, 4]))

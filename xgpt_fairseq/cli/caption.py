@@ -275,7 +275,7 @@ def _attention(args: argparse.Namespace) -> Heads | None:
 
 
 def _shard(args: argparse.Namespace) -> Shard | None:
-    from xgpt_fairseq.vision.photo_shards import chosen_shard
+    from xgpt_fairseq.vision.photo_shards import check_parts_of_file, chosen_shard
 
     shard = chosen_shard(args.num_shards, args.shard_id, os.environ)
     if shard is not None and (args.jsonl is None or args.json is not None or args.html is not None):
@@ -283,6 +283,8 @@ def _shard(args: argparse.Namespace) -> Shard | None:
             f"shard {shard.index} of {shard.count} ({shard.said_by}): each shard writes its own file of --jsonl; leave "
             "--json and --html out, or caption all images by one process (--num-shards 1)"
         )
+    if args.jsonl is not None and args.num_shards != 1:
+        check_parts_of_file(args.jsonl, shard)
     if shard is not None:
         print(f"shard {shard.index} of {shard.count} ({shard.said_by}), to {shard.file(args.jsonl)}")
     return shard

@@ -36,7 +36,13 @@ from xgpt_fairseq.vision.photo_extractor import PhotoExtractor, Regions
 from xgpt_fairseq.vision.photo_files import are_of_one_tar, stored_names
 from xgpt_fairseq.vision.photo_formats import reader_versions
 from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos
-from xgpt_fairseq.vision.photo_shards import Shard, chosen_shard, parts_folder, shard_range
+from xgpt_fairseq.vision.photo_shards import (
+    Shard,
+    check_parts_of_store,
+    chosen_shard,
+    parts_folder,
+    shard_range,
+)
 from xgpt_fairseq.vision.photos import Photo, PhotoError, PhotoFile, PhotoForm, VanishedError, load_photo
 from xgpt_fairseq.vision.pooling import WHOLE_LABEL, max_boxes
 from xgpt_fairseq.vision.views import view_of
@@ -91,6 +97,8 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
     check_options(args)
     store = args.output
     shard = chosen_shard(args.num_shards, args.shard_id, os.environ)
+    if args.num_shards != 1:
+        check_parts_of_store(store, shard)
     if shard is not None:
         args.output = shard.output(store)
         args.output.parent.mkdir(parents=True, exist_ok=True)
