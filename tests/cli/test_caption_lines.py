@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.test_caption import bundle, call, folder  # noqa: F401  (fixtures)
 from tests.test_hub_interface import photos  # noqa: F401  (a fixture)
+from tests.vision.test_photo_list import another_process
 from xgpt_fairseq import hub_interface
 from xgpt_fairseq.cli import extract_regions
 from xgpt_fairseq.hub_interface import XGPTHubInterface
@@ -180,6 +181,19 @@ def test_its_own_files_are_no_photos(
     lines = [line for shard in range(2) for line in read(many / f"c.{shard}-of-2.jsonl")]
     assert [line["file"] for line in lines if "caption" in line] == [str(many / f"{n:02}.png") for n in range(10)]
     assert "what came later is left out" in done.stdout
+
+
+def test_a_second_process_leaves_the_list_of_the_first(
+    call_program: Call,
+    bundle: Path,  # noqa: F811
+    many: Path,
+    tmp_path: Path,
+) -> None:
+    listed = tmp_path / ".c.jsonl.photos"
+    with another_process(listed):
+        refused = call(call_program, many, "--path", bundle, "--jsonl", tmp_path / "c.jsonl")
+        assert refused.status == 1 and "another process takes the photos of the list" in refused.error
+        assert (listed / "lock").exists()
 
 
 def test_strict_also_after_an_interruption(

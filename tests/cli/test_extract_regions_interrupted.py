@@ -19,6 +19,7 @@ from tests.cli import test_extract_regions as extraction
 from tests.cli.test_extract_regions import Extract, write_photo
 from tests.folders import contents, images_in
 from tests.preloaded import python
+from tests.vision.test_photo_list import another_process
 from xgpt_fairseq.cli import photo_extraction
 from xgpt_fairseq.regions import writer as region_writer
 from xgpt_fairseq.regions.store import RegionStore
@@ -122,6 +123,14 @@ def test_without_the_list_a_folder_that_changed_is_refused(
 def test_a_program_that_fails_leaves_no_list(photos: Path, tmp_path: Path, extract: Extract) -> None:
     assert extract(photos, "--output", tmp_path / "store", "--backbone", "none").status == 1
     assert not (tmp_path / ".store.photos").exists()
+
+
+def test_a_second_process_leaves_the_list_of_the_first(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    listed = tmp_path / ".store.photos"
+    with another_process(listed):
+        refused = extract(photos, "--output", tmp_path / "store")
+        assert refused.status == 1 and "another process takes the photos of the list" in refused.error
+        assert (listed / "lock").exists()
 
 
 def test_unfinished_extractions_of_earlier_versions(photos: Path, tmp_path: Path, extract: Extract) -> None:

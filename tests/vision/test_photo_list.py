@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import multiprocessing
+import os
+import shutil
 import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +22,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.tar_members import TarMember
 from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision import photo_list
-from xgpt_fairseq.vision.photo_list import PhotoList, container_starts, listed_photos
+from xgpt_fairseq.vision.photo_list import PhotoList, container_starts, listed_photos, remove_list
 from xgpt_fairseq.vision.photos import PhotoFile
 from xgpt_fairseq.vision.table_photos import TableCell
 
@@ -109,6 +116,88 @@ def test_a_list_that_is_read_is_not_made_anew(tmp_path: Path) -> None:
     again, made = listed_photos([photos], place, **options, again=True)
     assert made is None and [file.image_id for file in again] == ["a", "b", "d"]
     assert [file.image_id for file in first] == ["b", "d"]  # whose files are still there for it
+
+
+@contextlib.contextmanager
+def another_process(place: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """One that makes the list *place*, and has it for itself; or reads it."""
+    place.mkdir(exist_ok=True)
+    with open(place / "lock", "w") as lock:  # locks are of what is open, not of processes
+        fcntl.flock(lock, kind)
+        yield
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_list_of_another_process_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one that waits and is ended, by one that is refused, and by one that has come to its end."""
+    photos, place = tmp_path / "photos", tmp_path / "list"
+    photos.mkdir()
+    (photos / "1.jpg").touch()
+    options = {"given": [str(photos)], "exclude": []}
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with another_process(place):
+        (place / "entries.jsonl").touch()
+        for again, error in ((False, KeyboardInterrupt), (True, DataError)):
+            with pytest.raises(error):
+                listed_photos([photos], place, **options, again=again)
+        remove_list(place)
+        assert (place / "entries.jsonl").exists()
+    listed_photos([photos], place, **options, again=False)[0].close()
+    with another_process(place, fcntl.LOCK_SH):
+        remove_list(place)
+        assert len(PhotoList(place)) == 1
+    remove_list(place)
+    remove_list(place)
+    assert not place.exists()
+    monkeypatch.setattr(photo_list, "_write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        listed_photos([photos], place, **options, again=False)
+    assert not place.exists()  # its own
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_list_that_is_removed_while_another_process_waits(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that waits has the lock of what is no more there."""
+    photos, place = tmp_path / "photos", tmp_path / "list"
+    photos.mkdir()
+    (photos / "1.jpg").touch()
+    opened, removed = photo_list._open_lock, []
+
+    def removes(place: Path) -> int:
+        lock = opened(place)
+        if not removed:
+            removed.append(place)
+            shutil.rmtree(place)
+        return lock
+
+    monkeypatch.setattr(photo_list, "_open_lock", removes)
+    found, made = listed_photos([photos], place, given=[str(photos)], exclude=[], again=again)
+    assert removed and made is None and len(found) == 1
+    with pytest.raises(BlockingIOError), open(place / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    found.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    photos, place = tmp_path / "photos", tmp_path / "list"
+    photos.mkdir()
+    (photos / "1.jpg").touch()
+    for again, is_made in ((False, True), (False, False), (True, True)):
+        found, made = listed_photos([photos], place, given=[str(photos)], exclude=[], again=again)
+        assert len(found) == 1 and (made is None) == is_made
+        found.close()
+    remove_list(place)
+    assert not place.exists()
 
 
 def _when_made(photos: Path, place: Path) -> float | None:

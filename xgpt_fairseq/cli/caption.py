@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,7 +191,7 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
 
 def _caption_list(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
     """Write lines of the photos, from a list that is made once, and that all shards share."""
-    from xgpt_fairseq.vision.photo_list import listed_at, listed_photos
+    from xgpt_fairseq.vision.photo_list import listed_at, listed_photos, remove_list
 
     shard = _shard(args)
     place = args.jsonl.with_name(f"{args.jsonl.name}.photos")
@@ -208,7 +207,7 @@ def _caption_list(args: argparse.Namespace, captioner: XGPTHubInterface, options
             _caption_listed(args, captioner, options, files, shard)
     finally:
         if shard is None and not partial_path(args.jsonl.resolve()).is_dir():
-            shutil.rmtree(place, ignore_errors=True)
+            remove_list(place)
 
 
 def _caption_listed(

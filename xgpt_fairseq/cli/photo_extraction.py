@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import itertools
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +34,7 @@ from xgpt_fairseq.vision.detections import Detections
 from xgpt_fairseq.vision.photo_extractor import PhotoExtractor, Regions
 from xgpt_fairseq.vision.photo_files import are_of_one_tar, stored_names
 from xgpt_fairseq.vision.photo_formats import reader_versions
-from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos
+from xgpt_fairseq.vision.photo_list import PhotoList, listed_at, listed_photos, remove_list
 from xgpt_fairseq.vision.photo_shards import (
     Shard,
     check_parts_of_store,
@@ -80,7 +79,7 @@ def extract(args: argparse.Namespace) -> None:
         raise interrupted(error, args.output) from None
     finally:
         if not partial_path(given.resolve()).is_dir():  # finished, or nothing to go on with
-            shutil.rmtree(_photos_path(given), ignore_errors=True)
+            remove_list(_photos_path(given))
     _print_summary(args, store, unreadable, resumed_at, time.monotonic() - began)
     if "shard" in store.source:
         whole = str(args.output.parent).removesuffix(".parts")

@@ -11,6 +11,7 @@ of millions of photos is not searched again. Files that came later are not in it
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -68,6 +69,7 @@ class PhotoList(Sequence[PhotoFile]):
     def close(self) -> None:
         """Let other processes make the list anew."""
         if self.lock is not None:
+            _flock(self.lock, fcntl.LOCK_UN)  # closed, it would still be held by processes that were forked meanwhile
             os.close(self.lock)
             self.lock = None
 
@@ -130,41 +132,114 @@ def listed_photos(
         DataError: the list that is there is of other paths; it is to be made anew and another process reads it; or see
             `list_photos`.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    lock = os.open(place / "lock", os.O_CREAT | os.O_RDWR)
-    try:
-        made = None
-        if again and not _lock_alone(lock):
-            raise DataError(f"another process takes the photos of the list {place}: wait for it, or stop it")
-        # Another process that makes the list has the lock for itself; then it shares it, for as long as it reads.
-        while not (place / DESCRIPTION).exists() and not _lock_alone(lock):
-            time.sleep(WAIT_SECONDS)
-        if again or not (place / DESCRIPTION).exists():
-            _write(list_photos(paths, exclude=exclude, unique=unique), place, given)
-        else:
-            made = (place / DESCRIPTION).stat().st_mtime
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        found = PhotoList(place)
-        found.lock = lock
-        if found.given != list(given):
-            raise DataError(
-                f"{place} is the list of the photos in {', '.join(found.given)}, not in {', '.join(given)}: "
-                "remove it to begin with others"
-            )
-        return found, made
-    except BaseException:
+    while True:
+        lock, alone = _locked(place, again)
+        try:
+            made = None
+            if again or not (place / DESCRIPTION).exists():
+                _make(paths, place, given=given, exclude=exclude, unique=unique, alone=alone)
+            else:
+                made = (place / DESCRIPTION).stat().st_mtime
+            _flock(lock, fcntl.LOCK_SH)
+            if _is_of(lock, place):
+                found = PhotoList(place)
+                if found.given != list(given):
+                    raise DataError(
+                        f"{place} is the list of the photos in {', '.join(found.given)}, not in {', '.join(given)}: "
+                        "remove it to begin with others"
+                    )
+                found.lock = lock
+                return found, made
+        except BaseException:
+            os.close(lock)
+            raise
         os.close(lock)
-        if not (place / DESCRIPTION).exists():
+
+
+def remove_list(place: Path) -> None:
+    """Remove the list *place*, if there is one, unless another process makes it, or reads it."""
+    if not place.is_dir():
+        return
+    lock = _open_lock(place)
+    try:
+        if _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False and _is_of(lock, place):
+            shutil.rmtree(place, ignore_errors=True)
+    finally:
+        os.close(lock)
+    with contextlib.suppress(OSError):  # NFS keeps a file that is open, and so its folder, until now
+        place.rmdir()
+
+
+def _make(
+    paths: Sequence[Path],
+    place: Path,
+    *,
+    given: Sequence[str],
+    exclude: Sequence[Path],
+    unique: bool,
+    alone: bool | None,
+) -> None:
+    """Make the list. Of one that can't be made nothing is left, if this process has it alone."""
+    try:
+        _write(list_photos(paths, exclude=exclude, unique=unique), place, given)
+    except BaseException:
+        if alone and not (place / DESCRIPTION).exists():
             shutil.rmtree(place, ignore_errors=True)
         raise
 
 
-def _lock_alone(lock: int) -> bool:
-    """Take the lock for this process alone, if no other has it. Of a process that ended, it is free."""
+def _locked(place: Path, again: bool) -> tuple[int, bool | None]:
+    """The lock of the list *place*, for this process alone if the list is to be made, else shared, for reading it.
+
+    Returns:
+        tuple: its descriptor; and whether this process has the lock, None where there are no locks.
+    """
+    while True:
+        lock = _open_lock(place)
+        try:
+            # Another process that makes the list has the lock for itself; then it shares it, for as long as it reads.
+            while (has_it := _flock(lock, _kind(place, again) | fcntl.LOCK_NB)) is False:
+                if again:
+                    raise DataError(f"another process takes the photos of the list {place}: wait for it, or stop it")
+                time.sleep(WAIT_SECONDS)
+        except BaseException:
+            os.close(lock)
+            raise
+        if _is_of(lock, place):
+            return lock, has_it
+        os.close(lock)  # of a list that was removed while this process waited
+
+
+def _kind(place: Path, again: bool) -> int:
+    return fcntl.LOCK_SH if (place / DESCRIPTION).exists() and not again else fcntl.LOCK_EX
+
+
+def _open_lock(place: Path) -> int:
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # removed in this moment
+            return os.open(place / "lock", os.O_CREAT | os.O_RDWR)
+
+
+def _is_of(lock: int, place: Path) -> bool:
+    """Whether *lock* is still that of the list *place*; else the list was removed, and perhaps made anew."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock), (place / "lock").stat())
+    except FileNotFoundError:
+        return False
+
+
+def _flock(lock: int, kind: int) -> bool | None:
+    """Whether the lock is taken; with LOCK_NB, False if another process has it. Of a process that ended, it is free.
+
+    None: some network file systems have no locks; the user must then avoid concurrent runs.
+    """
+    try:
+        fcntl.flock(lock, kind)
     except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 
