@@ -168,9 +168,11 @@ def _take_lock(file: Path, path: Path) -> int | None:
         return handle
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(handle)
         raise DataError(f"another run is writing {path}") from None
+    except OSError:
+        pass  # some network file systems have no locks; the user must then avoid concurrent runs
     return handle
 
 

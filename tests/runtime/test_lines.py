@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,3 +108,15 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
         ResumableLines(tmp_path / "a", {}, lambda: [1], group=1, overwrite=False)
     with ResumableLines(tmp_path / "a", {}, lambda: [2], group=1, overwrite=True) as lines:
         assert lines.groups == 0 and lines.items == [2]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with ResumableLines(tmp_path / "a", {}, lambda: [1], group=1, overwrite=False) as lines:
+        lines.write([{"a": 1}])
+        lines.finish()
+    assert (tmp_path / "a").read_text() == '{"a": 1}\n'
