@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from xgpt_runtime.errors import DataError
 
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _COMPRESSED_NAMES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _CHUNK = 1 << 20
+# The most of a tar that `tarfile` may read at a time: long names, and other records of headers.
+_LARGEST_RECORD = 1 << 20
 
 
 class DamagedTarError(DataError):
@@ -79,18 +82,34 @@ def tar_members(path: Path) -> Iterator[TarMember]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
+class _Records:
+    """A tar, of which `tarfile` reads headers: one may claim to be a name of gigabytes, and would be read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LARGEST_RECORD:
+            raise tarfile.ReadError(f"a name or another record in it has {size:,} bytes")
+        return self._file.read(size)
+
+
 def read_member(path: Path, offset: int, size: int) -> bytes:
     """The content of a member of the tar *path*.
 
     Raises:
         DataError: the tar has been cut or has vanished since the member was found in it.
     """
+    content = b""
     try:
         with open(path, "rb") as raw:
-            raw.seek(offset)
-            content = raw.read(size)
+            if offset + size <= os.fstat(raw.fileno()).st_size:  # before memory is taken for it
+                raw.seek(offset)
+                content = raw.read(size)
     except FileNotFoundError:
-        content = b""
+        pass
     if len(content) < size:
         raise DataError(f"{path} was cut, or vanished, while it was read")
     return content
@@ -99,7 +118,7 @@ def read_member(path: Path, offset: int, size: int) -> bytes:
 def _members(path: Path, raw: BinaryIO) -> Iterator[TarMember]:
     last = "its beginning"
     try:
-        with tarfile.open(fileobj=raw, mode="r:", errorlevel=2) as tar:
+        with tarfile.open(fileobj=cast("BinaryIO", _Records(raw)), mode="r:", errorlevel=2) as tar:
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else all stay in memory
                 last = info.name
@@ -113,7 +132,12 @@ def _members(path: Path, raw: BinaryIO) -> Iterator[TarMember]:
                 name = "/".join(part for part in info.name.split("/") if part not in ("", "."))
                 yield TarMember(name, info.offset_data, info.size, reason)
             end = tar.offset
-    except tarfile.TarError as error:
+    except (
+        tarfile.TarError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # also headers of headers, without end
         raise DamagedTarError(path, f"no tar, or cut or damaged behind {last}: {error}") from None
     # tarfile takes a header that is damaged, or cut, for the end. Behind the end there are zeros, up to the last byte.
     raw.seek(end)

@@ -12,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.security.test_bombs import tar_header
+from xgpt_fairseq.io import tar_members
 from xgpt_fairseq.regions import image_ids
 from xgpt_fairseq.vision import photo_files, photo_formats, photos
 from xgpt_runtime import files as lite_files
 from xgpt_runtime import photos as lite_photos
+from xgpt_runtime import tars as lite_tars
+from xgpt_runtime.errors import DataError
 
 FORM, LITE_FORM = photos.PhotoForm(96, 32), lite_photos.PhotoForm(96, 32, False, "bilinear")
 
@@ -33,7 +37,22 @@ def test_photos_are_named_by_the_same_code(name: str) -> None:
     assert inspect.getsource(getattr(lite_files, name)) == inspect.getsource(getattr(image_ids, name))
 
 
+@pytest.mark.parametrize("name", ["DamagedTarError", "_Records", "_members", "tar_members", "has_compressed_tar_name"])
+def test_tars_are_read_by_the_same_code(name: str) -> None:
+    assert inspect.getsource(getattr(lite_tars, name)) == inspect.getsource(getattr(tar_members, name))
+
+
+@pytest.mark.parametrize("size", [10 << 30, 1 << 62, 1 << 80])
+@pytest.mark.parametrize("kind", [b"0", b"L", b"x", b"S"])
+def test_a_member_of_a_tar_that_claims_gigabytes(kind: bytes, size: int, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_header("a.jpg", size, kind) + bytes(1024))
+    with pytest.raises(DataError):
+        for member in lite_tars.tar_members(tmp_path / "a.tar"):
+            lite_tars.read_member(tmp_path / "a.tar", member.offset, member.size)
+
+
 def test_the_same_formats_and_limits() -> None:
+    assert lite_tars._LARGEST_RECORD == tar_members._LARGEST_RECORD
     assert lite_files._PHOTO_EXTENSIONS == image_ids._PHOTO_EXTENSIONS
     assert (lite_photos.DRAFT, lite_photos.REDUCING_GAP) == (photos.DRAFT, photos.REDUCING_GAP)
     assert lite_photos.FORMATS == photo_formats.FORMATS
