@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from xgpt_fairseq.errors import DataError
@@ -89,24 +89,44 @@ def test_parts_of_another_number_are_not_begun(tmp_path: Path) -> None:
 @given(st.integers(1, 300), st.integers(2, 12), st.sampled_from([1, 4]))
 def test_ranges_are_a_partition(photos: int, count: int, multiple: int) -> None:
     files = [PhotoFile(Path(str(number))) for number in range(photos)]
-    try:
-        ranges = [shard_range(files, Shard(index, count, ""), multiple) for index in range(count)]
-    except DataError:
-        assert photos < 2 * multiple * count  # few for so many
+    if -(-photos // multiple) < count:
+        with pytest.raises(DataError, match="too few"):
+            shard_range(files, Shard(0, count, ""), multiple)
         return
+    ranges = [shard_range(files, Shard(index, count, ""), multiple) for index in range(count)]
     assert [place for part in ranges for place in part] == list(range(photos))
     assert all(part.start % multiple == 0 for part in ranges)
     assert max(map(len, ranges)) - min(map(len, ranges)) <= 2 * multiple
 
 
-@given(st.lists(st.integers(1, 20), min_size=2, max_size=30), st.integers(2, 5))
+def tars_of(sizes: list[int]) -> list[PhotoFile]:
+    return [PhotoFile(Path("x"), tar=Path(str(tar))) for tar, size in enumerate(sizes) for _ in range(size)]
+
+
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=30), st.integers(2, 12))
 def test_tars_stay_whole(sizes: list[int], count: int) -> None:
-    files = [PhotoFile(Path("x"), tar=Path(str(tar))) for tar, size in enumerate(sizes) for _ in range(size)]
-    try:
-        ranges = [shard_range(files, Shard(index, count, ""), 1) for index in range(count)]
-    except DataError:
-        assert len(sizes) < count or max(sizes) * count > sum(sizes)
+    files = tars_of(sizes)
+    if len(sizes) < count:
+        with pytest.raises(DataError, match="too few"):
+            shard_range(files, Shard(0, count, ""), 1)
         return
+    ranges = [shard_range(files, Shard(index, count, ""), 1) for index in range(count)]
     tars = [{files[place].tar for place in part} for part in ranges]
-    assert all(not (one & other) for one, other in itertools.combinations(tars, 2))
-    assert sum(map(len, ranges)) == len(files)
+    assert all(tars) and all(not (one & other) for one, other in itertools.combinations(tars, 2))
+    assert [place for part in ranges for place in part] == list(range(len(files)))
+
+
+@pytest.mark.parametrize("sizes", [[100] * 331 + [1], [1] + [100] * 7, [5, 5, 5, 5, 5, 5, 5, 1], [1, 1, 1, 1000]])
+def test_a_tar_for_each_part(sizes: list[int]) -> None:
+    files, count = tars_of(sizes), len(sizes)
+    assert [len(shard_range(files, Shard(index, count, ""), 1)) for index in range(count)] == sizes
+
+
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=30), st.integers(2, 12))
+def test_unfinished_extractions_of_earlier_versions_keep_their_parts(sizes: list[int], count: int) -> None:
+    """Where the start nearest to equal parts left none empty, as it had to, the edges are the same."""
+    total, starts = sum(sizes), [sum(sizes[:tar]) for tar in range(len(sizes))]
+    edges = [0, *(min(starts, key=lambda at: abs(at - part * total / count)) for part in range(1, count)), total]
+    assume(all(one < other for one, other in itertools.pairwise(edges)))
+    ranges = [shard_range(tars_of(sizes), Shard(index, count, ""), 1) for index in range(count)]
+    assert [part.start for part in ranges] == edges[:-1]

@@ -182,15 +182,20 @@ def row_range(count: int, shard: Shard, multiple: int) -> range:
 def _part(starts: npt.NDArray[np.int64], count: int, shard: Shard, what: str) -> range:
     """The part of *shard* among *count* things, which begins where one of *starts* is nearest to equal parts.
 
+    Of those behind the part before it, and with one for each part behind it, so that no part is empty.
+
     Raises:
-        DataError: a part has none. *what* they are is for the message.
+        DataError: there are fewer starts than parts. *what* they are is for the message.
     """
-    edges = [0]
+    if len(starts) < shard.count:
+        raise DataError(f"{what} are too few for {shard.count} shards")
+    edges, place = [0], 0
     for part in range(1, shard.count):
         wanted = part * count / shard.count
         after = int(np.searchsorted(starts, wanted))
-        edges.append(min(starts[max(after - 1, 0) : after + 1].tolist(), key=lambda at: abs(at - wanted)))
+        near = [at for at in (after - 1, after) if 0 <= at < len(starts)]
+        nearest = min(near, key=lambda at: abs(int(starts[at]) - wanted))
+        place = min(max(nearest, place + 1), len(starts) - (shard.count - part))
+        edges.append(int(starts[place]))
     edges.append(count)
-    if any(first >= last for first, last in itertools.pairwise(edges)):
-        raise DataError(f"{what} are too few for {shard.count} shards")
     return range(edges[shard.index], edges[shard.index + 1])
