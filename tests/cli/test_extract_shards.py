@@ -177,6 +177,39 @@ def test_whole_tars(tmp_path: Path, extract: Extract, call_program: Any, monkeyp
     assert error == "12 photos, in 4 tars and tables, are too few for 6 shards"
 
 
+def test_parts_without_a_photo(
+    tmp_path: Path, extract: Extract, call_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of YOLO's folders, `labels/1.txt` behind `images/1.jpg`. Other parts have all photos."""
+    for name in ("about/1.txt", "about/2.txt", "labels/1.txt", "labels/2.txt", "labels/3.txt", "labels/4.txt"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_text("no photo")
+    for seed in range(2):
+        write_photo(tmp_path / "photos" / "images" / f"{seed}.jpg", seed)
+    expected, store = tmp_path / "expected", tmp_path / "store"
+    options = [tmp_path / "photos", "--grid", 1, "--output"]
+    assert extract(*options, expected).status == 0
+    parts = [*options, store, "--num-shards", 4, "--shard-id"]
+    for shard in (0, 2, 1):
+        assert merge(call_program, monkeypatch, f"{store}.parts", "--output", store).status == 1
+        done = extract(*parts, shard)
+        assert done.status == 0 and ("none of the 2 files of this shard could be read" in done.stdout) == (shard != 1)
+    error = merge(call_program, monkeypatch, f"{store}.parts", "--output", store).error
+    assert error == "of 4 parts these are missing: 3"
+    strict = extract(*parts, 3, "--strict")
+    assert strict.status == 1 and strict.error.startswith("--strict: 2 of 2 files could not be read; ")
+    for place in (2, 0):  # a list of something else
+        listed = tmp_path / "store.parts" / f"{place}-of-4.unreadable.txt"
+        whole = listed.read_text()
+        listed.write_text("".join(whole.splitlines(keepends=True)[1:]))
+        error = merge(call_program, monkeypatch, f"{store}.parts", "--output", store).error
+        assert error == f"of 4 parts these are missing: {'2, 3' if place else '0'}"
+        listed.write_text(whole)
+    assert merge(call_program, monkeypatch, f"{store}.parts", "--copy", "--output", store).status == 0
+    assert contents(store) == contents(expected)
+    assert unreadable(store) == unreadable(expected)
+
+
 def test_many_parts_and_few_open_files(photos: Path, tmp_path: Path, extract: Extract) -> None:
     """Each part's files are closed behind it: in a process of its own, whose limit is lowered."""
     for shard in range(12):

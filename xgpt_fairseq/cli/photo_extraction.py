@@ -80,19 +80,26 @@ def extract(args: argparse.Namespace) -> None:
     finally:
         if not partial_path(given.resolve()).is_dir():  # finished, or nothing to go on with
             remove_list(_photos_path(given))
-    _print_summary(args, store, unreadable, resumed_at, time.monotonic() - began)
-    if "shard" in store.source:
+    images = 0 if store is None else len(store)
+    if store is not None:
+        _print_summary(args, store, unreadable, resumed_at, time.monotonic() - began)
+    else:
+        print(f"none of the {unreadable} files of this shard could be read, listed in {_list_path(args.output)}")
+    if store is None or "shard" in store.source:
         whole = str(args.output.parent).removesuffix(".parts")
         print(f"when all shards are done: xgpt-regions merge {args.output.parent} --output {whole}")
     if args.strict and unreadable:
         raise DataError(
-            f"--strict: {unreadable} of {len(store) + unreadable} files could not be read; "
-            f"{_list_path(args.output)} says why. {args.output} holds the others"
+            f"--strict: {unreadable} of {images + unreadable} files could not be read; "
+            f"{_list_path(args.output)} says why{f'. {args.output} holds the others' if images else ''}"
         )
 
 
-def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
-    """Returns the store, the number of unreadable files, and the number of images before an interruption."""
+def _extract(args: argparse.Namespace) -> tuple[RegionStore | None, int, int]:
+    """Returns the store, the number of unreadable files, and the number of images before an interruption.
+
+    A part of a store whose files are all unreadable is none: it has only their list.
+    """
     check_options(args)
     store = args.output
     shard = chosen_shard(args.num_shards, args.shard_id, os.environ)
@@ -105,7 +112,9 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore, int, int]:
         return _extract_listed(args, files, shard)
 
 
-def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | None) -> tuple[RegionStore, int, int]:
+def _extract_listed(
+    args: argparse.Namespace, files: PhotoList, shard: Shard | None
+) -> tuple[RegionStore | None, int, int]:
     """See `_extract`."""
     args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections or args.detector else None)
     detections = None if args.detections is None else _read_detections(args, files)
@@ -130,6 +139,8 @@ def _extract_listed(args: argparse.Namespace, files: PhotoList, shard: Shard | N
                 for chunk in _chunks(files, extractor, writer.position, pool, MAX_PENDING_CALLS * workers, args):
                     _write_chunk(writer, unreadable, chunk, extractor, detections, bar)
             unreadable.write_list(_list_path(args.output))
+            if writer.images == 0 and shard is not None:  # other parts have photos, or else merging them will fail
+                return None, len(unreadable), 0
             if writer.images == 0:
                 _, file, reason = unreadable.found[0]
                 raise DataError(

@@ -37,6 +37,8 @@ def merge(
 ) -> RegionStore:
     """Write the region store *output* of all parts of one extraction.
 
+    A part whose files are all unreadable has only their list, beside the others.
+
     Args:
         places: the parts, or a folder of them.
         output: the store.
@@ -49,7 +51,7 @@ def merge(
         DataError: a part is missing, unfinished or damaged, or of another extraction, or an image is in two; or
             hard links are not possible.
     """
-    parts = _in_order(places)
+    parts, lists = _in_order(places)
     _check_ids(parts)
     source = {name: value for name, value in parts[0].source.items() if name != "shard"}
     if output.exists() and not (overwrite and (output / MANIFEST).exists()):
@@ -59,12 +61,12 @@ def merge(
         _copy(parts, output, source, overwrite, progress)
     else:
         _join(parts, output, source, way, progress)
-    _merge_lists(parts, output)
+    _merge_lists(lists, output)
     return RegionStore(output)
 
 
-def _in_order(places: Sequence[Path]) -> list[RegionStore]:
-    """The parts, complete, of one extraction."""
+def _in_order(places: Sequence[Path]) -> tuple[list[RegionStore], list[Path]]:
+    """The parts, complete, of one extraction; and the lists of their unreadable files, of those that have any."""
     paths: list[Path] = []
     for place in places:
         inside = sorted(each.parent for each in place.glob(f"*/{MANIFEST}")) if place.is_dir() else []
@@ -83,12 +85,41 @@ def _in_order(places: Sequence[Path]) -> list[RegionStore]:
     for other in stores[1:]:
         _check_same(first, other)
     count = first.source["shard"]["count"]
-    if missing := [index for index in range(count) if index not in parts]:
-        unfinished = [first.path.with_name(f"{index}-of-{count}") for index in missing]
-        state = " (unfinished: run it again)" if partial_path(unfinished[0]).exists() else ""
+    named = {index: first.path.with_name(f"{index}-of-{count}") for index in range(count)}
+    named |= {index: part.path for index, part in parts.items()}
+    lists = [path.with_name(f"{path.name}.{UNREADABLE}") for path in named.values()]
+    if missing := _missing(parts, lists):
+        state = " (unfinished: run it again)" if partial_path(named[missing[0]]).exists() else ""
         some = ", ".join(map(str, missing[:10]))
         raise DataError(f"of {count} parts these are missing: {some}{' …' if len(missing) > 10 else ''}{state}")
-    return stores
+    return stores, [file for file in lists if file.exists()]
+
+
+def _missing(parts: dict[int, RegionStore], lists: Sequence[Path]) -> list[int]:
+    """Which parts are missing: they are no stores, and not all of their files are listed as unreadable.
+
+    Such a list may be of an earlier extraction, or of one that was interrupted. It is not taken for a part unless it
+    has as many files as lie between the parts around it.
+    """
+    missing, row = [], 0
+    for has_photos, group in itertools.groupby(range(len(lists)), key=parts.__contains__):
+        indices = list(group)
+        if has_photos:
+            last = parts[indices[-1]].source["shard"]
+            row = last["first"] + last["files"]
+            continue
+        after = parts.get(indices[-1] + 1)
+        files = (next(iter(parts.values())).source["files"] if after is None else after.source["shard"]["first"]) - row
+        if sum(map(_lines, [lists[index] for index in indices])) != files:
+            missing += [index for index in indices if not lists[index].exists()] or indices
+    return missing
+
+
+def _lines(file: Path) -> int:
+    if not file.exists():
+        return 0
+    with open(file, "rb") as lines:
+        return sum(1 for _ in lines)
 
 
 def _check_same(first: RegionStore, other: RegionStore) -> None:
@@ -242,15 +273,14 @@ def _link(file: Path, link: Path) -> None:
         ) from None
 
 
-def _merge_lists(parts: Sequence[RegionStore], output: Path) -> None:
+def _merge_lists(lists: Sequence[Path], output: Path) -> None:
     """One list of the unreadable files of all parts, beside the store."""
-    found = [part.path.with_name(f"{part.path.name}.{UNREADABLE}") for part in parts]
     output = output.resolve()
     merged = output.with_name(f"{output.name}.{UNREADABLE}")
-    if not (there := [file for file in found if file.exists()]):
+    if not lists:
         merged.unlink(missing_ok=True)
         return
     with atomic_write(merged) as aside, open(aside, "wb") as file:
-        for each in there:
+        for each in lists:
             with open(each, "rb") as lines:
                 shutil.copyfileobj(lines, file)
