@@ -210,6 +210,31 @@ def test_parts_without_a_photo(
     assert unreadable(store) == unreadable(expected)
 
 
+@pytest.mark.parametrize("shards", [[], ["--num-shards", 2, "--shard-id", 1]])
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_photo_that_has_vanished(
+    empty: bool, shards: list[object], photos: Path, tmp_path: Path, extract: Extract
+) -> None:
+    """The list has it, so that the same command fails again; what the message says helps."""
+    store = tmp_path / "store"
+    options = [photos, "--output", store, "--grid", 1, *shards]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+        patch.setattr(RegionWriter, "add", interrupted_after(2))
+        assert extract(*options).status == 130
+    (photos / "b" / "31.jpg").unlink()
+    error = extract(*options).error
+    assert "b/31.jpg was there when photos were looked for, and is gone: put it back, or an empty file, which" in error
+    again = f"remove {store}.parts, with all parts" if shards else "pass --overwrite"
+    assert error.endswith(f"to look for photos again, {again}")
+    if empty:
+        (photos / "b" / "31.jpg").touch()
+        assert "resuming an interrupted extraction after 2 images" in extract(*options).stdout
+    else:
+        shutil.rmtree(f"{store}.parts", ignore_errors=True)
+        assert extract(*options, *([] if shards else ["--overwrite"])).status == 0
+
+
 def test_many_parts_and_few_open_files(photos: Path, tmp_path: Path, extract: Extract) -> None:
     """Each part's files are closed behind it: in a process of its own, whose limit is lowered."""
     for shard in range(12):

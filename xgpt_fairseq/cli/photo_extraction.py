@@ -109,7 +109,11 @@ def _extract(args: argparse.Namespace) -> tuple[RegionStore | None, int, int]:
         args.output = shard.output(store)
         args.output.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(_list(args, store, shard)) as files:
-        return _extract_listed(args, files, shard)
+        try:
+            return _extract_listed(args, files, shard)
+        except VanishedError as error:  # the list has it, and so would the next run
+            again = "pass --overwrite" if shard is None else f"remove {parts_folder(store)}, with all parts"
+            raise VanishedError(f"{error}; to look for photos again, {again}") from None
 
 
 def _extract_listed(
@@ -272,8 +276,8 @@ def _load(
     except PhotoError as error:
         if file.is_file and not may_be_missing and not os.path.lexists(file.path):
             raise VanishedError(
-                f"{file.path} was there when photos were looked for, and is gone: if that is meant, take away "
-                "the unfinished extraction, or pass --overwrite, to look again"
+                f"{file.path} was there when photos were looked for, and is gone: put it back, or an empty file, which "
+                "is listed as unreadable"
             ) from None
         return Loaded(file.path, reason=error.reason)
 
