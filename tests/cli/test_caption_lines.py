@@ -183,6 +183,23 @@ def test_its_own_files_are_no_photos(
     assert "what came later is left out" in done.stdout
 
 
+def test_overwrite_looks_for_photos_again(
+    call_program: Call,
+    bundle: Path,  # noqa: F811
+    many: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where an unfinished run has a list of them."""
+    options = ["--path", bundle, "--batch-size", 2, "--jsonl", tmp_path / "c.jsonl"]
+    with monkeypatch.context() as patch:
+        killed_after(2, patch)
+        assert call(call_program, many, *options).status == 130
+    (many / "late.png").write_bytes((many / "00.png").read_bytes())
+    done = call(call_program, many, *options, "--overwrite")
+    assert done.stdout == f"11 of 12 images captioned: {tmp_path / 'c.jsonl'}\n"
+
+
 def test_a_second_process_leaves_the_list_of_the_first(
     call_program: Call,
     bundle: Path,  # noqa: F811

@@ -197,7 +197,8 @@ def _caption_list(args: argparse.Namespace, captioner: XGPTHubInterface, options
     place = args.jsonl.with_name(f"{args.jsonl.name}.photos")
     if shard is None:
         place = place.with_name(f".{place.name}")
-    needed, again = captioner.extractor.needs_boxes, shard is None and not partial_path(args.jsonl.resolve()).is_dir()
+    needed = captioner.extractor.needs_boxes
+    again = shard is None and (args.overwrite or not partial_path(args.jsonl.resolve()).is_dir())
     own = [args.jsonl, place] if shard is None else [args.jsonl, place, *shard.files(args.jsonl)]
     try:
         files, made = listed_photos(args.photos, place, given=args.given, exclude=own, again=again, unique=needed)
