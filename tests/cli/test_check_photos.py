@@ -295,6 +295,7 @@ def test_what_does_not_fit(call_program: Callable[..., Any], photos: Path, tmp_p
     )
     write(tmp_path / "more", ["0.png"], set())
     both = error(table(tmp_path / "both.csv", ["0.png", "1.png"]), photos, tmp_path / "more")
+    assert error(tmp_path / "both.csv", photos, "--check-photos", tmp_path / "more") == both
     assert both.startswith("image 0.png may be photos/0 or more/0 of ") and "must name the folder, too" in both
     write(tmp_path / "twins", ["0.png", "0.jpg"], {"3.html"})
     assert "are both image 0: an image id must be unique" in error(some, tmp_path / "twins")

@@ -71,6 +71,10 @@ def test_table(call_program: Callable[..., Any]) -> None:
     expected = [f"| {part} | {tables[0][part]:,} | {tables[1][part]:,} |" for part in parts]
     expected += [f"| total | {sum(tables[0].values()):,} | {sum(tables[1].values()):,} |"]
     assert rows == expected
+    apart = call_program(
+        program, "--arch", "xgpt_tiny", "--arch", "xgpt_demo", "--vocabulary-size", 500, "--feature-dim", 64
+    )
+    assert apart.stdout == done.stdout
 
 
 def test_structures(call_program: Callable[..., Any]) -> None:
@@ -86,6 +90,13 @@ def test_structures(call_program: Callable[..., Any]) -> None:
     done = call_program(program, "--arch", "xgpt_tiny", "--sharing", "enc-dec-share", "enc-dec")
     assert "| part | xgpt_tiny enc-dec-share | xgpt_tiny enc-dec |" in done.stdout
     assert f"| decoder's own layers | 0 | {own:,} |" in done.stdout
+    apart = call_program(program, "--arch", "xgpt_tiny", "--sharing", "enc-dec-share", "--sharing", "enc-dec")
+    assert apart.stdout == done.stdout
+
+
+def test_without_options_all_architectures(call_program: Callable[..., Any]) -> None:
+    done = call_program(program, "--vocabulary-size", 500, "--feature-dim", 64)
+    assert done.stdout.startswith(f"| part | {' | '.join(ARCHITECTURES)} |\n")
 
 
 @pytest.mark.parametrize(("option", "value", "least"), [("--vocabulary-size", 4, 5), ("--feature-dim", 0, 1)])

@@ -1,9 +1,14 @@
-"""What the programs say of options that they do not have."""
+"""What the programs say of options that they do not have, and what they do with one that is given twice."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator
+
 import pytest
 
+from tests.cli.test_help import PROGRAMS
+from tests.test_readmes import OWN_MODULES, program_parser
 from xgpt_fairseq.cli.parser import Parser
 
 
@@ -40,3 +45,21 @@ def test_a_subcommand_says_the_same(capsys):
         "xgpt-x merge: error: argument --output: expected one argument",
         "xgpt-x merge --help lists all options",
     ]
+
+
+def options_of_several_values(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from options_of_several_values(each)
+        elif action.option_strings and action.nargs in ("+", "*"):
+            yield action
+
+
+@pytest.mark.parametrize("name", [*(module.rpartition(".")[2] for module in PROGRAMS.values()), *OWN_MODULES])
+def test_what_is_given_twice_counts_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in options_of_several_values(program_parser(name, monkeypatch)):
+        # argparse's own: the last one counts, without a word
+        assert isinstance(option, argparse._ExtendAction), option.option_strings
+        # what is given would be added to it
+        assert not option.default, option.option_strings

@@ -73,6 +73,7 @@ def add_caption_options(parser: argparse.ArgumentParser, what: str = "the captio
     parser.add_argument(
         "--image-ids",
         nargs="+",
+        action="extend",
         metavar="line|crc32|MAP",
         help="image ids of cc-tsv files: line, the number of the line from 0 (default); crc32, of the URL; or files "
         "that map URLs to image ids, in JSON, tab-separated, or reports of DownloadConceptualCaptions",

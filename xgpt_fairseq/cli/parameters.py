@@ -15,6 +15,8 @@ from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import check_at_least
 from xgpt_fairseq.models.architectures import ARCHITECTURES, STRUCTURES
 
+_SHARING = "enc-dec-share"  # the paper's structure
+
 # part of the table → beginnings of parameter names
 PARTS = {
     "token embedding (tied output)": ("encoder.text.tokens.",),
@@ -28,9 +30,7 @@ PARTS = {
 }
 
 
-def count_parameters(
-    arch: str, *, vocabulary_size: int, feature_dim: int, sharing: str = "enc-dec-share"
-) -> dict[str, int]:
+def count_parameters(arch: str, *, vocabulary_size: int, feature_dim: int, sharing: str = _SHARING) -> dict[str, int]:
     """Parameters of *arch* by part, for image-text pre-training; every parameter belongs to exactly one part."""
     import torch
     from fairseq.data import Dictionary
@@ -56,17 +56,19 @@ def count_parameters(
 
 def program() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--sharing", nargs="+", choices=STRUCTURES, default=["enc-dec-share"], help="structures")
+    parser.add_argument("--arch", nargs="+", action="extend", choices=ARCHITECTURES, help="architectures [all]")
+    parser.add_argument("--sharing", nargs="+", action="extend", choices=STRUCTURES, help=f"structures [{_SHARING}]")
     parser.add_argument("--vocabulary-size", type=int, default=10000, help="symbols of the dictionary")
     parser.add_argument("--feature-dim", type=int, default=2048, help="width of the region features")
     args = parser.parse_args()
     check_at_least("--vocabulary-size", args.vocabulary_size, 5, "fairseq's special symbols")
     check_at_least("--feature-dim", args.feature_dim, 1)
-    models = [(arch, sharing) for arch in args.arch for sharing in args.sharing]
+    # no defaults of argparse's: what is given would be added to them
+    structures = args.sharing or [_SHARING]
+    models = [(arch, sharing) for arch in args.arch or ARCHITECTURES for sharing in structures]
     sizes = {"vocabulary_size": args.vocabulary_size, "feature_dim": args.feature_dim}
     tables = [count_parameters(arch, sharing=sharing, **sizes) for arch, sharing in models]
-    names = [arch if args.sharing == ["enc-dec-share"] else f"{arch} {sharing}" for arch, sharing in models]
+    names = [arch if structures == [_SHARING] else f"{arch} {sharing}" for arch, sharing in models]
     print(f"| part | {' | '.join(names)} |")
     print(f"|---|{'---:|' * len(tables)}")
     for part in PARTS:

@@ -345,6 +345,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="photos",
         type=Path,
         nargs="*",
+        action="extend",
         metavar="PHOTOS",
         help="write nothing, but check the captions against photos that have no regions yet, named as for "
         "xgpt-extract-regions; needs no --vocabulary, --regions and --output",
