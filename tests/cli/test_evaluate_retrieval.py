@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from argparse import Namespace
 from collections.abc import Callable
@@ -155,14 +156,38 @@ def test_long_captions_are_cut(call_program: Call, tiny_data: Path, tmp_path: Pa
         (["--retrieval"], "--retrieval needs --path CHECKPOINT and --data DATA, or --from-scores FOLDER alone"),
         (["--retrieval", "--path", "x", "--from-scores", "y"], "--retrieval needs --path"),
         (["--retrieval", "--path", "x"], "--path needs the data directory: --data DATA"),
-        (["--retrieval", "--from-scores", "x", "--data", "y"], "--data belongs to --path"),
-        (["--retrieval", "captions.txt", "--from-scores", "x"], "CAPTIONS captions.txt is for captions"),
+        (["--retrieval", "--from-scores", "x", "--data", "y"], "--data has no effect with --from-scores"),
+        (
+            ["--retrieval", "--scores", "x", "--splits", "valid", "--regions", "r", "--fp16", "--batch-size", "8"],
+            "--regions, --splits, --batch-size, --fp16 have no effect with --from-scores",
+        ),
+        (["--retrieval", "captions.txt", "--from-scores", "x"], "CAPTIONS has no effect with --retrieval"),
+        (
+            ["--retrieval", "--path", "x", "--data", "y", "--metrics", "bleu", "--segment", "char", "--spice-jars", "z",
+             "--hold-out", "val=0.1", "--pair-by", "id", "--split", "test", "--coco-results", "r.json"],
+            "--split, --hold-out, --pair-by, --metrics, --segment, --coco-results, --spice-jars have no effect with "
+            "--retrieval",
+        ),
+        (
+            ["captions.txt", "--references", "x", "--save-scores", "s", "--data", "d", "--path", "p", "--fp16"],
+            "--path, --data, --save-scores, --fp16 have no effect without --retrieval",
+        ),
+        (
+            ["captions.txt", "--references", "x", "--splits", "val"],
+            "--splits has no effect without --retrieval: --split says which images of the references are scored",
+        ),
         (["captions.txt"], "--references is missing: xgpt-evaluate CAPTIONS --references FILE, or --retrieval"),
         (["--references", "x"], "CAPTIONS is missing"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(call_program: Call, arguments: list[str], message: str) -> None:
     assert call_program(main, *arguments).error.startswith(message)
+
+
+def test_all_options_of_retrieval_are_known_as_such() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    evaluate_retrieval.add_options(parser)
+    assert set(evaluate_retrieval.RETRIEVAL) == {action.dest for action in parser._actions}
 
 
 def test_what_cannot_be_scored(call_program: Call, checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from xgpt_fairseq.captions.options import add_caption_options, format_list, read_caption_options
 from xgpt_fairseq.captions.pairing import PAIR_BY
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.cli.evaluate_retrieval import add_options, evaluate_retrieval
-from xgpt_fairseq.cli.parser import Parser
+from xgpt_fairseq.cli.evaluate_retrieval import RETRIEVAL, add_options, check_options, evaluate_retrieval
+from xgpt_fairseq.cli.parser import Parser, refuse_options
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import check_writable, write_jsons
 from xgpt_fairseq.metrics.degeneration import degeneration, mean_words
@@ -41,22 +41,18 @@ _DEGENERATE = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run(lambda: evaluate(_parser().parse_args(arguments)))
+    run(lambda: evaluate(_parse(arguments)))
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score, print a table for each file, and write the requested files."""
-    captioning = {"CAPTIONS": args.captions, "--references": args.references}
     if args.retrieval:
-        for name, value in {**captioning, "--coco-results": args.coco_results, "--split": args.split}.items():
-            if value:
-                raise DataError(f"{name} {_joined(value)} is for captions, not for --retrieval")
         if len(args.output) > 1:
             raise DataError(f"--output {_joined(args.output)}: --retrieval writes one file")
         args.output = args.output[0] if args.output else None
         evaluate_retrieval(args)
         return
-    for name, value in captioning.items():
+    for name, value in {"CAPTIONS": args.captions, "--references": args.references}.items():
         if not value:
             raise DataError(f"{name} is missing: xgpt-evaluate CAPTIONS --references FILE, or --retrieval")
     for name, paths in {"--output": args.output, "--coco-results": args.coco_results}.items():
@@ -101,8 +97,8 @@ def evaluate(args: argparse.Namespace) -> None:
     write_jsons(written)
 
 
-def _joined(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _joined(paths: Sequence[Path]) -> str:
+    return " ".join(map(str, paths))
 
 
 def _files(count: int) -> str:
@@ -138,6 +134,16 @@ def warnings(captions: Mapping[str, str], references: References, scores: Scores
             "the captions have no spaces between words, so that each is scored as one word: --segment char (or jieba, "
             "of Chinese) is what papers report"
         )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; those that would do nothing are refused."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.retrieval:
+        refuse_options(parser, args, set(vars(args)) - {*RETRIEVAL, "output", "overwrite"}, "with --retrieval")
+    check_options(parser, args)
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

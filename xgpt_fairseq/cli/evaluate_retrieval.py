@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xgpt_fairseq.cli.parser import refuse_options
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable, write_json
 from xgpt_fairseq.io.resumable import ResumableOutput
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     from xgpt_fairseq.retrieval.scoring import PoolScorer
 
 SAVE_PAIRS = 20_000  # progress is saved each time that this number of pairs is scored
+
+
+# its options, as argparse calls them
+RETRIEVAL = (
+    "retrieval", "path", "data", "regions", "splits", "save_scores", "from_scores", "scores", "batch_size", "device",
+    "cpu_bf16", "fp16", "bf16",
+)  # fmt: skip
+_OF_SCORES = ("retrieval", "from_scores", "scores")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +57,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(name, action="store_true", help=f"{precision}, on a GPU")
 
 
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options of `--retrieval` that would do nothing.
+
+    Raises:
+        DataError: there are such options without --retrieval, or beside --from-scores.
+    """
+    if not args.retrieval:
+        hint = "--split says which images of the references are scored" if args.splits != "test" else ""
+        refuse_options(parser, args, RETRIEVAL, "without --retrieval", hint)
+    elif args.path is None and (args.from_scores is not None or args.scores is not None):
+        refuse_options(parser, args, set(RETRIEVAL).difference(_OF_SCORES), "with --from-scores")
+
+
 def evaluate_retrieval(args: argparse.Namespace) -> None:
     """Score all pairs of the pool, or read their scores; print a table, and write what was asked for."""
     import numpy as np
@@ -74,9 +96,6 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
     if args.output:
         check_writable(args.output, overwrite=args.overwrite)
     if args.from_scores is not None:
-        for name in ("data", "save_scores"):
-            if getattr(args, name) is not None:
-                raise DataError(f"--{name.replace('_', '-')} belongs to --path; --from-scores has all that it needs")
         matrix, image_of_caption, _ = read_scores(args.from_scores)
         _finish(args, matrix, image_of_caption, {"scores": str(args.from_scores)})
         return

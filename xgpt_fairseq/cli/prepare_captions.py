@@ -43,7 +43,7 @@ from xgpt_fairseq.captions.options import (
 from xgpt_fairseq.captions.pairing import PAIR_BY, Pairing
 from xgpt_fairseq.captions.registry import CaptionSource, open_source, read_sources
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.cli.parser import Parser
+from xgpt_fairseq.cli.parser import Parser, given_options
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.data.manifest import MANIFEST, CaptionManifest, CaptionSplit
 from xgpt_fairseq.errors import DataError, check_at_least
@@ -328,9 +328,8 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
         return args
     others = (*_WRITING, "max_tokens", "workers", "overwrite")
-    if given := [name for name in others if getattr(args, name) != parser.get_default(name)]:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        parser.error(f"--check-photos comes before there are regions, and writes nothing: leave out {options}")
+    if given := given_options(parser, args, others):
+        parser.error(f"--check-photos comes before there are regions, and writes nothing: leave out {', '.join(given)}")
     return with_listed_paths(parser, args, "the PHOTOS of --check-photos, or --list")
 
 
