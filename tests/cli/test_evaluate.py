@@ -98,7 +98,7 @@ def test_several_files_are_scored_as_each_alone(
 
     for paths, message in (
         (outputs[:1], f"--output {outputs[0]}: 1 file for the scores of 2 files with captions; name one for each"),
-        (outputs[:1] * 2, f"--output {outputs[0]} {outputs[0]}: names differ for each file with captions"),
+        (outputs[:1] * 2, f"{outputs[0]} is named twice: each --output and --coco-results needs a file of its own"),
     ):
         with pytest.raises(SystemExit):
             asked = [part for path in paths for part in ("--output", path)]
@@ -125,6 +125,9 @@ def test_nothing_is_overwritten_unasked(files: tuple[Path, Path], tmp_path: Path
         (["--metrics", "bleu,clip"], "unknown metric 'clip'"),
         (["--spice-jars", "nowhere"], "nowhere: no stanford-corenlp-3.6.0.jar"),
         (["--coco-results", "nowhere/results.json"], "no folder nowhere"),
+        (["--output", "PLACE/s.json", "--coco-results", "PLACE/../PLACENAME/s.json"], "/s.json is named twice"),
+        (["--output", "PLACE/test.references.json", "--overwrite"], "test.references.json is read, too; name another"),
+        (["--coco-results", "PLACE/generate-test.txt", "--overwrite"], "generate-test.txt is read, too; name another"),
         (["--references", "nowhere.json"], "nowhere.json: cannot be read"),
     ],
 )
@@ -132,7 +135,9 @@ def test_bad_input_is_one_line_and_status_1(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as left:
-        main([str(files[0]), "--references", str(files[1]), *arguments])
+        place = files[0].parent
+        filled = [text.replace("PLACENAME", place.name).replace("PLACE", str(place)) for text in arguments]
+        main([str(files[0]), "--references", str(files[1]), *filled])
     assert left.value.code == 1
     printed, said = capsys.readouterr()
     assert printed == ""

@@ -209,6 +209,8 @@ def test_what_cannot_be_scored(call_program: Call, checkpoint: Path, tiny_data: 
         assert refused.error == f"{precision} needs a GPU; on a CPU: --cpu-bf16"
     refused = call_program(main, *command, checkpoint, "--fp16", "--cpu-bf16")
     assert refused.error == "one precision at a time: --fp16, --cpu-bf16"
+    refused = call_program(main, *command, checkpoint, "--save-scores", tmp_path / "s", "--output", tmp_path / "s")
+    assert refused.error == f"{tmp_path / 's'} is named twice: --output is a file, --save-scores a folder"
     output = tmp_path / "no" / "folder"
     assert (
         call_program(main, *command, checkpoint, "--save-scores", output).error

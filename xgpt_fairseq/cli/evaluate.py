@@ -55,16 +55,16 @@ def evaluate(args: argparse.Namespace) -> None:
     for name, value in {"CAPTIONS": args.captions, "--references": args.references}.items():
         if not value:
             raise DataError(f"{name} is missing: xgpt-evaluate CAPTIONS --references FILE, or --retrieval")
-    for name, paths in {"--output": args.output, "--coco-results": args.coco_results}.items():
+    outputs = {"--output": args.output, "--coco-results": args.coco_results}
+    for name, paths in outputs.items():
         if paths and len(paths) != len(args.captions):
             raise DataError(
                 f"{name} {_joined(paths)}: {_files(len(paths))} for the scores of {_files(len(args.captions))} with "
                 "captions; name one for each"
             )
-        if len(set(paths)) < len(paths):
-            raise DataError(f"{name} {_joined(paths)}: names differ for each file with captions")
         for path in paths:
             check_writable(path, overwrite=args.overwrite)
+    _check_apart([*args.captions, args.references], [path for paths in outputs.values() for path in paths])
     from xgpt_fairseq.captions.generated import coco_results, read_captions
     from xgpt_fairseq.captions.references import find_references
     from xgpt_fairseq.metrics.scores import score_systems
@@ -99,6 +99,20 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def _joined(paths: Sequence[Path]) -> str:
     return " ".join(map(str, paths))
+
+
+def _check_apart(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Refuse outputs that would replace each other, or what is scored.
+
+    Raises:
+        DataError: one is named twice, or is an input.
+    """
+    read, written = ([path.resolve() for path in paths] for paths in (inputs, outputs))
+    for path, place in zip(outputs, written, strict=True):
+        if written.count(place) > 1:
+            raise DataError(f"{path} is named twice: each --output and --coco-results needs a file of its own")
+        if place in read:
+            raise DataError(f"{path} is read, too; name another file for what is written")
 
 
 def _files(count: int) -> str:

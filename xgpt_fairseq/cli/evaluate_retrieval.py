@@ -107,6 +107,8 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
             raise DataError(f"{args.save_scores} exists; give another name or --overwrite")
         if not args.save_scores.parent.is_dir():
             raise DataError(f"{args.save_scores}: no folder {args.save_scores.parent}")
+        if args.output and args.output.resolve() == args.save_scores.resolve():
+            raise DataError(f"{args.output} is named twice: --output is a file, --save-scores a folder")
     device = usable_device(args.device or default_device())
     asked = [name for name in ("fp16", "bf16", "cpu_bf16") if getattr(args, name)]
     if len(asked) > 1:
