@@ -78,6 +78,9 @@ def test_16_bits_are_the_default_and_half_as_large(
         ),
         (["--onnx", "--with-backbone"], "--with-backbone is for bundles"),
         (["--storage", "mixed"], "--storage is for --onnx"),
+        (["--title", "Cats"], "--title has no effect without --html or --html-folder"),
+        (["--onnx", "--title", "Cats"], "--title has no effect without --html or --html-folder"),
+        (["--backbone-weights", "w"], "--backbone-weights has no effect on a bundle without --with-backbone"),
     ],
 )
 def test_options_that_do_not_go_together(

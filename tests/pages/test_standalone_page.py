@@ -93,6 +93,24 @@ def test_what_the_page_needs_is_said(call_program: Callable[..., Any], lite_fold
     assert call_program(export.main, lite_folder).status == 2
 
 
+@pytest.mark.parametrize("page", ["--html", "--html-folder"])
+def test_options_that_would_do_nothing(
+    call_program: Callable[..., Any], lite_folder: Path, tiny_bundle: Path, tmp_path: Path, page: str
+) -> None:
+    options = [page, tmp_path / "page", "--ort-web", archive(tmp_path / "ort.tgz", {MODULE: b"", WASM: b"\0asm"})]
+    card, of_graphs = tmp_path / "card.md", ["--storage", "mixed", "--dtype", "float16", "--with-backbone"]
+    done = call_program(export.main, lite_folder, *options, "--card", card, *of_graphs, "--data", "d")
+    assert done.error == (
+        f"--data, --dtype, --storage, --card, --with-backbone have no effect on the page of {lite_folder}, which is a "
+        "folder of --onnx"
+    )
+    done = call_program(export.main, lite_folder, *options, "--backbone-weights", "w")
+    assert done.error.startswith("--backbone-weights has no effect on the page of ")
+    done = call_program(export.main, tiny_bundle, *options, "--onnx")
+    assert done.error == "--onnx has no effect with --html or --html-folder, which write a page"
+    assert not (tmp_path / "page").exists()
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Seven photos, others of other kinds, and two files that are none."""

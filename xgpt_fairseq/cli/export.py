@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.cli.parser import Parser
+from xgpt_fairseq.cli.parser import Parser, refuse_options
 from xgpt_fairseq.errors import DataError
 
 if TYPE_CHECKING:
@@ -210,7 +210,28 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.output is None and args.html is None and args.html_folder is None:
         parser.error("the following arguments are required: --output, or --html, or --html-folder")
+    _check_effects(parser, args)
     return args
+
+
+def _check_effects(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options that would do nothing to what is written.
+
+    Raises:
+        DataError: there are any.
+    """
+    if args.html is None and args.html_folder is None:
+        refuse_options(parser, args, ("title",), "without --html or --html-folder")
+        if not args.onnx and not args.with_backbone:
+            refuse_options(parser, args, ("backbone_weights",), "on a bundle without --with-backbone")
+        return
+    from xgpt_fairseq.onnx_export.folder import DESCRIPTION
+
+    if (args.checkpoint / DESCRIPTION).is_file():
+        of_graphs = ("onnx", "storage", "dtype", "data", "card", "with_backbone", "backbone_weights")
+        where = f"on the page of {args.checkpoint}, which is a folder of --onnx"
+        refuse_options(parser, args, of_graphs, where)
+    refuse_options(parser, args, ("onnx",), "with --html or --html-folder, which write a page")
 
 
 def _parser() -> argparse.ArgumentParser:
