@@ -62,6 +62,14 @@ def test_runs_share_the_gpus_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(devices(gpus=2, gpus_per_run=1, jobs=1)) == 1
     with pytest.raises(DataError, match="--gpus-per-run 4, but there are 2 GPUs"):
         devices(gpus=2, gpus_per_run=4, jobs=None)
+    for gpus, per_run, jobs, message in (
+        (-1, 1, None, "--gpus must be at least 0, got -1"),
+        (2, 0, None, "--gpus-per-run must be at least 1, got 0"),
+        (0, 1, 0, "--jobs must be at least 1, got 0"),
+        (2, 1, -1, "--jobs must be at least 1, got -1"),
+    ):
+        with pytest.raises(DataError, match=message):
+            devices(gpus=gpus, gpus_per_run=per_run, jobs=jobs)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     assert devices(gpus=0, gpus_per_run=1, jobs=2) == [{"GPUS": "0", "OMP_NUM_THREADS": "4"}] * 2
     assert devices(gpus=0, gpus_per_run=1, jobs=None) == [{"GPUS": "0", "OMP_NUM_THREADS": "1"}] * 8

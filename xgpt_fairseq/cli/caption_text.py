@@ -100,6 +100,7 @@ def caption_text(args: argparse.Namespace) -> None:
     if args.output.exists() and not args.overwrite:
         raise DataError(f"{args.output} exists; pass --overwrite to replace it")
     check_at_least("--limit", args.limit, 1)
+    check_at_least("--seed", args.seed, 0)
     if bool(args.exclude_ids or args.exclude) == args.exclude_nothing:
         raise DataError(
             "exclude the images of validation and test with --exclude-ids or --exclude; or, if you do not evaluate on "

@@ -51,6 +51,7 @@ def program(args: argparse.Namespace) -> None:
     if args.output:
         check_writable(args.output, overwrite=args.overwrite)
     check_at_least("--batch-size", args.batch_size, 2, "so that there is another image")
+    check_at_least("--seed", args.seed, 0)
     device = usable_device(args.device or default_device())
     if args.cpu_bf16:
         check_cpu_bfloat16()

@@ -77,14 +77,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--max-regions",
         metavar="N",
-        type=_positive,
+        type=int,
         default=DEFAULT_REGIONS,
         help=f"most regions per image: the most confident are kept (default: %(default)s; {MAX_REGIONS} at most)",
     )
     parser.add_argument(
         "--workers", metavar="N", type=int, default=0, help="decoding processes (default: only this one)"
     )
-    parser.add_argument("--limit", metavar="N", type=_positive, help="stop after N images")
+    parser.add_argument("--limit", metavar="N", type=int, help="stop after N images")
     parser.add_argument(
         "--skip-broken",
         metavar="N",
@@ -106,6 +106,8 @@ def import_regions(args: argparse.Namespace) -> None:
 
     began = time.monotonic()
     check_at_least("--skip-broken", args.skip_broken, 0)
+    check_at_least("--max-regions", args.max_regions, 1)
+    check_at_least("--limit", args.limit, 1)
     try:
         reader, store, resumed_at, broken = _import(args)
     except (OSError, BrokenProcessPool) as error:
@@ -308,13 +310,6 @@ def _image_names(image: dict[str, Any], where: str) -> list[str]:
     if not names:
         raise DataError(f"{where} has no id: cocoid, id, filename, file_name or imgid expected")
     return [canonical_image_id(name) for name in names]
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
 
 
 if __name__ == "__main__":

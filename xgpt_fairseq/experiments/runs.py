@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.experiments.rows import Row, Script, Stage
 from xgpt_fairseq.io.atomic import write_json
 
@@ -237,8 +237,11 @@ def devices(*, gpus: int, gpus_per_run: int, jobs: int | None) -> list[dict[str,
     """What runs at once are given: GPUs of their own, or, where there are none, a thread each.
 
     Raises:
-        DataError: a run is to have more GPUs than there are.
+        DataError: a run is to have more GPUs than there are, or a number is too small.
     """
+    check_at_least("--gpus", gpus, 0)
+    check_at_least("--gpus-per-run", gpus_per_run, 1)
+    check_at_least("--jobs", jobs, 1)
     if gpus == 0:
         cores = len(os.sched_getaffinity(0))
         jobs = jobs or cores
