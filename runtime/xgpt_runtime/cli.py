@@ -370,6 +370,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     option("--strict", action="store_true", help="exit with status 1 if any file could not be read")
     option("--overwrite", action="store_true", help="replace the file of --json or --jsonl")
     args = parser.parse_args(arguments)
+    if args.about:
+        others = {name: value for name, value in vars(args).items() if name not in ("about", "path", "photos", "list")}
+        given = [name for name, value in others.items() if value != parser.get_default(name)]
+        if given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise DataError(f"{options} {'has' if len(given) == 1 else 'have'} no effect with --about")
     if args.list is not None:
         args.photos = [*args.photos, *_listed(args.list)]
     elif not args.photos and not args.about:

@@ -105,6 +105,15 @@ def test_inputs_can_be_given_one_by_one(run_folder: Path, tmp_path: Path, call_p
     assert weight(tmp_path / "mean.pt") == 9.5
 
 
+def test_what_inputs_would_make_useless(run_folder: Path, tmp_path: Path, call_program: Callable[..., Any]) -> None:
+    inputs = ["--inputs", run_folder / "checkpoint8.pt", "--output", tmp_path / "mean.pt"]
+    refused = call_program(program, *inputs, "--checkpoints", run_folder)
+    assert refused.error == "--checkpoints has no effect with --inputs"
+    refused = call_program(program, *inputs, "--checkpoints", run_folder, "--allow-fewer")
+    assert refused.error == "--checkpoints, --allow-fewer have no effect with --inputs"
+    assert not (tmp_path / "mean.pt").exists()
+
+
 def test_overwrite(run_folder: Path, tmp_path: Path, call_program: Callable[..., Any]) -> None:
     output = tmp_path / "mean.pt"
     output.write_text("old")

@@ -258,6 +258,10 @@ def test_about_captions_nothing(call_program: Callable[..., Any], bundle: Path, 
     assert call(call_program, folder, "--about", "--path", bundle).error.startswith(
         "--about prints what the captioner is"
     )
+    for option in ("--json", "--jsonl", "--html"):
+        refused = call(call_program, "--about", "--path", bundle, option, folder / "file", "--num-shards", 2)
+        assert refused.error == f"{option}, --num-shards have no effect with --about"
+    assert not (folder / "file").exists()
 
 
 def test_a_card_that_cannot_be_read(call_program: Callable[..., Any], bundle: Path, tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_what_is_refused(
     assert error(photos[0]).startswith("--serve captions the photos that are dropped on its page; without --serve, th")
     assert error("--json", tmp_path / "c.json") == "--json is for the photos of a command, not for --serve"
     assert error("--strict") == "--strict is for the photos of a command, not for --serve"
+    assert error("--num-shards", 2, "--shard-id", 0) == "--num-shards, --shard-id have no effect with --serve"
+    assert error("--batch-size", 8) == "--batch-size has no effect with --serve"
     assert error("--beam", 6) == "--beam must be 1 to 5 with --serve, got 6"
     assert error("--beam", 0) == "--beam must be 1 to 5 with --serve, got 0"
     assert error("--port", 65536) == "--port must be 0 to 65535, got 65536"
@@ -112,3 +114,5 @@ def test_neither_photos_nor_a_page(call_program: Callable[..., Any], bundle: Pat
     done = call_program(caption_program.main, "--path", bundle)
     assert done.status == 2 and done.stderr.startswith("xgpt-caption: error: ")
     assert "arguments are required: PHOTO, or --list, or --serve, or --about\n" in done.stderr
+    done = call_program(caption_program.main, "photo.jpg", "--path", bundle, "--port", 8001)
+    assert done.error == "--port has no effect without --serve"

@@ -115,6 +115,8 @@ MISTAKES: dict[str, list[Any]] = {
     "two photos of one id": ["same", "--json", "captions.json"],
     "one that is not read, strictly": ["0.png", "text.jpg", "--strict"],
     "about and photos": ["0.png", "--about"],
+    "about and a file": ["--about", "--json", "captions.json"],
+    "about and how to caption": ["--about", "--beam", 3, "--strict"],
 }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.cli.parser import Parser
+from xgpt_fairseq.cli.parser import Parser, refuse_options
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write
 
@@ -42,6 +42,8 @@ def program() -> None:
         raise DataError(f"{args.output} exists; pass --overwrite to replace it")
     if not args.inputs and args.checkpoints is None:
         parser.error("--checkpoints SAVE_DIR is required with --best, --last-epochs and --last-updates")
+    if args.inputs:
+        refuse_options(parser, args, ("checkpoints", "allow_fewer"), "with --inputs")
     from xgpt_fairseq.averaging import average
 
     warnings = []

@@ -14,7 +14,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.about import about
 from xgpt_fairseq.cli.caption_outputs import TITLE, print_and_write, write_lines
 from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results, store_results
-from xgpt_fairseq.cli.parser import Parser
+from xgpt_fairseq.cli.parser import Parser, refuse_options
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.errors import DataError, check_at_least, check_between
 from xgpt_fairseq.io.atomic import check_writable
@@ -300,11 +300,23 @@ def _read_detections(path: Path, files: Sequence[PhotoFile]) -> Detections:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args = parser.parse_args(arguments)
+    _check_effects(parser, args)
     if args.serve or args.about:
         if args.list is not None:
             parser.error("--list names photos of a command; leave it out with --serve and --about")
         return args
     return with_listed_paths(parser, args, "PHOTO, or --list, or --serve, or --about")
+
+
+def _check_effects(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options that would do nothing."""
+    if args.about:
+        used_or_refused_later = {"about", "path", "data", "offline", "photos", "list", "serve"}
+        refuse_options(parser, args, set(vars(args)) - used_or_refused_later, "with --about")
+    elif args.serve:
+        refuse_options(parser, args, ("batch_size", "num_shards", "shard_id"), "with --serve")
+    else:
+        refuse_options(parser, args, ("port",), "without --serve")
 
 
 def _parser() -> argparse.ArgumentParser:
