@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xgpt_fairseq.augmentation.filters import REASONS, Rules, Selection, ngrams, repeats_phrase, words
+from xgpt_fairseq.text.vocabulary import Vocabulary
 
 RULES = Rules(key=lambda text: " ".join(words(text)), longest=12, repeat_ngram=3)
 few_words = st.lists(st.sampled_from(["a", "red", "cat", "sits"]), max_size=9)
@@ -74,3 +77,12 @@ def test_reasons(text: str, tokens: int, reason: str) -> None:
     selection.offer("A dog", 2)
     selection.offer(text, tokens)
     assert selection.kept == ["A dog"] and selection.dropped == {reason: 1}
+
+
+def test_generated_captions_are_read_through_the_data_s_vocabulary(tiny_data: Path) -> None:
+    vocabulary = Vocabulary(tiny_data)
+    rules = Rules(key=vocabulary.encode, longest=60, repeat_ngram=3)
+    selection = Selection(["A red  cat sits in a field."], 2, rules)
+    for text in ("a red cat sits in a field .", "a blue cat sits."):
+        selection.offer(text, 5)
+    assert selection.kept == ["a blue cat sits."] and selection.dropped == {"copy_of_original": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from tests.folders import contents
+from tests.stores import other_features
 from xgpt_fairseq.augmentation import generate as draw
 from xgpt_fairseq.augmentation.filters import REASONS, repeats_phrase
 from xgpt_fairseq.augmentation.output import write_retrieval
@@ -25,7 +27,6 @@ from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.search.generator import SearchOptions
-from xgpt_fairseq.text.vocabulary import Vocabulary
 
 SIZES = {"layers": 2, "hidden_size": 32, "ffn_size": 64, "attention_heads": 4, "max_target_positions": 40}
 TRAIN_IMAGES = 8
@@ -246,6 +247,23 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert (tmp_path / "new" / "train.references.json").read_bytes() != whole["train.references.json"]
 
 
+def test_an_interrupted_run_does_not_go_on_with_other_data(
+    call: Callable[..., Any], interrupted: Callable[[int], None], tiny_data: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    (data / "regions").symlink_to(tiny_store)
+    interrupted(3)
+    assert call(data=data).status == 130
+    references = data / "train.references.json"
+    own = references.read_text(encoding="utf-8")
+    references.write_text(own.replace("A red", "A RED"), encoding="utf-8")
+    assert "was started with other options (captions_crc32: " in call(data=data).error
+    references.write_text(own, encoding="utf-8")
+    (data / "regions").unlink()
+    other_features(tiny_store, data / "regions")
+    assert "was started with other options (regions: " in call(data=data).error
+
+
 def test_drawing_leaves_torch_s_random_numbers_alone(captioner: XGPTHubInterface, tiny_data: Path) -> None:
     directory = DataDirectory(tiny_data)
     images = draw.images_of(directory, "train", 2.0, seed=1)[:3]
@@ -373,12 +391,3 @@ def test_what_must_not_be_replaced_or_augmented(
 def test_help_has_an_example(call_program: Callable[..., Any]) -> None:
     done = call_program(program.main, "--help")
     assert done.status == 0 and "xgpt-augment data/flickr30k --path" in done.stdout
-
-
-def test_generated_captions_are_read_through_the_data_s_vocabulary(tiny_data: Path) -> None:
-    vocabulary = Vocabulary(tiny_data)
-    rules = draw.Rules(key=vocabulary.encode, longest=60, repeat_ngram=3)
-    selection = draw.Selection(["A red  cat sits in a field."], 2, rules)
-    for text in ("a red cat sits in a field .", "a blue cat sits."):
-        selection.offer(text, 5)
-    assert selection.kept == ["a blue cat sits."] and selection.dropped == {"copy_of_original": 1}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.stores import other_features
 from xgpt_fairseq.cli import evaluate_retrieval
 from xgpt_fairseq.cli.evaluate import main
 from xgpt_fairseq.data.caption_dataset import load_regions
@@ -120,6 +121,9 @@ def test_what_is_interrupted_goes_on(
     assert not (tmp_path / "scores").exists()
     other = call_program(main, *command, *output, "--batch-size", "5")
     assert "was started with other options (batch_size: 4 then, 5 now)" in other.error
+    regions = other_features(DataDirectory(tiny_data).regions.path, tmp_path / "regions")
+    other = call_program(main, *command, *output, "--regions", regions)
+    assert "was started with other options (regions: " in other.error
 
     def noted(self: PoolScorer, block: int) -> Any:
         scored.append(block)
