@@ -62,7 +62,9 @@ TABLE7 = Table(
             (60.4, 86.4, 91.9)),
     ),
     METRICS,
-    {RETRIEVAL: {"LR": "5e-4", "ITERATIONS": "300", "VALIDATIONS": "10", "HARD_POOL": "20"}},
+    {RETRIEVAL: {
+        "BATCH": "16", "GPU_BATCH": "16", "LR": "5e-4", "ITERATIONS": "300", "VALIDATIONS": "10", "HARD_POOL": "20",
+    }},
     recall_scores,
 )  # fmt: skip
 
@@ -143,7 +145,6 @@ def main() -> None:
             "ORIGINAL_DATA": str(data.resolve()),
             "AUGMENTED_DATA": str(augmented.resolve()),
             "SPLITS": args.splits,
-            **({"BATCH": "16", "GPU_BATCH": "16"} if args.scale == "demo" else {}),
             **({"PRECISION": "--cpu-bf16"} if args.cpu_bf16 else {}),
         },
         training=training,

@@ -36,6 +36,18 @@ def test_the_rows_go_on_from_one_model(tmp_path: Path) -> None:
     assert gains(ROWS[2], ROWS[0]) == [2.2, 1.5, 0.4]  # section 6.1
 
 
+def test_an_update_of_the_demo_has_16_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in what the README says was measured."""
+    for name in ("BATCH", "GPU_BATCH", "ITERATIONS"):
+        monkeypatch.delenv(name, raising=False)
+    (node,) = tree(ROWS, 1, output=tmp_path, start="captions.pt")
+    demo = Setting(demo=table7.TABLE7.demo, environment={})
+    variables, _ = demo.command(node)
+    assert (variables["BATCH"], variables["GPU_BATCH"], variables["ITERATIONS"]) == ("16", "16", "300")
+    monkeypatch.setenv("BATCH", "32")  # the user's own wins
+    assert demo.command(node)[0]["BATCH"] == "32"
+
+
 def test_the_columns_are_percent_but_for_ranks() -> None:
     found = {"R@1": 0.25, "R@5": 0.5, "R@10": 0.75, "median_rank": 4.0}
     columns = table7.recall_scores({"image_retrieval": found, "caption_retrieval": {**found, "R@1": 0.5}})
