@@ -31,6 +31,21 @@ def test_rows_are_compared_image_by_image(tmp_path: Path) -> None:
     assert comparison.comparisons([single, multi], [3], tmp_path) == ""
 
 
+def test_rows_without_the_score_that_is_compared_are_named(tmp_path: Path) -> None:
+    """With METRICS=bleu; the third seed was scored again, with all."""
+    single, multi, kept = TABLES["table6"].rows
+    for row in (single, multi):
+        for seed in (1, 2):
+            write_scores(folder_of(row, seed, tmp_path), **{"BLEU@4": 0.3})
+    said = "Not compared, since their scores have no CIDEr: single [MASK] (seeds 1, 2), multi [MASK] (seeds 1, 2).\n"
+    assert comparison.comparisons([single, multi, kept], [1, 2, 3], tmp_path) == said
+    for row, values in ((single, [0.3, 0.5]), (multi, [0.2, 0.4])):
+        write_scores(folder_of(row, 3, tmp_path), values, CIDEr=0.4)
+    *_, line, blank, last = comparison.comparisons([single, multi, kept], [1, 2, 3], tmp_path).splitlines()
+    assert line == "| single [MASK] less multi [MASK] | 2 | +10.0 [+10.0, +10.0] | +10.0 |"
+    assert (blank, f"{last}\n") == ("", said)
+
+
 def test_the_interval_is_of_images_and_seeds() -> None:
     rng = np.random.default_rng(5)
 

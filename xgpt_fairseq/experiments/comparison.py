@@ -50,27 +50,30 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, resamples: int = 10_000, 
     return Difference(float(difference.mean()), float(low), float(high), tuple(difference.mean(axis=1).tolist()))
 
 
-def read_images(row: Row, seeds: Sequence[int], output: Path) -> dict[int, dict[str, float]]:
-    """Seed → image id → 100 × `METRIC`, of the seeds that are finished."""
-    found = {}
+def read_images(row: Row, seeds: Sequence[int], output: Path) -> dict[int, dict[str, float] | None]:
+    """Seed → image id → 100 × `METRIC`, of the seeds that are finished; None where `METRIC` was not computed."""
+    found: dict[int, dict[str, float] | None] = {}
     for seed in seeds:
         file = folder_of(row, seed, output) / "scores-test.json"
         if file.is_file():
             images = json.loads(file.read_text(encoding="utf-8"))["per_image"]
-            found[seed] = {image_id: 100 * scores[METRIC] for image_id, scores in images.items()}
+            known = all(METRIC in scores for scores in images.values())
+            found[seed] = {image_id: 100 * scores[METRIC] for image_id, scores in images.items()} if known else None
     return found
 
 
 def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> str:
     """A table in Markdown: each row less those that it is compared with, over the seeds that both have finished.
 
+    Below it stands which rows are not compared since their scores lack `METRIC` (METRICS of the recipe chooses others).
     Empty where there is nothing to compare.
     """
     known = {row.name: row for row in rows}
     pairs = [(row, known[name]) for row in rows for name in row.against if name in known]
+    scores = {row.name: read_images(row, seeds, output) for pair in pairs for row in pair}
     lines = []
     for row, other in pairs:
-        a, b = (read_images(each, seeds, output) for each in (row, other))
+        a, b = ({s: images for s, images in scores[each.name].items() if images is not None} for each in (row, other))
         both = [seed for seed in seeds if seed in a and seed in b]
         if not both:
             continue
@@ -79,7 +82,11 @@ def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> str:
         by_seed = ", ".join(f"{value:+.1f}" for value in found.by_seed)
         interval = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
         lines.append(f"| {row.name} less {other.name} | {len(images)} | {interval} | {by_seed} |")
-    if not lines:
-        return ""
-    title = f"| {METRIC} | images | difference, 95 % interval | by seed |"
-    return "\n".join([title, "|---" * 4 + "|", *lines]) + "\n"
+    parts = []
+    if lines:
+        title = f"| {METRIC} | images | difference, 95 % interval | by seed |"
+        parts.append("\n".join([title, "|---" * 4 + "|", *lines]) + "\n")
+    without = {name: [str(seed) for seed, images in found.items() if images is None] for name, found in scores.items()}
+    if lacking := [f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in without.items() if of]:
+        parts.append(f"Not compared, since their scores have no {METRIC}: {', '.join(lacking)}.\n")
+    return "\n".join(parts)
