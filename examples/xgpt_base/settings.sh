@@ -12,7 +12,7 @@ USER_DIR=${USER_DIR:-$(python -c 'from importlib.util import find_spec
 print(find_spec("xgpt_fairseq").submodule_search_locations[0])')}
 
 # Data directories (0_prepare.sh makes them), and where checkpoints go, one folder per stage.
-DATASET=${DATASET:-coco}                          # coco or flickr30k: stages 3 to 5
+DATASET=${DATASET:-coco}                          # coco or flickr30k: stages 3 to 6
 TEXT_DATA=${TEXT_DATA:-data/text}
 OUT_OF_DOMAIN_DATA=${OUT_OF_DOMAIN_DATA:-data/cc}
 IN_DOMAIN_DATA=${IN_DOMAIN_DATA:-data/$DATASET}

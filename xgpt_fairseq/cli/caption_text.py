@@ -6,7 +6,7 @@ validation and test images must be excluded from pre-training: name these images
 
 examples:
     xgpt-caption-text --output coco.txt --exclude dataset_coco.json --exclude-splits val,test
-    xgpt-caption-text --output coco.txt --exclude-ids coco_mini/val2017_ids.txt
+    xgpt-caption-text --output coco2017.txt --exclude-ids val2017_ids.txt
     xgpt-caption-text --output coco.txt --part train2014 --exclude-nothing
 """
 
