@@ -97,7 +97,10 @@ class ResumableLines:
         if not self.groups:
             self.items = find()
             self.path.unlink(missing_ok=True)
-            self._journal.write_text(json.dumps({"options": wanted, "items": self.items}), encoding="utf-8")
+            with open(self._journal, "w", encoding="utf-8") as journal:
+                journal.write(json.dumps({"options": wanted, "items": self.items}))
+                journal.flush()
+                os.fsync(journal.fileno())  # before there are lines, which go on with it
 
     def _read(self, overwrite: bool) -> dict[str, Any]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def test_a_file_appears_at_the_end(tmp_path: Path, before: dict[str, str]) -> No
         assert path.exists() == bool(before)
         assert not before or path.read_text() == "old"
     assert contents(tmp_path) == {"file": "new"}
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power failure, it would be there and empty."""
+    synced, sync = [], os.fsync
+
+    def fsync(file: int) -> None:
+        synced.append(os.fstat(file).st_ino)
+        assert not (tmp_path / "file").exists()
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_json(tmp_path / "file", [1, 2])
+    assert synced == [(tmp_path / "file").stat().st_ino]
 
 
 @pytest.mark.parametrize("before", [{}, {"file": "old"}])

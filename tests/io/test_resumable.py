@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,24 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
         (run.data / "index").write_text("i")
         run.finish(last="index", files=["*.bin"])
     assert contents(tmp_path) == {"output/half.bin": "half", "output/index": "i"}
+
+
+def test_files_are_on_the_disk_before_the_journal_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    interrupted(tmp_path / "output")
+    journal = tmp_path / ".output.partial" / "journal.json"
+
+    def fsync(file: int) -> None:
+        assert journal.exists()
+        synced.add(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with ResumableOutput(tmp_path / "output", dict(OPTIONS), overwrite=False) as run:
+        (run.data / "index").write_text("i")
+        run.finish(last="index", files=["*.bin"])
+    output = tmp_path / "output"
+    assert synced >= {path.stat().st_ino for path in (output, output / "half.bin", output / "index")}
+    assert not journal.exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError])

@@ -90,6 +90,8 @@ def interrupted(error: BaseException, output: Path) -> DataError:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to *path*; rename it to *path* if the block succeeds, delete it otherwise.
 
+    The file is on the disk before it has its name: else it could be empty after a power failure, and the old one gone.
+
     Raises:
         DataError: see `writing`.
     """
@@ -98,6 +100,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with writing(path, aside):
             _clear(aside)
             yield aside
+            sync_file(aside)
             aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -156,6 +159,12 @@ def swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None
     for new in sorted(aside.iterdir(), key=lambda file: file.name == last):
         new.replace(path / new.name)
     aside.rmdir()
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's content to disk, whoever has written it."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

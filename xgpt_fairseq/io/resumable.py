@@ -18,7 +18,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import check_no_link, swap_in, sync_folder, take_lock, write_error, write_json, writing
+from xgpt_fairseq.io.atomic import (
+    check_no_link,
+    swap_in,
+    sync_file,
+    sync_folder,
+    take_lock,
+    write_error,
+    write_json,
+    writing,
+)
 
 JOURNAL_VERSION = 1
 
@@ -123,8 +132,13 @@ class ResumableOutput:
 
     def finish(self, *, last: str, files: Iterable[str]) -> None:
         """Move the files into *output*, which may exist and have other files. Arguments as for `atomic_directory`."""
+        for file in self.data.iterdir():
+            if file.is_file():
+                sync_file(file)
+        sync_folder(self.data)
         swap_in(self.data, self.output, last=last, files=files)
-        self.discard_journal()
+        sync_folder(self.output)
+        self.discard_journal()  # now that the files are on the disk
 
     def replace(self) -> None:
         """Rename the folder to *output*; an existing folder of this name is deleted with its contents.
