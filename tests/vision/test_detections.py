@@ -126,6 +126,8 @@ GOOD = record(42, 0.5)
         ([{**GOOD, "bbox": [1, 2, float("nan"), 4]}], r", record \[0\], image 42: bbox is \[1, 2, nan, 4\]"),
         ([{**GOOD, "bbox": [9, 9, -3, 4]}], r", record \[0\], image 42: bbox is \[9, 9, -3, 4\]; .* not be negative"),
         ([{**GOOD, "score": 1.5}], r", record \[0\], image 42: score is 1.5; a confidence in 0..1 expected"),
+        ([{**GOOD, "bbox": [1, 2, 10**400, 4]}], r", record \[0\], image 42: bbox is \[1, 2, 10+; \[x, y, width"),
+        ([{**GOOD, "score": 10**400}], r", record \[0\], image 42: score is 10{59}; a confidence in 0..1 expected"),
         ([{**GOOD, "score": None}], r", record \[0\], image 42: score is None"),
         (
             [{**GOOD, "category_id": "cat"}],
@@ -136,6 +138,13 @@ GOOD = record(42, 0.5)
 def test_broken_files(path: Path, records: object, message: str) -> None:
     with pytest.raises(DataError, match=rf"^{path}{message}"):
         read(path, records)
+
+
+@pytest.mark.parametrize("number", [10**308, 1e308], ids=["whole", "float"])
+def test_a_box_that_ends_beyond_all_numbers(path: Path, number: float) -> None:
+    found = read(path, [record(42, 0.5, (number, 0, number, 1))])
+    with pytest.raises(DataError, match=r"record \[0\], image 42, region 0"):
+        found.normalised("42", (10, 10))
 
 
 def test_no_file(path: Path) -> None:

@@ -195,13 +195,13 @@ def _image_id(record: dict[str, Any], path: Path, index: int) -> str:
 def _box_and_score(record: dict[str, Any], where: str) -> tuple[float, float, float, float, float]:
     box = record.get("bbox")
     if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        raise DataError(f"{where}: bbox is {box!r}; [x, y, width, height] in pixels expected")
-    x, y, width, height = box
+        raise DataError(f"{where}: bbox is {box!r:.200}; [x, y, width, height] in pixels expected")
+    x, y, width, height = map(float, box)
     if width < 0 or height < 0:
         raise DataError(f"{where}: bbox is {box!r}; width and height, the last two, must not be negative")
     score = record.get("score")
     if not _is_number(score) or not 0 <= score <= 1:
-        raise DataError(f"{where}: score is {score!r}; a confidence in 0..1 expected")
+        raise DataError(f"{where}: score is {score!r:.60}; a confidence in 0..1 expected")
     return x, y, x + width, y + height, score
 
 
@@ -213,4 +213,9 @@ def _category(record: dict[str, Any], where: str) -> int:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
