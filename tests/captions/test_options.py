@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from xgpt_fairseq.captions.base import CaptionedImage
-from xgpt_fairseq.captions.options import parse_columns, read_split_files
+from xgpt_fairseq.captions.options import add_caption_options, parse_columns, read_split_files
 from xgpt_fairseq.errors import DataError
+
+
+def test_maps_of_image_ids_can_be_given_one_by_one() -> None:
+    parser = argparse.ArgumentParser()
+    add_caption_options(parser)
+    assert parser.parse_args(["--image-ids", "a.json", "--image-ids", "b.json"]).image_ids == ["a.json", "b.json"]
+    assert parser.parse_args([]).image_ids is None
 
 
 def test_columns() -> None:

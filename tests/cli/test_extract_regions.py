@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.folders import contents
 from xgpt_fairseq.cli import extract_regions
+from xgpt_fairseq.cli.extract_options import parse_arguments
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.verify import verify
 from xgpt_fairseq.vision.extractor import RegionExtractor
@@ -113,6 +114,12 @@ def test_files_that_are_no_photos_are_listed(photos: Path, tmp_path: Path, extra
         "not a photo, or damaged at its beginning",
         "image file is truncated",
     ]
+
+
+def test_names_of_labels_can_be_given_one_by_one() -> None:
+    args = parse_arguments(["photos", "--output", "store", "--label-names", "objects", "--label-names", "attributes"])
+    assert args.label_names == [Path("objects"), Path("attributes")]
+    assert parse_arguments(["photos", "--output", "store"]).label_names == []
 
 
 def test_strict(photos: Path, tmp_path: Path, extract: Extract) -> None:

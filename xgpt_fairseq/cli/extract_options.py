@@ -88,6 +88,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="FILE",
         type=Path,
         nargs="+",
+        action="extend",
         default=[],
         help="names of the detector's objects, one a line, and perhaps a second file with those of attributes "
         "(default: the detector's own, or numbers)",
