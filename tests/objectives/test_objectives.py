@@ -131,8 +131,11 @@ def test_tifg_predicts_regions_from_earlier_ones_and_the_text_only(sharing):
         assert not torch.equal(before[:, 0], changed_text[:, 0])
 
 
-def test_tifg_s_target_gets_no_gradient():
-    model = build()
+@pytest.mark.parametrize("refine_layers", [0, 6])
+@pytest.mark.parametrize("target", ["embedding", "feature"])
+def test_tifg_s_target_gets_no_gradient(target, refine_layers):
+    """Also without refiner, where the target is what the decoder is fed, which does get a gradient."""
+    model = build(refine_layers=refine_layers, objective_options={"tifg_target": target})
     sample, _ = sample_of(objective_of("tifg"), images([4, 2, 3]))
     _, target, _ = model("tifg", limit=100, **sample["net_input"])
     assert not target.requires_grad

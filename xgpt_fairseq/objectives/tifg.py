@@ -71,7 +71,8 @@ class RegionHead(nn.Module):
             target = features
         else:
             with torch.no_grad():
-                target = encoder.regions.refine(embedded, ~padding_mask[:, None, None, :] if padded else None)
+                # detached: without refining layers, what is refined is what comes back, and no_grad makes nothing of it
+                target = encoder.regions.refine(embedded.detach(), ~padding_mask[:, None, None, :] if padded else None)
         memory = encoder(src_tokens=src_tokens)["memory"]
         regions = embedded[:, :limit].index_select(0, rows)  # (C, N, H)
         start = self.start.expand(regions.size(0), 1, -1)
