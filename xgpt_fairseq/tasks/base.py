@@ -23,11 +23,13 @@ from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTModel
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
+from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.programs.peers import begin_together, limit_waiting
 from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks.checks import check_run, finetune_from, root_config
 from xgpt_fairseq.tasks.finite import RepeatedBatches, refuse_not_finite
 from xgpt_fairseq.tasks.gradient_log import GradientLog
+from xgpt_fairseq.tasks.limits import value_of
 from xgpt_fairseq.tasks.options import check_metric, values_of
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
@@ -199,12 +201,14 @@ class XGPTTask(FairseqTask):
 
         fairseq's own either keeps its batches too, or is built anew for each epoch and then waits up to ten seconds
         for the old one's workers. The order depends on (seed, epoch) alone, so that all ranks and a resumed run agree.
+        A training's validation has --max-valid-steps batches on each rank, and no more.
         """
         if grouped_shuffling:
             raise DataError("--grouped-shuffling would tear the turns apart; leave it out")
         if dataset in self.dataset_to_epoch_iter and not (disable_iterator_cache or update_epoch_batch_itr):
             return self.dataset_to_epoch_iter[dataset]
         texts = dataset.dataset if isinstance(dataset, BaseWrapperDataset) else dataset
+        most = None if texts.shuffle else self._max_valid_steps()
 
         def draw_batches(dataset: Any, epoch: int) -> list[Any]:
             texts.set_epoch(epoch)
@@ -218,7 +222,7 @@ class XGPTTask(FairseqTask):
                     f"--max-tokens (the shortest has {texts.sizes.min()} tokens with the end of sentence)"
                 )
             rng = np.random.default_rng([seed, epoch]) if texts.shuffle else None
-            return interleave_objectives(
+            batches = interleave_objectives(
                 [
                     dataset.batch_by_size(window, max_tokens, max_sentences, required_batch_size_multiple)
                     for window in texts.windows(indices, rng)
@@ -229,6 +233,7 @@ class XGPTTask(FairseqTask):
                 index_codec=texts.index_codec,
                 rng=rng,
             )
+            return batches if most is None else batches[: most * num_shards]
 
         iterator = EpochBatchIterator(
             dataset=dataset,
@@ -254,6 +259,17 @@ class XGPTTask(FairseqTask):
         freq = self.cfg.update_freq
         freq = [freq] if isinstance(freq, int) else list(freq)
         return freq[min(epoch, len(freq)) - 1]
+
+    def _max_valid_steps(self) -> int | None:
+        """--max-valid-steps of a training; of fairseq-validate, whose task has its model's configuration, none.
+
+        fairseq turns its back on the iterator after one batch more than that, and the thread that fills its buffer
+        then waits for ever, with the batches that it has read: one more at each validation.
+        """
+        if not trains(fairseq_program()):
+            return None
+        most: int | None = value_of(root_config(self.cfg).get("dataset"), "max_valid_steps")
+        return most
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Refuse c10d, which fails obscurely if a step leaves parameters without gradient; limit waiting for others."""

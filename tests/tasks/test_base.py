@@ -1,0 +1,62 @@
+"""What all tasks do with fairseq's own options of batches."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fairseq.data.iterators import BackgroundConsumer
+from omegaconf import OmegaConf
+
+from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.tasks import base
+from xgpt_fairseq.tasks.xgpt_pretrain import XGPTPretrainConfig, XGPTPretrainTask
+
+
+def validate(task: XGPTPretrainTask, steps: int, **shard: int) -> list[str]:
+    """A validation as fairseq's trainer does it. Returns the objectives of its batches."""
+    iterator = task.get_batch_iterator(
+        task.dataset("valid"), max_sentences=1, max_positions=(1000, 60), data_buffer_size=1, **shard
+    )
+    seen = []
+    for i, batch in enumerate(iterator.next_epoch_itr(shuffle=False, set_dataset_epoch=False)):
+        if i > steps:
+            break
+        seen.append(batch["objective"])
+    return seen
+
+
+def consumers() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if isinstance(each, BackgroundConsumer)]
+
+
+@pytest.mark.parametrize(
+    ("program", "world", "steps", "expected"),
+    [
+        ("fairseq-train", 1, 3, ["ic", "imlm", "ida"]),
+        ("fairseq-hydra-train", 2, 2, ["ic", "imlm"]),
+        ("fairseq-train", 1, 100, 2 * ["ic", "imlm", "ida", "tifg"]),
+        ("fairseq-validate", 1, 100, 2 * ["ic", "imlm", "ida", "tifg"]),
+    ],
+    ids=str,
+)
+def test_a_validation_of_a_few_batches_leaves_no_thread_behind(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, program: str, world: int, steps: int, expected: list[str]
+) -> None:
+    """Two images of four objectives. fairseq's own loop leaves its iterator where it is."""
+    monkeypatch.setattr(base, "fairseq_program", lambda: program)
+    options: dict[str, Any] = {**vars(XGPTPretrainConfig(data=str(tiny_data))), "seed": 1, "update_freq": [1],
+                               "train_subset": "train", "best_checkpoint_metric": "loss"}  # fmt: skip
+    options = {name: value for name, value in options.items() if "${" not in str(value)}
+    root = OmegaConf.create({"task": options, "dataset": {"max_valid_steps": 1 if "validate" in program else steps}})
+    before = consumers()
+    for rank in range(world):
+        task = XGPTPretrainTask(root.task, DataDirectory(tiny_data))
+        task.load_dataset("valid", epoch=1)
+        for _ in range(2):
+            assert validate(task, steps, num_shards=world, shard_id=rank) == expected
+    for each in set(consumers()) - set(before):
+        each.join(timeout=5)
+    assert not set(consumers()) - set(before)
