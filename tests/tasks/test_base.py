@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ from fairseq.data.iterators import BackgroundConsumer
 from omegaconf import OmegaConf
 
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks import base
 from xgpt_fairseq.tasks.xgpt_pretrain import XGPTPretrainConfig, XGPTPretrainTask
+
+
+def root_of(data: Path, *, max_valid_steps: int | None = None, **options: Any) -> Any:
+    """A run's configuration, as far as a task asks for it."""
+    resolved = {"seed": 1, "update_freq": [1], "train_subset": "train", "best_checkpoint_metric": "loss", **options}
+    given = {**vars(XGPTPretrainConfig(data=str(data))), **resolved}
+    task = {name: value for name, value in given.items() if "${" not in str(value)}
+    return OmegaConf.create({"task": task, "dataset": {"max_valid_steps": max_valid_steps}})
 
 
 def validate(task: XGPTPretrainTask, steps: int, **shard: int) -> list[str]:
@@ -47,10 +57,7 @@ def test_a_validation_of_a_few_batches_leaves_no_thread_behind(
 ) -> None:
     """Two images of four objectives. fairseq's own loop leaves its iterator where it is."""
     monkeypatch.setattr(base, "fairseq_program", lambda: program)
-    options: dict[str, Any] = {**vars(XGPTPretrainConfig(data=str(tiny_data))), "seed": 1, "update_freq": [1],
-                               "train_subset": "train", "best_checkpoint_metric": "loss"}  # fmt: skip
-    options = {name: value for name, value in options.items() if "${" not in str(value)}
-    root = OmegaConf.create({"task": options, "dataset": {"max_valid_steps": 1 if "validate" in program else steps}})
+    root = root_of(tiny_data, max_valid_steps=1 if program == "fairseq-validate" else steps)
     before = consumers()
     for rank in range(world):
         task = XGPTPretrainTask(root.task, DataDirectory(tiny_data))
@@ -60,3 +67,22 @@ def test_a_validation_of_a_few_batches_leaves_no_thread_behind(
     for each in set(consumers()) - set(before):
         each.join(timeout=5)
     assert not set(consumers()) - set(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [({}, "tifg"), ({"objectives": "ida,ic"}, "ic"), ({"objectives": "ic"}, None),
+     ({"objective_schedule": "joint"}, None)],
+    ids=str,
+)  # fmt: skip
+def test_no_objective_may_lose_its_update_at_the_end_of_an_epoch(
+    tiny_data: Path, options: dict[str, Any], refused: str | None
+) -> None:
+    task = XGPTPretrainTask(root_of(tiny_data, **options).task, DataDirectory(tiny_data))
+    task.load_dataset("train", epoch=1)
+    train = partial(task.get_batch_iterator, task.dataset("train"), max_sentences=4, skip_remainder_batch=True)
+    if refused is None:
+        assert train().next_epoch_itr().has_next()
+        return
+    with pytest.raises(DataError, match=f"--skip-remainder-batch would .* of the objective {refused}; leave it out"):
+        train()

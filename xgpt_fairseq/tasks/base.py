@@ -205,9 +205,15 @@ class XGPTTask(FairseqTask):
         """
         if grouped_shuffling:
             raise DataError("--grouped-shuffling would tear the turns apart; leave it out")
+        texts = dataset.dataset if isinstance(dataset, BaseWrapperDataset) else dataset
+        turns = 1 if texts.joint else len(texts.objectives)
+        if skip_remainder_batch and turns > 1:
+            raise DataError(
+                "--skip-remainder-batch would drop an update of every epoch, its last, which is always of the "
+                f"objective {texts.objectives[-1].name}; leave it out"
+            )
         if dataset in self.dataset_to_epoch_iter and not (disable_iterator_cache or update_epoch_batch_itr):
             return self.dataset_to_epoch_iter[dataset]
-        texts = dataset.dataset if isinstance(dataset, BaseWrapperDataset) else dataset
         most = None if texts.shuffle else self._max_valid_steps()
 
         def draw_batches(dataset: Any, epoch: int) -> list[Any]:
@@ -228,7 +234,7 @@ class XGPTTask(FairseqTask):
                     for window in texts.windows(indices, rng)
                 ],
                 epoch=epoch if texts.shuffle else 0,  # validation's masks stay the same
-                objectives=1 if texts.joint else len(texts.objectives),
+                objectives=turns,
                 block=num_shards * (self._update_freq(epoch) if texts.shuffle else 1),
                 index_codec=texts.index_codec,
                 rng=rng,
