@@ -48,6 +48,28 @@ def test_blocks_are_whole_and_hold_every_item_once(sizes, size):
     assert empty == max(0, size - sum(sizes)) if len(blocks) == 1 else empty == 0
 
 
+@given(SIZES, st.integers(1, 12))
+def test_no_batch_becomes_larger(sizes, size):
+    """All are parts of those that came, and so within --batch-size, and --max-tokens with its padding, as they are."""
+    batches = batches_of(sizes)
+    blocks = group_into_updates(batches, size)
+    too_few = len(batches) % size and sum(sizes) < size * -(-len(batches) // size)
+    whole = [set(batch.tolist()) for batch in batches]
+    for part in (part for block in blocks for part in block):
+        assert any(set(part.tolist()) <= batch for batch in whole) or (too_few and len(part) == 2)
+    if not too_few:
+        assert [i for block in blocks for part in block for i in part] == list(range(sum(sizes)))
+    assert len(blocks) in (len(batches) // size, -(-len(batches) // size))
+
+
+def test_what_is_left_of_an_epoch_is_shared_out_evenly():
+    """Of a last block, and with the block before it where that is too little."""
+    sizes = [[len(part) for part in block] for block in group_into_updates(batches_of([8] * 6), 4)]
+    assert sizes == [[8, 8, 8, 8], [4, 4, 4, 4]]
+    sizes = [[len(part) for part in block] for block in group_into_updates(batches_of([8] * 4 + [3]), 4)]
+    assert sizes == [[4, 4, 4, 4], [4, 4, 8, 3]]
+
+
 @given(
     sizes=SIZES,
     world=st.sampled_from([1, 2, 3]),

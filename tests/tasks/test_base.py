@@ -86,3 +86,19 @@ def test_no_objective_may_lose_its_update_at_the_end_of_an_epoch(
         return
     with pytest.raises(DataError, match=f"--skip-remainder-batch would .* of the objective {refused}; leave it out"):
         train()
+
+
+@pytest.mark.parametrize("captions_per_image", [1, 5])
+def test_no_batch_of_an_epoch_is_larger_than_its_limits(tiny_data: Path, captions_per_image: int) -> None:
+    """Nor those of the last update, which share out what is left: images are padded to regions, captions to tokens."""
+    root = root_of(tiny_data, objectives="ic", update_freq=[8], captions_per_image=captions_per_image)
+    task = XGPTPretrainTask(root.task, DataDirectory(tiny_data))
+    task.load_dataset("train", epoch=1)
+    iterator = task.get_batch_iterator(task.dataset("train"), max_tokens=80, max_sentences=4, max_positions=(1000, 60))
+    for _ in range(20):
+        sizes = []
+        for batch in iterator.next_epoch_itr():
+            regions, target = batch["net_input"]["features"], batch["target"]
+            sizes.append(len(target))
+            assert regions.shape[0] * regions.shape[1] + target.numel() <= 80
+        assert max(sizes) <= 4 and sum(sizes) == len(task.dataset("train")) and len(sizes) % 8 == 0

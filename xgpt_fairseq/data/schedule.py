@@ -8,6 +8,7 @@ all objectives see the same pairs, and each update is of one objective on all ra
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,20 +41,50 @@ class IndexCodec:
 def group_into_updates(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
     """Group *batches* into blocks of exactly *size*, with every item once, and without empty batches if possible.
 
-    The items of an incomplete last block are divided into *size* smaller batches; if there are too few items, they join
-    the batches of the previous block. (fairseq replaces an empty batch by a dummy, whose gradient is zeroed but whose
-    sample size still counts.)
+    The batches of an incomplete last block are divided into *size* parts. If they have too few items, they are divided
+    together with the batches before them, into one block more. A part of a batch is within its limits, such as
+    --max-tokens, whatever they are; only where most batches have a single item, and there are too few items for one
+    block more, some of the last block's have two. (fairseq replaces an empty batch by a dummy, whose gradient is zeroed
+    but whose sample size still counts.)
     """
     whole = len(batches) - len(batches) % size
     blocks = [list(batches[i : i + size]) for i in range(0, whole, size)]
-    if whole < len(batches):
-        rest = np.concatenate(list(batches[whole:]))
-        pieces = np.array_split(rest, size)
-        if len(rest) >= size or not blocks:
-            blocks.append(pieces)
-        else:
-            blocks[-1] = [np.concatenate(pair) for pair in zip(blocks[-1], pieces, strict=True)]
+    rest = list(batches[whole:])
+    if not rest:
+        return blocks
+    items, divided = sum(map(len, rest)), 1
+    while items < divided * size and divided <= len(blocks):
+        items += sum(map(len, blocks[-divided]))
+        divided += 1
+    if items >= divided * size:
+        begin = len(blocks) - (divided - 1)
+        parts = divide([batch for block in blocks[begin:] for batch in block] + rest, divided * size)
+        return blocks[:begin] + [parts[i : i + size] for i in range(0, len(parts), size)]
+    pieces = np.array_split(np.concatenate(rest), size)  # of one item or none
+    if not blocks:
+        return [pieces]
+    last = blocks[-1]
+    smallest = sorted(range(size), key=lambda place: len(last[place]))  # enough of them have a single item
+    for place, piece in zip(smallest, pieces, strict=True):
+        last[place] = np.concatenate([last[place], piece])
     return blocks
+
+
+def divide(batches: Sequence[Batch], number: int) -> list[Batch]:
+    """Divide *batches* into *number* parts, none empty, each of one batch and about equally large, in their order.
+
+    Args:
+        batches: at most *number*, with at least that many items.
+        number: how many parts.
+    """
+    parts = [1] * len(batches)
+    largest = [(-len(batch), place) for place, batch in enumerate(batches)]  # a heap: the size of a batch's parts
+    heapq.heapify(largest)
+    for _ in range(number - len(batches)):
+        _, place = largest[0]
+        parts[place] += 1
+        heapq.heapreplace(largest, (-len(batches[place]) / parts[place], place))
+    return [part for batch, count in zip(batches, parts, strict=True) for part in np.array_split(batch, count)]
 
 
 def interleave_objectives(
