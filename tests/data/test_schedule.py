@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 
 import numpy as np
+import pytest
 from fairseq.data.iterators import GroupedIterator, ShardedIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xgpt_fairseq.data.schedule import IndexCodec, group_into_updates, interleave_objectives
+from xgpt_fairseq.data.schedule import IndexCodec, batches_of_update, group_into_updates, interleave_objectives
 
 
 def batches_of(sizes: list[int]) -> list[np.ndarray]:
@@ -37,6 +38,11 @@ def test_indices_are_wide_whatever_the_items_are() -> None:
         packed = code.pack(9, 3, np.array([0, 2**30 - 1], dtype=dtype))
         assert packed.dtype == np.int64
         assert [code.unpack(index) for index in packed] == [(9, 3, 0), (9, 3, 2**30 - 1)]
+
+
+@pytest.mark.parametrize(("freq", "expected"), [(4, [4, 4, 4]), ([4], [4, 4, 4]), ([1, 2], [1, 2, 2])])
+def test_update_freq_by_epoch(freq, expected):
+    assert [batches_of_update(freq, epoch) for epoch in (1, 2, 3)] == expected
 
 
 @given(SIZES, st.integers(1, 12))

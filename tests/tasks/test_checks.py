@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,41 @@ def test_a_checkpoint_that_is_none(
     with pytest.raises(DataError) as caught:
         check(program, {option: str(tmp_path / name)})
     assert str(caught.value).startswith(begin) and DAMAGES[name] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("position", "changes", "refused"),
+    [
+        ({"epoch": 2, "iterations_in_epoch": 8}, {}, False),
+        ({"epoch": 2, "iterations_in_epoch": 8}, {"optimization.update_freq": [1, 4]}, False),
+        ({"epoch": 2, "iterations_in_epoch": 8}, {"optimization.update_freq": [2]}, True),
+        ({"epoch": 2, "iterations_in_epoch": 8}, {"distributed_training.distributed_world_size": 2}, True),
+        ({"epoch": 2, "iterations_in_epoch": 0}, {"optimization.update_freq": [2]}, False),
+        (
+            {"epoch": 2, "iterations_in_epoch": 8},
+            {"optimization.update_freq": [2], "checkpoint.reset_dataloader": True},
+            False,
+        ),
+        ({"epoch": 2, "iterations_in_epoch": 8, "update_freq": 4}, {"optimization.update_freq": [2]}, False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_checkpoint_that_does_not_say_in_which_update_it_was_saved(
+    check: Any, tmp_path: Path, position: dict[str, int], changes: dict[str, object], refused: bool, named: bool
+) -> None:
+    """Earlier versions' said how many batches of each process were done, which depends on their number."""
+    run = {"optimization": {"update_freq": [4]}, "distributed_training": {"distributed_world_size": 1}}
+    state = {"model": {}, "cfg": run, "extra_state": {"train_iterator": position}}
+    path = tmp_path / ("named.pt" if named else "new/checkpoint_last.pt")
+    path.parent.mkdir(exist_ok=True)
+    torch.save(state, path)
+    options = {"optimization.update_freq": [4], "distributed_training.distributed_world_size": 1, **changes}
+    if named:
+        options["checkpoint.restore_file"] = str(path)
+    if not refused:
+        check("fairseq-train", options)
+        return
+    said = f"{path} was saved by an earlier version in the midst of epoch 2, with --update-freq 4 and 1 process, now "
+    with pytest.raises(DataError, match=re.escape(said)):
+        check("fairseq-train", options)

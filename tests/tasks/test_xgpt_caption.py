@@ -99,12 +99,6 @@ def test_another_way_of_shuffling_is_refused(tiny_data: Path) -> None:
         task.get_batch_iterator(task.dataset("train"), max_sentences=4, grouped_shuffling=True)
 
 
-@pytest.mark.parametrize(("freq", "expected"), [(4, [4, 4, 4]), ([1, 2], [1, 2, 2])])
-def test_update_freq_by_epoch(tiny_data: Path, freq: Any, expected: list[int]) -> None:
-    task = task_of(tiny_data, update_freq=freq)
-    assert [task._update_freq(epoch) for epoch in (1, 2, 3)] == expected
-
-
 @pytest.mark.parametrize(
     ("backend", "world", "unused", "refused"),
     [

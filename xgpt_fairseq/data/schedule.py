@@ -38,6 +38,12 @@ class IndexCodec:
         return epoch, objective, item
 
 
+def batches_of_update(update_freq: int | Sequence[int], epoch: int) -> int:
+    """A rank's batches in an update of *epoch* (1, 2, …): one for each epoch, the last for all that follow."""
+    freq = [update_freq] if isinstance(update_freq, int) else list(update_freq)
+    return freq[min(epoch, len(freq)) - 1]
+
+
 def group_into_updates(batches: Sequence[Batch], size: int) -> list[list[Batch]]:
     """Group *batches* into blocks of exactly *size*, with every item once, and without empty batches if possible.
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.data import BaseWrapperDataset, data_utils
-from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks import FairseqTask
@@ -17,7 +16,8 @@ from omegaconf import II, MISSING
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.schedule import interleave_objectives
+from xgpt_fairseq.data.epoch_iterator import UpdateIterator
+from xgpt_fairseq.data.schedule import batches_of_update, interleave_objectives
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTModel
@@ -196,7 +196,7 @@ class XGPTTask(FairseqTask):
         skip_remainder_batch: bool = False,
         grouped_shuffling: bool = False,
         update_epoch_batch_itr: bool = False,
-    ) -> EpochBatchIterator:
+    ) -> UpdateIterator:
         """Epoch iterator that re-batches each epoch, interleaves objectives, and reuses its worker processes.
 
         fairseq's own either keeps its batches too, or is built anew for each epoch and then waits up to ten seconds
@@ -215,6 +215,9 @@ class XGPTTask(FairseqTask):
         if dataset in self.dataset_to_epoch_iter and not (disable_iterator_cache or update_epoch_batch_itr):
             return self.dataset_to_epoch_iter[dataset]
         most = None if texts.shuffle else self._max_valid_steps()
+
+        def update_freq(epoch: int) -> int:
+            return batches_of_update(self.cfg.update_freq, epoch) if texts.shuffle else 1
 
         def draw_batches(dataset: Any, epoch: int) -> list[Any]:
             texts.set_epoch(epoch)
@@ -235,13 +238,14 @@ class XGPTTask(FairseqTask):
                 ],
                 epoch=epoch if texts.shuffle else 0,  # validation's masks stay the same
                 objectives=turns,
-                block=num_shards * (self._update_freq(epoch) if texts.shuffle else 1),
+                block=num_shards * update_freq(epoch),
                 index_codec=texts.index_codec,
                 rng=rng,
             )
             return batches if most is None else batches[: most * num_shards]
 
-        iterator = EpochBatchIterator(
+        iterator = UpdateIterator(
+            update_freq=update_freq,
             dataset=dataset,
             collate_fn=dataset.collater,
             batch_sampler=draw_batches,
@@ -259,12 +263,6 @@ class XGPTTask(FairseqTask):
         if not disable_iterator_cache:
             self.dataset_to_epoch_iter[dataset] = iterator
         return iterator
-
-    def _update_freq(self, epoch: int) -> int:
-        """--update-freq of *epoch* (1, 2, …): a number for each epoch, the last for all that follow."""
-        freq = self.cfg.update_freq
-        freq = [freq] if isinstance(freq, int) else list(freq)
-        return freq[min(epoch, len(freq)) - 1]
 
     def _max_valid_steps(self) -> int | None:
         """--max-valid-steps of a training; of fairseq-validate, whose task has its model's configuration, none.

@@ -6,6 +6,7 @@ fairseq would fail later, with a traceback that names no file, or go on in silen
 import difflib
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from xgpt_fairseq.checkpoints import (
     updates_of,
     whole_checkpoint_beside,
 )
+from xgpt_fairseq.data.schedule import batches_of_update
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.programs.generated_file import write_aside
 from xgpt_fairseq.programs.names import fairseq_program, trains
@@ -160,6 +162,7 @@ def _check_start(root: Any) -> None:
     start = checkpoint.continue_once or checkpoint.finetune_from_model
     if given is not None and not is_remote(given):
         state = _whole(Path(given), "--restore-file")
+        _check_position(state, Path(given), root)
         if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
             raise DataError(
                 f"--restore-file {given} has made {updates_of(state)} updates already: --max-update {max_update} "
@@ -170,12 +173,37 @@ def _check_start(root: Any) -> None:
         if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
             logger.info(f"{last} has made {updates_of(state)} updates: --max-update {max_update} is reached")
             sys.exit(0)
+        _check_position(state, last, root)
     elif given is None and not start and _optimises_captions(root):
         raise DataError(
             "--criterion xgpt_scst improves a captioner, and needs one to start from: --finetune-from-model CHECKPOINT"
         )
     elif given is None and start and not is_remote(start):
         _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
+
+
+def _check_position(state: Mapping[str, Any], path: Path, root: Any) -> None:
+    """Check that a training can go on within an epoch: a checkpoint of an earlier version does not say in which update.
+
+    Later ones do (`UpdateIterator`), and can go on with any number of processes and any --update-freq.
+    """
+    position = (state.get("extra_state") or {}).get("train_iterator") or {}
+    within = position.get("iterations_in_epoch", 0) > 0 and not root["checkpoint"].reset_dataloader
+    if not within or "update_freq" in position or state.get("cfg") is None:
+        return
+    before, now = (
+        (
+            batches_of_update(run["optimization"]["update_freq"], position["epoch"]),
+            run["distributed_training"]["distributed_world_size"],
+        )
+        for run in (state["cfg"], root)
+    )
+    if before != now:
+        raise DataError(
+            f"{path} was saved by an earlier version in the midst of epoch {position['epoch']}, with --update-freq "
+            f"{before[0]} and {before[1]} process{'es' * (before[1] != 1)}, now {now[0]} and {now[1]}: where to go on "
+            "is not known. Go on with those, or count epochs anew: --reset-dataloader"
+        )
 
 
 def _optimises_captions(root: Any) -> bool:
