@@ -42,6 +42,17 @@ def test_a_checkpoint_that_is_saved(folder: Path) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
+def test_where_none_was_due_all_are_back_when_training_goes_on(folder: Path) -> None:
+    whole = WholeCheckpoints({"save_dir": str(folder)})
+    whole.goes_on()
+    for _ in range(2):
+        whole.begin()
+        assert not (folder / "checkpoint_best.pt").exists()
+        whole.goes_on()
+        assert [number_in(folder / f"checkpoint_{name}.pt") for name in ("best", "last")] == [1, 1]
+        assert len(list(folder.iterdir())) == 2
+
+
 def test_what_was_cut_is_put_back(folder: Path) -> None:
     """As a full disk leaves it: the copy of the best one is cut, that of the last was not begun."""
     whole = WholeCheckpoints({"save_dir": str(folder)})

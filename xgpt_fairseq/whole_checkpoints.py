@@ -45,6 +45,7 @@ class WholeCheckpoints:
         self._suffix = config.get("checkpoint_suffix") or ""
         # where nothing is copied, nothing is lost; and where the folder is none
         self._off = not config or config.get("write_checkpoints_asynchronously", False) or is_remote(str(self._folder))
+        self._begun = False
 
     def hold(self) -> None:
         """Keep other trainings from writing to the same --save-dir; call it on the process that saves.
@@ -74,6 +75,7 @@ class WholeCheckpoints:
         if self._off:
             return
         atexit.register(self._end_badly)
+        self._begun = True
         for file, aside in self._files():
             try:
                 file.replace(aside)
@@ -86,7 +88,16 @@ class WholeCheckpoints:
         if self._off:
             return
         atexit.unregister(self._end_badly)
+        self._begun = False
         self.restore()
+
+    def goes_on(self) -> None:
+        """Call when the training goes on: fairseq does not say so where it has written nothing, since none was due.
+
+        So it is with --no-last-checkpoints --no-epoch-checkpoints, where this one is not the best.
+        """
+        if self._begun:
+            self.saved()
 
     def restore(self) -> None:
         """Put back what was moved aside and has not been written anew, or not whole: at a start, and at the end."""

@@ -5,24 +5,30 @@ from __future__ import annotations
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fairseq.checkpoint_utils import save_checkpoint
 from fairseq.data.iterators import BackgroundConsumer
+from fairseq.dataclass.configs import CheckpointConfig
+from fairseq.tasks import FairseqTask
 from omegaconf import OmegaConf
 
+from xgpt_fairseq import whole_checkpoints
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks import base
 from xgpt_fairseq.tasks.xgpt_pretrain import XGPTPretrainConfig, XGPTPretrainTask
 
 
-def root_of(data: Path, *, max_valid_steps: int | None = None, **options: Any) -> Any:
+def root_of(data: Path, *, max_valid_steps: int | None = None, save_dir: Path | None = None, **options: Any) -> Any:
     """A run's configuration, as far as a task asks for it."""
     resolved = {"seed": 1, "update_freq": [1], "train_subset": "train", "best_checkpoint_metric": "loss", **options}
     given = {**vars(XGPTPretrainConfig(data=str(data))), **resolved}
     task = {name: value for name, value in given.items() if "${" not in str(value)}
-    return OmegaConf.create({"task": task, "dataset": {"max_valid_steps": max_valid_steps}})
+    dataset, checkpoint = {"max_valid_steps": max_valid_steps}, {"save_dir": str(save_dir or "")}
+    return OmegaConf.create({"task": task, "dataset": dataset, "checkpoint": checkpoint if save_dir else {}})
 
 
 def validate(task: XGPTPretrainTask, steps: int, **shard: int) -> list[str]:
@@ -102,3 +108,25 @@ def test_no_batch_of_an_epoch_is_larger_than_its_limits(tiny_data: Path, caption
             sizes.append(len(target))
             assert regions.shape[0] * regions.shape[1] + target.numel() <= 80
         assert max(sizes) <= 4 and sum(sizes) == len(task.dataset("train")) and len(sizes) % 8 == 0
+
+
+def test_the_best_checkpoint_stays_where_nothing_is_saved(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--no-epoch-checkpoints --no-last-checkpoints, and a validation that is not the best."""
+    monkeypatch.setattr(FairseqTask, "train_step", lambda *_: None)
+    task = XGPTPretrainTask(root_of(tiny_data, save_dir=tmp_path).task, DataDirectory(tiny_data))
+    trainer = SimpleNamespace(
+        task=task, data_parallel_rank=0, should_save_checkpoint_on_current_rank=True, checkpoint_suffix="",
+        consolidate_optimizer=lambda: None, get_num_updates=lambda: 7,
+        save_checkpoint=lambda name, _: (Path(name).write_text("whole"), name)[1],
+    )  # fmt: skip
+    iterator = SimpleNamespace(epoch=1, end_of_epoch=lambda: True, state_dict=dict)
+    cfg = CheckpointConfig(save_dir=str(tmp_path), no_epoch_checkpoints=True, no_last_checkpoints=True)
+    monkeypatch.setattr(whole_checkpoints, "_is_whole", Path.exists)
+    monkeypatch.setattr(save_checkpoint, "best", 3.0, raising=False)
+    assert save_checkpoint(cfg, trainer, iterator, 2.0)
+    task.post_save(str(tmp_path / "checkpoint_best.pt"), 7)
+    assert save_checkpoint(cfg, trainer, iterator, 5.0) is None
+    task.train_step({"objective": "ic"}, None, None, None, 7)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint_best.pt"]

@@ -318,6 +318,7 @@ class XGPTTask(FairseqTask):
         Raises:
             DataError: fairseq runs the batch again, since its gradients were not finite.
         """
+        self._whole_checkpoints.goes_on()
         if not ignore_grad and self._batches.is_repeated(sample, update_num):
             half = next(model.parameters()).dtype == torch.float16
             refuse_not_finite(sample, update_num, diverged=not half)
