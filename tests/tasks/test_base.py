@@ -130,3 +130,26 @@ def test_the_best_checkpoint_stays_where_nothing_is_saved(
     assert save_checkpoint(cfg, trainer, iterator, 5.0) is None
     task.train_step({"objective": "ic"}, None, None, None, 7)
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint_best.pt"]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_validation_lacks_no_item_unless_it_is_asked_for(tiny_data: Path, skip: bool) -> None:
+    """An image with one caption too long would be missing, also in cider."""
+    task = XGPTPretrainTask(root_of(tiny_data).task, DataDirectory(tiny_data))
+    task.load_dataset("valid", epoch=1)
+    dataset = task.dataset("valid")
+    shorter, longest = sorted(dataset.sizes.tolist())
+    assert shorter < longest
+    iterator = task.get_batch_iterator(
+        dataset, max_sentences=4, max_positions=(1000, shorter), ignore_invalid_inputs=skip
+    )
+    if skip:
+        assert {tuple(batch["id"].tolist()) for batch in iterator.next_epoch_itr()} == {(dataset.sizes.argmin(),)}
+        return
+    with pytest.raises(DataError) as caught:
+        iterator.next_epoch_itr()
+    assert str(caught.value) == (
+        f"split 'valid': 1 of 2 items have a text longer than the model's --max-target-positions {shorter}, the "
+        f"longest {longest} tokens with the end of sentence: train with --max-target-positions {longest}, or prepare "
+        f"the data with --max-tokens {shorter}. --skip-invalid-size-inputs-valid-test leaves these items out"
+    )

@@ -84,6 +84,27 @@ def test_items_of_training_validation_and_generation(tiny_data: Path) -> None:
     assert len(task.dataset("train")) == images and (task.dataset("train").count == 1).all()
 
 
+@pytest.mark.parametrize(
+    ("scst", "epoch", "scores", "expected"),
+    [(False, None, False, True), (False, None, True, False), (True, 1, False, True), (False, 1, False, False)],
+)
+def test_captions_that_the_model_does_not_read_may_be_of_any_length(
+    tiny_data: Path, scst: bool, epoch: int | None, scores: bool, expected: bool
+) -> None:
+    """In generation, but for --score-reference, and in training on samples: no image is left out for its captions."""
+    cfg = OmegaConf.create({"generation": {"score_reference": scores}, "task": {}})
+    resolved = {"seed": 1, "update_freq": [1], "train_subset": "train", "best_checkpoint_metric": "loss"}
+    options = vars(XGPTCaptionConfig(data=str(tiny_data), **resolved))
+    cfg.task = {name: value for name, value in options.items() if "${" not in str(value)}
+    task = XGPTCaptionTask(cfg.task, DataDirectory(tiny_data))
+    task._samples_captions = scst
+    task.load_dataset("train", epoch=epoch)
+    dataset = task.dataset("train")
+    indices = dataset.ordered_indices()
+    kept = task.filter_indices_by_size(indices, dataset, (1000, 2), ignore_invalid_inputs=True)
+    assert len(kept) == (len(indices) if expected else 0)
+
+
 def test_the_subset_that_trains_is_what_fairseq_says(tiny_data: Path) -> None:
     task = task_of(tiny_data, train_subset="valid", captions_per_image=3)
     task.load_dataset("valid", epoch=1)

@@ -53,6 +53,7 @@ class CaptionDataset(ObjectiveDataset):
             epoch keeps up to K captions of an image together, to share one encoding of it. Batches are filled
             completely; an image whose captions are split between two batches is in both.
         first_caption_only: one item per image, with only its first caption, for generation.
+        any_length: the model does not read the captions, which may be longer than it could.
         locality: see `windows`; 0: the order of an epoch is independent of the store's.
         views: other stores of the same images, with as many regions of each. In each epoch, an image's regions come
             from one of all stores, each as likely, by a draw of (seed, epoch, image).
@@ -71,6 +72,7 @@ class CaptionDataset(ObjectiveDataset):
         joint: bool = False,
         captions_per_image: int = 1,
         first_caption_only: bool = False,
+        any_length: bool = False,
         locality: int = 0,
         shuffle: bool = True,
         views: Sequence[RegionStore] = (),
@@ -96,6 +98,7 @@ class CaptionDataset(ObjectiveDataset):
         self.captions_per_image = captions_per_image
         self.item_rows = image_rows[self.order[self.first]]
         self.locality = locality
+        self.any_length = any_length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item: its captions and the image's index. The collater reads the regions, once per image."""
@@ -145,6 +148,10 @@ class CaptionDataset(ObjectiveDataset):
         draws = ((np.random.default_rng([self.seed, epoch, row]), row) for row in rows.tolist())
         drawn = [(stores[rng.integers(len(stores))], row) for rng, row in draws]
         return pad_regions([store.features(row) for store, row in drawn], [store.boxes(row) for store, row in drawn])
+
+    def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any) -> tuple[np.ndarray, list[int]]:
+        """Leave out items with a caption that the model cannot read."""
+        return (indices, []) if self.any_length else super().filter_indices_by_size(indices, max_sizes)
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         """Number of positions of items (items,), for --max-tokens: regions and tokens of the captions."""

@@ -264,6 +264,27 @@ class XGPTTask(FairseqTask):
             self.dataset_to_epoch_iter[dataset] = iterator
         return iterator
 
+    def filter_indices_by_size(
+        self, indices: np.ndarray, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
+    ) -> Any:
+        """Leave out items (items,) with a text that is too long for the model: in training, and where it is asked for.
+
+        Raises:
+            DataError: there are such items elsewhere, which would be missing in what is validated.
+        """
+        fit, too_long = dataset.filter_indices_by_size(indices, max_positions)
+        if too_long and not ignore_invalid_inputs:
+            texts = dataset.dataset if isinstance(dataset, BaseWrapperDataset) else dataset
+            limit = max_positions[-1] if isinstance(max_positions, tuple | list) else max_positions
+            longest = texts.sizes[too_long].max()
+            raise DataError(
+                f"split {texts.split!r}: {len(too_long):,} of {len(indices):,} items have a text longer than the "
+                f"model's --max-target-positions {limit}, the longest {longest} tokens with the end of sentence: train "
+                f"with --max-target-positions {longest}, or prepare the data with --max-tokens {limit}. "
+                "--skip-invalid-size-inputs-valid-test leaves these items out"
+            )
+        return super().filter_indices_by_size(indices, dataset, max_positions, True) if too_long else fit
+
     def _max_valid_steps(self) -> int | None:
         """--max-valid-steps of a training; of fairseq-validate, whose task has its model's configuration, none.
 

@@ -26,6 +26,8 @@ from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
 from xgpt_fairseq.tasks.caption_log import CaptionLog
+from xgpt_fairseq.tasks.checks import root_config
+from xgpt_fairseq.tasks.limits import value_of
 from xgpt_fairseq.tasks.options import CAPTION_METRICS, renamed
 from xgpt_fairseq.tasks.search_checks import check_search
 from xgpt_fairseq.workarounds import sample_for_search
@@ -118,12 +120,13 @@ class XGPTCaptionTask(RegionsTask):
     ) -> None:
         """Load *split*: for training, items are captions; for validation, images with all their captions.
 
-        For generation, an item is an image with its first caption. Only fairseq-generate loads a split without naming
-        an epoch.
+        For generation, an item is an image with its first caption, which the model reads with --score-reference alone.
+        Only fairseq-generate loads a split without naming an epoch.
         """
         generating = epoch is None
         training = not generating and split == self.cfg.train_subset
         by_image = training and self._samples_captions
+        scores = value_of(root_config(self.cfg).get("generation"), "score_reference", False)
         views = getattr(self.cfg, "views", None) if training else None  # a checkpoint of an earlier version has none
         dictionary = self.target_dictionary
         dataset = CaptionDataset(
@@ -137,6 +140,7 @@ class XGPTCaptionTask(RegionsTask):
             joint=self.joint and not generating,
             captions_per_image=self.cfg.captions_per_image if training else 0,
             first_caption_only=generating or by_image,
+            any_length=by_image or (generating and not scores),
             locality=self._window,
             shuffle=training,
             views=self.directory.views(views.split(":")) if views else (),
