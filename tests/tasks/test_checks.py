@@ -21,7 +21,7 @@ from xgpt_fairseq.tasks.checks import check_run
 def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """check(program, {"group.name": value, …}): check a run whose configuration is right but for these values."""
 
-    def check(program: str | None, changes: dict[str, object]) -> None:
+    def check(program: str | None, changes: dict[str, object], **options: bool) -> None:
         monkeypatch.setattr(checks, "fairseq_program", lambda: program)
         root = OmegaConf.structured(FairseqConfig)
         right = {
@@ -31,7 +31,7 @@ def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         }  # fmt: skip
         for name, value in {**right, **changes}.items():
             OmegaConf.update(root, name, value, force_add=True)
-        check_run(root.task)
+        check_run(root.task, **options)
 
     return check
 
@@ -102,6 +102,18 @@ def test_a_mistake_of_a_generation(check: Any, changes: dict[str, object], messa
     with pytest.raises(DataError) as caught:
         check("fairseq-generate", changes)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "memory_efficient_bf16"])
+def test_the_precision_of_a_training_is_not_that_of_its_validation(
+    check: Any, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """fairseq-validate's task has the configuration of the checkpoint, whose training was on a GPU."""
+    monkeypatch.setattr("sys.argv", ["fairseq-validate", "data"])
+    check("fairseq-validate", {f"common.{precision}": True}, from_checkpoint=True)
+    monkeypatch.setattr("sys.argv", ["fairseq-validate", "data", f"--{precision.replace('_', '-')}"])
+    with pytest.raises(DataError, match=r"--bf16: fairseq-validate ignores it|needs a GPU"):
+        check("fairseq-validate", {f"common.{precision}": True}, from_checkpoint=True)
 
 
 DAMAGES = {

@@ -122,7 +122,7 @@ class XGPTTask(FairseqTask):
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "XGPTTask":
         """Open the data directory, so that what is wrong with it is said before training."""
         begin_together()
-        check_run(cfg)
+        check_run(cfg, from_checkpoint=bool(kwargs.get("from_checkpoint")))
         load_checkpoints_on_all_ranks(cfg)
         return cls.open(cfg)
 

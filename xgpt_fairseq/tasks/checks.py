@@ -43,11 +43,16 @@ def root_config(task_cfg: Any) -> Any:
     return task_cfg._get_root() if OmegaConf.is_config(task_cfg) else {}
 
 
-def check_run(task_cfg: Any) -> None:
+def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
     """Check the run of one of fairseq's programs; a task that is set up elsewhere passes.
 
     What fairseq-generate writes gets its name when it is whole. A training whose --max-update is reached ends here,
     with status 0: fairseq would make one more update at each start.
+
+    Args:
+        task_cfg: the task's configuration, which is part of the run's.
+        from_checkpoint: the configuration is that of a checkpoint's training, with what this program's command line
+            names: fairseq-validate's. The precision of the training is not the program's.
 
     Raises:
         DataError: half precision without a GPU; a checkpoint that is missing or damaged; an option without effect, or
@@ -65,9 +70,14 @@ def check_run(task_cfg: Any) -> None:
             "processes: xgpt-caption --num-shards N --shard-id I; training: torchrun or --distributed-world-size"
         )
     check_limits(root)
-    if root["common"].bf16 and not trains(program):
+    common = root["common"]
+    given = [name for name in (*HALF_PRECISION, "profile") if common.get(name)]
+    if from_checkpoint:
+        given = [name for name in given if option(name) in sys.argv]
+    if "bf16" in given and not trains(program):
         raise DataError(f"--bf16: {program} ignores it; its half precision is --fp16, whatever the training's was")
-    _check_precision(root["common"])
+    if given:
+        _check_gpu(option(given[0]), common)
     if trains(program):
         whole = WholeCheckpoints(root["checkpoint"])
         if not root["checkpoint"].no_save and not root["distributed_training"].distributed_rank:  # None: of one process
@@ -90,9 +100,8 @@ def finetune_from(task_cfg: Any) -> str | None:
     return None if resumes else checkpoint.get("finetune_from_model")
 
 
-def _check_precision(common: Any) -> None:
-    given = next((option(name) for name in (*HALF_PRECISION, "profile") if common.get(name)), None)
-    if given is not None and (common.cpu or not torch.cuda.is_available()):
+def _check_gpu(given: str, common: Any) -> None:
+    if common.cpu or not torch.cuda.is_available():
         why = "--cpu asks for none" if torch.cuda.is_available() else "torch finds none here"
         advice = "" if given == "--profile" else " (on CPUs with bfloat16 arithmetic, --cpu-bf16)"
         raise DataError(f"{given} needs a GPU, and {why}: leave {given} out{advice}")
