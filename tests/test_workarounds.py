@@ -6,6 +6,7 @@ import inspect
 import io
 import math
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from fairseq.models import FairseqEncoder, FairseqEncoderDecoderModel, FairseqIncrementalDecoder
 from fairseq.ngram_repeat_block import NGramRepeatBlock
+from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.search import BeamSearch, DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator
 from hypothesis import given
@@ -245,3 +247,19 @@ def test_a_tpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["fairseq-train", "--tpu"])
     ours = ("--task", "xgpt_caption", "--arch", "xgpt_base", "--criterion", "xgpt")
     assert bf16_on_a_tpu(*ours, "--bf16", "--tpu") == (True, True)
+
+
+# --amp, which is refused (`tasks/checks.py`)
+
+
+def test_stock_fairseq_divides_the_gradients_of_amp_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the loss scale: its scaler is told of two optimizers, one within the other, that have the same gradients."""
+    monkeypatch.setattr(torch.cuda.amp, "GradScaler", partial(torch.amp.GradScaler, "cpu"))
+    common = {"fp16_init_scale": 128, "min_loss_scale": 1e-4, "amp_scale_window": None}
+    sgd = {"_name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr": [1.0]}
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = AMPOptimizer.build_optimizer(OmegaConf.create({"common": common, "optimizer": sgd}), [weight])
+    optimizer.backward(weight @ torch.tensor([3.0, 4.0]))
+    assert optimizer.clip_grad_norm(0.0) == 5  # as fairseq's trainer calls it before each step
+    optimizer.step()
+    assert (-128 * weight).tolist() == [3, 4], MENDED

@@ -23,7 +23,6 @@ PRECISIONS = {
     "float32": [],
     "fp16": ["--fp16"],
     "bf16": ["--bf16"],
-    "amp": ["--amp"],
     "memory-efficient": ["--memory-efficient-fp16", "--checkpoint-activations"],
 }
 NO_SAVE = ["--no-save", "--disable-validation"]
@@ -72,7 +71,7 @@ def test_precisions_of_pretraining(device, options, tiny_data, schedule, precisi
     assert len(losses) == 40 if schedule == "joint" else len(losses) >= 10
     assert sum(losses[-3:]) < sum(losses[:3])
     scales = logged(said, "loss_scale")
-    assert bool(scales) == (precision in ("fp16", "memory-efficient", "amp") and not REHEARSAL)
+    assert bool(scales) == (precision in ("fp16", "memory-efficient") and not REHEARSAL)
     assert all(scale >= FEWEST for scale in scales)
 
 

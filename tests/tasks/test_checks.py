@@ -47,7 +47,7 @@ def test_a_task_that_no_program_has_set_up_is_not_checked(check: Any) -> None:
 
 TRAINING: list[tuple[dict[str, object], str]] = [
     ({"common.fp16": True}, "--fp16 needs a GPU, and "),
-    ({"common.amp": True}, "--amp needs a GPU, and "),
+    ({"common.amp": True}, "--amp: fairseq divides its gradients by the loss scale twice"),
     ({"common.profile": True}, "--profile needs a GPU, and "),
     ({"dataset.num_shards": 2}, "--num-shards: fairseq ignores it"),
     ({"optimization.lr": [0.25]}, "--lr 0.25 is fairseq's default, far too high"),
@@ -104,7 +104,7 @@ def test_a_mistake_of_a_generation(check: Any, changes: dict[str, object], messa
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "memory_efficient_bf16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "amp", "memory_efficient_bf16"])
 def test_the_precision_of_a_training_is_not_that_of_its_validation(
     check: Any, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
@@ -112,7 +112,7 @@ def test_the_precision_of_a_training_is_not_that_of_its_validation(
     monkeypatch.setattr("sys.argv", ["fairseq-validate", "data"])
     check("fairseq-validate", {f"common.{precision}": True}, from_checkpoint=True)
     monkeypatch.setattr("sys.argv", ["fairseq-validate", "data", f"--{precision.replace('_', '-')}"])
-    with pytest.raises(DataError, match=r"--bf16: fairseq-validate ignores it|needs a GPU"):
+    with pytest.raises(DataError, match=r"--bf16: fairseq-validate ignores it|--amp: fairseq divides|needs a GPU"):
         check("fairseq-validate", {f"common.{precision}": True}, from_checkpoint=True)
 
 

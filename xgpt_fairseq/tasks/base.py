@@ -46,7 +46,7 @@ class XGPTTaskConfig(FairseqDataclass):
     cpu_bf16: bool = field(
         default=False,
         metadata={"help": "on a CPU with bfloat16 arithmetic, multiply matrices in it; weights, softmax and loss stay "
-                  "float32 (on GPUs: --bf16, --fp16 or --amp)"},
+                  "float32 (on GPUs: --bf16 or --fp16)"},
     )  # fmt: skip
     log_config: bool = field(
         default=False, metadata={"help": "log the whole configuration and the model's modules at the start"}

@@ -76,6 +76,11 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         given = [name for name in given if option(name) in sys.argv]
     if "bf16" in given and not trains(program):
         raise DataError(f"--bf16: {program} ignores it; its half precision is --fp16, whatever the training's was")
+    if "amp" in given:
+        raise DataError(
+            "--amp: fairseq divides its gradients by the loss scale twice, so that hardly anything is trained: use "
+            "--bf16 or --fp16"
+        )
     if given:
         _check_gpu(option(given[0]), common)
     if trains(program):
