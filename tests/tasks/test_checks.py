@@ -65,6 +65,10 @@ TRAINING: list[tuple[dict[str, object], str]] = [
     ({"optimizer": {"_name": "adm"}}, "--optimizer adm is unknown; did you mean adam, adamax?"),
     ({"ema.store_ema": True}, "--store-ema: fairseq's running average multiplies all that a model holds"),
     ({"criterion": {"_name": "xgpt_scst"}}, "needs one to start from: --finetune-from-model CHECKPOINT"),
+    (
+        {"criterion": {"_name": "xgpt_scst"}, "task.captions_per_image": 5},
+        "--captions-per-image has no effect with --criterion xgpt_scst",
+    ),
     ({"checkpoint.restore_file": "/"}, "/ is no checkpoint: it is a folder"),
     ({"checkpoint.restore_file": "none.pt"}, "--restore-file none.pt does not exist"),
     ({"checkpoint.finetune_from_model": "none.pt"}, "--finetune-from-model none.pt does not exist"),

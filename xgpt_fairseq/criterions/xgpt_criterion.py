@@ -22,8 +22,10 @@ LOGGED = ("sum", "predictions", "correct", "pairs", "training")
 @dataclass
 class XGPTCriterionConfig(FairseqDataclass):
     label_smoothing: float = field(
-        default=0.0, metadata={"help": "weight of the uniform distribution in the target of word predictions"}
-    )
+        default=0.0,
+        metadata={"help": "weight of the uniform distribution in the target of word predictions (of --criterion "
+                  "xgpt_scst: only in validation)"},
+    )  # fmt: skip
     sentence_avg: bool = II("optimization.sentence_avg")
 
 

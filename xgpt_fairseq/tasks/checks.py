@@ -91,6 +91,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         _check_parts(root)
         _check_rate(root["optimization"], root["lr_scheduler"])
         _check_direction(root["checkpoint"])
+        _check_samples(root)
         _check_start(root)
     else:
         check_overrides(root["common_eval"].model_overrides)
@@ -158,6 +159,15 @@ def _check_direction(checkpoint: Any) -> None:
         raise DataError(
             f"--best-checkpoint-metric {metric} is better when it is {better}: {advice} "
             "--maximize-best-checkpoint-metric"
+        )
+
+
+def _check_samples(root: Any) -> None:
+    """Check that CIDEr optimisation, whose items are images, is not asked for captions of the data."""
+    if _optimises_captions(root) and value_of(root["task"], "captions_per_image", 1) != 1:
+        raise DataError(
+            "--captions-per-image has no effect with --criterion xgpt_scst, which reads each image once: leave it out "
+            "(--scst-samples N: as many captions of the model for each image)"
         )
 
 
