@@ -84,7 +84,7 @@ def divide(batches: Sequence[Batch], number: int) -> list[Batch]:
         number: how many parts.
     """
     parts = [1] * len(batches)
-    largest = [(-len(batch), place) for place, batch in enumerate(batches)]  # a heap: the size of a batch's parts
+    largest = [(-float(len(batch)), place) for place, batch in enumerate(batches)]  # a heap: the size of its parts
     heapq.heapify(largest)
     for _ in range(number - len(batches)):
         _, place = largest[0]
