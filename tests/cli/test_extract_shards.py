@@ -146,6 +146,25 @@ def test_a_task_that_is_run_again_makes_its_part(
     assert {path.name for path in (tmp_path / "store.parts").glob("*-of-*[0-9]")} == {"0-of-2", "1-of-2"}
 
 
+def test_a_finished_part_is_no_error(photos: Path, tmp_path: Path, extract: Extract) -> None:
+    """torchrun starts all processes again, and stops all where one ends with an error."""
+    part = [photos, "--output", tmp_path / "store", "--num-shards", 2, "--shard-id", 0]
+    made = extract(*part, "--grid", 1)
+    before = contents(tmp_path / "store.parts")
+    again = extract(*part, "--grid", 1)
+    assert again.status == 0 and "this part was finished by an earlier run" in again.stdout
+    assert contents(tmp_path / "store.parts") == before
+    for line in ("images", "not read", "regions"):
+        (said,) = [row.split(" (")[0] for row in made.stdout.splitlines() if row.startswith(f"{line} ")]
+        assert said in again.stdout
+    other = extract(*part, "--grid", 2)
+    assert (
+        other.status == 1
+        and other.error == f"{tmp_path / 'store.parts' / '0-of-2'} exists; pass --overwrite to replace it"
+    )
+    assert extract(*part, "--grid", 2, "--overwrite").status == 0
+
+
 def test_two_processes_of_torchrun(photos: Path, tmp_path: Path, extract: Extract, call_program: Any) -> None:
     expected, store = tmp_path / "expected", tmp_path / "store"
     assert extract(photos, "--output", expected, "--grid", 2).status == 0

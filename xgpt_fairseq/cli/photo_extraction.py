@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import interrupted
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
+from xgpt_fairseq.regions.format import MANIFEST
 from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS
 from xgpt_fairseq.regions.names import named_paths
@@ -134,6 +136,11 @@ def _extract_listed(
             source["shard"] = {"index": shard.index, "count": shard.count, "first": part.start, "files": len(part)}
             files = files[part.start : part.stop]
             print(f"shard {shard.index} of {shard.count} ({shard.said_by}): {len(files)} files, to {args.output}")
+            if not args.overwrite and _is_made(args.output, source):
+                # no error: torchrun, started again, would stop the processes of the unfinished parts
+                print("this part was finished by an earlier run")
+                made = RegionStore(args.output)
+                return made, len(files) - len(made), len(made)
         with RegionWriter(args.output, extractor.feature_dim, source=source, **options) as writer:
             resumed_at = writer.images
             if resumed_at:
@@ -153,6 +160,11 @@ def _extract_listed(
                 )
             writer.finish()
     return RegionStore(args.output), len(unreadable), resumed_at
+
+
+def _is_made(path: Path, source: dict[str, Any]) -> bool:
+    """Whether *path* is a finished store of these photos and settings."""
+    return (path / MANIFEST).exists() and RegionStore(path).source == json.loads(json.dumps(source))
 
 
 def _list(args: argparse.Namespace, store: Path, shard: Shard | None) -> PhotoList:
@@ -314,6 +326,7 @@ def _source(args: argparse.Namespace, files: PhotoList, extractor: PhotoExtracto
             "boxes": "detections",
             "detections": str(args.detections),
             "detections_sha256": _digest(args.detections),
+            "max_regions": args.max_regions,
             "labels": "category numbers",
         }
     return source
