@@ -149,7 +149,7 @@ SHORT = {"ITERATIONS": "4", "VALIDATIONS": "4", "METRICS": "cider,bleu"}
 def test_demo_scale_changes_sizes_and_lengths_and_nothing_that_the_recipe_decides() -> None:
     for table in [*TABLES.values(), table7.TABLE7]:
         for variables in table.demo.values():
-            assert set(variables) <= {"ITERATIONS", "VALIDATIONS", "LR", "HARD_POOL"}
+            assert set(variables) <= {"ITERATIONS", "VALIDATIONS", "BATCH", "GPU_BATCH", "LR", "HARD_POOL"}
     assert all("LR" not in variables for table in TABLES.values() for variables in table.demo.values())
 
 
