@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +68,14 @@ def test_annotations_that_are_no_captions(tmp_path: Path) -> None:
     assert [caption.text for caption in first.captions] == ["A.", "A."]
     assert len(log.bad) == 3
     assert find_format(CaptionFile(put(tmp_path, "boxes.json", coco([box, box, good[0]])))) is None
+
+
+@pytest.mark.parametrize("convert", [float, "{}.0".format])
+def test_ids_that_became_floats(tmp_path: Path, convert: Callable[[int], object]) -> None:
+    images = [{"id": convert(n), "file_name": f"{n}.jpg"} for n in (41, 42)]
+    annotations = [{"image_id": 42, "caption": "A."}, {"image_id": convert(41), "caption": "B."}]
+    path = put(tmp_path, "captions.json", json.dumps({"images": images, "annotations": annotations}))
+    assert read(path, unknown_split="") == [
+        CaptionedImage("41", "", [Caption(1, "B.")], "41.jpg"),
+        CaptionedImage("42", "", [Caption(0, "A.")], "42.jpg"),
+    ]

@@ -50,3 +50,18 @@ def test_bad_images(tmp_path: Path) -> None:
     log = ReadingLog(4)
     assert len(read(path, log=log)) == 5
     assert [message.split(": ", 1)[1][:9] for message in log.bad] == [f"images[{n}]" for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("cocoid", "image_id"), [(42, "42"), (42.0, "42"), ("42.0", "42"), (None, "1"), (float("nan"), "1")]
+)
+def test_ids_of_coco(tmp_path: Path, cocoid: object, image_id: str) -> None:
+    path = put(tmp_path, "dataset.json", json.dumps({"images": [{**IMAGE, "cocoid": cocoid}]}))
+    assert [image.image_id for image in read(path)] == [image_id]
+
+
+@pytest.mark.parametrize("names", [{"cocoid": True}, {"filename": None}, {"cocoid": None, "filename": ""}])
+def test_names_that_are_none(tmp_path: Path, names: dict[str, Any]) -> None:
+    path = put(tmp_path, "dataset.json", json.dumps({"images": [{**IMAGE, **names}]}))
+    with pytest.raises(DataError, match=r"json: images\[0\]: '(cocoid|filename)' must be an image's id or file"):
+        read(path)

@@ -21,7 +21,6 @@ from xgpt_fairseq.captions.base import (
 )
 from xgpt_fairseq.captions.columns import IMAGE_COLUMNS, column_key, has_columns
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 # So many annotations are looked at to find out what they are.
 _HEAD = 20
@@ -79,7 +78,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     """COCO's `captions_train2014.json` and the like. The file says no split."""
     key = _caption_key(file, options.columns) or options.columns.get("caption", _CAPTION)
     parsed = parse_coco(file.path, file.json, key, options.log.bad_record)
-    images = {canonical_image_id(image["id"]): image for image in file.json["images"]}
+    images = {record_image_id(str(file.path), image, "id"): image for image in file.json["images"]}
     for image_id, of_image in parsed.items():
         kept = [annotation for annotation in of_image if not _is_withdrawn(file.json["annotations"][annotation.place])]
         if len(kept) < len(of_image):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,11 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     file_named,
+    image_id_of,
     most,
 )
 from xgpt_fairseq.captions.columns import split_name
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.regions.image_ids import canonical_image_id
 
 # So many images are looked at to find out what they are.
 _HEAD = 20
@@ -59,10 +60,16 @@ def _image(where: str, image: Any) -> CaptionedImage:
         name = image.get("filename")
         if name and image.get("filepath"):
             name = f"{image['filepath']}/{name}"
-        image_id = canonical_image_id(image["cocoid"] if "cocoid" in image else name or image["filename"])
+        cocoid = image.get("cocoid")
+        if cocoid is None or (isinstance(cocoid, float) and math.isnan(cocoid)):  # as pandas writes what is missing
+            image_id = image_id_of(where, "filename", name or image["filename"])
+        else:
+            image_id = image_id_of(where, "cocoid", cocoid)
         file_name = file_named(name)
         sentences = [{"raw": one} if isinstance(one, str) else one for one in image["sentences"]]
         captions = [Caption(int(s.get("sentid", i)), s["raw"]) for i, s in enumerate(sentences)]
+    except DataError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
         raise DataError(f"{where} {problem}; each image needs cocoid or filename, and sentences[].raw") from error
