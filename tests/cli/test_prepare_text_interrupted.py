@@ -226,3 +226,25 @@ def test_a_damaged_interrupted_run(prepare: Callable[..., Any], interrupt: Calla
     assert done.status == 1
     assert f"train.text.sizes has {file.stat().st_size} bytes, at least" in done.error
     assert f"delete {tmp_path / '.data.partial'} to start over" in done.error
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_run_that_ends_behind_its_last_line_goes_on(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None, times: int
+) -> None:
+    """Where its token files are finished, and not in their place."""
+    assert prepare("--output", tmp_path / "expected").status == 0
+    monkeypatch.setattr(text_encoding, "JOURNAL_SECONDS", 0.0)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for _ in range(times):
+        with monkeypatch.context() as patch:
+            patch.setattr(ResumableOutput, "finish", full)
+            done = prepare()
+        assert "(correct this, and the same command resumes where it stopped)" in done.error
+    done = prepare()
+    assert done.status == 0, done.stderr
+    assert "resuming an interrupted run after" in done.stderr
+    assert contents(tmp_path / "data") == contents(tmp_path / "expected")

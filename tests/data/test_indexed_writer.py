@@ -92,6 +92,37 @@ def test_going_on(tmp_path: Path) -> None:
     assert contents(prefix) == expected
 
 
+@pytest.mark.parametrize("finished", [0, 2])
+def test_going_on_from_before_finish(tmp_path: Path, finished: int) -> None:
+    """The file of sizes is gone; a run may end again while it is at work anew."""
+    sentences = [np.arange(length) for length in (3, 1, 5, 2, 4)]
+    expected = fairseq_files(tmp_path / "fairseq", sentences, 100)
+    prefix = tmp_path / "ours"
+    state = None
+    for _ in range(3):
+        with IndexedWriter(prefix, vocabulary_size=100, state=state) as writer:
+            for ids in sentences[finished if state else 0 :]:
+                if writer.sentences == finished:
+                    state = writer.sync()
+                writer.add(ids, [len(ids)])
+            writer.finish()
+        assert contents(prefix) == expected
+
+
+def test_going_on_without_sizes_from_an_index_that_is_cut(tmp_path: Path) -> None:
+    prefix = tmp_path / "a"
+    with IndexedWriter(prefix, vocabulary_size=100) as writer:
+        writer.add([1, 2, 3], [1, 2])
+        state = writer.sync()
+        writer.finish()
+    index = Path(f"{prefix}.idx")
+    whole = index.read_bytes()
+    for cut in (0, 20, len(whole) - 1):
+        index.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"a\.sizes has 0 bytes, at least 8 expected"):
+            IndexedWriter(prefix, vocabulary_size=100, state=state)
+
+
 @pytest.mark.parametrize("suffix", ["bin", "sizes"])
 def test_files_that_are_too_short_to_go_on(tmp_path: Path, suffix: str) -> None:
     prefix = tmp_path / "a"

@@ -23,8 +23,12 @@ import numpy.typing as npt
 from fairseq.data.indexed_dataset import MMapIndexedDataset, _dtype_header_code, best_fitting_int_dtype
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.atomic import atomic_write
 
 _SIZE: Final = np.dtype(np.int32)
+_ADDRESS: Final = np.dtype(np.int64)
+_MAGIC: Final = MMapIndexedDataset.Index._HDR_MAGIC
+_HEADER: Final = struct.Struct("<QBQ")  # behind the magic bytes
 # Lengths that are converted to addresses at once.
 _PIECE: Final = 1 << 20
 
@@ -44,7 +48,8 @@ class IndexedWriter:
     Args:
         prefix: path of the two files without suffix. A third file, PREFIX.sizes, exists while they are written.
         vocabulary_size: determines the type of the ids, as in fairseq's `make_builder`.
-        state: a result of `sync`, to resume from there; the files are truncated to it.
+        state: a result of `sync`, to resume from there, also where `finish` came behind it; the files are truncated to
+            it.
 
     Attributes:
         dtype: the type of the ids.
@@ -65,12 +70,14 @@ class IndexedWriter:
                 path.write_bytes(b"")
         else:
             self.sentences, self.tokens = state["sentences"], state["tokens"]
+            self._restore_sizes()
             bytes_written = (self.tokens * self.dtype.itemsize, self.sentences * _SIZE.itemsize)
             for path, size in zip(paths, bytes_written, strict=True):
                 found = path.stat().st_size if path.exists() else 0
                 if found < size:
                     raise DataError(f"{path} has {found} bytes, at least {size} expected")
-                os.truncate(path, size)
+                with path.open("ab") as file:
+                    file.truncate(size)
         self._files = [path.open("ab", buffering=1 << 20) for path in paths]
 
     def __enter__(self) -> Self:
@@ -107,17 +114,36 @@ class IndexedWriter:
         """Write the index, close the files, and return their sizes in bytes: `bin_bytes`, `idx_bytes`."""
         self.close()
         with open(self._sizes_path, "rb") as sizes, open(f"{self.prefix}.idx", "wb") as index:
-            index.write(MMapIndexedDataset.Index._HDR_MAGIC)
-            index.write(struct.pack("<QBQ", 1, _dtype_header_code(self.dtype), self.sentences))
+            index.write(_MAGIC)
+            index.write(_HEADER.pack(1, _dtype_header_code(self.dtype), self.sentences))
             shutil.copyfileobj(sizes, index, 1 << 20)
             sizes.seek(0)
             address = 0
             while len(lengths := np.fromfile(sizes, dtype=_SIZE, count=_PIECE)):
                 ends = address + np.cumsum(lengths, dtype=np.int64) * self.dtype.itemsize
-                index.write(np.concatenate([[address], ends[:-1]]).astype(np.int64).data)
+                index.write(np.concatenate([[address], ends[:-1]]).astype(_ADDRESS).data)
                 address = int(ends[-1])
+            index.flush()
+            os.fsync(index.fileno())  # from now on it alone has the sizes
         self._sizes_path.unlink()
         return {f"{kind}_bytes": Path(f"{self.prefix}.{kind}").stat().st_size for kind in ("bin", "idx")}
+
+    def _restore_sizes(self) -> None:
+        """Make PREFIX.sizes again from a whole index, where `finish` has removed it."""
+        index = Path(f"{self.prefix}.idx")
+        if self._sizes_path.exists() or not index.is_file():
+            return
+        begin = len(_MAGIC) + _HEADER.size
+        with index.open("rb") as file:
+            header = file.read(begin)
+            sentences = _HEADER.unpack_from(header, len(_MAGIC))[2] if len(header) == begin else 0
+            if not sentences or index.stat().st_size != begin + sentences * (_SIZE.itemsize + _ADDRESS.itemsize):
+                return
+            with atomic_write(self._sizes_path) as aside, aside.open("wb") as sizes:
+                while sentences:
+                    lengths = np.fromfile(file, dtype=_SIZE, count=min(sentences, _PIECE))
+                    sizes.write(lengths.data)
+                    sentences -= len(lengths)
 
     def close(self) -> None:
         """Close the files; without `finish` there is no index."""
