@@ -146,3 +146,7 @@ def test_a_folder_alone_does_not_keep_a_source_from_being_held_out(tmp_path: Pat
     ):
         with pytest.raises(DataError, match=f"already, by {by}: leave"):
             list(read_captions(path, options=options))
+
+
+def test_names_that_are_no_unicode() -> None:
+    assert {hash_split(f"\udcff{n}", SHARES) for n in range(50)} == {"train", *SHARES}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.preloaded import python
 from xgpt_fairseq.cli import prepare_captions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -59,3 +62,28 @@ def test_captions_find_their_photos(
     assert done.status == 0, done.stderr
     of = DataDirectory(data)
     assert len(of.pairs("train")) + len(of.pairs("valid")) == len(ODD)
+
+
+def test_a_folder_whose_name_is_no_utf8(tiny_vocabulary: Path, tmp_path: Path) -> None:
+    """Its photos are in lists of what is left out, and in the splits of their hashes."""
+    folder = tmp_path / os.fsdecode(b"photos\xff")
+    with RegionWriter(tmp_path / "store", 4) as writer:
+        for place, name in enumerate(sorted(f"{n}/{letter}" for letter in "abcdefgh" for n in (1, 2)), 1):
+            photo = folder / f"{name}.jpg"
+            photo.parent.mkdir(parents=True, exist_ok=True)
+            photo.touch()
+            photo.with_suffix(".txt").write_bytes(b"\xff" if name == "1/a" else b"a photo")
+            if not name.endswith("b"):
+                box = np.array([[0, 0, 1, 1]], np.float32)
+                writer.add(name, np.zeros((1, 4), np.float32), box, position=place, is_canonical=True)
+        writer.finish()
+    options = ["--vocabulary", tiny_vocabulary, "--regions", tmp_path / "store", "--output", tmp_path / "data"]
+    options += ["--hold-out", "val=0.4", "--skip-bad", "1", "--missing-images", "skip"]
+    # pytest itself cannot capture such names
+    done = subprocess.run([python(), "-m", prepare_captions.__name__, folder, *options], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    of = DataDirectory(tmp_path / "data")
+    assert len(of.pairs("train")) + len(of.pairs("valid")) == 13
+    missing = "".join(path.read_text() for path in sorted((tmp_path / "data").glob("*.missing-images.txt")))
+    assert sorted(missing.splitlines()) == [r"photos\udcff/1/b.jpg", r"photos\udcff/2/b.jpg"]
+    assert r"photos\udcff/1/a.txt is not UTF-8 text" in (tmp_path / "data" / "bad-records.txt").read_text()

@@ -40,7 +40,7 @@ def hash_split(key: str, shares: Mapping[str, float]) -> str:
     SHA-256 of the image's name (`CaptionedImage.key`) as a number from 0 to 1; the splits in alphabetical order take
     their shares from 0 on, so that the order in which they are named does not matter.
     """
-    place = int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8]) / 2**64
+    place = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
     for split in sorted(shares):
         if place < shares[split]:
             return split

@@ -113,11 +113,11 @@ def survey(
             if folder is not None and image.split in (USUAL_SPLITS if splits is None else splits):
                 if image.split not in lists:
                     path = folder / f"{image.split}.missing-images.txt"
-                    lists[image.split] = stack.enter_context(open(path, "w", encoding="utf-8"))
+                    lists[image.split] = stack.enter_context(_open_list(path))
                 lists[image.split].write(f"{image.shown}\n")
     uncaptioned = np.flatnonzero(captioned == 0).tolist()
     if uncaptioned and folder is not None:
-        with open(folder / UNCAPTIONED, "w", encoding="utf-8") as file:
+        with _open_list(folder / UNCAPTIONED) as file:
             file.writelines(f"{names.image_id(index)}\n" for index in uncaptioned)
     absent = [] if split_lists is None else split_lists.unused
     if split_lists is not None and len(absent) == len(split_lists):
@@ -128,6 +128,11 @@ def survey(
     by = [f"{n} by {what}" for n, what in ((pairing.by_file, "file name"), (pairing.by_id, "id")) if n]
     first = [names.image_id(index) for index in uncaptioned[:NAMED]]
     return Survey(counts, len(uncaptioned), first, absent, ", ".join(by))
+
+
+def _open_list(path: Path) -> TextIO:
+    """A text file of names; those of files may be no Unicode."""
+    return open(path, "w", encoding="utf-8", errors="backslashreplace")
 
 
 def _captioned_twice(image: CaptionedImage, path: Path | None, other: Path | None, photo: str) -> DataError:

@@ -304,7 +304,8 @@ def _print_log(log: ReadingLog, folder: Path | None) -> None:
         if folder is None:
             print(log.bad[0])
         else:
-            (folder / BAD_RECORDS).write_text("".join(f"{message}\n" for message in log.bad), encoding="utf-8")
+            messages = "".join(f"{message}\n" for message in log.bad)
+            (folder / BAD_RECORDS).write_text(messages, encoding="utf-8", errors="backslashreplace")
 
 
 def _check_options(args: argparse.Namespace) -> None:
