@@ -135,6 +135,18 @@ def test_a_folder_of_tars(tmp_path: Path) -> None:
     assert find_format(CaptionFile(folder)) is None
 
 
+def test_tars_without_a_captioned_photo_in_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    shard(folder / "0.tar")
+    shard(folder / "1.tar", **{"1_jpg": ""})
+    with pytest.raises(DataError, match=r"0\.tar: no photo in it has a \.txt"):
+        read(folder)
+    shard(folder / "2.tar", **{"1_jpg": "", "1_txt": "A dog", "2_jpg": ""})
+    log = ReadingLog()
+    assert captions(read(folder, log=log)) == {"shards/2.tar/1.jpg": ["A dog"]}
+    assert log.counts == {"tars without a captioned photo": 2, "photos in tars without a caption": 2}
+
+
 def test_recognised_by_content(tmp_path: Path) -> None:
     path = shard(tmp_path / "shard", **{"1_jpg": "", "1_txt": "A dog"})
     assert [each.name for each in FORMATS.values() if each.recognise(CaptionFile(path))] == ["tar"]

@@ -41,17 +41,39 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
 
     A folder in the tar called train, val, validation or test says the split. A photo is named by its member, the tar
     and the tar's folder: other tars often have the same keys, and `train` and `val` the same names of tars.
+
+    Raises:
+        DataError: there is no captioned photo in the tar, or in any tar of the folder; records that cannot be read.
     """
     if not file.path.is_dir():
         yield from _read(file.path, options)
         return
+    tars = 0
+    without: list[_NoCaption] = []
     for path in files_alone(file.path, ".tar"):
+        tars += 1
         split = split_of_file(file.path, path)
-        for image in _read(path, options):
-            yield image if image.split else replace(image, split=split)
+        try:
+            for image in _read(path, options):
+                yield image if image.split else replace(image, split=split)
+        except _NoCaption as error:  # such as the last of a download, or one of which all URLs were dead
+            without.append(error)
+    if without and len(without) == tars:
+        raise without[0]
+    if without:
+        options.log.count("tars without a captioned photo", len(without))
+
+
+class _NoCaption(DataError):
+    """No photo in a tar has a caption, or there is none."""
 
 
 def _read(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
+    """The captioned images in a tar.
+
+    Raises:
+        _NoCaption: there are none.
+    """
     photos, texts = _members(path)
     keys = Counter(_key(photo.name) for photo in photos)
     used: dict[str, str] = {}
@@ -74,15 +96,15 @@ def _read(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
             without_key = without_key or next(iter(mine), None)
         else:
             yield image
-    if without_caption == len(photos):
-        raise DataError(
-            f"{path}: no photo in it has a .txt, .caption or .json of its key"
-            + ("" if without_key is None else other_keys(*_content(path, without_key)))
-        )
     if without_caption:
         options.log.count("photos in tars without a caption", without_caption)
     if unused := sum(map(len, texts.values())) - len(used):
         options.log.count("texts in tars without a photo", unused)
+    if without_caption == len(photos):
+        raise _NoCaption(
+            f"{path}: no photo in it has a .txt, .caption or .json of its key"
+            + ("" if without_key is None else other_keys(*_content(path, without_key)))
+        )
 
 
 def _members(path: Path) -> tuple[list[TarMember], dict[str, list[TarMember]]]:
