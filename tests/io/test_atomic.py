@@ -55,6 +55,29 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
     assert synced == [(tmp_path / "file").stat().st_ino]
 
 
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folders_files_are_on_the_disk_before_they_have_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    path, sync = tmp_path / "folder", os.fsync
+    if exists:
+        path.mkdir()
+    before: set[int] = set()
+    after: set[int] = set()
+
+    def fsync(file: int) -> None:
+        (after if (path / "manifest").exists() else before).add(os.fstat(file).st_ino)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_directory(path, last="manifest", files=["*"]) as aside:
+        (aside / "below").mkdir()
+        for name in ("manifest", "a", "below/b"):
+            (aside / name).write_text("new")
+    assert before >= {(path / name).stat().st_ino for name in ("manifest", "a", "below", "below/b")}
+    assert after >= {path.stat().st_ino, tmp_path.stat().st_ino}
+
+
 @pytest.mark.parametrize("before", [{}, {"file": "old"}])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_what_was_there(tmp_path: Path, before: dict[str, str], error: type[BaseException]) -> None:

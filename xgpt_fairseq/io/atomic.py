@@ -123,6 +123,8 @@ def aside_of(path: Path) -> Path:
 def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator[Path]:
     """Yield an empty folder next to *path*; if the block succeeds, move its files to *path*, and delete it otherwise.
 
+    As in `atomic_write`, the files are on the disk before they have their names.
+
     Args:
         path: a folder, new or existing. Files in it that do not match *files* stay.
         last: the file that identifies the folder: removed first and written last.
@@ -135,7 +137,7 @@ def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator
     try:
         with writing(path, aside):
             yield aside
-            swap_in(aside, path, last=last, files=files)
+            sync_and_swap_in(aside, path, last=last, files=files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -148,7 +150,19 @@ def _clear(aside: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
+def sync_and_swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
+    """Flush the finished folder *aside* to disk, and move it to *path*, with arguments as for `atomic_directory`."""
+    for folder, _, names in os.walk(aside):
+        for file in (Path(folder, name) for name in names):
+            if file.is_file():
+                sync_file(file)
+        sync_folder(Path(folder))
+    _swap_in(aside, path, last=last, files=files)
+    sync_folder(path)
+    sync_folder(path.parent)
+
+
+def _swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
     """Move the finished folder *aside* to *path*; the other arguments are those of `atomic_directory`."""
     if not path.exists():
         aside.rename(path)

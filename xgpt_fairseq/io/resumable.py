@@ -20,8 +20,7 @@ from typing import Any, Self
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import (
     check_no_link,
-    swap_in,
-    sync_file,
+    sync_and_swap_in,
     sync_folder,
     take_lock,
     write_error,
@@ -132,12 +131,7 @@ class ResumableOutput:
 
     def finish(self, *, last: str, files: Iterable[str]) -> None:
         """Move the files into *output*, which may exist and have other files. Arguments as for `atomic_directory`."""
-        for file in self.data.iterdir():
-            if file.is_file():
-                sync_file(file)
-        sync_folder(self.data)
-        swap_in(self.data, self.output, last=last, files=files)
-        sync_folder(self.output)
+        sync_and_swap_in(self.data, self.output, last=last, files=files)
         self.discard_journal()  # now that the files are on the disk
 
     def replace(self) -> None:
