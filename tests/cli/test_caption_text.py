@@ -90,7 +90,7 @@ def test_images_left_out(jar: Path, write: Callable[..., Any], tmp_path: Path) -
         f"{tmp_path / 'text.txt'}: 1 captions of 1 images",
     ]
     # an option that is given again adds to what it named before
-    one, other = ids_file(tmp_path / "1.txt", "42"), ids_file(tmp_path / "2.txt", "318556")
+    one, other = ids_file(tmp_path / "1.txt", "\ufeff42"), ids_file(tmp_path / "2.txt", "318556")
     assert write("--exclude-ids", one, "--exclude-ids", other, "--overwrite").status == 0
     assert (tmp_path / "text.txt").read_text() == "A bicycle.\nA bicycle.\n"
     # all splits of a caption file, unless some are named

@@ -40,7 +40,7 @@ def write(path: Path, text: str) -> Path:
 def test_batches_carry_the_phrases_of_their_images(
     directory: DataDirectory, dataset: CaptionDataset, tmp_path: Path
 ) -> None:
-    text = "42\ta red\tan old man\n\nCOCO_train2014_000000000500.jpg\tHorse\n42\ttable\n"
+    text = "\ufeff42\ta red\tan old man\n\nCOCO_train2014_000000000500.jpg\tHorse\n42\ttable\n"
     constrained = read_constraints(write(tmp_path / "file", text), dataset, directory.vocabulary)
     assert len(constrained) == 8
     expected = {"42": ["a red", "an old man", "table"], "500": ["horse"]}

@@ -67,7 +67,7 @@ def read_coco(jar: Path, parts: Sequence[str] = PARTS) -> Captions:
 def read_ids(path: Path) -> set[str]:
     """The image ids in a text file, one per line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--exclude-ids {path} cannot be read: {error}") from error
     ids = set()

@@ -44,7 +44,7 @@ def read_constraints(path: Path, dataset: CaptionDataset, vocabulary: Vocabulary
     if not path.is_file():
         raise DataError(f"--constraints-file {path} does not exist")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}") from error
     rows = set(dataset.item_rows.tolist())
