@@ -9,11 +9,24 @@ examples:
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 from pathlib import Path
 
 from xgpt_fairseq.captions.discovery import discover
 from xgpt_fairseq.cli import run
+
+# Options whose value is no file.
+OF_WORDS = ("--columns", "--format", "--hold-out", "--answers", "--skip-bad")
+
+
+def named_below(folder: Path, text: str) -> list[str]:
+    """The arguments in *text*, with the paths of those that name files in *folder*."""
+    words = shlex.split(text)
+    return [
+        word if before in OF_WORDS or word.split("=")[0] in OF_WORDS else below(folder, word)
+        for before, word in itertools.pairwise(["", *words])
+    ]
 
 
 def below(folder: Path, word: str) -> str:
@@ -30,8 +43,7 @@ def main() -> None:
         "--null", action="store_true", help="end each with a null character: names may have line breaks"
     )
     args = parser.parse_args()
-    named = [below(args.folder, word) for word in shlex.split(args.captions)]
-    for word in named or discover(args.folder):
+    for word in named_below(args.folder, args.captions) or discover(args.folder):
         print(word, end="\0" if args.null else "\n")
 
 

@@ -22,6 +22,7 @@ from xgpt_fairseq.cli import caption
 from xgpt_fairseq.regions.store import RegionStore
 
 report = example("real_photos/report.py")
+find_captions = example("real_photos/find_captions.py")
 held_out_of_coco = example("real_photos/held_out_of_coco.py")
 EXAMPLES = Path(report.__file__).parent.parent
 RUN = EXAMPLES / "real_photos" / "run.sh"
@@ -126,6 +127,16 @@ def test_captions_that_are_not_found_are_named(tmp_path: Path) -> None:
     assert {split: each["images"] for split, each in splits.items()} == {"train": 8, "valid": 4}
     both = bash(RUN, photos, layout("vizwiz", tmp_path / "vizwiz"), CAPTIONS=named)
     assert both.returncode == 1 and both.stderr.startswith("error: CAPTIONS names those of one folder")
+
+
+def test_only_files_are_sought_in_the_folder(tmp_path: Path) -> None:
+    for name in ("text", "first", "coco", "captions.csv", "val.txt"):
+        (tmp_path / name).mkdir()
+    words = "--columns caption=text --columns=caption=text --answers first --format coco --hold-out val=text"
+    assert find_captions.named_below(tmp_path, f"captions.csv {words}") == [f"{tmp_path}/captions.csv", *words.split()]
+    assert find_captions.named_below(tmp_path, "train=captions.csv --split-files val=val.txt other.txt") == [
+        f"train={tmp_path}/captions.csv", "--split-files", f"val={tmp_path}/val.txt", "other.txt",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
