@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from fairseq.data.iterators import GroupedIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +30,7 @@ class Numbers(torch.utils.data.Dataset):
 class Run:
     """The iterators of all ranks of a training of three objectives."""
 
-    def __init__(self, *, world: int, freq: int, batch: int = 2) -> None:
+    def __init__(self, *, world: int, freq: int, batch: int = 2, skip_remainder: bool = False) -> None:
         batches = [np.arange(i, min(i + batch, ITEMS)) for i in range(0, ITEMS, batch)]
 
         def draw(_: object, epoch: int) -> list[np.ndarray]:
@@ -42,7 +43,7 @@ class Run:
         self.ranks = [
             UpdateIterator(
                 dataset=Numbers(), collate_fn=list, batch_sampler=draw, num_shards=world, shard_id=rank,
-                disable_shuffling=True, update_freq=lambda _: freq,
+                disable_shuffling=True, update_freq=lambda _: freq, skip_remainder_batch=skip_remainder,
             )
             for rank in range(world)
         ]  # fmt: skip
@@ -92,6 +93,16 @@ def test_no_update_has_two_objectives_whatever_an_update_was(after, before, now)
     rest = Run(world=1, freq=now).resume(first.interrupted(after))
     assert 1 <= len(rest) <= of
     assert abs((of - len(rest)) / of - after / whole) <= 1 / of
+
+
+@pytest.mark.parametrize(("before", "after", "now"), [(1, 92, 4), (4, 22, 16), (16, 5, 4), (4, 23, 4)])
+def test_an_update_is_left_beside_the_one_that_is_dropped(before, after, now):
+    """--skip-remainder-batch drops an epoch's last update: one less is left to go on with."""
+    state = Run(world=1, freq=before).interrupted(after)
+    run = Run(world=1, freq=now, skip_remainder=True)
+    (rank,) = run.ranks
+    rank.load_state_dict(state)
+    assert len(GroupedIterator(rank.next_epoch_itr(), now, skip_remainder_batch=True)) > rank.iterations_in_epoch // now
 
 
 def test_another_order_is_said(caplog):

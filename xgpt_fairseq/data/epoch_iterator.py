@@ -50,8 +50,10 @@ class UpdateIterator(EpochBatchIterator):
         freq, before = self._update_freq(self.epoch), state["update_freq"]
         updates, block = len(self) // freq, self.num_shards * freq
         made, of, block_before = state["iterations_in_epoch"] // before, state["updates"], state["world_size"] * before
-        if (updates, block) != (of, block_before):
-            done = min(round(made * updates / of), updates - 1)
+        # one is left at least: of an epoch without any, fairseq makes no update, and ends in a traceback
+        most = max(0, updates - 1 - self.skip_remainder_batch)
+        if (updates, block) != (of, block_before) or made > most:
+            done = min(round(made * updates / of), most)
             logger.warning(
                 f"epoch {self.epoch} was interrupted after {made} of {of} updates of {block_before} batches each, and "
                 f"goes on after {done} of {updates} updates of {block}, in another order: some of its texts come "
