@@ -63,6 +63,10 @@ TRAINING: list[tuple[dict[str, object], str]] = [
     ({"checkpoint.best_checkpoint_metric": "cider"}, "cider is better when it is higher: add --maximize-best-"),
     ({"optimizer.adam_betas": "0.9"}, "--adam-betas needs two numbers of at least 0 and less than 1, such"),
     ({"optimizer": {"_name": "adm"}}, "--optimizer adm is unknown; did you mean adam, adamax?"),
+    (
+        {"dataset.update_ordered_indices_seed": True},
+        "--update-ordered-indices-seed: the order differs from epoch to epoch already",
+    ),
     ({"ema.store_ema": True}, "--store-ema: fairseq's running average multiplies all that a model holds"),
     ({"criterion": {"_name": "xgpt_scst"}}, "needs one to start from: --finetune-from-model CHECKPOINT"),
     (

@@ -126,6 +126,11 @@ def _check_parts(root: Any) -> None:
             "--store-ema: fairseq's running average multiplies all that a model holds, and ours holds bytes, too "
             "(its structure, the digest of its dictionary): average its checkpoints with xgpt-average-checkpoints"
         )
+    if root["dataset"].update_ordered_indices_seed:
+        raise DataError(
+            "--update-ordered-indices-seed: the order differs from epoch to epoch already, and a training that is "
+            "resumed within one would go on in another order: leave it out"
+        )
 
 
 def _check_rate(optimization: Any, scheduler: Any) -> None:
