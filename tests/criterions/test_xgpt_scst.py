@@ -176,6 +176,25 @@ def test_what_is_logged_of_samples() -> None:
     assert criterion(model, batch())[2]["scst_reward"] == log["scst_reward"]
 
 
+@pytest.mark.parametrize("candidates", ["sample", "beam"])
+def test_the_model_s_limit_cuts_as_the_option_does(candidates: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A model of nine positions ends captions after eight words, whatever --scst-max-len is: those are cut."""
+    logs, losses = [], []
+    for longest in (8, 9, 30):
+        criterion, model = build(scst_candidates=candidates, scst_samples=2, scst_max_len=longest)
+        with torch.no_grad():
+            model.decoder.output.bias[criterion.task.target_dictionary.eos()] -= 20.0  # no caption ends by itself
+        caplog.clear()
+        for _ in range(2):
+            loss, _, log = criterion(model, batch())
+        said = [f"--scst-max-len {longest} is longer than the model's captions: they are cut after 8 tokens"]
+        assert [message.split(" (")[0] for message in caplog.messages] == (said if longest > 8 else [])
+        logs.append((log["scst_cut"], log["ntokens"], log["scst_reward"]))
+        losses.append(loss.item())
+    assert logs[0][:2] == (4, 4 * 8) and logs[0] == logs[1] == logs[2]
+    assert losses[0] == losses[1] == losses[2]
+
+
 def test_entropy_and_kl_pull_by_their_weights() -> None:
     plain, model = build()
     entropy, _ = build(scst_entropy=0.5)

@@ -7,6 +7,7 @@ caption (Rennie et al.). Validation is that of the criterion `xgpt`.
 """
 
 import copy
+import logging
 import math
 import time
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.search.seeded_sampling import SeededSampling
+
+logger = logging.getLogger(__name__)
 
 BASELINE = ChoiceEnum(["mean", "greedy"])
 CANDIDATES = ChoiceEnum(["sample", "beam"])
@@ -189,6 +192,13 @@ class XGPTSCSTCriterion(XGPTCriterion):
     def _build(self, model: Any) -> tuple[SequenceGenerator, SequenceGenerator]:
         if self._generators is None:
             bare = _bare(model)
+            longest = bare.max_decoder_positions() - 1  # the generator's, which sets the end of what is longer
+            if self.max_len > longest:
+                logger.warning(
+                    f"--scst-max-len {self.max_len} is longer than the model's captions: they are cut after {longest} "
+                    f"tokens (--max-target-positions {longest + 1}, of which one is the end)"
+                )
+                self.max_len = longest
             dictionary = self.task.target_dictionary
             # an empty caption may be drawn, as the model has it: its log-probability is that of the whole vocabulary
             options: dict[str, Any] = {"max_len_b": self.max_len, "min_len": 0, "temperature": self.temperature}
