@@ -12,16 +12,20 @@ example:
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.experiments.runs import DECIDING
+from xgpt_fairseq.io.atomic import write_json
 
 SCRIPT = Path(__file__).resolve().parent.parent / "xgpt_base" / "2_out_of_domain.sh"
 OBJECTIVES = ("ic", "imlm", "ida", "tifg")
@@ -52,7 +56,11 @@ def main() -> None:
 
 
 def _parameters(args: argparse.Namespace, name: str, arguments: list[str]) -> torch.Tensor:
-    """(P,) float64: all parameters of the last checkpoint of the run *name*, which is made unless it is there."""
+    """(P,) float64: all parameters of the last checkpoint of the run *name*, which is made unless it is there.
+
+    Raises:
+        DataError: the run was made, or begun, with other settings, or it fails.
+    """
     folder = args.output.resolve() / name
     environment = {
         **os.environ,
@@ -64,12 +72,28 @@ def _parameters(args: argparse.Namespace, name: str, arguments: list[str]) -> to
         "VALIDATIONS": "2",  # the first is within the warm-up, or soon after it: two, so that there is one to average
     }
     folder.mkdir(parents=True, exist_ok=True)
+    given = {name: environment[name] for name in ("ARCH", *DECIDING) if name in environment}
+    _check_settings(folder / "settings.json", {**given, "data": str(args.data.resolve()), "arguments": arguments})
     with open(folder / "log", "a", encoding="utf-8") as log:
         done = subprocess.run(["bash", SCRIPT, *arguments], env=environment, stdout=log, stderr=log, check=False)
     if done.returncode:
         raise DataError(f"{SCRIPT.name} failed; see {log.name}")
     model = load_checkpoint(folder / "out_of_domain" / "checkpoint_last.pt")["model"]
     return torch.cat([value.double().flatten() for value in model.values() if value.is_floating_point()])
+
+
+def _check_settings(file: Path, own: dict[str, Any]) -> None:
+    """Write down the run's settings; its script takes a finished run for done, whatever it was made with."""
+    if not file.exists():
+        write_json(file, own)
+        return
+    other = json.loads(file.read_text(encoding="utf-8"))
+    for name in sorted(own.keys() | other.keys()):
+        if own.get(name) != other.get(name):
+            raise DataError(
+                f"{file} says that this run was made with other {name} ({other.get(name)}, now {own.get(name)}): use "
+                "another --output, or remove the folder"
+            )
 
 
 if __name__ == "__main__":

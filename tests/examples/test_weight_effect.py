@@ -2,19 +2,82 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
 
 from tests.end_to_end.programs import ROOT, SMALL, run
 
+PROGRAM = ROOT / "examples/ablations/weight_effect.py"
 SIZES = {"GPUS": "0", "BATCH": "8", "WORKERS": "0", "ARCH": "xgpt_demo"}
 
 
 def test_the_weight_of_tifg_moves_the_model(tiny_data: Path, tmp_path: Path) -> None:
-    program = [sys.executable, ROOT / "examples/ablations/weight_effect.py", "--data", tiny_data]
+    program = [sys.executable, PROGRAM, "--data", tiny_data]
     done = run(*program, "--output", tmp_path, "--objectives", "imlm,tifg", "--iterations", "4", "--", *SMALL, **SIZES)
     imlm, tifg = (float(value) for value in re.findall(r"against 0\.3: ([\d.]+)", done.stdout))
     assert imlm > 0 and tifg > imlm / 5
     refused = run(*program, "--output", tmp_path, "--objectives", "itm", check=False)
     assert refused.returncode == 1 and "--objectives: unknown objective 'itm'" in refused.stderr
+
+
+@pytest.fixture
+def weight_effect(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The program, whose runs leave a model of one parameter at once."""
+    spec = importlib.util.spec_from_file_location("weight_effect", PROGRAM)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def trained(command: list[str], *, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        folder = Path(env["CHECKPOINTS"]) / "out_of_domain"
+        folder.mkdir(exist_ok=True)
+        torch.save({"cfg": None, "model": {"a": torch.ones(1)}}, folder / "checkpoint_last.pt")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", trained)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("changed", "variables", "name", "values"),
+    [
+        (["--iterations", "8"], {}, "ITERATIONS", "(4, now 8)"),
+        (["--data", "other"], {}, "data", "(DATA/data, now DATA/other)"),
+        (["--", "--tifg-reduction", "sum"], {}, "arguments", "([], now ['--tifg-reduction', 'sum'])"),
+        ([], {"BATCH": "64"}, "BATCH", "(None, now 64)"),
+        ([], {"ARCH": "xgpt_demo"}, "ARCH", "(None, now xgpt_demo)"),
+    ],
+)
+def test_runs_with_other_settings_are_not_taken_for_these(
+    changed: list[str],
+    variables: dict[str, str],
+    name: str,
+    values: str,
+    weight_effect: ModuleType,
+    call_program: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("ARCH", *weight_effect.DECIDING):
+        monkeypatch.delenv(variable, raising=False)
+    command = ["--data", "data", "--output", "runs", "--objectives", "ic", "--iterations", "4"]
+    for _ in range(2):
+        done = call_program(weight_effect.main, *command)
+        assert done.status == 0 and "ic     weight 1 against 0.3: 0.0000" in done.stdout, done.stderr
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    done = call_program(weight_effect.main, *command, *changed)
+    assert done.status == 1 and done.error == (
+        f"{tmp_path}/runs/all-1/settings.json says that this run was made with other {name} "
+        f"{values.replace('DATA', str(tmp_path))}: use another --output, or remove the folder"
+    )
