@@ -115,3 +115,14 @@ def test_a_model_of_text_alone_is_refused(call_program: Call, tiny_data: Path, t
     assert refused.error == (
         f"{path} is a model of text alone; it has to be trained with images before it is used on them"
     )
+
+
+def test_captions_that_the_model_cannot_read_are_refused(call_program: Call, tiny_data: Path, tmp_path: Path) -> None:
+    model, config = build(tiny_data, max_target_positions=10)
+    path = tmp_path / "model.pt"
+    torch.save({"cfg": {"model": Namespace(**config), "task": {}}, "model": model.state_dict()}, path)
+    refused = call_program(main, path, tiny_data, "--device", "cpu", "--objectives", "ic")
+    assert refused.error == (
+        "split 'valid': 1 of 2 images have a caption longer than the model's --max-target-positions 10, the longest 13 "
+        "tokens with the end of sentence: prepare the data with --max-tokens 10"
+    )

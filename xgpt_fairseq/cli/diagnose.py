@@ -72,8 +72,16 @@ def program(args: argparse.Namespace) -> None:
         captions_per_image=0,
         shuffle=False,
     )
+    model = open_model(args.checkpoint, state, directory, objectives=objectives)
+    limit = model.max_decoder_positions()
+    if (too_long := dataset.sizes > limit).any():
+        raise DataError(
+            f"split {args.split!r}: {too_long.sum():,} of {len(dataset):,} images have a caption longer than the "
+            f"model's --max-target-positions {limit}, the longest {dataset.sizes.max()} tokens with the end of "
+            f"sentence: prepare the data with --max-tokens {limit}"
+        )
     losses = diagnose(
-        open_model(args.checkpoint, state, directory, objectives=objectives).to(device),
+        model.to(device),
         dataset,
         objectives,
         symbols=Symbols.of(dictionary),
