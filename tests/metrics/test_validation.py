@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.end_to_end.programs import train
+from tests.end_to_end.programs import train, train_in_two_processes
 from xgpt_fairseq.averaging import average
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli.average_checkpoints import program
@@ -21,6 +21,7 @@ RUNS = {
     "captions": ["--eval-captions", "--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric"],
     "pre-training": ["--task", "xgpt_pretrain", "--objectives", "ic,imlm,tifg"],
 }
+ONCE = ["--max-update", "12", "--validate-interval", "1000", "--save-interval", "1000", "--seed", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,7 @@ def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """Kind → save dir of a run with one validation, at its end."""
     folders = {kind: tmp_path_factory.mktemp("run") for kind in RUNS}
     for kind, options in RUNS.items():
-        train(tiny_data, folders[kind], "--max-update", "12", "--validate-interval", "1000", "--save-interval", "1000",
-              "--seed", "3", *options)  # fmt: skip
+        train(tiny_data, folders[kind], *ONCE, *options)
     return folders
 
 
@@ -42,6 +42,15 @@ def test_it_is_the_value_that_the_run_wrote_down(kind: str, runs: dict[str, Path
     assert sorted(runs[kind].iterdir()) == before
     average([checkpoint], tmp_path / "averaged.pt")
     assert validation_metric(tmp_path / "averaged.pt") == value
+
+
+def test_one_process_has_the_batches_of_all_of_the_run_s(tiny_data: Path, tmp_path: Path) -> None:
+    """--max-valid-steps is each process's, and here ends in the midst of an iteration of the objectives."""
+    train_in_two_processes(tiny_data, tmp_path, *ONCE, "--task", "xgpt_pretrain", "--objectives", "ic,imlm",
+                           "--max-update", "2", "--batch-size", "3", "--max-valid-steps", "1")  # fmt: skip
+    checkpoint = tmp_path / "checkpoint_last.pt"
+    value = load_checkpoint(checkpoint)["extra_state"]["val_loss"]
+    assert validation_metric(checkpoint) == pytest.approx(value, abs=2e-3)  # fairseq rounds each to a thousandth
 
 
 def test_a_worse_average_is_named(runs: dict[str, Path], tmp_path: Path, call_program: Callable[..., Any]) -> None:

@@ -113,6 +113,7 @@ class XGPTTask(FairseqTask):
         check_metric(cfg.best_checkpoint_metric, self.objectives)
         self._gradients = GradientLog()
         self._batches = RepeatedBatches()
+        self._repeats: tuple[int, int | None] | None = None  # see repeat_validation
         self._best_checkpoints = BestCheckpoints(cfg)
         self._whole_checkpoints = WholeCheckpoints(root_config(cfg).get("checkpoint") or {})
         if cfg.cpu_bf16:
@@ -215,9 +216,10 @@ class XGPTTask(FairseqTask):
         if dataset in self.dataset_to_epoch_iter and not (disable_iterator_cache or update_epoch_batch_itr):
             return self.dataset_to_epoch_iter[dataset]
         most = None if texts.shuffle else self._max_valid_steps()
+        of_step = 1 if self._repeats is None else self._repeats[0]
 
         def update_freq(epoch: int) -> int:
-            return batches_of_update(self.cfg.update_freq, epoch) if texts.shuffle else 1
+            return batches_of_update(self.cfg.update_freq, epoch) if texts.shuffle else of_step
 
         def draw_batches(dataset: Any, epoch: int) -> list[Any]:
             texts.set_epoch(epoch)
@@ -242,7 +244,10 @@ class XGPTTask(FairseqTask):
                 index_codec=texts.index_codec,
                 rng=rng,
             )
-            return batches if most is None else batches[: most * num_shards]
+            if most is not None:
+                batches = batches[: most * num_shards * of_step]
+            # several processes leave an empty one out of their sums; one process would count fairseq's dummy
+            return batches if self._repeats is None else [batch for batch in batches if len(batch)]
 
         iterator = UpdateIterator(
             update_freq=update_freq,
@@ -285,12 +290,18 @@ class XGPTTask(FairseqTask):
             )
         return super().filter_indices_by_size(indices, dataset, max_positions, True) if too_long else fit
 
+    def repeat_validation(self, *, processes: int, steps: int | None) -> None:
+        """Let one process validate on the batches that a run's *processes* had, *steps* of each (None: all)."""
+        self._repeats = processes, steps
+
     def _max_valid_steps(self) -> int | None:
         """--max-valid-steps of a training; of fairseq-validate, whose task has its model's configuration, none.
 
         fairseq turns its back on the iterator after one batch more than that, and the thread that fills its buffer
         then waits for ever, with the batches that it has read: one more at each validation.
         """
+        if self._repeats is not None:
+            return self._repeats[1]
         if not trains(fairseq_program()):
             return None
         most: int | None = value_of(root_config(self.cfg).get("dataset"), "max_valid_steps")
