@@ -15,6 +15,7 @@ from tests.pages.parsed import is_harmless, page_data, page_details, parsed
 from tests.test_hub_interface import build, photos  # noqa: F401  (a fixture)
 from xgpt_fairseq import hub_interface
 from xgpt_fairseq.cli import caption as caption_program
+from xgpt_fairseq.cli import caption_outputs
 from xgpt_fairseq.cli import export as export_program
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.regions.novelty import NoveltyDetector
@@ -79,6 +80,22 @@ def test_good_photos_are_captioned_and_the_others_named(
         assert others == [[each.text, pytest.approx(each.score, abs=1e-3)] for each in found[1:]]
     unread = [item.text for item in page.all("section")[0].all("li")]
     assert [text.partition(": ")[0] for text in unread] == ["broken.jpg", "notes.txt"]
+
+
+def test_a_photo_that_vanishes_before_the_page(
+    call_program: Callable[..., Any], bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = caption_outputs._page
+
+    def vanishing(*arguments: Any) -> str:
+        (folder / "1.png").unlink()
+        return draw(*arguments)
+
+    monkeypatch.setattr(caption_outputs, "_page", vanishing)
+    written, page = tmp_path / "c.json", tmp_path / "c.html"
+    done = call(call_program, folder, "--path", bundle, "--json", written, "--html", page)
+    assert done.status == 1 and done.error == f"{folder / '1.png'}: not a readable photo: no such file"
+    assert len(json.loads(written.read_text())) == 3 and not page.exists()
 
 
 def test_the_page_shows_where_the_model_looks(

@@ -6,11 +6,13 @@ import base64
 import io
 import json
 import re
+import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -76,6 +78,28 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path: Path) -> None:
         assert (card["width"], card["height"]) == (240, 320)
     embedded = page_details(draw(ids=["7"], photos=match_photos([tmp_path], ["7"])))["7"]["src"]
     assert decoded(embedded).getpixel((230, 5))[2] > 200  # the blue corner, now at the right
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_tags_of_odd_types(tmp_path: Path, linked: bool) -> None:
+    resolution = struct.pack(">HHI4s", 0x011A, 7, 4, b"300 ")  # bytes, not a fraction
+    turned = struct.pack(">HHIHxx", 0x0112, 3, 1, 6)
+    letter = struct.pack(">HHI4s", 0x0112, 2, 2, b"6")
+    for name, entries in (("7.jpg", [turned, resolution]), ("42.jpg", [letter])):
+        tags = struct.pack(">2sHIH", b"MM", 42, 8, len(entries)) + b"".join(entries) + bytes(4)
+        photo(tmp_path / name, (640, 480), exif=b"Exif\0\0" + tags)
+    photos = match_photos([tmp_path], THREE.image_ids, link_from=tmp_path if linked else None)
+    cards = page_data(draw(ids=["7", "42"], photos=photos))["cards"]
+    assert [(card["width"], card["height"]) for card in cards] == [(240, 320), (320, 240)]
+
+
+def test_copies_are_what_captioners_see(tmp_path: Path) -> None:
+    """Transparency is white; 16 bits are scaled."""
+    Image.new("RGBA", (64, 48), (255, 0, 0, 0)).save(tmp_path / "7.png")
+    Image.fromarray(np.full((48, 64), 128 * 257, np.uint16)).save(tmp_path / "42.png")
+    details = page_details(draw(ids=["7", "42"], photos=match_photos([tmp_path], THREE.image_ids)))
+    assert decoded(details["7"]["src"]).getpixel((9, 9)) == (255, 255, 255)
+    assert decoded(details["42"]["src"]).getpixel((9, 9)) == pytest.approx((128, 128, 128), abs=2)
 
 
 def test_regions_over_photos(tmp_path: Path, regions: RegionStore) -> None:

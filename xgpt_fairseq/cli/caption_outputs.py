@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import sys
@@ -35,7 +34,8 @@ def print_and_write(
         list: all results.
 
     Raises:
-        DataError: none of the images could be read; or, with --strict, not all.
+        DataError: none of the images could be read; or, with --strict, not all. Or a photo can no longer be read for
+            the page; the file of --json is written.
     """
     from tqdm import tqdm
 
@@ -49,13 +49,11 @@ def print_and_write(
             results += group
     unlike.print_summary()
     captioned = [(result, result.best.text) for result in results if result.best is not None]
-    page = _page(args, results, novelty) if args.html is not None and captioned else None
-    with contextlib.ExitStack() as files:  # of both, or none
-        if args.json is not None:
-            aside = files.enter_context(atomic_write(args.json))
-            write_json(aside, [{**result.named, "caption": text} for result, text in captioned])
-        if page is not None:
-            aside = files.enter_context(atomic_write(Path(args.html)))
+    if args.json is not None:  # before the page, for which a photo may no longer be there
+        write_json(args.json, [{**result.named, "caption": text} for result, text in captioned])
+    if args.html is not None and captioned:
+        page = _page(args, results, novelty)
+        with atomic_write(Path(args.html)) as aside:
             aside.write_text(page, encoding="utf-8", errors="replace")
     _check_read(len(captioned), total, args)
     return results

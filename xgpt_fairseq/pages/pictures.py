@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import urllib.parse
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,30 +114,44 @@ def _regions(store: RegionStore, image_id: str) -> Regions:
 
 def _photo(photo: PhotoFile, image_id: str, place: PhotoPlace) -> tuple[str, int, int]:
     """Source, width and height on the page of a photo."""
-    formats = known_formats()
-    from PIL import ExifTags, Image, ImageOps
+    if place.link_from is not None:
+        path = Path(os.path.relpath(photo.path, place.link_from)).as_posix()
+        return urllib.parse.quote(path), *scaled(*_upright_size(photo), THUMBNAIL)
+    from PIL import Image
 
-    try:
-        with Image.open(photo.content(), formats=formats) as image:
-            if place.link_from is not None:
-                # Only the header, not the pixels: browsers apply the EXIF orientation, and so do thumbnails.
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-                width, height = reversed(image.size) if turned else image.size
-                path = Path(os.path.relpath(photo.path, place.link_from)).as_posix()
-                return urllib.parse.quote(path), *scaled(width, height, THUMBNAIL)
-            image.draft("RGB", (2 * place.size, 2 * place.size))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            upright = upright.resize(scaled(*upright.size, place.size), Image.Resampling.LANCZOS)
-            jpeg = io.BytesIO()
-            upright.save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{photo.path}: not a readable photo: {error}") from None
-    shape = scaled(*upright.size, max(place.size, THUMBNAIL))  # smaller copies are shown as large as others
+    from xgpt_fairseq.vision.photos import PhotoError, PhotoForm, load_photo
+
+    try:  # read as captioners read it: the page shows what they saw
+        found = load_photo(photo, PhotoForm(place.size, stride=1, interpolation="lanczos"))
+    except PhotoError as error:
+        raise _unreadable(photo, error.reason) from None
+    jpeg = io.BytesIO()
+    Image.fromarray(found.pixels).save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    shape = scaled(*found.size, max(place.size, THUMBNAIL))  # smaller copies are shown as large as others
     if place.copy_to is None or place.called is None:
         return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), *shape
     name = urllib.parse.quote(image_id, safe="") + ".jpg"
     (place.copy_to / name).write_bytes(jpeg.getvalue())
     return urllib.parse.quote(f"{place.called}/{name}"), *shape
+
+
+def _upright_size(photo: PhotoFile) -> tuple[int, int]:
+    """Width and height of a photo as browsers show it. Only its header is read, not the pixels."""
+    formats = known_formats()
+    from PIL import ExifTags, Image
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(photo.content(), formats=formats) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation)  # of any type, where a tag is odd
+            return (image.height, image.width) if turned in (5, 6, 7, 8) else image.size
+    except DataError:
+        raise
+    except Exception as error:  # bytes that are damaged fail anywhere in Pillow
+        raise _unreadable(photo, str(error)) from None
+
+
+def _unreadable(photo: PhotoFile, reason: str) -> DataError:
+    return DataError(f"{photo.path}: not a readable photo: {reason}")
 
 
 def scaled(width: int, height: int, longest: int) -> tuple[int, int]:
