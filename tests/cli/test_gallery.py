@@ -186,6 +186,9 @@ def test_attention(tiny_data: Path, tiny_vocabulary: Path, systems: list[str], t
     assert "need models" in error("--attention-layers", "1")
     model_of_two = ["--attention", f"two={tmp_path / 'bundle'}"]
     assert "'1,x': numbers from 1 on, with commas" in error(*model_of_two, "--attention-heads", "1,x")
+    for device in ("gpu", "cuda:77"):  # before captions are read
+        refused = error(*model_of_two, "--device", device, "--captions", "missing=nowhere.txt")
+        assert refused.startswith(f"--device {device} cannot be used: ")
     assert "attention of layer 3: the model's are 1 to 2" in error(*model_of_two, "--attention-layers", "3")
 
 

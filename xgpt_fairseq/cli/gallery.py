@@ -49,8 +49,10 @@ def gallery(args: argparse.Namespace) -> None:
         raise DataError(f"--{'link' if args.link_photos else 'copy'}-photos needs --photos PATH")
     from xgpt_fairseq.cli.gallery_inputs import add_attention, heads_of, models_of, read_credits, read_systems
     from xgpt_fairseq.data.directory import DataDirectory
+    from xgpt_fairseq.devices import own_device, usable_device
 
     models, heads = models_of(args), heads_of(args)
+    device = usable_device(args.device or own_device()) if models else "cpu"
     credits = None if args.credits is None else read_credits(args.credits)
     overlay = args.regions is not None
     data = DataDirectory(args.data, regions=args.regions if isinstance(args.regions, Path) else None)
@@ -68,7 +70,7 @@ def gallery(args: argparse.Namespace) -> None:
                     file=sys.stderr,
                 )
         if models:
-            systems = add_attention(systems, models, data, image_ids, heads=heads, device=args.device)
+            systems = add_attention(systems, models, data, image_ids, heads=heads, device=device)
         drawn = overlay or bool(models) or photos is None or len(photos.files) < len(image_ids)
         page = render_gallery(
             references,

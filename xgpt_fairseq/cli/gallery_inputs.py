@@ -110,7 +110,7 @@ def add_attention(
     image_ids: Sequence[str],
     *,
     heads: Heads,
-    device: str | None,
+    device: str,
 ) -> list[System]:
     """The *systems*, those that have a model with its attention for the images *image_ids*.
 
@@ -119,13 +119,12 @@ def add_attention(
     """
     from tqdm import tqdm
 
-    from xgpt_fairseq.devices import own_device
     from xgpt_fairseq.hub_interface import XGPTHubInterface
 
     store = data.regions
     opened = {}
     for name, path in models.items():  # all, before the slow part
-        captioner = XGPTHubInterface.from_path(path).to(device or own_device())
+        captioner = XGPTHubInterface.from_path(path).to(device)
         captioner.check_store(store)
         decoder = captioner.model.decoder
         heads.check(layers=len(decoder.layers), heads=decoder.layers[0].attention.heads)
