@@ -32,7 +32,8 @@ class ResumableLines:
     Args:
         path: the file.
         options: all that decides what the lines say, as JSON.
-        find: what the lines are about, as JSON. It is asked once: a run that goes on has the items of the first.
+        find: what the lines are about, as JSON. It is asked once: a run that goes on has the items of the first; with
+            *overwrite* it goes on only where they are still the same.
         group: lines of a group; the last may have fewer.
         overwrite: replace a file that is there, or is another run's.
 
@@ -82,20 +83,23 @@ class ResumableLines:
         self._synced = time.monotonic()
 
     def _begin(self, wanted: dict[str, Any], find: Callable[[], Sequence[Any]], group: int, overwrite: bool) -> None:
+        items: Sequence[Any] | None = None
         if self._journal.exists() and self.path.exists():
             before = self._read(overwrite)
             different = [
                 name for name in {**before["options"], **wanted} if before["options"].get(name) != wanted.get(name)
             ]
-            if not different:
-                self.groups, self.items = _cut_to_groups(self.path, group), before["items"]
-            elif not overwrite:
+            if different and not overwrite:
                 raise DataError(
                     f"{self.path} is unfinished, and was begun with other options ({', '.join(different)}); pass "
                     "--overwrite to start over"
                 )
+            if overwrite:
+                items = find()
+            if not different and (items is None or json.loads(json.dumps(items)) == before["items"]):
+                self.groups, self.items = _cut_to_groups(self.path, group), before["items"]
         if not self.groups:
-            self.items = find()
+            self.items = find() if items is None else items
             self.path.unlink(missing_ok=True)
             with open(self._journal, "w", encoding="utf-8") as journal:
                 journal.write(json.dumps({"options": wanted, "items": self.items}))

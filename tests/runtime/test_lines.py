@@ -98,6 +98,25 @@ def test_killed_it_goes_on(
     assert not (many / ".c.jsonl.partial").exists()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_overwrite_looks_for_photos_again(
+    call_program: Call, lite_folder: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Where an unfinished run has found them; it goes on only if they are the same."""
+    path = tmp_path / "c.jsonl"
+    options = [many, "--path", lite_folder, "--batch-size", 3, "--jsonl", path]
+    with monkeypatch.context() as patch:
+        killed_after(2, patch)
+        assert call_program(cli.main, *options).status == 130
+    if late:
+        (many / "late.png").write_bytes((many / "0.png").read_bytes())
+    done = call_program(cli.main, *options, "--overwrite")
+    assert done.stdout.endswith(f"{7 + late} of {8 + late} images captioned: {path}\n")
+    assert ("resuming" in done.stdout) == (not late)
+    names = [Path(json.loads(line)["file"]).name for line in path.read_text().splitlines()]
+    assert len(names) == 8 + late and ("late.png" in names) == late
+
+
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     with ResumableLines(tmp_path / "a", {}, lambda: [1], group=1, overwrite=False) as lines:
         lines.write([{"a": 1}])
