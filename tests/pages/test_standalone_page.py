@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ WASM = "package/dist/ort-wasm-simd-threaded.wasm"
 SCRIPT = "var a=1,b=2;export{a as InferenceSession,b as default,b as Tensor};\n//# sourceMappingURL=ort.map\n"
 
 
-def archive(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as made:
+def archive(path: Path, members: dict[str, bytes], packing: Literal["gz", "xz", "bz2"] = "gz") -> Path:
+    with tarfile.open(path, f"w:{packing}") as made:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -61,6 +61,20 @@ def test_other_files_are_refused(tmp_path: Path, members: dict[str, bytes] | Non
     path.write_bytes(b"no archive") if members is None else archive(path, members)
     with pytest.raises(DataError, match=message):
         OrtWeb.read(path)
+
+
+@pytest.mark.parametrize("packing", ["gz", "xz", "bz2"])
+def test_damaged_archives_are_refused(tmp_path: Path, packing: Literal["gz", "xz", "bz2"]) -> None:
+    path = tmp_path / "ort.tgz"
+    noise = np.random.default_rng(0).bytes(200_000).hex().encode()  # compressible
+    whole = archive(path, {MODULE: SCRIPT.encode(), WASM: noise}, packing).read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:middle], whole[:middle] + bytes(1000) + whole[middle + 1000 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"is no archive of the npm package onnxruntime-web \(.+\): npm pack"):
+            OrtWeb.read(path)
+    with pytest.raises(DataError, match="is no archive of the npm package onnxruntime-web"):
+        OrtWeb.read(archive(path, {MODULE: b"\xff", WASM: noise}, packing))
 
 
 def test_the_page_is_whole_and_may_ask_for_nothing(

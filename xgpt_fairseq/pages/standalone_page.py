@@ -12,8 +12,10 @@ import base64
 import gzip
 import hashlib
 import json
+import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +59,12 @@ class OrtWeb:
         try:
             with tarfile.open(path) as archive:
                 module, wasm = (_member(archive, name) for name in (_MODULE, _WASM))
-        except (OSError, tarfile.TarError, KeyError) as error:
+            text = module.decode("utf-8")
+        except (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise DataError(
                 f"--ort-web {path} is no archive of the npm package onnxruntime-web ({reason}): {get}"
             ) from None
-        text = module.decode("utf-8")
         found = _EXPORTS.search(text)
         if found is None or "</script" in text or "<!--" in text:
             raise DataError(f"--ort-web {path}: its {_MODULE} can't be put into a page; version 1.30.0 can ({get})")
