@@ -34,6 +34,7 @@ _SCRIPTS: Final = (
     "looks.js", "anywhere_formats.js", "anywhere_decode.js", "anywhere_photos.js", "anywhere_words.js",
     "anywhere_search.js", "anywhere.js", "captioning.js",
 )  # fmt: skip
+_CHUNK: Final = 1 << 20
 _GRAPHS: Final = ("photo", "regions", "step", "look")
 _EXPORTS: Final = re.compile(r"export\{([\w$ ,]+)\};?\s*(?://# sourceMappingURL=\S+\s*)?$")
 _BILINEAR: Final = "bilinear"
@@ -59,6 +60,8 @@ class OrtWeb:
         try:
             with tarfile.open(path) as archive:
                 module, wasm = (_member(archive, name) for name in (_MODULE, _WASM))
+                while archive.fileobj is not None and archive.fileobj.read(_CHUNK):
+                    pass  # up to the checksum at the end
             text = module.decode("utf-8")
         except (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
