@@ -14,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from xgpt_runtime.errors import DataError
+
 FILE: Final = "novelty.npz"
 # Photos that are named one by one.
 NAMED: Final = 5
@@ -22,13 +24,23 @@ GROUP: Final = 10
 
 
 class Novelty:
-    """Distances from the training photos; also the largest usual ones, of one photo and of the median of a group."""
+    """Distances from the training photos; also the largest usual ones, of one photo and of the median of a group.
+
+    Raises:
+        DataError: *file* is damaged.
+    """
 
     def __init__(self, file: Path) -> None:
-        with np.load(file) as arrays:
-            self._mean = arrays["mean"].astype(np.float32)  # (D,)
-            self._directions = arrays["directions"].astype(np.float32)  # (k, D)
-            self._median, self.limit, self.group_limit = map(float, arrays["limits"])
+        try:
+            with np.load(file) as arrays:
+                self._mean = arrays["mean"].astype(np.float32)  # (D,)
+                self._directions = arrays["directions"].astype(np.float32)  # (k, D)
+                self._median, self.limit, self.group_limit = map(float, arrays["limits"])
+        except Exception as error:  # bytes that are damaged fail anywhere in numpy
+            raise DataError(f"{file} is damaged: {type(error).__name__} {error}") from None
+        if self._directions.ndim != 2 or self._mean.shape != self._directions.shape[1:]:
+            shapes = f"{self._mean.shape} and {self._directions.shape}"
+            raise DataError(f"{file} is damaged: mean and directions have shapes {shapes}, not (D,) and (k, D)")
 
     def distance(self, features: npt.NDArray[Any]) -> float:
         """The distance of a photo by its regions' *features* (n, D)."""

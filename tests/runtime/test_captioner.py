@@ -18,6 +18,7 @@ from xgpt_fairseq.search.generator import SearchOptions as ProductOptions
 from xgpt_fairseq.vision.photo_extractor import Regions as ProductRegions
 from xgpt_runtime import Captioner, DataError, PhotoError, SearchOptions, captioner
 from xgpt_runtime.captioner import Regions
+from xgpt_runtime.novelty import Novelty
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,14 @@ def test_what_is_wrong_with_a_folder_is_said(
     (damaged / "captioner.json").write_text(json.dumps({**described, "layers": "two"}))
     with pytest.raises(DataError, match=r"captioner.json is damaged: layers is 'two'"):
         Captioner(damaged)
+
+
+@pytest.mark.parametrize("content", [b"", b"no arrays", b"PK\x03\x04", None])
+def test_damaged_distances(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "novelty.npz"
+    if content is None:
+        np.savez(file, mean=np.zeros(3), directions=np.zeros((2, 4)), limits=np.ones(3))
+    else:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=r"novelty\.npz is damaged: "):
+        Novelty(file)

@@ -231,8 +231,11 @@ def _html(
 def _novelty(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
-    with np.load(file) as arrays:
-        median, limit, _ = map(float, arrays["limits"])
-        mean, directions = arrays["mean"], arrays["directions"].astype(np.float32)
+    try:
+        with np.load(file) as arrays:
+            median, limit, _ = map(float, arrays["limits"])
+            mean, directions = arrays["mean"], arrays["directions"].astype(np.float32)
+    except Exception as error:  # bytes that are damaged fail anywhere in numpy
+        raise DataError(f"{file} is damaged: {type(error).__name__} {error}") from None
     rows = [[float(f"{value:.4g}") for value in row] for row in directions]
     return {"mean": [float(f"{value:.6g}") for value in mean], "directions": rows, "median": median, "limit": limit}
