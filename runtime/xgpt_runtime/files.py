@@ -22,6 +22,8 @@ _PHOTO_EXTENSIONS = (
 )
 _PHOTO = re.compile(rf".\.({_PHOTO_EXTENSIONS})$", re.IGNORECASE)
 _EXTENSION = re.compile(rf"\.({_PHOTO_EXTENSIONS}|npz|npy)$", re.IGNORECASE)
+# The most bytes of a file, which some formats' readers take into memory: as `xgpt_fairseq.vision.photos`.
+LARGEST_FILE = 1 << 30
 _MOST_DIGITS = 1000  # Python reads no integers of more than 4300
 _COCO_PREFIX = re.compile(r"^COCO_(train|val|test)\d{4}_(?=\d+$)")
 
@@ -57,11 +59,16 @@ class PhotoFile:
         """What is read: the file itself, or its bytes in the tar.
 
         Raises:
-            PhotoError: it cannot be read.
+            PhotoError: it cannot be read, or has more than `LARGEST_FILE` bytes.
             DataError: the tar was cut since the photo was found in it.
         """
         if self.reason:
             raise PhotoError(self.path, self.reason)
+        size = self.size
+        if self.tar is None:
+            size = self.path.stat().st_size if self.path.is_file() else 0  # what is no file is refused later
+        if size > LARGEST_FILE:
+            raise PhotoError(self.path, f"the file has {size:,} bytes; of a photo at most {LARGEST_FILE:,} are read")
         return self.path if self.tar is None else read_member(self.tar, self.offset, self.size)
 
     def as_json(self) -> list[str | int | None]:

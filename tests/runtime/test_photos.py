@@ -147,3 +147,16 @@ def test_the_same_files_are_found_and_named(tmp_path: Path) -> None:
     ):  # fmt: skip
         expected = [(file.path, file.image_id) for file in photo_files.find_photos(paths)]
         assert [(file.path, file.image_id) for file in lite_files.find_photos(paths)] == expected
+
+
+@pytest.mark.parametrize("in_tar", [False, True])
+def test_a_file_that_would_fill_the_memory(in_tar: bool, tmp_path: Path) -> None:
+    assert lite_files.LARGEST_FILE == photos.LARGEST_FILE
+    large = tmp_path / "large.jpg"
+    with large.open("wb") as file:
+        file.truncate(photos.LARGEST_FILE + 1)  # takes no room
+    found = lite_files.PhotoFile(large)
+    if in_tar:
+        found = lite_files.PhotoFile(large, tar=large, size=photos.LARGEST_FILE + 1)
+    with pytest.raises(lite_photos.PhotoError, match=r"large\.jpg: the file has 1,073,741,825 bytes; of a photo"):
+        found.content()
