@@ -163,11 +163,10 @@ def _write_lines(captioner: Captioner, options: SearchOptions, args: argparse.Na
     from xgpt_runtime.lines import ResumableLines
 
     path: Path = args.jsonl
-    if path.resolve() in [photo.resolve() for photo in args.photos]:
-        raise DataError(f"{path.resolve()} is one of the photos; name another file for the captions")
+    output = _not_a_photo(path, args)
 
     def find() -> list[Any]:
-        found = [file.as_json() for file in _find(args) if file.path.resolve() != path.resolve()]
+        found = [file.as_json() for file in _find(args) if os.path.realpath(file.path) != output]
         if not found:
             raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
         return found
@@ -222,8 +221,15 @@ def _check_json(args: argparse.Namespace) -> None:
         raise DataError(f"{path}: no folder {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise DataError(f"{path}: its folder cannot be written to")
-    if path.resolve() in [photo.resolve() for photo in args.photos]:
-        raise DataError(f"{path.resolve()} is one of the photos; name another file for the captions")
+    _not_a_photo(path, args)
+
+
+def _not_a_photo(path: Path, args: argparse.Namespace) -> str:
+    """Where an output leads that is none of the photos; `Path.resolve` would not take links that lead in a circle."""
+    output = os.path.realpath(path)
+    if output in map(os.path.realpath, args.photos):
+        raise DataError(f"{output} is one of the photos; name another file for the captions")
+    return output
 
 
 def _print(results: Iterator[_Result], total: int, captioner: Captioner) -> list[_Result]:

@@ -59,7 +59,7 @@ class ResumableLines:
         self.groups = 0
         self.items: Sequence[Any] = ()
         self._file: IO[bytes] | None = None
-        self._folder = path.resolve().with_name(f".{path.name}.partial")
+        self._folder = Path(os.path.realpath(path)).with_name(f".{path.name}.partial")
         self._journal = self._folder / "journal.json"
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is no file; give another name")

@@ -117,6 +117,17 @@ def test_overwrite_looks_for_photos_again(
     assert len(names) == 8 + late and ("late.png" in names) == late
 
 
+def test_links_that_lead_in_a_circle(call_program: Call, lite_folder: Path, tmp_path: Path) -> None:
+    """They are files that can't be read."""
+    [photo, *_] = draw(tmp_path)
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    options = [photo, tmp_path / "loop.jpg", "--path", lite_folder]
+    for name in ("--json", "--jsonl"):
+        assert call_program(cli.main, *options, name, tmp_path / f"c{name}").status == 0
+    lines = [json.loads(line) for line in (tmp_path / "c--jsonl").read_text().splitlines()]
+    assert [line.get("error") for line in lines] == [None, "no such file"]
+
+
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     with ResumableLines(tmp_path / "a", {}, lambda: [1], group=1, overwrite=False) as lines:
         lines.write([{"a": 1}])

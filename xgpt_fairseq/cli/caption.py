@@ -84,9 +84,11 @@ def caption(args: argparse.Namespace) -> None:
             check_writable(output, overwrite=args.overwrite)
     if args.jsonl is not None and not args.jsonl.parent.is_dir():  # else the list of photos would make it
         raise DataError(f"{args.jsonl}: no folder {args.jsonl.parent}")
-    outputs = [output.resolve() for output in (args.json, args.html, args.jsonl) if output is not None]
+    # Not `Path.resolve`, which takes no links that lead in a circle; such a photo is one that can't be read.
+    outputs = [os.path.realpath(output) for output in (args.json, args.html, args.jsonl) if output is not None]
+    photos = set(map(os.path.realpath, args.photos)) if outputs else set()
     for output in outputs:
-        if output in [Path(photo).resolve() for photo in args.photos]:
+        if output in photos:
             raise DataError(f"{output} is one of the photos; name another file for the captions")
     if len(set(outputs)) < len(outputs):
         raise DataError(f"{outputs[0]} is named twice: --json and --html need a file each")
@@ -198,7 +200,8 @@ def _caption_list(args: argparse.Namespace, captioner: XGPTHubInterface, options
     if shard is None:
         place = place.with_name(f".{place.name}")
     needed = captioner.extractor.needs_boxes
-    again = shard is None and (args.overwrite or not partial_path(args.jsonl.resolve()).is_dir())
+    partial = partial_path(Path(os.path.realpath(args.jsonl)))
+    again = shard is None and (args.overwrite or not partial.is_dir())
     own = [args.jsonl, place] if shard is None else [args.jsonl, place, *shard.files(args.jsonl)]
     try:
         files, made = listed_photos(args.photos, place, given=args.given, exclude=own, again=again, unique=needed)
@@ -207,7 +210,7 @@ def _caption_list(args: argparse.Namespace, captioner: XGPTHubInterface, options
                 print(f"{len(files)} files, as listed on {listed_at(made)} in {place}: what came later is left out")
             _caption_listed(args, captioner, options, files, shard)
     finally:
-        if shard is None and not partial_path(args.jsonl.resolve()).is_dir():
+        if shard is None and not partial.is_dir():
             remove_list(place)
 
 

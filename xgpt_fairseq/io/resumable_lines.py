@@ -49,7 +49,7 @@ class ResumableLines:
         self.path = path
         self.groups = 0
         self._file: IO[bytes] | None = None
-        self._folder = partial_path(path.resolve())
+        self._folder = partial_path(Path(os.path.realpath(path)))
         journal = self._folder / "journal.json"
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is no file; give another name")
