@@ -47,7 +47,7 @@ def test_it_is_the_value_that_the_run_wrote_down(kind: str, runs: dict[str, Path
 def test_one_process_has_the_batches_of_all_of_the_run_s(tiny_data: Path, tmp_path: Path) -> None:
     """--max-valid-steps is each process's, and here ends in the midst of an iteration of the objectives."""
     train_in_two_processes(tiny_data, tmp_path, *ONCE, "--task", "xgpt_pretrain", "--objectives", "ic,imlm",
-                           "--max-update", "2", "--batch-size", "3", "--max-valid-steps", "1")  # fmt: skip
+                           "--batch-size", "3", "--max-valid-steps", "1")  # fmt: skip
     checkpoint = tmp_path / "checkpoint_last.pt"
     value = load_checkpoint(checkpoint)["extra_state"]["val_loss"]
     assert validation_metric(checkpoint) == pytest.approx(value, abs=2e-3)  # fairseq rounds each to a thousandth
