@@ -117,6 +117,24 @@ def test_metrics_that_are_left_out(tiny_data: Path, systems: list[str], tmp_path
     assert "unknown metric 'clip'" in call_program(main, *command, "clip", "--overwrite").error
 
 
+def test_originals_are_not_replaced_by_copies(
+    tiny_data: Path, systems: list[str], tmp_path: Path, call_program
+) -> None:
+    """A folder of the copies' name may be somebody's photos; all in it would be removed."""
+    photos, output = tmp_path / "page.photos", tmp_path / "page.html"
+    (photos / "more").mkdir(parents=True)
+    (photos / "1.jpg").write_bytes(b"precious")
+    command = ["--data", tiny_data, "--captions", *systems, "--output", output, "--copy-photos", "--overwrite"]
+    for source in (photos, photos / "more"):
+        done = call_program(main, *command, "--photos", source)
+        assert done.error == (
+            f"{photos} is not replaced by copies: --photos {source} is in it; give the page another name"
+        )
+    done = call_program(main, *command, "--photos", tmp_path / "others")
+    assert f"there is no page {output} that it belongs to" in done.error
+    assert (photos / "1.jpg").read_bytes() == b"precious"
+
+
 def test_bad_input(tiny_data: Path, systems: list[str], tmp_path: Path, call_program) -> None:
     output = tmp_path / "page.html"
 

@@ -47,6 +47,8 @@ def gallery(args: argparse.Namespace) -> None:
         raise DataError("--link-photos links the photos, --copy-photos copies of them: one of the two")
     if (args.link_photos or args.copy_photos) and not args.photos:
         raise DataError(f"--{'link' if args.link_photos else 'copy'}-photos needs --photos PATH")
+    if args.copy_photos:
+        _check_copies(args)
     from xgpt_fairseq.cli.gallery_inputs import add_attention, heads_of, models_of, read_credits, read_systems
     from xgpt_fairseq.data.directory import DataDirectory
     from xgpt_fairseq.devices import own_device, usable_device
@@ -96,15 +98,35 @@ def _labelled(data: DataDirectory) -> RegionStore | None:
     return data.regions if "labels" in data.regions.manifest.arrays else None
 
 
+def _copies(page: Path) -> Path:
+    """The folder of --copy-photos."""
+    return page.with_name(f"{page.stem}.photos")
+
+
+def _check_copies(args: argparse.Namespace) -> None:
+    """Refuse a folder whose photos are not the copies of a page, since those in it are replaced.
+
+    Raises:
+        DataError: it is there without --overwrite, or without the page, or --photos are in it.
+    """
+    folder = _copies(args.output)
+    if not folder.exists():
+        return
+    if not args.overwrite:
+        raise DataError(f"{folder} exists; give the page another name or --overwrite")
+    inside = [path for path in args.photos if path.resolve().is_relative_to(folder.resolve())]
+    if inside or not args.output.exists():
+        why = f"--photos {inside[0]} is in it" if inside else f"there is no page {args.output} that it belongs to"
+        raise DataError(f"{folder} is not replaced by copies: {why}; give the page another name")
+
+
 @contextlib.contextmanager
 def _folder_of_copies(args: argparse.Namespace) -> Iterator[PhotoPlace]:
     """Where the page's photos are; with --copy-photos, their folder is moved beside the page when all are there."""
     if not args.copy_photos:
         yield PhotoPlace(args.photo_size, link_from=args.output.parent if args.link_photos else None)
         return
-    folder = args.output.with_name(f"{args.output.stem}.photos")
-    if folder.exists() and not args.overwrite:
-        raise DataError(f"{folder} exists; give the page another name or --overwrite")
+    folder = _copies(args.output)
     with atomic_directory(folder, last="none", files=["*.jpg"]) as aside:  # no file identifies it
         yield PhotoPlace(args.photo_size, copy_to=aside, called=folder.name)
 
