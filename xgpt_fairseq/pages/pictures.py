@@ -117,14 +117,14 @@ def _photo(photo: PhotoFile, image_id: str, place: PhotoPlace) -> tuple[str, int
     if place.link_from is not None:
         path = Path(os.path.relpath(photo.path, place.link_from)).as_posix()
         return urllib.parse.quote(path), *scaled(*_upright_size(photo), THUMBNAIL)
-    from PIL import Image
-
     from xgpt_fairseq.vision.photos import PhotoError, PhotoForm, load_photo
 
     try:  # read as captioners read it: the page shows what they saw
         found = load_photo(photo, PhotoForm(place.size, stride=1, interpolation="lanczos"))
     except PhotoError as error:
         raise _unreadable(photo, error.reason) from None
+    from PIL import Image
+
     jpeg = io.BytesIO()
     Image.fromarray(found.pixels).save(jpeg, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     shape = scaled(*found.size, max(place.size, THUMBNAIL))  # smaller copies are shown as large as others
