@@ -41,6 +41,7 @@ def program(args: argparse.Namespace) -> None:
     from xgpt_fairseq.checkpoints import load_checkpoint
     from xgpt_fairseq.data.caption_dataset import CaptionDataset
     from xgpt_fairseq.data.directory import DataDirectory
+    from xgpt_fairseq.data.epoch_batches import too_long_error
     from xgpt_fairseq.devices import default_device, usable_device
     from xgpt_fairseq.loading import open_model
     from xgpt_fairseq.metrics.diagnosis import diagnose
@@ -75,11 +76,10 @@ def program(args: argparse.Namespace) -> None:
     model = open_model(args.checkpoint, state, directory, objectives=objectives)
     limit = model.max_decoder_positions()
     if (too_long := dataset.sizes > limit).any():
-        raise DataError(
-            f"split {args.split!r}: {too_long.sum():,} of {len(dataset):,} images have a caption longer than the "
-            f"model's --max-target-positions {limit}, the longest {dataset.sizes.max()} tokens with the end of "
-            f"sentence: prepare the data with --max-tokens {limit}"
-        )
+        raise too_long_error(
+            args.split, int(too_long.sum()), len(dataset), limit=limit, longest=int(dataset.sizes.max()),
+            remedy=f"prepare the data with --max-tokens {limit}", what="images have a caption",
+        )  # fmt: skip
     losses = diagnose(
         model.to(device),
         dataset,

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from fairseq.criterions import CRITERION_REGISTRY
-from fairseq.data import BaseWrapperDataset, data_utils
+from fairseq.data import BaseWrapperDataset
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks import FairseqTask
@@ -16,8 +16,9 @@ from omegaconf import II, MISSING
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.epoch_batches import EpochBatches, too_long_error, turns
 from xgpt_fairseq.data.epoch_iterator import UpdateIterator
-from xgpt_fairseq.data.schedule import batches_of_update, interleave_objectives
+from xgpt_fairseq.data.schedule import batches_of_update
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTModel
@@ -207,8 +208,7 @@ class XGPTTask(FairseqTask):
         if grouped_shuffling:
             raise DataError("--grouped-shuffling would tear the turns apart; leave it out")
         texts = dataset.dataset if isinstance(dataset, BaseWrapperDataset) else dataset
-        turns = 1 if texts.joint else len(texts.objectives)
-        if skip_remainder_batch and turns > 1:
+        if skip_remainder_batch and turns(texts) > 1:
             raise DataError(
                 "--skip-remainder-batch would drop an update of every epoch, its last, which is always of the "
                 f"objective {texts.objectives[-1].name}; leave it out"
@@ -221,34 +221,23 @@ class XGPTTask(FairseqTask):
         def update_freq(epoch: int) -> int:
             return batches_of_update(self.cfg.update_freq, epoch) if texts.shuffle else of_step
 
-        def draw_batches(dataset: Any, epoch: int) -> list[Any]:
-            texts.set_epoch(epoch)
-            with data_utils.numpy_seed(seed + epoch):
-                indices = dataset.ordered_indices()
-            if max_positions is not None:
-                indices = self.filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
-            if not len(indices):
-                raise DataError(
-                    f"split {texts.split!r}: all texts are longer than the model's --max-target-positions or than "
-                    f"--max-tokens (the shortest has {texts.sizes.min()} tokens with the end of sentence)"
-                )
-            rng = np.random.default_rng([seed, epoch]) if texts.shuffle else None
-            batches = interleave_objectives(
-                [
-                    dataset.batch_by_size(window, max_tokens, max_sentences, required_batch_size_multiple)
-                    for window in texts.windows(indices, rng)
-                ],
-                epoch=epoch if texts.shuffle else 0,  # validation's masks stay the same
-                objectives=turns,
-                block=num_shards * update_freq(epoch),
-                index_codec=texts.index_codec,
-                rng=rng,
-            )
-            if most is not None:
-                batches = batches[: most * num_shards * of_step]
-            # several processes leave an empty one out of their sums; one process would count fairseq's dummy
-            return batches if self._repeats is None else [batch for batch in batches if len(batch)]
+        def fitting(indices: np.ndarray) -> np.ndarray:
+            if max_positions is None:
+                return indices
+            found: np.ndarray = self.filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
+            return found
 
+        draw_batches = EpochBatches(
+            texts,
+            fitting=fitting,
+            max_tokens=max_tokens,
+            max_sentences=max_sentences,
+            multiple=required_batch_size_multiple,
+            seed=seed,
+            block=lambda epoch: num_shards * update_freq(epoch),
+            most=None if most is None else most * num_shards * of_step,
+            leave_out_empty=self._repeats is not None,
+        )
         iterator = UpdateIterator(
             update_freq=update_freq,
             dataset=dataset,
@@ -281,13 +270,12 @@ class XGPTTask(FairseqTask):
         if too_long and not ignore_invalid_inputs:
             texts = dataset.dataset if isinstance(dataset, BaseWrapperDataset) else dataset
             limit = max_positions[-1] if isinstance(max_positions, tuple | list) else max_positions
-            longest = texts.sizes[too_long].max()
-            raise DataError(
-                f"split {texts.split!r}: {len(too_long):,} of {len(indices):,} items have a text longer than the "
-                f"model's --max-target-positions {limit}, the longest {longest} tokens with the end of sentence: train "
-                f"with --max-target-positions {longest}, or prepare the data with --max-tokens {limit}. "
-                "--skip-invalid-size-inputs-valid-test leaves these items out"
-            )
+            longest = int(texts.sizes[too_long].max())
+            raise too_long_error(
+                texts.split, len(too_long), len(indices), limit=limit, longest=longest,
+                remedy=f"train with --max-target-positions {longest}, or prepare the data with --max-tokens {limit}. "
+                "--skip-invalid-size-inputs-valid-test leaves these items out",
+            )  # fmt: skip
         return super().filter_indices_by_size(indices, dataset, max_positions, True) if too_long else fit
 
     def repeat_validation(self, *, processes: int, steps: int | None) -> None:
