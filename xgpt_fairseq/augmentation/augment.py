@@ -81,7 +81,7 @@ def augment(
         "data": str(directory.path.resolve()),
         "data_crc32": file_crc32(directory.path / MANIFEST),
         "captions_crc32": [file_crc32(directory.references_path(split)) for split in options.splits],
-        "regions": directory.regions_sha256(),
+        "regions": directory.regions.sha256,
         "model_crc32": model,
         "device": captioner.device.type,
         "cpu_bf16": search.cpu_bf16,

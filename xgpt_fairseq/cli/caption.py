@@ -155,8 +155,7 @@ def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, option
             captioner, store, rows[first:], options=options, batch_size=args.batch_size, attention=_attention(args)
         )
 
-    checksums = " ".join(array.crc32 for array in store.manifest.files).encode()
-    images = {"store": str(store.path.resolve()), "checksums": hashlib.sha256(checksums).hexdigest()}
+    images = {"store": str(store.path.resolve()), "checksums": store.sha256}
     _write(args, captioner, results, len(rows), name, group, images=images)
 
 

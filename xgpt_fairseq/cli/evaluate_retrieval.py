@@ -131,7 +131,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
         **about,
         "checkpoint_crc32": _crc32(args.path),
         "captions_crc32": [file_crc32(Path(f"{directory.path / split}.captions.bin")) for split in splits],
-        "regions": directory.regions_sha256(),
+        "regions": directory.regions.sha256,
         "batch_size": args.batch_size,
         "precision": asked[0].removeprefix("cpu_") if asked else "fp32",
         "device": device.partition(":")[0],

@@ -20,7 +20,6 @@ Plain text, from `xgpt-prepare-text`:
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from collections.abc import Sequence
@@ -198,11 +197,6 @@ class DataDirectory(_Directory):
                 f"captions again with --regions {path}"
             )
         return store
-
-    def regions_sha256(self) -> str:
-        """What tells the region store from any other, features included: from its checksums; no array is read."""
-        checksums = " ".join(array.crc32 for array in self.regions.manifest.files)
-        return hashlib.sha256(checksums.encode()).hexdigest()
 
     def views(self, paths: Sequence[str]) -> list[RegionStore]:
         """Other region stores of the same images, to train on beside `regions`.
