@@ -109,8 +109,11 @@ class Captioner:
         self._settings = read_description(self.folder / DESCRIPTION, _FIELDS)
         self._words = Words(self.folder)
         photos = self._settings["photos"]
-        self._grid: Any = None if photos is None else photos["grid"]
-        self._form = None if photos is None else PhotoForm(**{n: v for n, v in photos.items() if n != "grid"})
+        try:
+            self._grid: Any = None if photos is None else photos["grid"]
+            self._form = None if photos is None else PhotoForm(**{n: v for n, v in photos.items() if n != "grid"})
+        except (KeyError, TypeError) as error:  # a field that is missing, or that PhotoForm has not
+            raise DataError(f"{self.folder / DESCRIPTION} is damaged: photos: {error}") from None
         self._photo = None if photos is None else open_graph(self.folder / PHOTO)
         self._regions = open_graph(self.folder / REGIONS)
         self._step = open_graph(self.folder / STEP)

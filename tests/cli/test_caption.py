@@ -217,6 +217,9 @@ def test_a_region_store(
     assert list(details) == ["7", "5"] and all(each["boxes"] and each["src"] is None for each in details.values())
     both = call(call_program, store, store, "--path", tmp_path / "bundle")
     assert both.status == 1 and both.error.startswith("one region store at a time")
+    for option in ("--detections", "--backbone-weights"):
+        done = call(call_program, store, "--path", tmp_path / "bundle", option, tmp_path / "c.json")
+        assert done.status == 1 and done.error == f"{option} is for photos; a region store has its regions"
 
 
 def far_from(photo: Path, bundle: Path) -> NoveltyDetector:

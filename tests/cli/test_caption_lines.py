@@ -115,6 +115,11 @@ def test_shards_are_the_whole(
     parts = sorted(tmp_path.glob("c.*.jsonl"))
     assert b"".join(part.read_bytes() for part in parts) == (tmp_path / "all.jsonl").read_bytes()
     assert len(parts) == 3 and not (tmp_path / "c.jsonl").exists()
+    again = call(call_program, many, *options, tmp_path / "c.jsonl")
+    assert again.status == 0 and again.stdout.endswith("this part was finished by an earlier run\n")
+    other = call(call_program, many, *options, tmp_path / "c.jsonl", "--beam", 3)
+    assert other.status == 1
+    assert "c.2-of-3.jsonl exists, and was written with other options (beam); give another name or" in other.error
     for ranks in ("1", "2"):  # another number of them
         monkeypatch.setenv("RANK", "0")
         monkeypatch.setenv("WORLD_SIZE", ranks)
@@ -125,6 +130,24 @@ def test_shards_are_the_whole(
     assert done.status == 1 and "shard 0 of 2 (RANK): each shard writes its own file of --jsonl" in done.error
     done = call(call_program, many, "--path", bundle, "--json", tmp_path / "c.json", "--num-shards", 1)
     assert done.status == 0
+
+
+def test_a_shard_without_a_photo_does_not_end_the_others(
+    call_program: Call,
+    bundle: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    broken = tmp_path / "photos"
+    broken.mkdir()
+    for name in "abcd":
+        (broken / f"{name}.jpg").write_bytes(b"no photo")
+    shard = ["--batch-size", 2, "--num-shards", 2, "--shard-id", 0]
+    options = [broken, "--path", bundle, "--jsonl"]
+    done = call(call_program, *options, tmp_path / "c.jsonl", *shard)
+    assert done.status == 0 and "0 of 2 images captioned" in done.stdout
+    assert [line["file"][-5:] for line in read(tmp_path / "c.0-of-2.jsonl") if line["error"]] == ["a.jpg", "b.jpg"]
+    assert call(call_program, *options, tmp_path / "s.jsonl", *shard, "--strict").status == 1
+    assert call(call_program, *options, tmp_path / "all.jsonl").status == 1
 
 
 def test_of_a_store(call_program: Call, bundle: Path, many: Path, tmp_path: Path) -> None:  # noqa: F811

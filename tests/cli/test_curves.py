@@ -73,6 +73,7 @@ def test_layouts(tmp_path: Path, call_program, layout: list[str]) -> None:
         (["a=", "--output", "c.png"], "'a=' is not NAME=LOG"),
         (["a.log", "--output", "c.png", "--at", "1,x"], "--at '1,x': numbers of updates, with commas"),
         (["a.log", "--output", "c.png", "--captions", "-1"], "--captions must be at least 0, got -1"),
+        (["a.log", "--output", "c.png", "--captions", "0", "--at", "1"], "--captions 0 shows none"),
     ],
 )
 def test_errors(

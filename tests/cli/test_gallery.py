@@ -154,7 +154,9 @@ def test_bad_input(tiny_data: Path, systems: list[str], tmp_path: Path, call_pro
     photos = ["--photos", tmp_path]
     assert "one of the two" in error("--captions", *systems, *photos, "--link-photos", "--copy-photos")
     assert "--copy-photos needs --photos PATH" in error("--captions", *systems, "--copy-photos")
-    assert "--photo-size must be at least 16, got 1" in error("--captions", *systems, "--photo-size", 1)
+    assert "--photo-size must be at least 16, got 1" in error("--captions", *systems, *photos, "--photo-size", 1)
+    assert "--photo-size has no effect without --photos" in error("--captions", *systems, "--photo-size", 99)
+    assert "--device has no effect without --attention" in error("--captions", *systems, "--device", "cpu")
     (tmp_path / "page.photos").mkdir()
     assert "page.photos exists; give the page another name" in error("--captions", *systems, *photos, "--copy-photos")
     assert not output.exists()

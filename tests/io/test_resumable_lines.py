@@ -77,6 +77,33 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 6
 
 
+def test_a_complete_file_with_its_options_is_finished(tmp_path: Path) -> None:
+    path, kept = tmp_path / "some.jsonl", tmp_path / ".some.jsonl.options.json"
+
+    def run(*, overwrite: bool = False, **options: Any) -> ResumableLines:
+        given = {**OPTIONS, **options}
+        with ResumableLines(path, given, group=2, overwrite=overwrite, keep_options=True) as lines:
+            if not lines.finished:
+                assert not path.exists() or overwrite
+                lines.write(values(2))
+                assert not kept.exists()  # before the file is complete
+                lines.finish()
+        return lines
+
+    assert not run().finished
+    assert kept.exists()
+    before = path.read_bytes()
+    assert run().finished and path.read_bytes() == before
+    with pytest.raises(DataError, match=r"some\.jsonl exists, and was written with other options \(beam\); give anoth"):
+        run(beam=3)
+    assert not run(beam=3, overwrite=True).finished
+    assert run(beam=3).finished
+    kept.unlink()
+    with pytest.raises(DataError, match=r"some\.jsonl exists; give another name or --overwrite"):
+        run(beam=3)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["some.jsonl"]
+
+
 def test_what_is_replaced_stays_until_there_are_new_lines(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     write(path, 4, 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,19 @@ def test_options_that_would_do_nothing(
     done = call_program(export.main, tiny_bundle, *options, "--onnx")
     assert done.error == "--onnx has no effect with --html or --html-folder, which write a page"
     assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize("name", ["captioner.json", "words.json"])
+def test_a_damaged_captioner_is_named(
+    call_program: Callable[..., Any], lite_folder: Path, tmp_path: Path, name: str
+) -> None:
+    damaged = shutil.copytree(lite_folder, tmp_path / "damaged")
+    ort = archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0asm"})
+    (damaged / name).write_text("{")
+    done = call_program(export.main, damaged, "--html", tmp_path / "c.html", "--ort-web", ort)
+    assert done.status == 1
+    assert f"{damaged}: its captioner.json or words.json is damaged: " in done.error
+    assert not (tmp_path / "c.html").exists()
 
 
 @pytest.fixture(scope="module")

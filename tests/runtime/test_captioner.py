@@ -128,6 +128,10 @@ def test_what_is_wrong_with_a_folder_is_said(
     (damaged / "captioner.json").write_text(json.dumps({**described, "layers": "two"}))
     with pytest.raises(DataError, match=r"captioner.json is damaged: layers is 'two'"):
         Captioner(damaged)
+    for photos, said in (({}, "'grid'"), ({"grid": 3, "image_size": 64}, "stride")):
+        (damaged / "captioner.json").write_text(json.dumps({**described, "photos": photos}))
+        with pytest.raises(DataError, match=rf"captioner.json is damaged: photos: .*{said}"):
+            Captioner(damaged)
 
 
 @pytest.mark.parametrize("content", [b"", b"no arrays", b"PK\x03\x04", None])

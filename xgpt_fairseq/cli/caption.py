@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.about import about
+from xgpt_fairseq.cli.caption_checks import check_effects, check_outputs, check_serve, check_store
 from xgpt_fairseq.cli.caption_outputs import TITLE, print_and_write, write_lines
 from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results, store_results
-from xgpt_fairseq.cli.parser import Parser, refuse_options
+from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.errors import DataError, check_at_least, check_between
-from xgpt_fairseq.io.atomic import check_writable
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.resumable_lines import ResumableLines
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS
-from xgpt_fairseq.serving.limits import BEAMS, DEFAULT_PORT, HOST, IN_WORDS
+from xgpt_fairseq.serving.limits import DEFAULT_PORT, HOST, IN_WORDS
 
 if TYPE_CHECKING:
     from xgpt_fairseq.hub_interface import XGPTHubInterface
@@ -64,7 +64,7 @@ def caption(args: argparse.Namespace) -> None:
         print(about(XGPTHubInterface.from_path(args.path, data=args.data).bundle))
         return
     if args.serve:
-        _check_serve(args)
+        check_serve(args)
     elif args.title is not None and args.html is None:
         raise DataError("--title is the title of a page: it needs --html or --serve")
     for path in args.photos:
@@ -73,25 +73,10 @@ def caption(args: argparse.Namespace) -> None:
                 f"{path} is a data directory: fairseq-generate captions its images; a region store, such as the one "
                 "it was prepared with, is captioned here"
             )
-    if args.jsonl is not None and (args.json is not None or args.html is not None):
-        raise DataError(
-            "--jsonl is for collections that take hours; --json and --html, for those that fit on a page: one of them"
-        )
-    if args.attention and args.html is None:
-        raise DataError("--attention is drawn on the page of --html FILE")
-    for output in (args.json, args.html):
-        if output is not None:
-            check_writable(output, overwrite=args.overwrite)
-    if args.jsonl is not None and not args.jsonl.parent.is_dir():  # else the list of photos would make it
-        raise DataError(f"{args.jsonl}: no folder {args.jsonl.parent}")
-    # Not `Path.resolve`, which takes no links that lead in a circle; such a photo is one that can't be read.
-    outputs = [os.path.realpath(output) for output in (args.json, args.html, args.jsonl) if output is not None]
-    photos = set(map(os.path.realpath, args.photos)) if outputs else set()
-    for output in outputs:
-        if output in photos:
-            raise DataError(f"{output} is one of the photos; name another file for the captions")
-    if len(set(outputs)) < len(outputs):
-        raise DataError(f"{outputs[0]} is named twice: --json and --html need a file each")
+    check_outputs(args)
+    stored = any((path / "store.json").is_file() for path in args.photos)
+    if stored:
+        check_store(args)
     check_at_least("--beam", args.beam, 1)
     check_between("--lenpen", args.lenpen, -LENPEN, LENPEN)
     check_at_least("--batch-size", args.batch_size, 1)
@@ -115,36 +100,16 @@ def caption(args: argparse.Namespace) -> None:
         from xgpt_fairseq.serving.server import serve
 
         serve(captioner, options, port=args.port, title=args.title or TITLE)
-    elif any((path / "store.json").is_file() for path in args.photos):
+    elif stored:
         _caption_store(args, captioner, options)
     else:
         _caption_photos(args, captioner, options)
-
-
-def _check_serve(args: argparse.Namespace) -> None:
-    """Refuse what makes no sense with --serve."""
-    if args.photos:
-        raise DataError(
-            "--serve captions the photos that are dropped on its page; without --serve, those of the command are "
-            f"captioned: {', '.join(map(str, args.photos))}"
-        )
-    for name in ("json", "jsonl", "html", "attention", "detections", "strict", "overwrite"):
-        if getattr(args, name):
-            raise DataError(f"--{name} is for the photos of a command, not for --serve")
-    if args.beam not in BEAMS:
-        raise DataError(f"--beam must be {BEAMS[0]} to {BEAMS[-1]} with --serve, got {args.beam}")
-    if not 0 <= args.port <= 65535:
-        raise DataError(f"--port must be 0 to 65535, got {args.port}")
 
 
 def _caption_store(args: argparse.Namespace, captioner: XGPTHubInterface, options: SearchOptions) -> None:
     from xgpt_fairseq.regions.store import RegionStore
     from xgpt_fairseq.vision.photo_shards import row_range
 
-    if len(args.photos) > 1:
-        raise DataError(f"one region store at a time: {', '.join(map(str, args.photos))}")
-    if args.detections:
-        raise DataError("--detections is for photos; a region store has its regions")
     store, group = RegionStore(args.photos[0]), args.batch_size
     rows, name = range(len(store)), args.jsonl
     if (shard := _shard(args)) is not None:
@@ -264,10 +229,15 @@ def _write(
     search = ("beam", "lenpen", "max_len", "no_repeat_ngram_size", "no_early_stop", "batch_size", "cpu_bf16")
     how: dict[str, Any] = {"captioner": captioner.bundle.sha256(), "extractor": captioner.bundle.extractor_settings}
     how |= {"device": captioner.device.type, **{name: getattr(args, name) for name in search}}
-    with ResumableLines(jsonl, {**how, **images}, group=group, overwrite=args.overwrite) as lines:
+    part = jsonl != args.jsonl  # of a shard: torchrun, started again, would stop all for one that has an error
+    options = {**how, **images}
+    with ResumableLines(jsonl, options, group=group, overwrite=args.overwrite, keep_options=part) as lines:
+        if lines.finished:
+            print("this part was finished by an earlier run")
+            return
         if lines.groups:
             print(f"resuming an interrupted run after {min(lines.groups * group, total)} images")
-        write_lines(results(lines.groups * group), lines, total, group, novelty, args)
+        write_lines(results(lines.groups * group), lines, total, group, novelty, args, part=part)
 
 
 def _attention(args: argparse.Namespace) -> Heads | None:
@@ -302,23 +272,12 @@ def _read_detections(path: Path, files: Sequence[PhotoFile]) -> Detections:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args = parser.parse_args(arguments)
-    _check_effects(parser, args)
+    check_effects(parser, args)
     if args.serve or args.about:
         if args.list is not None:
             parser.error("--list names photos of a command; leave it out with --serve and --about")
         return args
     return with_listed_paths(parser, args, "PHOTO, or --list, or --serve, or --about")
-
-
-def _check_effects(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse options that would do nothing."""
-    if args.about:
-        used_or_refused_later = {"about", "path", "data", "offline", "photos", "list", "serve"}
-        refuse_options(parser, args, set(vars(args)) - used_or_refused_later, "with --about")
-    elif args.serve:
-        refuse_options(parser, args, ("batch_size", "num_shards", "shard_id"), "with --serve")
-    else:
-        refuse_options(parser, args, ("port",), "without --serve")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -36,6 +36,8 @@ def curves(args: argparse.Namespace) -> None:
     check_writable(args.output, overwrite=args.overwrite)
     check_at_least("--captions", args.captions, 0)
     at = _updates(args.at)
+    if at is not None and not args.captions:
+        raise DataError("--at says after which updates captions are shown; --captions 0 shows none")
     logs = {name: read_training_log(path) for name, path in named_files(args.logs).items()}
     for name, log in logs.items():
         for last, update in log.restarts:

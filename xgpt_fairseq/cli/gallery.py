@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xgpt_fairseq.cli import run
-from xgpt_fairseq.cli.parser import Parser
+from xgpt_fairseq.cli.parser import Parser, refuse_options
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable
 from xgpt_fairseq.pages.gallery import ORDERS, choose_images, match_photos, render_gallery
@@ -35,7 +35,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run(lambda: gallery(_parser().parse_args(arguments)))
+    run(lambda: gallery(_parse(arguments)))
 
 
 def gallery(args: argparse.Namespace) -> None:
@@ -133,6 +133,16 @@ def _folder_of_copies(args: argparse.Namespace) -> Iterator[PhotoPlace]:
 
 def _images(number: int) -> str:
     return f"{number} image{'s' if number != 1 else ''}"
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if not args.photos:
+        refuse_options(parser, args, ("photo_size",), "without --photos")
+    if not args.attention:
+        refuse_options(parser, args, ("device",), "without --attention")
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

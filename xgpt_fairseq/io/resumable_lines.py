@@ -2,6 +2,7 @@
 
 NAME                   a JSON object a line, as they come
 .NAME.partial/         only until the file is complete: journal.json, the run's options; lock
+.NAME.options.json     beside a complete file, if asked for: the run's options
 """
 
 from __future__ import annotations
@@ -37,36 +38,45 @@ class ResumableLines:
         options: all that decides what the lines say, as JSON.
         group: lines of a group; the last may have fewer.
         overwrite: replace a file that is there, or is another run's, once there is a first group of new lines.
+        keep_options: keep the options beside the complete file. A file that is there with the same ones is no error,
+            then, but `finished`; as for a process of several, all of which are started again.
 
     Attributes:
         groups: those that are there.
+        finished: the file is there, complete; nothing can be written.
 
     Raises:
         DataError: the file is there, another process writes it, or it is of a run with other options.
     """
 
-    def __init__(self, path: Path, options: Mapping[str, Any], *, group: int, overwrite: bool) -> None:
+    def __init__(
+        self, path: Path, options: Mapping[str, Any], *, group: int, overwrite: bool, keep_options: bool = False
+    ) -> None:
         self.path = path
         self.groups = 0
         self._file: IO[bytes] | None = None
-        self._folder = partial_path(Path(os.path.realpath(path)))
+        self._lock: int | None = None
+        self._wanted: dict[str, Any] = json.loads(json.dumps({**options, "group": group}))
+        real = Path(os.path.realpath(path))
+        self._kept = real.with_name(f".{real.name}.options.json") if keep_options else None
+        self._folder = partial_path(real)
         journal = self._folder / "journal.json"
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is no file; give another name")
-        if path.exists() and not overwrite and not journal.exists():
-            raise DataError(f"{path} exists; give another name or --overwrite")
+        self.finished = path.exists() and not overwrite and not journal.exists()
+        if self.finished:
+            self._check_finished()
+            return
         if not path.parent.is_dir():
             raise DataError(f"{path}: no folder {path.parent}")
         check_no_link(self._folder)
         self._folder.mkdir(exist_ok=True)
-        self._lock: int | None = take_lock(self._folder, f"another run is writing {path}")
+        self._lock = take_lock(self._folder, f"another run is writing {path}")
         try:
             if path.exists() and not overwrite and not journal.exists():  # another run has just finished it
                 raise DataError(f"{path} exists; give another name or --overwrite")
-            wanted = json.loads(json.dumps({**options, "group": group}))
             if journal.exists() and path.exists():
-                before = _read(journal)
-                different = [name for name in {**before, **wanted} if before.get(name) != wanted.get(name)]
+                different = self._different(journal)
                 if not different:
                     self.groups = _cut_to_groups(path, group)
                 elif not overwrite:
@@ -74,7 +84,6 @@ class ResumableLines:
                         f"{path} is unfinished, and was begun with other options ({', '.join(different)}); pass "
                         "--overwrite to start over"
                     )
-            self._wanted = wanted
             if self.groups:
                 self._file = path.open("ab")
         except BaseException:
@@ -92,6 +101,25 @@ class ResumableLines:
         if (named := write_error(error, self.path)) is not None:
             raise named from error
 
+    def _different(self, journal: Path) -> list[str]:
+        """The options that *journal* has otherwise."""
+        before = _read(journal)
+        return [name for name in {**before, **self._wanted} if before.get(name) != self._wanted.get(name)]
+
+    def _check_finished(self) -> None:
+        """Refuse a complete file that this run may not have written.
+
+        Raises:
+            DataError: its options are not kept, or are others.
+        """
+        if self._kept is None or not self._kept.exists():
+            raise DataError(f"{self.path} exists; give another name or --overwrite")
+        if different := self._different(self._kept):
+            raise DataError(
+                f"{self.path} exists, and was written with other options ({', '.join(different)}); give another name "
+                "or --overwrite"
+            )
+
     def write(self, values: Sequence[Mapping[str, Any]]) -> None:
         """Append a group of lines."""
         file = self._begun()
@@ -107,6 +135,8 @@ class ResumableLines:
         file = self._begun()
         file.flush()
         os.fsync(file.fileno())
+        if self._kept is not None:
+            write_json(self._kept, self._wanted)
         (self._folder / "journal.json").unlink()  # while it is locked: from now on the file is complete
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -117,6 +147,8 @@ class ResumableLines:
             raise ValueError(f"{self.path} is closed")
         if self._file is None:
             self.path.unlink(missing_ok=True)
+            if self._kept is not None:
+                self._kept.unlink(missing_ok=True)
             write_json(self._folder / "journal.json", self._wanted)
             self._file = self.path.open("ab")
         return self._file

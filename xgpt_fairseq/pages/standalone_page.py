@@ -170,8 +170,30 @@ Photos stay in the browser: the server sees requests for these files alone, and 
 
 
 def _settings(folder: Path, option: str) -> str:
-    """What the page has to know of the captioner, as JSON."""
-    described = json.loads((folder / "captioner.json").read_text(encoding="utf-8"))
+    """What the page has to know of the captioner, as JSON.
+
+    Raises:
+        DataError: the page cannot show this captioner, or its description is damaged.
+    """
+    try:
+        described = json.loads((folder / "captioner.json").read_text(encoding="utf-8"))
+        words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
+        _check_photos(described, option)
+        settings = {
+            "photos": described["photos"],
+            "words": words,
+            "novelty": _novelty(folder / "novelty.npz"),
+            "layers": described["layers"],
+            "heads": described["attention_heads"],
+            "headWidth": described["hidden_size"] // described["attention_heads"],
+            "longest": described["max_target_positions"] - 1,
+        }
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{folder}: its captioner.json or words.json is damaged: {error!r}; export it again") from None
+    return json.dumps(settings).replace("<", "\\u003c")
+
+
+def _check_photos(described: Mapping[str, Any], option: str) -> None:
     photos = described["photos"]
     if photos is None:
         raise DataError(f"{option}: the captioner takes no photos: {described['no_photos']}")
@@ -181,16 +203,6 @@ def _settings(folder: Path, option: str) -> str:
         raise DataError(
             f"{option}: photos are resized by {photos['interpolation']}, the page can do so only by {_BILINEAR}"
         )
-    settings = {
-        "photos": photos,
-        "words": json.loads((folder / "words.json").read_text(encoding="utf-8")),
-        "novelty": _novelty(folder / "novelty.npz"),
-        "layers": described["layers"],
-        "heads": described["attention_heads"],
-        "headWidth": described["hidden_size"] // described["attention_heads"],
-        "longest": described["max_target_positions"] - 1,
-    }
-    return json.dumps(settings).replace("<", "\\u003c")
 
 
 def _parts(folder: Path, ort: OrtWeb) -> dict[str, bytes]:

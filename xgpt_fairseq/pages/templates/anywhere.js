@@ -22,7 +22,12 @@ async function open() {
     });
   const graphs = { photo: await session("photo"), regions: await session("regions"), step: await session("step") };
   let look = null; // only once a person asks where the model looks
-  return { ...graphs, look: () => (look ??= session("look")) };
+  const looking = () => {
+    look ??= session("look");
+    look.catch(() => (look = null)); // asked once more, it tries again
+    return look;
+  };
+  return { ...graphs, look: looking };
 }
 
 function opening() {
