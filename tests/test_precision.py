@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -49,3 +52,49 @@ def test_a_cpu_without_bfloat16_is_refused(machine: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
     with pytest.raises(DataError, match="--cpu-bf16: this CPU has no bfloat16 arithmetic"):
         precision.check_cpu_bfloat16()
+
+
+def calls_of_clear(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """A list with one more entry for each call of `torch.clear_autocast_cache`; the end of autocast calls it, too."""
+    calls: list[bool] = []
+    clear = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: (calls.append(True), clear()))
+    return calls
+
+
+def test_weights_that_were_cast_without_gradient_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch 2.6, also where it is the same layer that runs first without a gradient."""
+    calls = calls_of_clear(monkeypatch)
+    layer, x = torch.nn.Linear(4, 4), torch.ones(2, 4)
+    with precision.autocast(True):
+        with torch.no_grad():
+            layer(x)
+        precision.forget_casts()
+        assert len(calls) == 1
+        layer(x).sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
+    calls.clear()
+    precision.forget_casts()  # outside, there is nothing to forget
+    assert not calls
+
+
+def test_tifg_leaves_the_refiner_to_the_next_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its target is refined without gradient; in a joint step, image captioning trains the refiner."""
+    calls = calls_of_clear(monkeypatch)
+    model = build(heads=["tifg"])
+    batch = images([4, 2, 3])
+    with precision.autocast(True):
+        losses = []
+        for name in ("tifg", "ic"):
+            objective = objective_of(name)
+            losses.append(objective.loss(model, sample_of(objective, batch)[0], label_smoothing=0.1).loss)
+        sum(losses).backward()
+        assert len(calls) == 1
+    refiner = dict(model.encoder.regions.refiner.named_parameters())
+    assert refiner and all(p.grad is not None and p.grad.abs().sum() > 0 for p in refiner.values())
+
+
+def test_casts_need_not_be_forgotten_with_a_later_torch() -> None:
+    """If this fails, torch 2.6 is no longer supported: see whether the new least one needs `forget_casts`."""
+    setup = (Path(__file__).parents[1] / "setup.py").read_text(encoding="utf-8")
+    assert re.findall(r'"torch>=([\d.]+)"', setup) == ["2.6"]

@@ -29,3 +29,14 @@ def check_cpu_bfloat16() -> None:
 def autocast(cpu_bf16: bool) -> contextlib.AbstractContextManager[object]:
     """Matrix products in bfloat16; weights, residuals, LayerNorm, softmax and loss stay float32."""
     return torch.autocast("cpu", dtype=torch.bfloat16) if cpu_bf16 else contextlib.nullcontext()
+
+
+def forget_casts() -> None:
+    """To call between a part without gradient and one with, in the same `autocast`.
+
+    Works around: torch 2.6 and some later ones keep the copies of weights in bfloat16 that they have made under
+    `torch.no_grad`, which have no gradient, and take them where one is wanted: those weights are not trained, without a
+    word (https://github.com/pytorch/pytorch/pull/165068). tests/test_precision.py says when it is no longer needed.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        torch.clear_autocast_cache()

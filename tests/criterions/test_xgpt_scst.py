@@ -14,6 +14,7 @@ import torch
 from fairseq.data import Dictionary
 
 from tests.models.small import images
+from xgpt_fairseq import precision
 from xgpt_fairseq.criterions.xgpt_scst import XGPTSCSTCriterion
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
@@ -135,6 +136,17 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str, temperature:
     assert rewards == pytest.approx(expected.mean().item(), rel=0.03)
     assert exact.norm() > 0.1
     assert (sampled - exact).norm() < 0.12 * exact.norm()
+
+
+def test_weights_are_cast_anew_behind_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`forget_casts`: with torch 2.6, those that the search has cast without gradient would not be trained."""
+    calls: list[bool] = []
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: calls.append(True))
+    criterion, model = build(scst_baseline="greedy")
+    with precision.autocast(True):
+        calls.clear()
+        criterion(model, batch())
+        assert len(calls) == 2  # behind the samples, and behind the greedy captions
 
 
 def test_the_captions_of_a_beam_stand_for_samples() -> None:

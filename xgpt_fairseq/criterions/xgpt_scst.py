@@ -30,6 +30,7 @@ from xgpt_fairseq.metrics.ngrams import NgramScorer
 from xgpt_fairseq.metrics.word_ids import WordIds
 from xgpt_fairseq.models.encoder import IMAGE_INPUTS
 from xgpt_fairseq.models.transfer import LoadMode
+from xgpt_fairseq.precision import forget_casts
 from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
 from xgpt_fairseq.search.seeded_sampling import SeededSampling
@@ -185,6 +186,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
             found = generator.generate([], {"net_input": images} | ({} if ids is None else {"id": ids}))
         finally:
             model.train()
+            forget_casts()  # the same weights are trained next
         texts = [hypothesis["tokens"] for of_image in found for hypothesis in of_image]
         padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=self.padding_idx)
         return padded.view(len(found), -1, padded.size(1))

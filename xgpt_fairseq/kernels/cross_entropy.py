@@ -71,7 +71,11 @@ class _CrossEntropy(Function):
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             raise RuntimeError("the gradient of a cross entropy is there once: do not go backwards a second time")
-        return gradient.mul_(loss_gradient / ctx.scale), None, None
+        factor = loss_gradient / ctx.scale
+        if gradient.is_cuda:
+            # of no dimension, it would be rounded to the gradient's precision: float16 has only multiples of 6e-8
+            factor = factor.view(1, 1)
+        return gradient.mul_(factor), None, None
 
 
 def _by_passes(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xgpt_fairseq.models.encoder import image_of_each
 from xgpt_fairseq.objectives.base import Arrays, Objective, ObjectiveLoss, Options, option
+from xgpt_fairseq.precision import forget_casts
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class RegionHead(nn.Module):
             with torch.no_grad():
                 # detached: without refining layers, what is refined is what comes back, and no_grad makes nothing of it
                 target = encoder.regions.refine(embedded.detach(), ~padding_mask[:, None, None, :] if padded else None)
+            forget_casts()  # of the refiner, which another objective of the same step trains
         memory = encoder(src_tokens=src_tokens)["memory"]
         regions = embedded[:, :limit].index_select(0, rows)  # (C, N, H)
         start = self.start.expand(regions.size(0), 1, -1)
