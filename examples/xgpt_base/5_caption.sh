@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Captions of the test split, beam 2, and their scores (section 5.3). Arguments go to fairseq-generate.
-# METRICS=cider,bleu selects metrics (default: all). Scores the average of the four best checkpoints and the single best
-# one, since the paper does not say which of the two its scores are of; or CHECKPOINT alone.
+# METRICS=cider,bleu selects metrics (default: all); SEGMENT=char is for languages without spaces between words. Scores
+# the average of the four best checkpoints and the single best one, since the paper does not say which of the two its
+# scores are of; or CHECKPOINT alone.
 # CHECKPOINTS/DATASET/finetune/averaged.pt → OUT/generate-SUBSET.txt, captions-SUBSET.json, scores-SUBSET.json
 # CHECKPOINTS/DATASET/finetune/checkpoint_best.pt → OUT/single/…
 . "$(dirname "$0")/settings.sh"
@@ -34,4 +35,4 @@ caption() {
 caption "$CHECKPOINT" "$OUT" "$@"
 if [ -n "$SINGLE" ] && [ -e "$SINGLE" ]; then caption "$SINGLE" "$OUT/single" "$@"; fi
 xgpt-evaluate "${GENERATED[@]}" --references "$IN_DOMAIN_DATA/$SUBSET.references.json" \
-    "${WRITTEN[@]}" --overwrite ${METRICS:+--metrics "$METRICS"}
+    "${WRITTEN[@]}" --overwrite ${METRICS:+--metrics "$METRICS"} ${SEGMENT:+--segment "$SEGMENT"}

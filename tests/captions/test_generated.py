@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.captions.generated import coco_results, read_captions
 from xgpt_fairseq.captions.references import References, read_references
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.text.vocabulary import normalize
 
 
 @pytest.fixture
@@ -109,6 +111,12 @@ def test_output_of_another_split_of_the_same_size_is_refused(tmp_path: Path) -> 
     assert read_captions(tmp_path / "generate-test.txt", references(ours)) == {"0": "a thing.", "1": "a thing."}
     with pytest.raises(DataError, match=r"is not of the split of .*r\.json: the captions in its lines T-0"):
         read_captions(tmp_path / "generate-test.txt", references(["A bus.", "Some food."]))
+    # which the model writes in Unicode's form NFKC
+    for caption in ("ผู้ชายกำลังขี่จักรยาน", unicodedata.normalize("NFD", "Một cô bé đang chạy trên bãi cỏ")):
+        text = normalize(caption)
+        assert text != caption.lower()
+        (tmp_path / "generate-test.txt").write_text(f"T-0\t{text}\nD-0\t-1\t{text}", encoding="utf-8")
+        assert read_captions(tmp_path / "generate-test.txt", references([caption])) == {"0": text}
 
 
 @pytest.mark.parametrize(

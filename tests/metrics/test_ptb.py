@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_no_captions_need_no_java(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])
 def test_a_line_break_is_a_space(line_break: str) -> None:
     assert ptb_tokenize([f"a man{line_break}a dog{line_break}", "a cat"]) == ["a man a dog", "a cat"]
+
+
+def test_an_accent_is_one_however_it_is_written() -> None:
+    """Models write in one of the two forms; people, in both."""
+    composed = "Ein Hündchen läuft über die Straße, l'été à Hà Nội 개가"
+    decomposed = unicodedata.normalize("NFD", composed)
+    assert decomposed != composed
+    [one, other] = ptb_tokenize([composed, decomposed])
+    assert one == other and "hündchen" in one
 
 
 def test_one_line_for_each_caption_whatever_it_holds() -> None:

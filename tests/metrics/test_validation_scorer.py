@@ -11,8 +11,10 @@ import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 
+from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.metrics import ptb
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
+from xgpt_fairseq.metrics.scores import score_systems
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 
 Split = tuple[list[list[str]], list[str]]
@@ -103,6 +105,27 @@ def test_nothing_right_is_zero(captions: list[str]) -> None:
     sums = ValidationScorer([["A dog runs."], ["A cat sits there."]]).add([0, 1], captions)
     assert ValidationScorer.cider(sums) == 0
     assert ValidationScorer.bleu4(sums) == pytest.approx(0, abs=1e-9)
+
+
+CHINESE = [
+    ["一个男人在海滩上骑马", "一名男子骑着马"],
+    ["两只狗在草地上奔跑", "草地上有两只狗"],
+    ["厨房里有一张桌子", "桌子在厨房"],
+]
+
+
+def test_captions_without_spaces_are_scored_by_characters(tmp_path: Path) -> None:
+    """As `xgpt-evaluate --segment char` scores them; as words, every caption that is not a reference would be at 0."""
+    captions = ["一个男人骑马", "两只狗在奔跑", "一张桌子在厨房里"]
+    sums = ValidationScorer(CHINESE).add([0, 1, 2], captions)
+    images = {str(number): of_image for number, of_image in enumerate(CHINESE)}
+    references = References(tmp_path / "test.references.json", images)
+    own = {str(number): caption for number, caption in enumerate(captions)}
+    [expected] = score_systems([own], references, ["cider", "bleu"], segmentation="char")
+    assert ValidationScorer.cider(sums) == pytest.approx(expected.corpus["CIDEr"], abs=1e-9)
+    assert ValidationScorer.bleu4(sums) == pytest.approx(expected.corpus["BLEU@4"], abs=1e-9)
+    assert expected.corpus["CIDEr"] > 1
+    assert ValidationScorer.degeneration(sums).repeats == 0
 
 
 def test_captions_seen_before_are_not_tokenized_again(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

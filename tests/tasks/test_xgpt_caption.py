@@ -14,6 +14,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
+from xgpt_fairseq.criterions.xgpt_scst import XGPTSCSTConfig, XGPTSCSTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import LoadMode
@@ -69,6 +70,16 @@ def test_the_plugins_criterion_is_built(tiny_data: Path) -> None:
     cfg = OmegaConf.create({"_name": "xgpt", "label_smoothing": 0.1, "sentence_avg": False})
     criterion = task_of(tiny_data).build_criterion(cfg)
     assert isinstance(criterion, XGPTCriterion) and criterion.label_smoothing == 0.1
+
+
+def test_rewards_need_words(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of captions without spaces, each is one word, whose reward is 0 unless it is a person's."""
+    task, cfg = task_of(tiny_data), OmegaConf.structured(XGPTSCSTConfig(_name="xgpt_scst"))
+    cfg.seed, cfg.finetune_from_model, cfg.sentence_avg = 1, None, False
+    assert isinstance(task.build_criterion(cfg), XGPTSCSTCriterion)
+    monkeypatch.setattr(task, "to_text", lambda tokens: "一个男人在海滩上骑马")
+    with pytest.raises(DataError, match=r"xgpt_scst: the captions of .* have no spaces between words"):
+        task.build_criterion(cfg)
 
 
 def test_items_of_training_validation_and_generation(tiny_data: Path) -> None:

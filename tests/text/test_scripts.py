@@ -34,4 +34,5 @@ def test_others(character: str) -> None:
 def test_spacing(text: str, share: float, separated: bool) -> None:
     spacing = count_spacing([text])
     assert (spacing.share, spacing.is_separated) == (share, separated)
+    assert spacing.joins_words == (share > 0.5 and not separated)
     assert count_spacing([text, text, "A dog."]).is_separated == separated

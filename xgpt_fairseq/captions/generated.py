@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def _check_split(path: Path, text: str, references: References) -> None:
 
 
 def _letters(caption: str) -> str:
-    return "".join(character for character in caption.lower() if character.isalnum())
+    """Of the form in which models write (`text.vocabulary.normalize`)."""
+    return "".join(character for character in unicodedata.normalize("NFKC", caption).lower() if character.isalnum())
 
 
 def _generated(path: Path, text: str, image_ids: list[str]) -> dict[str, str]:

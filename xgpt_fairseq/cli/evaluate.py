@@ -143,7 +143,7 @@ def warnings(captions: Mapping[str, str], references: References, scores: Scores
         elif len({frozenset(of_image) for of_image in references.captions.values()}) == 1:
             yield "all images have the same references: CIDEr is 0 by definition, as no word tells images apart"
     spacing = count_spacing(caption for of_image in references.captions.values() for caption in of_image)
-    if segmentation == "none" and spacing.share > 0.5 and not spacing.is_separated:
+    if segmentation == "none" and spacing.joins_words:
         yield (
             "the captions have no spaces between words, so that each is scored as one word: --segment char (or jieba, "
             "of Chinese) is what papers report"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def ptb_tokenize(captions: Sequence[str]) -> list[str]:
     """Each caption as its lower-case PTB tokens without punctuation, separated by spaces.
 
     The result is that of pycocoevalcap's `PTBTokenizer`, which writes a temporary file to its own, possibly read-only
-    folder; here all captions go through stdin in one run of Java. A line break in a caption becomes a space.
+    folder; here all captions go through stdin in one run of Java. A line break in a caption becomes a space, and a
+    letter with marks on it is the same word however it is written (Unicode's form NFC): models write it in one way.
 
     Raises:
         DataError: there is no Java, or the tokenizer failed.
@@ -29,7 +31,7 @@ def ptb_tokenize(captions: Sequence[str]) -> list[str]:
     java = find_java()
     command = [str(java), "-cp", str(_JAR), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     # splitlines() knows all line breaks of the tokenizer (also U+2028), since one line in must be one line out.
-    text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
+    text = unicodedata.normalize("NFC", "".join(" ".join(caption.splitlines()) + "\n" for caption in captions))
     try:
         # "replace": a lone surrogate, which JSON can contain, has no UTF-8.
         run = subprocess.run(command, input=text.encode("utf-8", "replace"), capture_output=True, check=False)

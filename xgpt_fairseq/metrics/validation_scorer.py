@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer, cook_refs, cook_test
 
 from xgpt_fairseq.metrics.cider import Cider
 from xgpt_fairseq.metrics.degeneration import Degeneration, ends_badly, has_repeat, words_of
 from xgpt_fairseq.metrics.ptb import PtbTokenizer
+from xgpt_fairseq.metrics.segmentation import segment
+from xgpt_fairseq.text.scripts import count_spacing
+
+logger = logging.getLogger(__name__)
 
 _ORDERS = (1, 2, 3, 4)
 
@@ -29,7 +35,8 @@ class ValidationScorer:
     """Scores the captions of a split batch by batch.
 
     The sums over all batches and workers give pycocoevalcap's results for the whole split: CIDEr uses the document
-    frequencies of the whole split in every batch, and BLEU is a ratio of sums.
+    frequencies of the whole split in every batch, and BLEU is a ratio of sums. Of captions without spaces between
+    words, they are those of characters, as `xgpt-evaluate --segment char` has them.
 
     Args:
         references: the raw captions of each image of the split; the position of an image is its index.
@@ -41,8 +48,13 @@ class ValidationScorer:
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
         if not references or not all(references):
             raise ValueError("every image of the split needs at least one reference caption")
+        spacing = count_spacing(caption for of_image in references for caption in of_image)
+        self._by_characters = spacing.joins_words
         # models repeat captions, within an epoch and between epochs
-        self._tokenize = PtbTokenizer()
+        self._tokenize: Callable[[Sequence[str]], list[str]] = PtbTokenizer()
+        if self._by_characters:
+            self._tokenize = partial(segment, by="char")
+            logger.info("captions without spaces between words: cider and bleu4 are of characters (--segment char)")
         tokenized = iter(self._tokenize([caption for of_image in references for caption in of_image]))
         of_images = [[next(tokenized) for _ in of_image] for of_image in references]
         self._cider = Cider(of_images)
@@ -60,7 +72,7 @@ class ValidationScorer:
         tests = self._tokenize(captions)
         sums = dict.fromkeys(STATISTICS, 0.0)
         sums["_caption_images"] = float(len(tests))
-        for index, test in zip(image_indices, tests, strict=True):
+        for index, raw, test in zip(image_indices, captions, tests, strict=True):
             sums["_cider_sum"] += self._cider.score(index, test)
             counts = cook_test(test, self._bleu_references[index], eff="closest")
             for n in _ORDERS:
@@ -68,7 +80,7 @@ class ValidationScorer:
                 sums[f"_bleu_guess_{n}"] += counts["guess"][n - 1]
             sums["_bleu_test_length"] += counts["testlen"]
             sums["_bleu_reference_length"] += counts["reflen"]
-            words = words_of(test)
+            words = words_of(raw if self._by_characters else test)  # characters repeat in any text
             sums["_repeats"] += has_repeat(words)
             sums["_bad_ends"] += ends_badly(words)
         return sums

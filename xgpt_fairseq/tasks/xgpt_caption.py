@@ -30,7 +30,10 @@ from xgpt_fairseq.tasks.checks import root_config
 from xgpt_fairseq.tasks.limits import value_of
 from xgpt_fairseq.tasks.options import CAPTION_METRICS, renamed
 from xgpt_fairseq.tasks.search_checks import check_search
+from xgpt_fairseq.text.scripts import count_spacing
 from xgpt_fairseq.workarounds import sample_for_search
+
+_LOOKED_AT = 1000  # captions that tell whether words are separated
 
 
 @dataclass
@@ -165,7 +168,23 @@ class XGPTCaptionTask(RegionsTask):
         """Build the criterion. One that samples captions itself trains on images, each once an epoch."""
         criterion = super().build_criterion(cfg, from_checkpoint)
         self._samples_captions = isinstance(criterion, XGPTSCSTCriterion)
+        if self._samples_captions:
+            self._check_words()
         return criterion
+
+    def _check_words(self) -> None:
+        """Refuse rewards that would always be 0, of captions that are one word each.
+
+        Raises:
+            DataError: the training captions have no spaces between words.
+        """
+        captions = self.directory.captions(self.cfg.train_subset)
+        first = (self.to_text(captions[index]) for index in range(min(len(captions), _LOOKED_AT)))
+        if count_spacing(first).joins_words:
+            raise DataError(
+                f"--criterion xgpt_scst: the captions of {self.directory.path} have no spaces between words, which its "
+                "rewards compare; prepare captions that are cut into words (docs/data.md, Languages)"
+            )
 
     def train_step(
         self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, *args: Any, **kwargs: Any

@@ -47,6 +47,11 @@ class Spacing(NamedTuple):
         """Whether spaces separate the words all the same, as in text that was cut into words."""
         return self.spaces > _SEPARATED * self.neighbours
 
+    @property
+    def joins_words(self) -> bool:
+        """Whether spaces alone do not tell words apart: scores that compare words need characters or a segmentation."""
+        return self.share > 0.5 and not self.is_separated
+
 
 def count_spacing(texts: Iterable[str]) -> Spacing:
     """Count letters, and the spaces between those of scripts that are written without them."""
