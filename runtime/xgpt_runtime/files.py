@@ -178,7 +178,11 @@ def check_ids(photos: Iterable[PhotoFile]) -> None:
 
 
 def _is_photo(file: PhotoFile) -> bool:
-    return not file.reason and is_photo(file.content())
+    """Whether *file* begins like a photo; one that is too large, such as a video, is none."""
+    try:
+        return is_photo(file.content())
+    except PhotoError:
+        return False
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -149,6 +149,20 @@ def test_the_same_files_are_found_and_named(tmp_path: Path) -> None:
         assert [(file.path, file.image_id) for file in lite_files.find_photos(paths)] == expected
 
 
+def test_large_files_of_one_name_beside_a_photo(tmp_path: Path) -> None:
+    """Videos: whether they are photos is asked only where names are shared."""
+    for name in ("a/clip.mp4", "b/clip.mp4"):
+        (tmp_path / name).parent.mkdir()
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(photos.LARGEST_FILE + 1)  # takes no room
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "1.png")
+    found = lite_files.find_photos([tmp_path])
+    expected = photo_files.find_photos([tmp_path])
+    assert [(file.path, file.image_id) for file in found] == [(file.path, file.image_id) for file in expected]
+    assert [file.image_id for file in found] == ["1", "clip.mp4", "clip.mp4"]
+    lite_files.check_ids(found)
+
+
 @pytest.mark.parametrize("in_tar", [False, True])
 def test_a_file_that_would_fill_the_memory(in_tar: bool, tmp_path: Path) -> None:
     assert lite_files.LARGEST_FILE == photos.LARGEST_FILE
