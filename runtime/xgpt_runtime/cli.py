@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import io
 import json
@@ -394,7 +395,8 @@ def _listed(path: Path) -> list[Path]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"--list {path}: {error.strerror}") from None
-    paths = [Path(os.fsdecode(line)) for line in content.splitlines() if line.strip()]
+    lines = content.removeprefix(codecs.BOM_UTF8).splitlines()  # Notepad and PowerShell write one
+    paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:
         raise DataError(f"--list {path} names no files")
     return paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from tests.cli import test_extract_regions as extraction
 from tests.cli.test_extract_regions import Extract
 from tests.folders import contents
-from xgpt_fairseq.cli.path_lists import as_given
+from xgpt_fairseq.cli.path_lists import as_given, with_listed_paths
 from xgpt_fairseq.cli.photo_extraction import _calls
 from xgpt_fairseq.vision.photos import PhotoFile, PhotoForm
+from xgpt_runtime.cli import _listed
 
 extract, photos = extraction.extract, extraction.photos  # fixtures
 
@@ -35,6 +37,17 @@ def test_photos_that_a_file_lists(photos: Path, tmp_path: Path, extract: Extract
     assert error == f"--list {tmp_path / 'gone'}: No such file or directory"
     done = extract("--output", tmp_path / "none")
     assert done.status == 2 and "the following arguments are required: PHOTOS, or --list" in done.stderr
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "with a byte order mark"])
+def test_a_list_as_windows_writes_it(mark: bytes, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(mark + "a photo.jpg\r\n\ufeffcafé.jpg\r\n".encode())
+    expected = [Path("a photo.jpg"), Path("\ufeffcafé.jpg")]
+    parser = argparse.ArgumentParser()
+    args = with_listed_paths(parser, argparse.Namespace(photos=[], list=listed))
+    assert args.photos == expected
+    assert _listed(listed) == expected
 
 
 def test_what_goes_to_a_worker_does_not_grow_with_the_list() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK
 
 
 def add_list_option(parser: argparse.ArgumentParser, when: str = "") -> None:
@@ -43,7 +44,8 @@ def with_listed_paths(
         raise DataError(f"--list {args.list}: {error.strerror}") from None
     if b"\0" in content:
         raise DataError(f"--list {args.list} is no list of paths, a path a line: it holds bytes that no text has")
-    paths = [Path(os.fsdecode(line)) for line in content.splitlines() if line.strip()]
+    lines = content.removeprefix(BYTE_ORDER_MARK).splitlines()  # Notepad and PowerShell write one
+    paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:
         raise DataError(f"--list {args.list} names no files")
     args.photos = [*args.photos, *paths]
