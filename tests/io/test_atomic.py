@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -164,6 +165,28 @@ def test_a_failure_leaves_the_folder_that_was_there(tmp_path: Path, before: dict
     assert contents(tmp_path) == {f"folder/{name}": text for name, text in before.items()}
     assert path.exists() == bool(before)
     assert len(list(tmp_path.iterdir())) == bool(before)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    path = tmp_path / "folder"
+    (path / "more").mkdir(parents=True)
+    for name in ("index", "more/a.txt"):
+        (path / name).write_text("old")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if target == path.resolve() and self.suffix == ".tmp":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    if fails:
+        monkeypatch.setattr(Path, "rename", interrupted)
+    with contextlib.suppress(KeyboardInterrupt), atomic_directory(path, last="index", files=None) as aside:
+        write(aside, "b.txt", "index")
+    old, new = {"index": "old", "more/a.txt": "old"}, {"index": "new", "b.txt": "new"}
+    assert contents(path) == (old if fails else new)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:

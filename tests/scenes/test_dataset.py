@@ -355,3 +355,25 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DataError, match="cannot be written: disk full"):
         scenes.write_data_set(tmp_path / "made", seed=1, counts=COUNTS, pixels=64, workers=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_at_the_end_leaves_the_old_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the new images are flushed to the disk, which takes long."""
+    counts = {(SCENES, "train"): 2}
+    scenes.write_data_set(tmp_path / "made", seed=1, counts=counts, pixels=64, workers=1)
+    (tmp_path / "made" / "images" / "own.txt").write_text("replaced with the whole")
+    before = contents(tmp_path)
+
+    def interrupted(path: Path) -> None:
+        if path.suffix == ".jpg":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xgpt_fairseq.io.atomic.sync_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scenes.write_data_set(tmp_path / "made", seed=2, counts=counts, pixels=64, workers=1)
+    assert contents(tmp_path) == before
+    scenes.write_data_set(tmp_path / "made", seed=2, counts=counts, pixels=64, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert json.loads((tmp_path / "made" / "dataset_scenes.json").read_text())["seed"] == 2
+    assert not (tmp_path / "made" / "images" / "own.txt").exists()

@@ -120,7 +120,7 @@ def aside_of(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator[Path]:
+def atomic_directory(path: Path, *, last: str, files: Iterable[str] | None) -> Iterator[Path]:
     """Yield an empty folder next to *path*; if the block succeeds, move its files to *path*, and delete it otherwise.
 
     As in `atomic_write`, the files are on the disk before they have their names.
@@ -128,7 +128,8 @@ def atomic_directory(path: Path, *, last: str, files: Iterable[str]) -> Iterator
     Args:
         path: a folder, new or existing. Files in it that do not match *files* stay.
         last: the file that identifies the folder: removed first and written last.
-        files: patterns of the names of all files that such a folder may have; the old ones are replaced.
+        files: patterns of the names of all files that such a folder may have; the old ones are replaced. None: an
+            existing folder is replaced as a whole, whatever is in it; it stays as it was unless the block succeeds.
     """
     path = path.resolve()
     aside = aside_of(path)
@@ -150,7 +151,7 @@ def _clear(aside: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def sync_and_swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
+def sync_and_swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str] | None) -> None:
     """Flush the finished folder *aside* to disk, and move it to *path*, with arguments as for `atomic_directory`."""
     for folder, _, names in os.walk(aside):
         for file in (Path(folder, name) for name in names):
@@ -162,10 +163,13 @@ def sync_and_swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]
     sync_folder(path.parent)
 
 
-def _swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> None:
+def _swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str] | None) -> None:
     """Move the finished folder *aside* to *path*; the other arguments are those of `atomic_directory`."""
     if not path.exists():
         aside.rename(path)
+        return
+    if files is None:
+        _replace(aside, path)
         return
     (path / last).unlink(missing_ok=True)
     for old in [file for pattern in files for file in path.glob(pattern)]:
@@ -173,6 +177,20 @@ def _swap_in(aside: Path, path: Path, *, last: str, files: Iterable[str]) -> Non
     for new in sorted(aside.iterdir(), key=lambda file: file.name == last):
         new.replace(path / new.name)
     aside.rmdir()
+
+
+def _replace(aside: Path, path: Path) -> None:
+    """Put the finished folder *aside* in the place of the folder *path*, or leave that as it is."""
+    old = aside.with_suffix(".old")
+    _clear(old)
+    try:
+        path.rename(old)
+        aside.rename(path)
+    except BaseException:  # Ctrl-C, too
+        if not path.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_file(path: Path) -> None:

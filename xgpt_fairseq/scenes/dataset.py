@@ -12,8 +12,6 @@ its split and its number alone: not on how many there are, nor on the number of 
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -147,11 +145,9 @@ def write_data_set(output: Path, *, seed: int, counts: dict[tuple[str, str], int
     Args:
         counts: (data set, split) → number of images.
     """
-    output = output.resolve()
     names = [Name(seed, *key, number) for key, count in counts.items() for number in range(count)]
     held_out = sorted(map(list, held_out_pairs(seed)))
-    old = output.with_name(f".{output.name}.{os.getpid()}.old")
-    with atomic_directory(output, last="dataset_scenes.json", files=()) as aside:
+    with atomic_directory(output, last="dataset_scenes.json", files=None) as aside:
         (aside / "images").mkdir()
         made = _made(names, aside / "images", pixels, workers)
         records = list(tqdm(made, desc="drawing", total=len(names), unit=" images"))
@@ -159,9 +155,6 @@ def write_data_set(output: Path, *, seed: int, counts: dict[tuple[str, str], int
             images = _numbered([r for name, r in zip(names, records, strict=True) if name.dataset == dataset])
             value = {"dataset": dataset, "version": VERSION, "seed": seed, "held_out": held_out, "images": images}
             write_json(aside / f"dataset_{dataset}.json", value)
-        if output.exists():
-            output.rename(old)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_sheet(file: Path, *, seed: int, pixels: int) -> None:
