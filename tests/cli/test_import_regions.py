@@ -21,7 +21,6 @@ from tests.archives.layouts import encoded
 from tests.folders import contents, images_in
 from tests.preloaded import python
 from xgpt_fairseq.cli import import_regions
-from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions import writer as region_writer
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.store import RegionStore
@@ -238,26 +237,6 @@ def test_sizes_from_two_files(npz_dir: Path, tmp_path: Path, call: Call) -> None
         (tmp_path / f"{number}.json").write_text(json.dumps({"images": part}))
         options += ["--sizes", tmp_path / f"{number}.json"]
     assert call(npz_dir, "--output", tmp_path / "store", *options)[0] == 0
-
-
-def test_an_imgid_is_not_taken_for_a_cocoid(tmp_path: Path) -> None:
-    (tmp_path / "sizes.json").write_text(json.dumps({"images": [{"cocoid": 9, "imgid": 0, "width": 1, "height": 2}]}))
-    assert import_regions.load_sizes([tmp_path / "sizes.json"]) == {"9": (1, 2)}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[", "is not JSON"),
-        ("[]", 'no list "images"'),
-        ('{"images": [{"cocoid": 1}]}', r"images\[0\] has no width and height.*COCO's instances_\*\.json"),
-        ('{"images": [{"width": 1, "height": 2}]}', r"images\[0\] has no id"),
-    ],
-)
-def test_sizes_that_are_broken(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "sizes.json").write_text(text)
-    with pytest.raises(DataError, match=rf"sizes\.json:? {message}"):
-        import_regions.load_sizes([tmp_path / "sizes.json"])
 
 
 # Bad input: one line, which names the file, the record, the value and the rule; status 1; no store

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.archives.registry import FORMATS, open_archive
+from xgpt_fairseq.captions.base import image_id_of
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
@@ -43,6 +44,9 @@ SAMPLE_IMAGES = 64
 
 # Values of --boxes with which an archive's boxes, if it has any, do not count.
 WITHOUT_BOXES = ("grid", NO_BOXES)
+
+# What names an image in Karpathy's and COCO's JSON.
+_ID_KEYS = ("cocoid", "id", "filename", "file_name", "imgid")
 
 Sizes = dict[str, tuple[int, int]]
 
@@ -274,7 +278,7 @@ def load_sizes(paths: Sequence[Path]) -> Sizes:
     """Width and height of images by canonical id, from Karpathy's or COCO's JSON files.
 
     Raises:
-        DataError: a file is not such JSON, or has no sizes.
+        DataError: a file is not such JSON, or has no sizes, or an image has no id, or one that is none.
     """
     sizes: Sizes = {}
     second_names: Sizes = {}
@@ -302,14 +306,21 @@ def load_sizes(paths: Sequence[Path]) -> Sizes:
 def _image_names(image: dict[str, Any], where: str) -> list[str]:
     """The possible ids of the image in an archive, the likeliest first.
 
-    An image with a `cocoid` has only that id: its `imgid` is also a number, but another photo's id.
+    An image with a `cocoid` has only that id: its `imgid` is also a number, but another photo's id, also where the
+    cocoid is missing. Numbers that became floats mean the same as in captions (`captions.karpathy`).
     """
+    named = {key: value for key in _ID_KEYS if not _is_missing(value := image.get(key))}
     if "cocoid" in image:
-        return [canonical_image_id(image["cocoid"])]
-    names = [image[key] for key in ("id", "filename", "file_name", "imgid") if key in image]
-    if not names:
+        named.pop("imgid", None)
+    if not named:
         raise DataError(f"{where} has no id: cocoid, id, filename, file_name or imgid expected")
-    return [canonical_image_id(name) for name in names]
+    keys = ["cocoid"] if "cocoid" in named else list(named)
+    return [image_id_of(where, key, named[key]) for key in keys]
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether JSON has no value there: none, an empty one, or what pandas writes for none."""
+    return value in (None, "") or (isinstance(value, float) and math.isnan(value))
 
 
 if __name__ == "__main__":
