@@ -124,6 +124,17 @@ def test_the_precision_of_a_training_is_not_that_of_its_validation(
         check("fairseq-validate", {f"common.{precision}": True}, from_checkpoint=True)
 
 
+def test_a_training_without_a_gpu_is_not_a_validation_without_one(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model was trained with --cpu; the validation is on a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    changes = {"common.fp16": True, "common.cpu": True}
+    monkeypatch.setattr("sys.argv", ["fairseq-validate", "data", "--fp16"])
+    check("fairseq-validate", changes, from_checkpoint=True)
+    monkeypatch.setattr("sys.argv", ["fairseq-validate", "data", "--fp16", "--cpu"])
+    with pytest.raises(DataError, match="--fp16 needs a GPU, and --cpu asks for none"):
+        check("fairseq-validate", changes, from_checkpoint=True)
+
+
 DAMAGES = {
     "cut.pt": "cut.pt is cut short: it ends after 400 bytes", "empty.pt": "empty.pt is empty",
     "text.pt": "text.pt is not a checkpoint", "other.pt": "other.pt is not a fairseq checkpoint",

@@ -52,7 +52,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
     Args:
         task_cfg: the task's configuration, which is part of the run's.
         from_checkpoint: the configuration is that of a checkpoint's training, with what this program's command line
-            names: fairseq-validate's. The precision of the training is not the program's.
+            names: fairseq-validate's. The precision and the device of the training are not the program's.
 
     Raises:
         DataError: half precision without a GPU; a checkpoint that is missing or damaged; an option without effect, or
@@ -72,8 +72,10 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
     check_limits(root)
     common = root["common"]
     given = [name for name in (*HALF_PRECISION, "profile") if common.get(name)]
+    on_cpu = common.cpu
     if from_checkpoint:
         given = [name for name in given if option(name) in sys.argv]
+        on_cpu = "--cpu" in sys.argv
     if "bf16" in given and not trains(program):
         raise DataError(f"--bf16: {program} ignores it; its half precision is --fp16, whatever the training's was")
     if "amp" in given:
@@ -82,7 +84,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
             "--bf16 or --fp16"
         )
     if given:
-        _check_gpu(option(given[0]), common)
+        _check_gpu(option(given[0]), on_cpu=on_cpu)
     if trains(program):
         whole = WholeCheckpoints(root["checkpoint"])
         if not root["checkpoint"].no_save and not root["distributed_training"].distributed_rank:  # None: of one process
@@ -106,8 +108,8 @@ def finetune_from(task_cfg: Any) -> str | None:
     return None if resumes else checkpoint.get("finetune_from_model")
 
 
-def _check_gpu(given: str, common: Any) -> None:
-    if common.cpu or not torch.cuda.is_available():
+def _check_gpu(given: str, *, on_cpu: bool) -> None:
+    if on_cpu or not torch.cuda.is_available():
         why = "--cpu asks for none" if torch.cuda.is_available() else "torch finds none here"
         advice = "" if given == "--profile" else " (on CPUs with bfloat16 arithmetic, --cpu-bf16)"
         raise DataError(f"{given} needs a GPU, and {why}: leave {given} out{advice}")
