@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import subprocess
 from pathlib import Path
@@ -133,6 +134,32 @@ def test_originals_are_not_replaced_by_copies(
     done = call_program(main, *command, "--photos", tmp_path / "others")
     assert f"there is no page {output} that it belongs to" in done.error
     assert (photos / "1.jpg").read_bytes() == b"precious"
+
+
+def test_a_page_that_cannot_be_written_leaves_no_copies(
+    tiny_data: Path, systems: list[str], tmp_path: Path, call_program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be taken for somebody's photos, and the command could not be repeated."""
+    (tmp_path / "photos").mkdir()
+    for image_id in (15, 99):
+        Image.new("RGB", (64, 48)).save(tmp_path / "photos" / f"{image_id}.png")
+    output = tmp_path / "page.html"
+    command = ["--data", tiny_data, "--captions", *systems, "--metrics", "cider", "--output", output,
+               "--photos", tmp_path / "photos", "--copy-photos", "--overwrite"]  # fmt: skip
+    before, write_text = sorted(tmp_path.iterdir()), Path.write_text
+
+    def full(self: Path, *args: object, **options: object) -> int:
+        if self.name.startswith(".page.html"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return write_text(self, *args, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        done = call_program(main, *command)
+    assert done.error == f"{output} cannot be written: No space left on device"
+    assert sorted(tmp_path.iterdir()) == before
+    assert call_program(main, *command).status == 0
+    assert {file.name for file in (tmp_path / "page.photos").iterdir()} == {"15.jpg", "99.jpg"}
 
 
 def test_bad_input(tiny_data: Path, systems: list[str], tmp_path: Path, call_program) -> None:

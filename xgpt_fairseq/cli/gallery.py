@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser, refuse_options
 from xgpt_fairseq.errors import DataError, check_at_least
-from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable
+from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable, sync_file, writing
 from xgpt_fairseq.pages.gallery import ORDERS, choose_images, match_photos, render_gallery
 from xgpt_fairseq.pages.pictures import THUMBNAIL, PhotoPlace
 
@@ -61,7 +61,7 @@ def gallery(args: argparse.Namespace) -> None:
     references = data.references(args.split)
     systems = read_systems(args.captions, references, [metric.strip() for metric in args.metrics.split(",")])
     image_ids = choose_images(references, systems, args.order, args.limit)
-    with _folder_of_copies(args) as place:
+    with atomic_write(args.output) as aside, _folder_of_copies(args) as place:
         photos = None
         if args.photos:
             photos = match_photos(args.photos, image_ids, place=place)
@@ -85,9 +85,11 @@ def gallery(args: argparse.Namespace) -> None:
             credits=credits,
             note=args.note,
         )
-    with atomic_write(args.output) as aside:
-        # "replace": a lone surrogate, which JSON can contain, has no UTF-8.
-        aside.write_text(page, encoding="utf-8", errors="replace")
+        # On the disk before the copies' folder has its name: a folder without a page would be somebody's photos.
+        with writing(args.output, aside):
+            # "replace": a lone surrogate, which JSON can contain, has no UTF-8.
+            aside.write_text(page, encoding="utf-8", errors="replace")
+            sync_file(aside)
     print(f"{args.output}: {_images(len(image_ids))}, {args.output.stat().st_size / 1e6:.1f} MB")
 
 
