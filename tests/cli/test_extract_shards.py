@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,27 @@ def test_a_finished_part_is_no_error(photos: Path, tmp_path: Path, extract: Extr
         and other.error == f"{tmp_path / 'store.parts' / '0-of-2'} exists; pass --overwrite to replace it"
     )
     assert extract(*part, "--grid", 2, "--overwrite").status == 0
+
+
+def test_parts_of_an_earlier_version(
+    photos: Path, tmp_path: Path, extract: Extract, call_program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs did not say what --max-regions was."""
+    detections = tmp_path / "boxes.json"
+    detections.write_text(json.dumps([{"image_id": 2, "bbox": [0, 0, 9, 9], "category_id": 1, "score": 0.5}]))
+    options = [photos, "--output", tmp_path / "store", "--detections", detections, "--num-shards", 2]
+    for shard in (0, 1):
+        assert extract(*options, "--shard-id", shard).status == 0
+    manifest = tmp_path / "store.parts" / "0-of-2" / "store.json"
+    value = json.loads(manifest.read_text())
+    assert value["source"].pop("max_regions") == 100
+    manifest.write_text(json.dumps(value))
+    done = extract(*options, "--shard-id", 0)
+    assert done.status == 0 and "this part was finished by an earlier run" in done.stdout, done.stderr
+    done = extract(*options, "--shard-id", 1, "--max-regions", 50)  # a part that says it is compared
+    assert done.status == 1 and "pass --overwrite" in done.error
+    done = merge(call_program, monkeypatch, tmp_path / "store.parts", "--output", tmp_path / "store")
+    assert done.status == 0, done.stderr
 
 
 def test_two_processes_of_torchrun(photos: Path, tmp_path: Path, extract: Extract, call_program: Any) -> None:

@@ -28,6 +28,7 @@ from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_po
 from xgpt_fairseq.regions.format import MANIFEST
 from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS
+from xgpt_fairseq.regions.merge import MAY_LACK
 from xgpt_fairseq.regions.names import named_paths
 from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.regions.writer import RegionWriter
@@ -164,7 +165,12 @@ def _extract_listed(
 
 def _is_made(path: Path, source: dict[str, Any]) -> bool:
     """Whether *path* is a finished store of these photos and settings."""
-    return (path / MANIFEST).exists() and RegionStore(path).source == json.loads(json.dumps(source))
+    if not (path / MANIFEST).exists():
+        return False
+    made, wanted = RegionStore(path).source, json.loads(json.dumps(source))
+    for name in MAY_LACK - made.keys():
+        wanted.pop(name, None)
+    return made == wanted
 
 
 def _list(args: argparse.Namespace, store: Path, shard: Shard | None) -> PhotoList:

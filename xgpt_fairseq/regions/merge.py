@@ -25,6 +25,9 @@ from xgpt_fairseq.regions.writer import RegionWriter
 # What becomes of the features: hard links to the parts' files, copies, or the parts' paths.
 WAYS: Final = ("link", "copy", "refer")
 UNREADABLE: Final = "unreadable.txt"
+# What the source of a part that an earlier version made does not say: such parts, of which an extraction may have made
+# some before this version makes the others, are not compared by it.
+MAY_LACK: Final = frozenset({"max_regions"})
 
 
 def merge(
@@ -130,7 +133,8 @@ def _check_same(first: RegionStore, other: RegionStore) -> None:
     ]
     for name in dict.fromkeys([*values[0], *values[1]]):
         one, two = (value.get(name) for value in values)
-        if one != two:
+        unknown = name in MAY_LACK and not all(name in value for value in values)
+        if one != two and not unknown:
             raise DataError(f"{other.path} is of another extraction than {first.path}: {name} {two!r} against {one!r}")
     optional = [set(store.manifest.arrays) - {"folders"} for store in (first, other)]
     if optional[0] != optional[1]:
