@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from xgpt_fairseq.text.scripts import MARK, find_words
 from xgpt_fairseq.text.vocabulary import normalize
 
 # Reasons to drop a caption, in the order in which they are checked: name in reports, and description.
@@ -22,12 +23,12 @@ REASONS = {
     "copy_of_generated": "was generated for the image before",
 }
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_WORD = re.compile(rf"\w[\w{MARK}]*(?:['’]\w[\w{MARK}]*)*")
 
 
 def words(text: str) -> list[str]:
     """The words of *text*, normalised as in the vocabulary; punctuation, including hyphens, separates them."""
-    return _WORD.findall(normalize(text))
+    return find_words(_WORD, normalize(text))
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:

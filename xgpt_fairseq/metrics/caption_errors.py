@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from xgpt_fairseq.metrics.degeneration import has_repeat
-from xgpt_fairseq.text.scripts import is_unspaced
+from xgpt_fairseq.text.scripts import is_mark, is_unspaced
 
 Span = tuple[int, int]
 
@@ -52,12 +52,18 @@ class Summary(NamedTuple):
 
 
 def word_spans(text: str) -> list[Span]:
-    """The words of *text*: runs of letters, digits and apostrophes; letters of scripts without spaces one by one."""
+    """The words of *text*: runs of letters with their marks, digits and apostrophes.
+
+    Letters of scripts without spaces are words one by one.
+    """
     spans: list[Span] = []
     start = None
     for position, character in enumerate(text):
-        alone = not character.isascii() and is_unspaced(character)
-        if not alone and (character.isalnum() or character in "_'"):
+        other = not character.isascii()
+        alone = other and is_unspaced(character)
+        if not alone and (
+            character.isalnum() or character in "_'" or (other and start is not None and is_mark(character))
+        ):
             start = position if start is None else start
             continue
         if start is not None:

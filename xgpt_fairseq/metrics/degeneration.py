@@ -11,9 +11,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from xgpt_fairseq.text.scripts import MARK, find_words
+
 # A caption that ends in one of these (English) was broken off.
 BAD_ENDS: Final = ("a", "an", "the", "of", "with", "in", "on", "and", "at", "to", "for", "next", "is", "are")
-_WORDS: Final = re.compile(r"[\w']+")
+_WORDS: Final = re.compile(rf"[\w'][\w'{MARK}]*")
 
 
 class Degeneration(NamedTuple):
@@ -41,7 +43,7 @@ def ends_badly(words: Sequence[str]) -> bool:
 
 def words_of(caption: str) -> list[str]:
     """The words of a raw or tokenized caption, in small letters and without punctuation."""
-    return _WORDS.findall(caption.lower())
+    return find_words(_WORDS, caption.lower())
 
 
 def degeneration(captions: Iterable[str]) -> Degeneration:
