@@ -78,6 +78,7 @@ def test_one_log() -> None:
     assert training == {"IC": [(10, 9), (20, 7)], "IMLM": [(10, 9.5), (20, 8)], "IDA": [(10, 9.2), (20, 7.1)]}
     assert curves(panels(figure)["Validation loss"]) == {"IC": [(20, 7.2)], "IMLM": [(20, 8.1)]}
     assert curves(panels(figure)["Training error of regions"]) == {"TIFG": [(10, 250), (20, 120)]}
+    assert panels(figure)["Training error of regions"].get_ylabel() == "squared, mean over dimensions"  # as TIFG's loss
     (rate,) = panels(figure)["Learning rate"].get_lines()
     assert rate.get_xydata().tolist() == [[10, 1e-4], [20, 2e-4]]
     for axes in panels(figure).values():

@@ -119,8 +119,8 @@ def _learning_rate(log: TrainingLog) -> list[Curve]:
 PANELS = (
     Panel("Training loss", "bits per token", _training_words),
     Panel("Validation loss", "bits per token", _validation_words),
-    Panel("Training error of regions", "squared, per region", _training_regions),
-    Panel("Validation error of regions", "squared, per region", _validation_regions),
+    Panel("Training error of regions", "squared, mean over dimensions", _training_regions),
+    Panel("Validation error of regions", "squared, mean over dimensions", _validation_regions),
     Panel("Validation scores", "× 100", _scores, best=True),
     Panel("Learning rate", "", _learning_rate),
     Panel("Gradient norm", "before clipping", _gradient_norms),
