@@ -146,6 +146,7 @@ def test_collater_against_a_loop(
     previous = [[EOS, *tokens[:-1]] + [PAD] * (longest - len(tokens)) for _, tokens in flat]
     assert inputs["prev_output_tokens"].tolist() == previous
     numbers = [images.index(row) for row, _ in flat]
+    assert batch["image_index"].tolist() == numbers
     if len(set(collections.Counter(numbers).values())) == 1:
         assert inputs["image_index"] is None
     else:

@@ -118,10 +118,11 @@ class CaptionDataset(ObjectiveDataset):
         """Merge items of one epoch and objective to a batch.
 
         Returns:
-            dict: as from `ObjectiveDataset.collate_texts`, with `image_ids`, a list of str; `net_input` also has
-            `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at padding, `padded`, whether
-            it is True anywhere, and `image_index` (C,) the image of each caption, or None if all images have the same
-            number of captions. I images, C captions, N regions.
+            dict: as from `ObjectiveDataset.collate_texts`, with `image_ids`, a list of str, and `image_index`, int64
+            (C,) of numpy, which stays off the GPU: the image of each caption, ascending. The `net_input` of objectives
+            that use regions also has `features` (I, N, D) as stored, `boxes` (I, N, 4), `padding_mask` (I, N) True at
+            padding, `padded`, whether it is True anywhere, and `image_index` as a tensor, or None if all images have
+            the same number of captions. I images, C captions, N regions.
         """
         if not samples:
             return {}
@@ -138,7 +139,7 @@ class CaptionDataset(ObjectiveDataset):
             images |= self._load_regions(rows, samples[0]["epoch"])
             images["padded"] = bool(images["padding_mask"].any())
         image_ids = [self.store.image_id(int(row)) for row in rows]
-        return self.collate_texts(samples, captions, images, image_ids=image_ids)
+        return self.collate_texts(samples, captions, images, image_ids=image_ids, image_index=image_index)
 
     def _load_regions(self, rows: np.ndarray, epoch: int) -> dict[str, Tensor]:
         """The regions of images *rows* (I,), of each from a store that is drawn: all objectives see the same."""

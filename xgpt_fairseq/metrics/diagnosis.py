@@ -16,7 +16,6 @@ from torch import Tensor
 
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.models.encoder import image_of_each
 from xgpt_fairseq.objectives.base import Objective, Symbols
 from xgpt_fairseq.precision import autocast
 
@@ -149,7 +148,7 @@ def _other_captions(sample: Sample) -> Tensor:
     """(C, S) source texts of other images' captions, one for each caption."""
     text = sample["net_input"]["src_tokens"]  # (C, S)
     images = len(sample["image_ids"])
-    image = image_of_each(text.size(0), images, sample["net_input"].get("image_index"), text.device)  # (C,), in order
+    image = torch.from_numpy(sample["image_index"]).to(text.device)  # (C,), in order
     counts = torch.bincount(image, minlength=images)  # (I,)
     starts = counts.cumsum(0) - counts
     rank = torch.arange(text.size(0), device=text.device) - starts[image]
