@@ -11,12 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from xgpt_fairseq.cli.diagnose import main
+from xgpt_fairseq.cli.diagnose import _differences, _table, main
 from xgpt_fairseq.data.caption_dataset import CaptionDataset
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.metrics.diagnosis import Losses
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.objectives import build_objectives
 
@@ -86,13 +88,24 @@ def test_the_losses_are_the_objectives_with_the_options_of_the_training(
     assert report["tifg"]["unit"] == "mse" and report["ida"]["unit"] == "bits"
     for found in report.values():
         for source in ("other text", "other regions", "neither"):
-            assert source not in found or found[source]["low"] <= found[source]["high"]
+            assert source not in found or found[source]["low"] is found[source]["high"] is None
     head, names, *rows = done.stdout.splitlines()
-    assert head.startswith("train: ") and names.split() == ["own", "other", "text", "other", "regions", "neither"]
+    assert head.startswith("train: 8 images; ") and "(no interval: that needs 10 images or more)" in head
+    assert names.split() == ["own", "other", "text", "other", "regions", "neither"]
     assert [row.split()[0] for row in rows] == TASK["objectives"].split(",")
     assert re.search(rf"^ida +{report['ida']['own']:.3f} bits", done.stdout, re.MULTILINE)
     again = call_program(main, *command)
     assert again.status == 1 and "exists" in again.error
+
+
+def test_the_table_of_an_interval() -> None:
+    losses = {
+        "own": Losses(np.arange(9.0), np.full(9, 10)), "other text": Losses(np.arange(9.0) + 5, np.full(9, 10)),
+    }  # fmt: skip
+    report = {"tifg": _differences(losses, "mse"), "ida": _differences(losses, "nll")}
+    head, _, mse, bits = _table(report, "valid", 20).splitlines()
+    assert head.endswith("(95 % interval)")
+    assert "+0.500 [+0.500, +0.500]" in mse and "+0.721 [+0.721, +0.721]" in bits
 
 
 def test_objectives_by_name(call_program: Call, checkpoint: Path, tiny_data: Path) -> None:

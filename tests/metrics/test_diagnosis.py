@@ -19,6 +19,7 @@ from xgpt_fairseq.metrics.diagnosis import (
     Losses,
     diagnose,
     difference,
+    number_of_batches,
     sources,
 )
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
@@ -130,8 +131,8 @@ def test_what_an_objective_does_not_read_makes_no_difference(tiny_store) -> None
     )["ida"]
     assert len(found[OWN].sums) == 3  # batches of two images
     assert found[OWN].mean == 0
-    assert difference(found[OTHER_REGIONS], found[OWN]) == (0, 0, 0)
-    assert difference(found[OTHER_TEXT], found[OWN]) == (2, 2, 2)
+    assert difference(found[OTHER_REGIONS], found[OWN]) == (0, None)  # of three batches there is no interval
+    assert difference(found[OTHER_TEXT], found[OWN]) == (2, None)
     assert found[NEITHER].mean == 2
 
 
@@ -143,16 +144,43 @@ def test_one_image_has_no_other(tiny_store) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("images", "size", "batches"),
+    [
+        (2, 32, 1), (4, 32, 2), (5, 2, 2), (20, 32, 10), (40, 32, 20), (100, 32, 20), (224, 32, 20),
+        (252, 32, 8), (5000, 32, 157), (21, 2, 10),
+    ],
+)  # fmt: skip
+def test_few_images_are_in_small_batches(images: int, size: int, batches: int) -> None:
+    assert number_of_batches(images, size) == batches
+    assert min(len(each) for each in np.array_split(np.arange(images), batches)) >= 2
+
+
+@pytest.mark.parametrize(("images", "has_interval"), [(4, False), (20, True)])
+def test_few_images_have_an_interval_or_none(images: int, has_interval: bool) -> None:
+    batches = number_of_batches(images, 32)
+    predictions = np.full(batches, 100)
+    own = Losses(np.linspace(100, 300, batches), predictions)
+    other = Losses(own.sums + 50 + np.random.default_rng(0).normal(0, 10, batches), predictions)
+    mean, interval = difference(other, own)
+    assert mean == pytest.approx(0.5, abs=0.1)
+    assert (interval is not None) == has_interval
+    if interval is not None:
+        assert interval[0] < mean < interval[1]
+
+
 def test_the_interval_is_paired() -> None:
     """Batches that differ widely, and a difference that is the same in all of them."""
     rng = np.random.default_rng(0)
     predictions = rng.integers(50, 60, size=40)
     b = Losses(rng.uniform(1, 9, size=40) * predictions, predictions)
     a = Losses(b.sums + 0.5 * predictions, predictions)
-    mean, low, high = difference(a, b)
-    assert mean == pytest.approx(0.5) and low == pytest.approx(0.5) and high == pytest.approx(0.5)
+    mean, interval = difference(a, b)
+    assert mean == pytest.approx(0.5) and interval == pytest.approx((0.5, 0.5))
     noisy = Losses(a.sums + rng.normal(0, 0.2, size=40) * predictions, predictions)
-    mean, low, high = difference(noisy, b)
+    mean, interval = difference(noisy, b)
+    assert interval is not None
+    low, high = interval
     assert low < mean < high
     assert (high - low) / 2 == pytest.approx(1.96 * 0.2 / 40**0.5, rel=0.4)  # standard error of a mean of 40
     with pytest.raises(ValueError, match="of different batches"):

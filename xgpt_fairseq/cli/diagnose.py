@@ -22,8 +22,8 @@ with
   other text      the encoder's text is another image's caption
   other regions   the regions are another image's
   neither         there is neither text nor image: one [MASK], one region with the mean of all features
-with a 95 % interval (paired, over batches of images). If the loss does not increase, the objective does not use its
-source.
+with a 95 % interval (paired, over batches of images; of 10 images or more). If the loss does not increase, the
+objective does not use its source.
 
 example:
   xgpt-diagnose checkpoints/out_of_domain/averaged.pt data/cc
@@ -112,34 +112,44 @@ def _names(text: str) -> list[str]:
 
 
 def _differences(by_source: dict[str, Losses], measure: str) -> dict[str, Any]:
-    """The loss with its own source and the increase with others, with the interval; nats are converted to bits."""
+    """The loss with its own source and the increase with others, with the interval; nats are converted to bits.
+
+    Of too few images, the interval's ends are None.
+    """
     from xgpt_fairseq.metrics.diagnosis import OWN, difference
 
     unit = 1.0 if measure == "mse" else 1 / math.log(2)
     report: dict[str, Any] = {"unit": "mse" if measure == "mse" else "bits", OWN: unit * by_source[OWN].mean}
     for source, each in by_source.items():
         if source != OWN:
-            higher, low, high = (unit * value for value in difference(each, by_source[OWN]))
-            report[source] = {"higher": higher, "low": low, "high": high}
+            higher, interval = difference(each, by_source[OWN])
+            low, high = interval or (None, None)
+            report[source] = {
+                "higher": unit * higher,
+                "low": None if low is None else unit * low,
+                "high": None if high is None else unit * high,
+            }
     return report
 
 
 def _table(report: dict[str, dict[str, Any]], split: str, images: int) -> str:
-    from xgpt_fairseq.metrics.diagnosis import OWN, SOURCES
+    from xgpt_fairseq.metrics.diagnosis import LEAST_BATCHES, OWN, SOURCES
 
-    lines = [
-        f"{split}: {images} images; loss with its own source, and by how much it is higher without (95 % interval)"
-    ]
+    least = 2 * LEAST_BATCHES
+    interval = "95 % interval" if images >= least else f"no interval: that needs {least} images or more"
+    lines = [f"{split}: {images} images; loss with its own source, and by how much it is higher without ({interval})"]
     lines.append(f"{'':<12}{'own':>12}" + "".join(f"{source:>26}" for source in SOURCES if source != OWN))
     for name, found in report.items():
         cells = [f"{found[OWN]:.3f} {found['unit']}"]
         for source in SOURCES:
             if source != OWN:
-                cells.append(
-                    "–" if source not in found else "{higher:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found[source])
-                )
+                cells.append("–" if source not in found else _increase(**found[source]))
         lines.append(f"{name:<12}{cells[0]:>12}" + "".join(f"{cell:>26}" for cell in cells[1:]))
     return "\n".join(lines)
+
+
+def _increase(higher: float, low: float | None, high: float | None) -> str:
+    return f"{higher:+.3f}" if low is None or high is None else f"{higher:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,7 +164,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="valid", help="[%(default)s]")
     parser.add_argument("--regions", type=Path, metavar="STORE", help="region store [the data directory's]")
     parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images per batch, with all captions (%(default)s)"
+        "--batch-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="images per batch, with all captions (%(default)s); fewer where there would be less than 8 batches",
     )
     parser.add_argument(
         "--seed", type=int, default=1, help="seed of masks and of the choice of other images (%(default)s)"

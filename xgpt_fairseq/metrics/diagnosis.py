@@ -21,6 +21,10 @@ from xgpt_fairseq.precision import autocast
 
 OWN, OTHER_TEXT, OTHER_REGIONS, NEITHER = "own", "other text", "other regions", "neither"
 SOURCES = (OWN, OTHER_TEXT, OTHER_REGIONS, NEITHER)
+# Of fewer batches there is no interval: two agree by chance, and one agrees with itself.
+LEAST_BATCHES = 5
+# Where there would be fewer than 8 batches, they are made smaller, so as to be 20.
+_FEW, _ENOUGH = 8, 20
 
 Sample = dict[str, Any]
 
@@ -43,18 +47,31 @@ class Losses:
         return float(self.sums.sum() / self.predictions.sum())
 
 
-def difference(a: Losses, b: Losses, *, resamples: int = 2000, seed: int = 1) -> tuple[float, float, float]:
+def difference(
+    a: Losses, b: Losses, *, resamples: int = 2000, seed: int = 1
+) -> tuple[float, tuple[float, float] | None]:
     """The mean loss of *a* minus that of *b* on the same batches, and its 95 % interval (low, high).
 
     A paired bootstrap: batches are drawn with replacement, the same ones for both. Batches have different images, so
-    the interval is over the choice of images.
+    the interval is over the choice of images. Of fewer than `LEAST_BATCHES` there is none.
     """
     if not np.array_equal(a.predictions, b.predictions):
         raise ValueError("the losses are of different batches")
+    if len(a.sums) < LEAST_BATCHES:
+        return a.mean - b.mean, None
     draws = np.random.default_rng(seed).integers(len(a.sums), size=(resamples, len(a.sums)))
     means = (a.sums - b.sums)[draws].sum(axis=1) / a.predictions[draws].sum(axis=1)  # (resamples,)
     low, high = np.quantile(means, [0.025, 0.975])
-    return a.mean - b.mean, float(low), float(high)
+    return a.mean - b.mean, (float(low), float(high))
+
+
+def number_of_batches(images: int, batch_size: int) -> int:
+    """How many batches *images* (2 or more) are divided into, of about *batch_size* or, where they are few, fewer.
+
+    Each batch has another image's caption for each of its own: at least 2 images.
+    """
+    batches = -(-images // batch_size)
+    return min(_ENOUGH if batches < _FEW else batches, images // 2)
 
 
 def diagnose(
@@ -76,7 +93,7 @@ def diagnose(
         dataset: dataset of the objectives; an item is an image with its captions.
         symbols: ids of the dictionary.
         mean_features: (D,) features of the single region that replaces an image.
-        batch_size: images per batch.
+        batch_size: images per batch; of few images, see `number_of_batches`.
         seed: determines which images share a batch, and so the wrong captions and regions.
         progress: wraps the batches, for a progress bar.
 
@@ -90,7 +107,7 @@ def diagnose(
         raise DataError(f"split {dataset.split!r} has one image: there is no other one for wrong captions or regions")
     device = next(model.parameters()).device
     order = np.random.default_rng(seed).permutation(len(dataset))
-    batches = np.array_split(order, -(-len(order) // batch_size)) if len(order) >= 2 * batch_size else [order]
+    batches = np.array_split(order, number_of_batches(len(order), batch_size))
     found: dict[str, dict[str, list[tuple[float, int]]]] = {name: {} for name in objectives}
     model.eval()
     with torch.no_grad(), autocast(cpu_bf16):
