@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from xgpt_fairseq.data.caption_dataset import CaptionDataset
+from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.objectives import build_objectives
 from xgpt_fairseq.tasks.caption_log import CaptionLog
 
 LOGGER = "xgpt_fairseq.tasks.caption_log"
@@ -93,26 +96,26 @@ def test_weights_and_biases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(sent) == 1
 
 
-def test_photos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_photos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (640, 320), "red").save(tmp_path / "photos" / "COCO_val2014_000000000001.png")
     log = CaptionLog(2, tensorboard_logdir=str(tmp_path / "tb"), wandb_project=None, photos=str(tmp_path / "photos"))
-    log.read_photos(["0", "1", "2"])
+    (tmp_path / "photos" / "0.jpg").write_bytes(b"not a photo")
+    log.find_photos("valid", ["3", "2", "1", "0"])
+    assert f"{tmp_path / 'photos'}: no photo of 2 of the 4 images of split 'valid'" in caplog.text
     add(log, 10)
+    assert "0.jpg: not a readable photo" in caplog.text  # and the training goes on
     add(log, 20)
     events = EventAccumulator(str(tmp_path / "tb" / "valid"))
     events.Reload()
     assert events.Tags()["images"] == ["captions/1"]
     [shown] = events.Images("captions/1")
     assert (shown.step, shown.width, shown.height) == (10, 320, 160)
-    with pytest.raises(DataError, match=r"no photo of the images 5, 6, such as 5\.jpg"):
-        log.read_photos(["5", "6", "1"])
-    (tmp_path / "photos" / "5.jpg").write_bytes(b"not a photo")
-    with pytest.raises(DataError, match=r"5\.jpg: not a readable photo"):
-        log.read_photos(["5"])
+    with pytest.raises(DataError, match=r"no photo of the 2 images of split 'test', such as 5\.jpg"):
+        log.find_photos("test", ["5", "6"])
     with pytest.raises(DataError, match="photos are for --tensorboard-logdir and --wandb-project"):
         CaptionLog(2, tensorboard_logdir=None, wandb_project=None, photos=str(tmp_path))
     sent: list[Any] = []
@@ -127,6 +130,31 @@ def test_photos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wandb = SimpleNamespace(run=1, Table=Table, Image=lambda pixels: pixels.shape, log=lambda v, step: sent.append(v))
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     log = CaptionLog(2, tensorboard_logdir=None, wandb_project="mine", photos=str(tmp_path / "photos"))
-    log.read_photos(["0", "1"])
+    log.find_photos("valid", ["0", "1"])
     add(log, 10)
     assert sent[0]["valid/captions"].photos == [None, (160, 320, 3)]
+
+
+def test_photos_are_those_of_the_images_that_are_logged(tiny_data: Path, tmp_path: Path) -> None:
+    """Batches come in the order of the store, which is not that of the captions."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    directory = DataDirectory(tiny_data)
+    image_ids = list(directory.references("train").captions)
+    for image_id in image_ids:
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{image_id}.png")
+    dictionary = directory.vocabulary.dictionary
+    data = CaptionDataset(
+        directory.captions("train"), directory.pairs("train"), directory.regions, build_objectives(["ic"], dictionary),
+        split="train", pad=dictionary.pad(), captions_per_image=0, shuffle=False,
+    )  # fmt: skip
+    batch = data.collater([data[index] for index in range(len(data))])
+    arriving = [image_ids[index] for index in batch["id"].tolist()]
+    assert set(arriving[:2]) != set(image_ids[:2])
+    log = CaptionLog(2, tensorboard_logdir=str(tmp_path / "tb"), wandb_project=None, photos=str(tmp_path))
+    log.find_photos("train", image_ids)
+    log.add("train", 10, arriving, ["a dog"] * len(arriving), ["a cat"] * len(arriving))
+    events = EventAccumulator(str(tmp_path / "tb" / "train"))
+    events.Reload()
+    assert set(events.Tags()["images"]) == {f"captions/{image_id}" for image_id in arriving[:2]}

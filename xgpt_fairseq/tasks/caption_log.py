@@ -46,6 +46,7 @@ class CaptionLog:
             )
         self._count = count
         self._path = None if photos is None else Path(photos)
+        self._files: dict[str, PhotoFile] = {}
         self._photos: dict[str, Any] = {}
         self._logdir, self._project = tensorboard_logdir, wandb_project
         self._images: dict[str, list[str]] = {}
@@ -55,37 +56,50 @@ class CaptionLog:
         if count and tensorboard_logdir:
             _summary_writer()
 
-    def read_photos(self, image_ids: Sequence[str]) -> None:
-        """Read the photos of a split's first images, if some are asked for, before the training.
+    def find_photos(self, split: str, image_ids: Sequence[str]) -> None:
+        """Find the photos of all images of a split, if they are asked for, before the training.
+
+        Which of them are logged is known when they are validated: batches have an order of their own.
 
         Raises:
-            DataError: there is none of them, or one cannot be read.
+            DataError: there is none of them, or no Pillow to read them with.
         """
         if self._path is None:
             return
         from xgpt_fairseq.vision.photo_files import find_photos
+        from xgpt_fairseq.vision.photo_formats import known_formats
 
-        wanted = image_ids[: self._count]
+        known_formats()
         files = {photo.image_id: photo for photo in find_photos([self._path])}
-        found = {image_id: _pixels(files[image_id]) for image_id in wanted if image_id in files}
+        found = {image_id: files[image_id] for image_id in image_ids if image_id in files}
+        missing, where = len(image_ids) - len(found), f"--log-captions-photos {self._path}: no photo of"
         if not found:
-            raise DataError(
-                f"--log-captions-photos {self._path}: no photo of the images {', '.join(wanted)}, such as "
-                f"{wanted[0]}.jpg"
-            )
-        self._photos |= found
+            raise DataError(f"{where} the {missing} images of split {split!r}, such as {image_ids[0]}.jpg")
+        if missing and _is_first_process():
+            logger.warning(f"{where} {missing} of the {len(image_ids)} images of split {split!r}")
+        self._files |= found
+
+    def _read_photo(self, image_id: str) -> None:
+        """Read the photo of an image that is logged, if there is one. The training goes on without it."""
+        if image_id not in self._files or image_id in self._photos:
+            return
+        try:
+            self._photos[image_id] = _pixels(self._files[image_id])
+        except DataError as error:
+            logger.warning(str(error))
 
     def add(
         self, split: str, update: int, image_ids: Sequence[str], captions: Sequence[str], people: Sequence[str]
     ) -> None:
         """Log those of a batch's *captions* that are of the fixed images, with the first of *people*'s captions."""
-        if not self._count or (torch.distributed.is_initialized() and torch.distributed.get_rank() > 0):
+        if not self._count or not _is_first_process():
             return
         fixed = self._images.setdefault(split, [])
         rows = []
         for image_id, caption, person in zip(image_ids, captions, people, strict=True):
             if image_id not in fixed and len(fixed) < self._count:
                 fixed.append(image_id)
+                self._read_photo(image_id)
             if image_id in fixed and (split, update, image_id) not in self._logged:
                 self._logged.add((split, update, image_id))
                 rows.append((image_id, " ".join(caption.split()), " ".join(person.split())))
@@ -123,8 +137,16 @@ class CaptionLog:
         wandb.log({f"{split}/captions": table}, step=update)
 
 
+def _is_first_process() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
 def _pixels(photo: PhotoFile) -> Any:
-    """A small copy of the photo, uint8 (height, width, 3)."""
+    """A small copy of the photo, uint8 (height, width, 3).
+
+    Raises:
+        DataError: it cannot be read.
+    """
     import numpy as np
 
     from xgpt_fairseq.vision.photo_formats import known_formats
@@ -135,10 +157,12 @@ def _pixels(photo: PhotoFile) -> Any:
     try:
         with Image.open(photo.content(), formats=formats) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            upright.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
+            return np.asarray(upright)
+    except DataError:
+        raise
+    except Exception as error:  # bytes that are damaged fail anywhere in Pillow
         raise DataError(f"--log-captions-photos: {photo.path}: not a readable photo: {error}") from None
-    upright.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
-    return np.asarray(upright)
 
 
 def _summary_writer() -> Any:

@@ -155,7 +155,7 @@ class XGPTCaptionTask(RegionsTask):
             references = self.directory.references(split).captions
             self._scorers[split] = ValidationScorer(list(references.values()))
             self._truth[split] = [(image_id, captions[0]) for image_id, captions in references.items()]
-            self._log.read_photos(list(references))
+            self._log.find_photos(split, list(references))
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
         """Build the model, and the greedy search for validation (section 5.3)."""
