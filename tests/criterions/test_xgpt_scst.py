@@ -222,6 +222,16 @@ def test_entropy_and_kl_pull_by_their_weights() -> None:
     assert loss.item() == pytest.approx(plain(model, batch())[0].item() + 0.5 * log["scst_kl"], rel=1e-4)
 
 
+def test_the_start_has_no_dropout_and_is_in_no_checkpoint() -> None:
+    """fairseq turns the criterion's modules to training with each update, and saves them if there are parameters."""
+    criterion, model = build(scst_kl=0.5)
+    criterion(model, batch())
+    start = criterion._start_model(model)
+    criterion.train()
+    assert not any(part.training for part in start.modules())
+    assert criterion.state_dict() == {} and not list(criterion.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

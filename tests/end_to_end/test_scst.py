@@ -43,7 +43,7 @@ def test_it_goes_on_where_it_stopped_and_is_kept_near_the_same_start(
     """Bit for bit, in mid-epoch; `--scst-kl`: near the captioner of --finetune-from-model, not of the resumption."""
     scst = [
         "--criterion", "xgpt_scst", "--finetune-from-model", start, *PLAIN, "--batch-size", "4", "--lr", "2e-3",
-        "--scst-max-len", "8", "--scst-kl", "0.3", "--no-epoch-checkpoints", "--disable-validation",
+        "--scst-max-len", "8", "--scst-kl", "0.3", "--dropout", "0.1", "--no-epoch-checkpoints", "--disable-validation",
     ]  # fmt: skip
     train(tiny_data, tmp_path / "whole", *scst, "--max-update", "6")
     train(tiny_data, tmp_path / "parts", *scst, "--max-update", "5")

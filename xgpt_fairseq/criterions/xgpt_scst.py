@@ -114,7 +114,9 @@ class XGPTSCSTCriterion(XGPTCriterion):
         self._scorer: NgramScorer | None = None
         self._generators: tuple[SequenceGenerator, SequenceGenerator] | None = None
         self._start_file = finetune_from_model
-        self._start: Any = None  # the model that training starts from, for KL
+        # The model that training starts from, for KL. In a tuple it is no module of the criterion's: fairseq would turn
+        # its dropout on with each update, and keep it in each checkpoint.
+        self._start: tuple[Any] | None = None
 
     def set_num_updates(self, update: int) -> None:
         """Which update follows; draws depend on it."""
@@ -265,8 +267,8 @@ class XGPTSCSTCriterion(XGPTCriterion):
                 start.load_state_dict(load_checkpoint(Path(self._start_file))["model"])
             elif self.update > 1:
                 raise DataError("--scst-kl: a resumed training needs the model it started from (--finetune-from-model)")
-            self._start = start
-        return self._start
+            self._start = (start,)
+        return self._start[0]
 
     def _reward(self, ids: Tensor, tokens: Tensor) -> Tensor:
         """(B, S) CIDEr-D, and BLEU@4 by its weight, of captions (B, S, T) of images *ids*."""
