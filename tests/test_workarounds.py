@@ -238,7 +238,7 @@ def test_stock_fairseq_takes_bf16_for_a_tpu() -> None:
 
 
 @pytest.mark.parametrize("option", ["--bf16", "--memory-efficient-bf16"])
-@pytest.mark.parametrize("name", ["xgpt_base", "xgpt_tiny", "xgpt_demo"])
+@pytest.mark.parametrize("name", ["xgpt", "xgpt_base", "xgpt_tiny", "xgpt_demo"])
 def test_bf16_is_for_gpus(name: str, option: str) -> None:
     assert bf16_on_a_tpu("--task", "xgpt_caption", "--arch", name, "--criterion", "xgpt", option) == (True, False)
 

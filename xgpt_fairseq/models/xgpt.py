@@ -14,7 +14,12 @@ from typing import Any, Optional, Unpack
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
+from fairseq.models import (
+    ARCH_CONFIG_REGISTRY,
+    FairseqEncoderDecoderModel,
+    register_model,
+    register_model_architecture,
+)
 from torch import Tensor, nn
 
 from xgpt_fairseq.errors import DataError, check_at_least
@@ -399,3 +404,5 @@ def _register(name: str) -> None:
 
 for _name in ARCHITECTURES:
     _register(_name)
+# `--arch xgpt`, which fairseq has registered with the model; `build_model` fills its sizes
+ARCH_CONFIG_REGISTRY["xgpt"] = keep_bf16_off_tpus
