@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from fairseq.checkpoint_utils import save_checkpoint
 from fairseq.data.iterators import BackgroundConsumer
 from fairseq.dataclass.configs import CheckpointConfig
@@ -130,6 +131,20 @@ def test_the_best_checkpoint_stays_where_nothing_is_saved(
     assert save_checkpoint(cfg, trainer, iterator, 5.0) is None
     task.train_step({"objective": "ic"}, None, None, None, 7)
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint_best.pt"]
+
+
+def test_a_batch_that_does_not_fit_the_gpu_ends_the_training(tiny_data: Path) -> None:
+    """fairseq would leave it out, and train on: if none fits, without an update and without an end."""
+
+    class Large(torch.nn.Module):
+        def set_num_updates(self, _: int) -> None: ...
+
+        def forward(self) -> None:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    task = XGPTPretrainTask(root_of(tiny_data).task, DataDirectory(tiny_data))
+    with pytest.raises(DataError, match="the GPU's memory is full: halve --batch-size"):
+        task.train_step({"objective": "ic"}, Large(), lambda model, _: model(), None, 0)
 
 
 @pytest.mark.parametrize("skip", [False, True])

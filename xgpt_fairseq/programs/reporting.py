@@ -24,7 +24,7 @@ from omegaconf.errors import (
 
 from xgpt_fairseq.errors import SENT_DATA_ERROR, DataError, in_one_line, said_by
 from xgpt_fairseq.io.atomic import FULL, TORCH_WRITER
-from xgpt_fairseq.programs import peers
+from xgpt_fairseq.programs import memory, peers
 from xgpt_fairseq.programs.generated_file import GENERATE, keep_aside
 from xgpt_fairseq.programs.names import fairseq_program, logs_everything
 
@@ -54,11 +54,7 @@ KNOWN = [
         r"Torch not compiled with CUDA enabled|Found no NVIDIA driver",
         "an option needs a GPU (--profile does), and torch finds none here: leave it out",
     ),
-    (
-        r"OutOfMemoryError: |RuntimeError: CUDA out of memory",
-        "the GPU's memory is full: halve --batch-size and double --update-freq (the same captions in an update), or "
-        "pass --checkpoint-activations",
-    ),
+    (r"OutOfMemoryError: |Error: CUDA (?:error: )?out of memory", memory.FULL),
     *peers.SAID,
 ]
 _INTERPOLATION = (GrammarParseError, InterpolationResolutionError, UnsupportedInterpolationType)

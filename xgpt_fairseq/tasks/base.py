@@ -24,6 +24,7 @@ from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import ARCHITECTURES, XGPTModel
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, build_objectives
 from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
+from xgpt_fairseq.programs.memory import memory_holds_the_batch
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.programs.peers import begin_together, limit_waiting
 from xgpt_fairseq.regions.statistics import feature_statistics
@@ -336,13 +337,13 @@ class XGPTTask(FairseqTask):
         """fairseq's step, in the precision that was asked for.
 
         Raises:
-            DataError: fairseq runs the batch again, since its gradients were not finite.
+            DataError: fairseq runs the batch again, since its gradients were not finite; the GPU's memory is full.
         """
         self._whole_checkpoints.goes_on()
         if not ignore_grad and self._batches.is_repeated(sample, update_num):
             half = next(model.parameters()).dtype == torch.float16
             refuse_not_finite(sample, update_num, diverged=not half)
-        with autocast(self.cfg.cpu_bf16):
+        with autocast(self.cfg.cpu_bf16), memory_holds_the_batch():
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, *args: Any, **kwargs: Any) -> Any:
