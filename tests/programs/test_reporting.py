@@ -36,6 +36,20 @@ def test_a_data_error_is_one_line_even_behind_another_exception(capsys):
     assert reported(raised(hidden), capsys) == "error: features.npy, image 7: NaN\n"
 
 
+def test_a_training_in_float16_that_diverges_is_one_line(capsys):
+    """fairseq runs the batch again, to look for NaN in the model's outputs, and meets a dict without a tensor."""
+
+    def hidden() -> None:
+        try:
+            raise FloatingPointError("Minimum loss scale reached (0.0001). Your loss is probably exploding.")
+        except FloatingPointError:
+            next(iter(()))
+
+    said = reported(raised(hidden), capsys)
+    assert said.startswith("error: the training has diverged: at the smallest loss scale, --min-loss-scale 0.0001, ")
+    assert said.count("\n") == 1
+
+
 def test_a_data_error_of_a_worker_of_a_data_loader_is_one_line(capsys):
     sent = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback:\n  File x\n"
     error = raised(lambda: (_ for _ in ()).throw(DataError(f"{sent}xgpt_fairseq.errors.DataError: a.bin: cut\n")))

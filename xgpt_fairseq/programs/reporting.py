@@ -55,6 +55,11 @@ KNOWN = [
         "an option needs a GPU (--profile does), and torch finds none here: leave it out",
     ),
     (r"OutOfMemoryError: |Error: CUDA (?:error: )?out of memory", memory.FULL),
+    (
+        r"FloatingPointError: Minimum loss scale reached \(([\d.e+-]+)\)",
+        r"the training has diverged: at the smallest loss scale, --min-loss-scale \1, its gradients are beyond "
+        "float16's range; a lower --lr, a longer warm-up or --clip-norm may help, and --bf16 has float32's range",
+    ),
     *peers.SAID,
 ]
 _INTERPOLATION = (GrammarParseError, InterpolationResolutionError, UnsupportedInterpolationType)
