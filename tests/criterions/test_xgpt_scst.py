@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary
+from torch.overrides import TorchFunctionMode
 
 from tests.models.small import images
 from xgpt_fairseq import precision
@@ -230,6 +231,49 @@ def test_the_start_has_no_dropout_and_is_in_no_checkpoint() -> None:
     criterion.train()
     assert not any(part.training for part in start.modules())
     assert criterion.state_dict() == {} and not list(criterion.parameters())
+
+
+class Copies(TorchFunctionMode):
+    """Notes the calls for which the host waits on a GPU, of tensors that may all be on the CPU."""
+
+    names = ("cpu", "item", "tolist", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given, name = kwargs or {}, getattr(func, "__name__", "")
+        moved = name == "to" and any(isinstance(each, torch.device | str) for each in (*args[1:], *given.values()))
+        if moved or name in self.names:
+            self.seen.append(name)
+        return func(*args, **given)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "greedy"])
+def test_rewards_are_computed_while_a_gpu_scores(baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing goes to the host or from it between the pass over the samples and the end of their rewards."""
+    criterion, model = build(scst_baseline=baseline, scst_kl=0.5, scst_entropy=0.5)
+    criterion(model, batch())  # what is made once
+    score, reward = criterion._score, criterion._reward
+    with Copies() as copies:
+
+        def begins(*args: Any) -> Any:
+            copies.seen.append("begins")
+            return score(*args)
+
+        def ends(*args: Any) -> Any:
+            rewards = reward(*args)
+            copies.seen.append("ends")
+            return rewards
+
+        monkeypatch.setattr(criterion, "_score", begins)
+        monkeypatch.setattr(criterion, "_reward", ends)
+        criterion(model, batch())
+    begun = copies.seen.index("begins")
+    assert "cpu" in copies.seen[:begun] and "to" in copies.seen[begun:]  # such calls are noticed
+    rewards = ["ends"] * (2 if baseline == "greedy" else 1)
+    assert copies.seen[begun : begun + 1 + len(rewards)] == ["begins", *rewards]
 
 
 @pytest.mark.parametrize(

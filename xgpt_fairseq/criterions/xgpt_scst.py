@@ -113,6 +113,7 @@ class XGPTSCSTCriterion(XGPTCriterion):
         self._log = SampleLog(self._words, task.vocabulary, self.padding_idx)
         self._scorer: NgramScorer | None = None
         self._generators: tuple[SequenceGenerator, SequenceGenerator] | None = None
+        self._never: Tensor | None = None  # the symbols that the search suppresses, on the model's device
         self._start_file = finetune_from_model
         # The model that training starts from, for KL. In a tuple it is no module of the criterion's: fairseq would turn
         # its dropout on with each update, and keep it in each checkpoint.
@@ -129,21 +130,22 @@ class XGPTSCSTCriterion(XGPTCriterion):
         if not model.training:
             return super().forward(model, sample, reduce)
         images = {name: value for name, value in sample["net_input"].items() if name in IMAGE_INPUTS}
-        ids = sample["id"]
         began = time.perf_counter()
-        tokens = self._sample(model, images, ids)  # (B, S, T)
-        greedy = self._greedy(model, images) if self.greedy_baseline else None
+        tokens = self._sample(model, images, sample["id"])  # (B, S, T)
+        greedy = self._greedy(model, images).cpu() if self.greedy_baseline else None
+        # All that the host needs for rewards, before the kernels of `_score` are queued: it would wait for those, too.
+        ids, drawn = sample["id"].cpu(), tokens.cpu()
+        at = self._drawn_at(drawn.flatten(0, 1)).to(tokens.device)
         sampled = time.perf_counter()
-        logp, entropy, kl, mask = self._score(
-            model, images, tokens.flatten(0, 1)
-        )  # on GPUs, while rewards are computed
+        logp, entropy, kl = self._score(model, images, tokens.flatten(0, 1), at)  # on GPUs, while rewards are computed
         scored = time.perf_counter()
-        reward = self._reward(ids, tokens)  # (B, S)
+        reward = self._reward(ids, drawn)  # (B, S)
         if greedy is not None:
             baseline = self._reward(ids, greedy).expand_as(reward)
         else:
             baseline = (reward.sum(dim=1, keepdim=True) - reward) / (reward.size(1) - 1)
         rewarded = time.perf_counter()
+        # Here the host waits for the scores, as it does for the log's numbers below.
         advantage = (reward - baseline).to(logp.device).float().flatten()  # (B S,)
         loss = -(advantage * logp).sum()
         if self.entropy_weight:
@@ -151,10 +153,10 @@ class XGPTSCSTCriterion(XGPTCriterion):
         if self.kl_weight:
             loss = loss + self.kl_weight * kl.sum()
         log: dict[str, Any] = {f"scst_{name}": 0.0 for name in LOGGED}
-        log |= self._log.describe(tokens, self._ended(tokens.flatten(0, 1).cpu().numpy()))
+        log |= self._log.describe(drawn, self._ended(drawn.flatten(0, 1).numpy()))
         log |= {
             "loss": loss.detach(),
-            "ntokens": int(mask.sum()),
+            "ntokens": len(at),
             "nsentences": reward.numel(),
             "sample_size": reward.numel(),
             "scst_reward": float(reward.sum()),
@@ -213,24 +215,31 @@ class XGPTSCSTCriterion(XGPTCriterion):
                 built.append(CaptionGenerator([bare], dictionary, beam_size=beam, search_strategy=search, **options))
                 adapt(built[-1])
             self._generators = built[0], built[1]
+            self._never = built[0].token_indices_to_suppress.to(next(bare.parameters()).device)
         return self._generators
 
-    def _score(self, model: Any, images: dict[str, Tensor], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log-probabilities of captions, in one pass over given texts.
+    def _drawn_at(self, tokens: Tensor) -> Tensor:
+        """(P,) flat positions of the tokens (M, T) that were drawn: not padding, nor the end that the limit sets."""
+        drawn = tokens.ne(self.padding_idx)
+        drawn[:, self.max_len :] = False
+        return drawn.flatten().nonzero().squeeze(1)
+
+    def _score(
+        self, model: Any, images: dict[str, Tensor], tokens: Tensor, at: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of captions, in one pass over given texts. The host waits for nothing of it.
 
         Args:
             tokens: (M, T) with end of sentence, padded; as many of each image.
+            at: (P,) which of them were drawn (`_drawn_at`).
 
         Returns:
             tuple: log-probability of each caption (M,); its entropy, summed over tokens (M,); the same of the KL
-            divergence from the start (M,); (M, T) which tokens were drawn: not padding, or the end that the limit sets.
+            divergence from the start (M,).
         """
         eos, pad = self.task.target_dictionary.eos(), self.padding_idx
-        mask = tokens.ne(pad)
-        mask[:, self.max_len :] = False
         previous = torch.cat([tokens.new_full((len(tokens), 1), eos), tokens[:, :-1]], dim=1)
         previous = previous.masked_fill(tokens.eq(pad), pad)
-        at = mask.flatten().nonzero().squeeze(1)
         inputs = {**images, "prev_output_tokens": previous, "output_index": at}
         logits, _ = model(**inputs)  # (P, V)
         log_probabilities = self._normalised(logits)
@@ -247,14 +256,13 @@ class XGPTSCSTCriterion(XGPTCriterion):
                 start = self._normalised(self._start_model(model)(**inputs)[0])
             difference = (finite - start.masked_fill(probabilities == 0, 0)) * log_probabilities.exp()
             kl = zeros.index_add(0, caption, difference.sum(dim=1))
-        return logp, entropy, kl, mask
+        return logp, entropy, kl
 
     def _normalised(self, logits: Tensor) -> Tensor:
         """Log-probabilities (P, V) of what can be drawn: the symbols that the search suppresses cannot."""
-        assert self._generators is not None
+        assert self._never is not None
         log_probabilities = (logits.float() / self.temperature).log_softmax(dim=-1)
-        never = self._generators[0].token_indices_to_suppress.to(logits.device)
-        allowed = log_probabilities.index_fill(1, never, -math.inf)
+        allowed = log_probabilities.index_fill(1, self._never, -math.inf)
         allowed[:, self.padding_idx] = -math.inf
         return allowed.log_softmax(dim=-1)
 
@@ -271,12 +279,12 @@ class XGPTSCSTCriterion(XGPTCriterion):
         return self._start[0]
 
     def _reward(self, ids: Tensor, tokens: Tensor) -> Tensor:
-        """(B, S) CIDEr-D, and BLEU@4 by its weight, of captions (B, S, T) of images *ids*."""
+        """(B, S) CIDEr-D, and BLEU@4 by its weight, of captions (B, S, T) of images *ids* (B,), both on the host."""
         if self._scorer is None:
             self._scorer = _reference_scorer(self.task, self._words)
-        array = tokens.flatten(0, 1).cpu().numpy()
+        array = tokens.flatten(0, 1).numpy()
         words, lengths = self._words(array, with_end=self._ended(array))
-        images = np.repeat(ids.cpu().numpy(), tokens.size(1))
+        images = np.repeat(ids.numpy(), tokens.size(1))
         cider, bleu = self._scorer.score(words, lengths, images)
         return torch.from_numpy(cider + self.bleu_weight * bleu).view(tokens.shape[:2])
 
