@@ -30,6 +30,7 @@ def sample_of(target: list[int], nsentences: int = 2) -> dict:
     index = (tensor.view(-1) != 1).nonzero().squeeze(1)
     return {
         "objective": "ic",
+        "uses_regions": False,
         "net_input": {},
         "target": tensor,
         "target_index": index,
@@ -99,7 +100,7 @@ def test_the_weight_scales_the_loss_and_nothing_that_is_logged_of_the_objective(
 def test_a_joint_batch_is_the_weighted_sum_of_the_means():
     logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(4))
     one, two = sample_of([5, 2, 1, 1]), sample_of([3, 4, 5, 2])
-    joint = {"objective": "joint", "parts": [one, two], "ntokens": 6, "nsentences": 2}
+    joint = {"objective": "joint", "images": {}, "parts": [one, two], "ntokens": 6, "nsentences": 2}
     loss, size, log = criterion({"ic": 0.5})(FixedModel(logits), joint)
     expected = 0.5 * (plain_nll(logits, [5, 2, 1, 1]) / 2 + plain_nll(logits, [3, 4, 5, 2]) / 4)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.objective_dataset import pad_right
+from xgpt_fairseq.data.objective_dataset import batches_of, pad_right
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Symbols
 from xgpt_fairseq.regions.store import RegionStore
 
@@ -218,12 +219,22 @@ def test_masks_depend_on_epoch_objective_and_pair_alone(tiny_store: Path) -> Non
         assert source(other_seed, objective, 3, [0, 1, 2, 3, 4]) != whole
 
 
+def leaves(value: Any, name: str = "") -> Iterator[str]:
+    """The names of all tensors in a batch, one for each time that it is there."""
+    if isinstance(value, torch.Tensor):
+        yield name
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from leaves(each, str(key))
+
+
 def test_joint_batches_hold_one_part_an_objective(tiny_store: Path) -> None:
     data = dataset(tiny_store, [5, 4, 6], [3, 5, 3], ALL, joint=True)
     batch = data.collater([data[i] for i in range(3)])
     assert batch["objective"] == "joint"
     assert [part["objective"] for part in batch["parts"]] == ["ic", "imlm", "ida", "tifg"]
-    for part in batch["parts"]:
+    assert sorted(leaves(batch)).count("features") == 1  # fairseq and torch copy each that they find
+    assert [part["objective"] for part in batches_of(batch)] == ["ic", "imlm", "ida", "tifg"]
+    for part in batches_of(batch):
         turn = dataset(tiny_store, [5, 4, 6], [3, 5, 3], {part["objective"]: ALL[part["objective"]]})
         alone = turn.collater([turn[i] for i in range(3)])
         assert part["ntokens"] == alone["ntokens"]

@@ -34,7 +34,8 @@ def test_regions(name: str, value: float) -> None:
     sample = batch()
     refuse_not_finite(sample, 0, diverged=False)
     sample["net_input"][name][1, 0, 2] = value
-    joint = {**sample, "objective": "joint", "parts": [batch(), sample]}
+    parts = [{"objective": "mlm", "uses_regions": False, "net_input": {}}, {"uses_regions": True, "net_input": {}}]
+    joint = {**batch(), "objective": "joint", "images": sample["net_input"], "parts": parts}
     for each, objective in ((sample, "ic"), (joint, "joint")):
         message = f"update 7, objective {objective}: the {name} of image 1 are not finite; the region store has changed"
         with pytest.raises(DataError, match=re.escape(message)):

@@ -11,6 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 
+from xgpt_fairseq.data.objective_dataset import JOINT, batches_of
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import ALL_OBJECTIVES
 
@@ -47,9 +48,9 @@ class XGPTCriterion(FairseqCriterion):
         self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[torch.Tensor, int, dict[str, Any]]:
         """Loss (scalar, summed), sample size, and the log, whose values are sums over batches and workers."""
-        if sample["objective"] != "joint":
+        if sample["objective"] != JOINT:
             return self._run(model, sample)
-        results = [self._run(model, part) for part in sample["parts"]]
+        results = [self._run(model, part) for part in batches_of(sample)]
         loss = torch.stack([part_loss / part_size for part_loss, part_size, _ in results]).sum()
         log = {key: sum(part_log[key] for _, _, part_log in results) for key in results[0][2]}
         log |= {

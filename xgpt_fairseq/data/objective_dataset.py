@@ -15,6 +15,8 @@ from xgpt_fairseq.data.schedule import IndexCodec
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.workarounds import with_last_batch
 
+JOINT = "joint"  # in place of an objective's name, of a batch of all of them
+
 
 class ExampleMaker(Protocol):
     """The dataset's view of an objective: see `xgpt_fairseq.objectives.base.Objective`."""
@@ -84,7 +86,9 @@ class ObjectiveDataset(FairseqDataset):
             model: *images* and the objective's `src_tokens` (C, S), `prev_output_tokens` (C, T) and `positions`
             (C, T), for C texts. Also everything in *common*.
 
-            With `joint`, `objective` is "joint" and `parts` are such batches of the same items, one per objective.
+            With `joint`, `objective` is "joint" and `parts` are such batches of the same items, one per objective, but
+            without *images*, which the batch has once, as `images`: of each part, they would be copied to the device
+            anew. `batches_of` puts both together.
         """
         common |= {
             "id": torch.tensor([sample["id"] for sample in samples]),
@@ -92,17 +96,17 @@ class ObjectiveDataset(FairseqDataset):
             "split": self.split,
         }
         parts = [
-            {**common, **self._collate_objective(objective, texts, samples[0]["epoch"], images)}
+            {**common, **self._collate_objective(objective, texts, samples[0]["epoch"])}
             for objective in self.chosen_objectives(samples)
         ]
-        if self.joint:
-            return {**common, "objective": "joint", "ntokens": sum(p["ntokens"] for p in parts), "parts": parts}
-        return parts[0]
+        ntokens = sum(part["ntokens"] for part in parts)
+        batch = {**common, "objective": JOINT, "ntokens": ntokens, "images": images, "parts": parts}
+        return batch if self.joint else batches_of(batch)[0]
 
     def _collate_objective(
-        self, objective: ExampleMaker, texts: list[tuple[int, Tensor]], epoch: int, images: Mapping[str, Any]
+        self, objective: ExampleMaker, texts: list[tuple[int, Tensor]], epoch: int
     ) -> dict[str, Any]:
-        """The batch of *objective*, without the entries that all objectives have in common."""
+        """The batch of *objective*, without images and the entries that all objectives have in common."""
         name = zlib.crc32(objective.name.encode())
         examples = []
         for number, tokens in texts:
@@ -116,8 +120,9 @@ class ObjectiveDataset(FairseqDataset):
         ntokens = sum(len(e["src_tokens"]) for e in examples) if target_index is None else target_index.numel()
         return {
             "objective": objective.name,
+            "uses_regions": objective.uses_regions,
             "ntokens": ntokens,
-            "net_input": {**(images if objective.uses_regions else {}), **arrays},
+            "net_input": arrays,
             "target": target,
             "target_index": target_index,
         }
@@ -170,6 +175,20 @@ class ObjectiveDataset(FairseqDataset):
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
         """True: the iterator of `XGPTTask` makes new batches, and the indices contain the epoch."""
         return True
+
+
+def batches_of(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The batches of one objective each that *sample* consists of, with the images of those that use regions.
+
+    That is itself, or of a batch of several objectives (`joint`) its parts.
+    """
+    if sample["objective"] != JOINT:
+        return [dict(sample)]
+    images = sample["images"]
+    return [
+        {**part, "net_input": {**images, **part["net_input"]}} if part["uses_regions"] else part
+        for part in sample["parts"]
+    ]
 
 
 def pad_right(arrays: Sequence[np.ndarray], value: int) -> Tensor:

@@ -7,11 +7,12 @@ a GPU every look waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from xgpt_fairseq.data.objective_dataset import batches_of
 from xgpt_fairseq.errors import DataError
 
 _MOST_NAMED = 5
@@ -47,7 +48,7 @@ def refuse_not_finite(sample: Mapping[str, Any], update: int, *, diverged: bool)
         diverged: also where its regions are finite; of half precision, whose range is small, fairseq skips those.
     """
     images, objective = sample["image_ids"], sample["objective"]
-    for part in _parts(sample):
+    for part in batches_of(sample):
         for name in ("features", "boxes"):
             values = part["net_input"].get(name)
             if values is None:
@@ -63,10 +64,6 @@ def refuse_not_finite(sample: Mapping[str, Any], update: int, *, diverged: bool)
             f"update {update + 1}, objective {objective}: the gradients are not finite, though the regions are "
             f"({_named(images)}): the training has diverged; a lower --lr, a longer warm-up or --clip-norm may help"
         )
-
-
-def _parts(sample: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield from sample["parts"] if sample["objective"] == "joint" else (sample,)
 
 
 def _named(images: list[str]) -> str:

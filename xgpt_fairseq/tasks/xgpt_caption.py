@@ -16,6 +16,7 @@ from omegaconf import II
 from xgpt_fairseq.criterions.xgpt_scst import XGPTSCSTCriterion
 from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.objective_dataset import JOINT, batches_of
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 from xgpt_fairseq.models.encoder import IMAGE_INPUTS
@@ -257,7 +258,7 @@ class XGPTCaptionTask(RegionsTask):
         """The criterion's loss and, with --eval-captions, the summands of the metrics of greedy captions."""
         loss, sample_size, log = super().valid_step(sample, model, criterion)
         if self.cfg.eval_captions:
-            scored = sample["objective"] in ("ic", "joint")
+            scored = sample["objective"] in ("ic", JOINT)
             log.update(self._score_greedy_captions(sample) if scored else dict.fromkeys(STATISTICS, 0.0))
         return loss, sample_size, log
 
@@ -265,8 +266,7 @@ class XGPTCaptionTask(RegionsTask):
         scorer = self._scorers.get(sample["split"])
         if scorer is None:
             raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the training subset")
-        parts = {part["objective"]: part for part in sample.get("parts", [sample])}
-        net_input = parts["ic"]["net_input"]
+        [net_input] = [batch["net_input"] for batch in batches_of(sample) if batch["objective"] == "ic"]
         images = {name: value for name, value in net_input.items() if name in IMAGE_INPUTS}
         with torch.no_grad(), autocast(self.cfg.cpu_bf16):
             hypotheses = self._greedy.generate([], {"net_input": images})
