@@ -1,9 +1,10 @@
-"""bfloat16 on CPUs: near float32, weights and losses float32, refused where the CPU has none."""
+"""bfloat16 on CPUs: near float32, weights and losses float32, refused where the CPU has none. No TF32 on GPUs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -98,3 +99,19 @@ def test_casts_need_not_be_forgotten_with_a_later_torch() -> None:
     """If this fails, torch 2.6 is no longer supported: see whether the new least one needs `forget_casts`."""
     setup = (Path(__file__).parents[1] / "setup.py").read_text(encoding="utf-8")
     assert re.findall(r'"torch>=([\d.]+)"', setup) == ["2.6"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_convolutions_are_exact_as_long_as_anyone_needs_it(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads: the first one's end must not turn TF32 on for the second, nor the second one's leave it off."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    first, second, seen = ExitStack(), ExitStack(), []
+    for step in (
+        lambda: first.enter_context(precision.exact_convolutions()),
+        lambda: second.enter_context(precision.exact_convolutions()),
+        first.close,
+        second.close,
+    ):
+        step()
+        seen.append(torch.backends.cudnn.allow_tf32)
+    assert seen == [False, False, False, before]

@@ -1,9 +1,11 @@
-"""bfloat16 on CPUs: `--cpu-bf16`."""
+"""bfloat16 on CPUs: `--cpu-bf16`. Float32 on GPUs, where torch computes with fewer digits."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
+import threading
+from collections.abc import Iterator
 
 import torch
 
@@ -40,3 +42,38 @@ def forget_casts() -> None:
     """
     if torch.is_autocast_enabled("cpu"):
         torch.clear_autocast_cache()
+
+
+class _AllowTF32:
+    """torch's switch, which the whole process has in common: off as long as any thread needs it off."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within = 0
+        self._before = True
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        with self._lock:
+            if self._within == 0:
+                self._before = torch.backends.cudnn.allow_tf32
+                torch.backends.cudnn.allow_tf32 = False
+            self._within += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._within -= 1
+                if self._within == 0:
+                    torch.backends.cudnn.allow_tf32 = self._before
+
+
+_allow_tf32 = _AllowTF32()
+
+
+def exact_convolutions() -> contextlib.AbstractContextManager[None]:
+    """Convolutions of float32 in float32 on every GPU.
+
+    By default torch computes them in TF32 on GPUs that have it (Ampere and later): 10 bits of a number, not 23.
+    """
+    return _allow_tf32.off()

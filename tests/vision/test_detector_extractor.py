@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.vision.detectors import tiny_vg
 from xgpt_fairseq.errors import DataError
@@ -43,6 +44,21 @@ def test_regions_are_those_of_the_detector_in_parts_of_the_photo(weights: Path) 
         assert regions.boxes.min() >= 0 and regions.boxes.max() <= 1
         assert (regions.boxes[:, :2] <= regions.boxes[:, 2:]).all()
         np.testing.assert_array_equal(regions.features, other.features)
+
+
+def test_float32_is_no_tf32_on_a_gpu(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = extractor(weights)
+    seen = []
+    detect = ours._detector.detect
+
+    def remember(*args: Any, **options: Any) -> Any:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return detect(*args, **options)
+
+    monkeypatch.setattr(ours._detector, "detect", remember)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
+    ours.extract(photos(1))
+    assert seen == [False] and torch.backends.cudnn.allow_tf32
 
 
 def test_rebuilt_from_its_settings(weights: Path, tmp_path: Path) -> None:

@@ -101,6 +101,22 @@ def test_one_run_of_the_backbone_a_photo(extractor: RegionExtractor, monkeypatch
     assert shapes == [(2, 32, 96, 3), (1, 32, 96, 3), (1, 96, 32, 3)]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_float32_is_no_tf32_on_a_gpu(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor = RegionExtractor(grid=2, image_size=32, device="cpu", batch_size=1, threads=threads)
+    seen = []
+    run = extractor._backbone.forward
+
+    def remember(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return run(pixels)
+
+    monkeypatch.setattr(extractor._backbone, "forward", remember)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
+    extractor.extract([photo(seed, 32, 32) for seed in range(4)])
+    assert seen == [False] * 4 and torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("image_id", [30, 71, 72])
 def test_features_that_others_made(coco_mini: Path, image_id: int) -> None:
     """The boxes and features of coco_mini, made with another program: with the default size they are the same."""

@@ -16,6 +16,7 @@ import torch
 
 from xgpt_fairseq.devices import default_device, usable_device
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.precision import exact_convolutions
 from xgpt_fairseq.regions.format import FloatArray, HalfArray
 from xgpt_fairseq.vision.packing import Packed
 from xgpt_fairseq.vision.photos import Photo, PhotoFile, PhotoForm, load_photo
@@ -135,7 +136,9 @@ class PhotoExtractor(ABC):
         """*run* of the indices of a batch → its regions, for all batches; the regions of all photos, in their order."""
         batches = list(self._batches(photos))
         found: dict[int, Regions] = {}
-        for batch, regions in zip(batches, self._side_by_side(run, batches), strict=True):
+        with exact_convolutions():  # `settings` say float32; under --bf16, this changes nothing
+            of_batches = self._side_by_side(run, batches)
+        for batch, regions in zip(batches, of_batches, strict=True):
             found.update(zip(batch, regions, strict=True))
         return [found[index] for index in range(len(photos))]
 
