@@ -13,9 +13,9 @@ from fairseq.search import DiverseBeamSearch, Sampling
 from fairseq.sequence_generator import SequenceGenerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.models.small import build, images
+from tests.waits import Waits
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.kernels import switch
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS, XGPTModel
@@ -112,23 +112,6 @@ def test_in_bfloat16_the_score_is_the_model_s(sharing: str) -> None:
         logits, _ = model.decoder(shifted, encoder_out)
         scores = logits[image].float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
         torch.testing.assert_close(hypotheses[0]["positional_scores"], scores.detach(), atol=0.15, rtol=0.05)
-
-
-class Waits(TorchDispatchMode):
-    """Counts the operators whose result depends on values that the host must first be told."""
-
-    names = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.removeprefix("aten::")
-        to_host = name == "_to_copy" and (kwargs or {}).get("device") == torch.device("cpu")
-        if name in self.names or (to_host and args[0].device.type != "cpu"):
-            self.seen.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(("sharing", "beam"), [("enc-dec-share", 1), ("enc-dec-share", 2), ("enc", 2)])
