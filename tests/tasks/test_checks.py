@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 import xgpt_fairseq.plugin  # noqa: F401  (the names of optimizers and schedulers are fairseq's registries')
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks import checks
-from xgpt_fairseq.tasks.checks import check_run
+from xgpt_fairseq.tasks.checks import check_processes, check_run
 
 
 @pytest.fixture
@@ -198,3 +199,21 @@ def test_a_checkpoint_that_does_not_say_in_which_update_it_was_saved(
     said = f"{path} was saved by an earlier version in the midst of epoch 2, with --update-freq 4 and 1 process, now "
     with pytest.raises(DataError, match=re.escape(said)):
         check("fairseq-train", options)
+
+
+@pytest.mark.parametrize("unused", [True, False])
+@pytest.mark.parametrize(
+    ("backend", "world", "refused"), [("pytorch_ddp", 2, True), ("pytorch_ddp", 1, False), ("legacy_ddp", 2, False)]
+)
+def test_several_forward_passes_on_several_processes(backend: str, world: int, unused: bool, refused: bool) -> None:
+    """torch: "Expected to mark a variable ready only once", for what the last pass does not reach and another does."""
+    distributed = SimpleNamespace(distributed_world_size=world, ddp_backend=backend, find_unused_parameters=unused)
+    if not refused:
+        check_processes(distributed, joint=True)
+        return
+    with pytest.raises(
+        DataError, match="--objective-schedule joint on several processes needs --ddp-backend legacy_ddp"
+    ):
+        check_processes(distributed, joint=True)
+    if unused:
+        check_processes(distributed, joint=False)

@@ -28,7 +28,7 @@ from xgpt_fairseq.programs.memory import memory_holds_the_batch
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.programs.peers import begin_together, limit_waiting
 from xgpt_fairseq.regions.statistics import feature_statistics
-from xgpt_fairseq.tasks.checks import check_run, finetune_from, root_config
+from xgpt_fairseq.tasks.checks import check_processes, check_run, finetune_from, root_config
 from xgpt_fairseq.tasks.finite import RepeatedBatches, refuse_not_finite
 from xgpt_fairseq.tasks.gradient_log import GradientLog
 from xgpt_fairseq.tasks.limits import value_of
@@ -297,20 +297,10 @@ class XGPTTask(FairseqTask):
         return most
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Refuse c10d, which fails obscurely if a step leaves parameters without gradient; limit waiting for others."""
-        root = root_config(self.cfg)
-        distributed = root.get("distributed_training")
-        if (
-            distributed is not None
-            and distributed.distributed_world_size > 1
-            and str(distributed.ddp_backend) in ("c10d", "pytorch_ddp")
-            and not distributed.find_unused_parameters
-        ):
-            raise DataError(
-                "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
-                "reaches all parameters"
-            )
+        """Check how several processes train together (`check_processes`); limit waiting for others."""
+        distributed = root_config(self.cfg).get("distributed_training")
         if distributed is not None:
+            check_processes(distributed, joint=self.joint and len(self.objectives) > 1)
             limit_waiting(distributed)
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:

@@ -108,6 +108,31 @@ def finetune_from(task_cfg: Any) -> str | None:
     return None if resumes else checkpoint.get("finetune_from_model")
 
 
+def check_processes(distributed: Any, *, joint: bool) -> None:
+    """Check that torch's own way to train on several processes, if it is chosen, can train the objectives.
+
+    Args:
+        distributed: fairseq's configuration group `distributed_training`.
+        joint: whether an update has a forward pass for each of several objectives.
+
+    Raises:
+        DataError: it can't, and would fail obscurely: it wants a gradient of every parameter, or, with
+            --find-unused-parameters, takes those for unused that the last forward pass does not reach.
+    """
+    if distributed.distributed_world_size <= 1 or str(distributed.ddp_backend) not in ("c10d", "pytorch_ddp"):
+        return
+    if joint:
+        raise DataError(
+            "--objective-schedule joint on several processes needs --ddp-backend legacy_ddp: "
+            f"{distributed.ddp_backend} fails where an update has several forward passes"
+        )
+    if not distributed.find_unused_parameters:
+        raise DataError(
+            "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
+            "reaches all parameters"
+        )
+
+
 def _check_gpu(given: str, *, on_cpu: bool) -> None:
     if on_cpu or not torch.cuda.is_available():
         why = "--cpu asks for none" if torch.cuda.is_available() else "torch finds none here"
