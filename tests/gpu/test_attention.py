@@ -129,6 +129,9 @@ def test_which_kernels_run(device, padding):
     mask = mask_of(padding, 8, 100)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         attention(x, x, x, mask=None if mask is None else mask.to(device), p=0.1).sum().backward()
-    names = " ".join(event.key for event in profile.key_averages()).lower()
+    on_gpu = torch.autograd.DeviceType.CUDA
+    names = " ".join(event.key for event in profile.key_averages() if event.device_type == on_gpu).lower()
+    if not names:
+        pytest.skip("torch's profiler sees no kernels: in a container it needs the right to (CUPTI)")
     assert "cudnn" not in names
     assert ("flash" if padding is None else "fmha") in names

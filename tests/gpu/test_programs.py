@@ -33,6 +33,19 @@ torch.use_deterministic_algorithms(True)
 from fairseq_cli.train import cli_main
 cli_main()
 """
+FULL = """
+import sys
+sys.argv[0] = "fairseq-train"
+import torch
+from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
+def full(*_):
+    if "--cpu" not in sys.argv:
+        torch.empty(1 << 50, device="cuda")
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+XGPTCriterion.forward = full
+from fairseq_cli.train import cli_main
+cli_main()
+"""
 
 
 def training(data: Path, *arguments: object, task: str = "xgpt_pretrain") -> list[object]:
@@ -76,10 +89,26 @@ def test_precisions_of_pretraining(device, options, tiny_data, schedule, precisi
 
 
 def test_text_pretraining(device, options, tiny_text_data):
-    given = [*options("--bf16"), "--max-update", "20"]
+    """By `--arch xgpt`, too, of which fairseq would ask for a TPU."""
+    given = [*options("--bf16"), "--arch", "xgpt", "--max-update", "20"]
     said = run("fairseq-train", *training(tiny_text_data, *given, *NO_SAVE, task="xgpt_text_pretrain")).stdout
     losses = logged(said, "mlm_nll_loss")
     assert sum(losses[-3:]) < sum(losses[:3])
+
+
+def test_optimising_cider(device, options, tiny_data, captioner, tmp_path):
+    """Two updates: the model that training starts from is made in the first."""
+    scst = ["--criterion", "xgpt_scst", "--scst-samples", "3", "--scst-max-len", "8", "--scst-kl", "0.1"]
+    given = [*options("--bf16"), *scst, "--finetune-from-model", captioner, "--max-update", "2", *NO_SAVE]
+    said = run("fairseq-train", *training(tiny_data, *given, "--save-dir", tmp_path, task="xgpt_caption")).stdout
+    assert len(logged(said, "reward")) == len(logged(said, "loss")) == 2
+
+
+def test_a_batch_that_does_not_fit_ends_the_training(device, options, tiny_data, tmp_path):
+    given = [*options(), "--max-update", "3", "--save-dir", tmp_path, "--disable-validation"]
+    ended = run(sys.executable, "-c", FULL, *training(tiny_data, *given), check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: the GPU's memory is full: halve --batch-size")
 
 
 def test_a_resumed_training_is_bit_for_bit_one_that_was_not_stopped(device, options, tiny_data, tmp_path):
