@@ -11,7 +11,8 @@ import pytest
 from tests.scripts import example
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments import results
-from xgpt_fairseq.experiments.runs import Node, Runner, Setting, count, devices, folder_of, tree
+from xgpt_fairseq.experiments.rows import Row, Script, Stage
+from xgpt_fairseq.experiments.runs import DECIDING, Node, Runner, Setting, count, devices, folder_of, tree
 
 ablations = example("ablations/ablations.py")
 FINETUNE, TABLES = ablations.FINETUNE, ablations.TABLES
@@ -126,6 +127,25 @@ def test_a_length_of_the_users_is_a_setting(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("ITERATIONS", "1000")
     (failed,) = Fake(1).run(nodes)
     assert "says that this stage was run with other variables" in failed and "'ITERATIONS': '1000'" in failed
+
+
+def test_the_settings_of_a_stage_are_what_it_is_run_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own variables win over the user's; and the user's are settings, where it has none."""
+    script = Script(tmp_path, "retrieval.sh", "retrieval")
+    longer = Row("longer", (Stage("longer", script, variables=(("ITERATIONS", "22660"),)),))
+    (node,) = tree([longer], 1, output=tmp_path, start="none")
+    for name in DECIDING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ITERATIONS", "10")
+    monkeypatch.setenv("HARD_POOL", "50")
+    assert Fake(1).run([node]) == []
+    variables = json.loads((node.folder / "settings.json").read_text())["variables"]
+    assert (variables["ITERATIONS"], variables["HARD_POOL"]) == ("22660", "50")
+    monkeypatch.setenv("ITERATIONS", "20")  # does nothing here
+    assert Fake(1).run([node]) == []
+    monkeypatch.setenv("HARD_POOL", "10")
+    (failed,) = Fake(1).run([node])
+    assert "was run with other variables" in failed and "'HARD_POOL': '10'" in failed
 
 
 def test_a_stage_of_other_settings_is_refused(tmp_path: Path) -> None:

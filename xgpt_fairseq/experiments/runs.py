@@ -24,7 +24,7 @@ from xgpt_fairseq.io.atomic import write_json
 
 DEMO_ENVIRONMENT = {"ARCH": "xgpt_demo", "BATCH": "64", "GPU_BATCH": "64", "WORKERS": "0"}
 # Variables of the stage scripts that decide what comes out, which a user may set for a whole table.
-DECIDING = ("ITERATIONS", "EPOCHS", "VALIDATIONS", "BATCH", "LR", "AVERAGE", "PRECISION")
+DECIDING = ("ITERATIONS", "EPOCHS", "VALIDATIONS", "BATCH", "LR", "AVERAGE", "PRECISION", "HARD_POOL")
 
 
 @dataclass
@@ -195,7 +195,8 @@ class Runner:
             DataError: it was.
         """
         variables, arguments = self.setting.command(node)
-        variables |= {name: os.environ[name] for name in DECIDING if name in os.environ}
+        # a stage's own win, as where it is run
+        variables |= {name: os.environ[name] for name in DECIDING if name in os.environ and name not in variables}
         own: dict[str, Any] = {"script": node.stage.script.name, "variables": variables, "arguments": arguments}
         if node.is_root:
             own["start"] = node.start
