@@ -29,6 +29,8 @@ from xgpt_fairseq.io.atomic import write_json
 
 SCRIPT = Path(__file__).resolve().parent.parent / "xgpt_base" / "2_out_of_domain.sh"
 OBJECTIVES = ("ic", "imlm", "ida", "tifg")
+# Variables of its script that decide where a run ends.
+VARIABLES = ("ARCH", "SEED", "OBJECTIVES", *DECIDING)
 
 
 def main() -> None:
@@ -72,8 +74,8 @@ def _parameters(args: argparse.Namespace, name: str, arguments: list[str]) -> to
         "VALIDATIONS": "2",  # the first is within the warm-up, or soon after it: two, so that there is one to average
     }
     folder.mkdir(parents=True, exist_ok=True)
-    given = {name: environment[name] for name in ("ARCH", *DECIDING) if name in environment}
-    _check_settings(folder / "settings.json", {**given, "data": str(args.data.resolve()), "arguments": arguments})
+    given = {name: environment[name] for name in VARIABLES if name in environment}
+    _check_settings(folder, {**given, "data": str(args.data.resolve()), "arguments": arguments})
     with open(folder / "log", "a", encoding="utf-8") as log:
         done = subprocess.run(["bash", SCRIPT, *arguments], env=environment, stdout=log, stderr=log, check=False)
     if done.returncode:
@@ -82,9 +84,19 @@ def _parameters(args: argparse.Namespace, name: str, arguments: list[str]) -> to
     return torch.cat([value.double().flatten() for value in model.values() if value.is_floating_point()])
 
 
-def _check_settings(file: Path, own: dict[str, Any]) -> None:
-    """Write down the run's settings; its script takes a finished run for done, whatever it was made with."""
+def _check_settings(folder: Path, own: dict[str, Any]) -> None:
+    """Write down the settings of the run in *folder*; its script takes a finished run for done, whatever its settings.
+
+    Raises:
+        DataError: it was made, or begun, with others, or with settings that are not known.
+    """
+    file = folder / "settings.json"
     if not file.exists():
+        if (folder / "out_of_domain").exists():
+            raise DataError(
+                f"{folder} holds a run of an earlier version, without {file.name}, which says what it was made with: "
+                "use another --output, or remove the folder"
+            )
         write_json(file, own)
         return
     other = json.loads(file.read_text(encoding="utf-8"))

@@ -55,6 +55,8 @@ def weight_effect(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         (["--", "--tifg-reduction", "sum"], {}, "arguments", "([], now ['--tifg-reduction', 'sum'])"),
         ([], {"BATCH": "64"}, "BATCH", "(None, now 64)"),
         ([], {"ARCH": "xgpt_demo"}, "ARCH", "(None, now xgpt_demo)"),
+        ([], {"SEED": "2"}, "SEED", "(None, now 2)"),
+        ([], {"OBJECTIVES": "ic,ida"}, "OBJECTIVES", "(None, now ic,ida)"),
     ],
 )
 def test_runs_with_other_settings_are_not_taken_for_these(
@@ -68,7 +70,7 @@ def test_runs_with_other_settings_are_not_taken_for_these(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for variable in ("ARCH", *weight_effect.DECIDING):
+    for variable in weight_effect.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     command = ["--data", "data", "--output", "runs", "--objectives", "ic", "--iterations", "4"]
     for _ in range(2):
@@ -81,3 +83,18 @@ def test_runs_with_other_settings_are_not_taken_for_these(
         f"{tmp_path}/runs/all-1/settings.json says that this run was made with other {name} "
         f"{values.replace('DATA', str(tmp_path))}: use another --output, or remove the folder"
     )
+
+
+def test_a_run_of_unknown_settings_is_not_taken_for_these(
+    weight_effect: ModuleType, call_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As earlier versions have left them."""
+    command = ["--data", tmp_path, "--output", tmp_path / "runs", "--objectives", "ic"]
+    assert call_program(weight_effect.main, *command).status == 0
+    settings = tmp_path / "runs" / "all-1" / "settings.json"
+    settings.unlink()
+    done = call_program(weight_effect.main, *command)
+    assert done.status == 1 and done.error.startswith(
+        f"{settings.parent} holds a run of an earlier version, without settings.json"
+    )
+    assert not settings.exists()
