@@ -87,6 +87,25 @@ def test_what_is_left_out_is_said(run_folder: Path, tmp_path: Path, call_program
     )
 
 
+def test_checkpoints_without_validation_are_averaged_and_not_compared(
+    run_folder: Path, tmp_path: Path, call_program: Callable[..., Any]
+) -> None:
+    """As a stage with --disable-validation leaves them."""
+    for file in run_folder.iterdir():
+        state = torch.load(file, weights_only=True)
+        state["extra_state"]["val_loss"] = None
+        torch.save(state, file)
+    command = ["--checkpoints", run_folder, "--output", tmp_path / "mean.pt", "--validate"]
+    done = call_program(program, *command, "--last-updates", "2")
+    assert done.status == 0 and weight(tmp_path / "mean.pt") == 10.5
+    assert done.stderr.splitlines()[-1] == (
+        "warning: --validate: none of the checkpoints was validated, so the average is compared with none"
+    )
+    assert "of the average:" not in done.stdout
+    (tmp_path / "mean.pt").unlink()
+    assert call_program(program, *command, "--best", "2").status == 1 and not (tmp_path / "mean.pt").exists()
+
+
 def test_as_a_command(run_folder: Path, tmp_path: Path) -> None:
     command = [python(), "-m", "xgpt_fairseq.cli.average_checkpoints", "--inputs"]
     command += [str(run_folder / f"checkpoint{epoch}.pt") for epoch in (8, 11)]

@@ -1,7 +1,8 @@
 """Average the parameters of checkpoints (section 5.3: the mean of the four best).
 
 --best excludes checkpoints from the learning rate warm-up (their --warmup-updates).
---validate runs the run's validation on the average, and warns if the average is worse than its best member.
+--validate runs the run's validation on the average, and warns if the average is worse than its best member, or if none
+of them was validated, so that there is nothing to compare with.
 
 example:
     xgpt-average-checkpoints --checkpoints checkpoints/coco --best 4 --output checkpoints/coco/averaged.pt
@@ -63,6 +64,8 @@ def program() -> None:
     for path in inputs:
         print(path)
     best = _best_member(inputs) if args.validate else None
+    if args.validate and best is None:
+        warnings.append("--validate: none of the checkpoints was validated, so the average is compared with none")
     with atomic_write(args.output) as aside:  # FILE has its name when all that was asked for is done
         average(inputs, aside)
         if best is not None:
@@ -82,19 +85,15 @@ class _Best:
     maximize: bool
 
 
-def _best_member(paths: Sequence[Path]) -> _Best:
-    """The best of *paths*.
-
-    Raises:
-        DataError: none was validated.
-    """
+def _best_member(paths: Sequence[Path]) -> _Best | None:
+    """The best of *paths*; None where none was validated, as after a training with --disable-validation."""
     from xgpt_fairseq.checkpoints import load_checkpoint
 
     states = {path: load_checkpoint(path) for path in paths}
     values = {path: state.get("extra_state", {}).get("val_loss") for path, state in states.items()}
     known = {path: float(value) for path, value in values.items() if value is not None}
     if not known:
-        raise DataError("--validate: none of the checkpoints was validated, so there is nothing to compare with")
+        return None
     options = states[paths[0]]["cfg"]["checkpoint"]
     metric, maximize = options["best_checkpoint_metric"], bool(options["maximize_best_checkpoint_metric"])
     best = (max if maximize else min)(known, key=lambda path: known[path])
