@@ -75,13 +75,15 @@ print(-(-count * int(epochs) // int(batch)))' "$1" "$2" "$BATCH" "${3:-captions}
 # with the same ITERATIONS see the same pairs equally often.
 #
 # stage_length OBJECTIVES ITERATIONS WARMUP_PART   sets LENGTH, for train: ITERATIONS × objectives updates, of which one in
-# WARMUP_PART warms up (at most 4 000), and VALIDATIONS validations with a checkpoint each.
+# WARMUP_PART warms up (at most 4 000, but for 25, by which the learning rate ends at a fifth of its peak), and VALIDATIONS
+# validations with a checkpoint each.
 stage_length() {
     local commas=${1//[^,]/} part=$3
     local objectives=$((${#commas} + 1))
     local updates=$(($2 * objectives))
     if [ "$ARCH" = xgpt_demo ]; then part=10; fi   # its learning rate is ten times the paper's
-    local warmup=$((updates / part > 4000 ? 4000 : updates / part))
+    local warmup=$((updates / part))
+    if ((part < 25 && warmup > 4000)); then warmup=4000; fi
     local every=$(((${2} + VALIDATIONS - 1) / VALIDATIONS * objectives))
     LENGTH=(--max-update "$updates" --warmup-updates $((warmup > 0 ? warmup : 1))
             --save-interval-updates "$every" --validate-interval-updates "$every" --keep-interval-updates "$KEPT"

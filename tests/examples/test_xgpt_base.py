@@ -181,11 +181,13 @@ def test_a_gpu_s_memory_counts_each_sample_of_an_image(recorder: Path) -> None:
 
 
 @pytest.mark.parametrize("objectives", ["ic", "ic,ida", "ic,imlm,ida,tifg"])
-def test_rows_of_a_table_have_equal_iterations_and_rates(objectives: str, recorder: Path) -> None:
-    args = arguments_of("out_of_domain", recorder, OBJECTIVES=objectives)
+@pytest.mark.parametrize("iterations", [25_000, 50_000])
+def test_rows_of_a_table_have_equal_iterations_and_rates(iterations: int, objectives: str, recorder: Path) -> None:
+    length = {} if iterations == 25_000 else {"ITERATIONS": str(iterations)}
+    args = arguments_of("out_of_domain", recorder, OBJECTIVES=objectives, **length)
     count = len(objectives.split(","))
-    assert args.max_update == 25_000 * count
-    assert int(args.warmup_updates) == 1000 * count
+    assert args.max_update == iterations * count
+    assert int(args.warmup_updates) == iterations * count / 25
     assert args.lr[0] * (float(args.warmup_updates) / args.max_update) ** 0.5 == pytest.approx(2e-5)
     assert args.save_interval_updates % count == 0  # after whole iterations
 
