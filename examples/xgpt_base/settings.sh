@@ -55,8 +55,13 @@ fi
 # Several nodes: LAUNCH starts the processes, and says where the others are (README.md).
 LAUNCH=${LAUNCH:-}
 NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
-if ((GPUS == 0)); then DEVICE=(--cpu ${PRECISION-}); else DEVICE=(${PRECISION-$HALF} --ddp-backend legacy_ddp); fi
-if ((GPUS > 0)) && [ -z "$LAUNCH" ]; then DEVICE+=(--distributed-world-size "$GPUS"); fi
+if ((GPUS == 0)); then
+    DEVICE=(--cpu ${PRECISION-})
+else
+    # with LAUNCH, too: fairseq takes the number from the launcher or from SLURM, but does not look there where it is 1, its
+    # default on a node with one GPU
+    DEVICE=(${PRECISION-$HALF} --ddp-backend legacy_ddp --distributed-world-size "$GPUS")
+fi
 
 # iterations DATA EPOCHS [images]   the number of iterations in EPOCHS passes over the training captions of DATA, or over
 # its images.
