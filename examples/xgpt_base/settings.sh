@@ -37,6 +37,10 @@ GPUS=${GPUS:-$FOUND}                              # all nodes together; 0: the C
 BATCH=${BATCH:-512}                               # captions per update (section 5.3); 6_scst.sh: images
 PER_ROW=${PER_ROW:-1}                             # captions that a GPU holds for each of them
 PROCESSES=$((GPUS > 0 ? GPUS : 1))
+if ((BATCH % PROCESSES != 0)); then
+    echo "error: BATCH=$BATCH is no multiple of GPUS=$GPUS; choose GPUS (1, 2, 4 …) or BATCH (IMAGES in 6_scst.sh)" >&2
+    exit 1
+fi
 if [ -z "${GPU_BATCH:-}" ]; then                  # captions per GPU
     # xgpt_base needs up to 46 MB per caption with 100 regions (IMLM, TIFG), and 2 GB for weights and optimizer
     MOST=$((MEMORY > 0 ? (MEMORY - 3000) / 48 / PER_ROW : 64))
