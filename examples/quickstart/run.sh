@@ -15,7 +15,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 EXAMPLES=$(cd "$HERE/.." && pwd)
 STAGES=$EXAMPLES/xgpt_base
-export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-64} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
+export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-64} WORKERS=${WORKERS:-2} SEED=${SEED:-1}
 export LOG_INTERVAL=${LOG_INTERVAL:-10} VALIDATIONS=${VALIDATIONS:-5}
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 if [ -n "${1:-}" ]; then

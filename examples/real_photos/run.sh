@@ -50,7 +50,7 @@ mkdir -p "$WORK/logs"
 # cropped and mirrored, are trained on, too.
 GRID=${GRID:-7} IMAGE_SIZE=${IMAGE_SIZE:-384} VIEWS=${VIEWS:-0}
 # Lengths in iterations: one update of each of a stage's objectives.
-export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-160} WORKERS=${WORKERS:-2} SEED=${SEED:-1} PRECISION=${PRECISION-}
+export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-160} WORKERS=${WORKERS:-2} SEED=${SEED:-1}
 export CHECKPOINTS=$WORK/checkpoints DATASET=captions VALIDATIONS=${VALIDATIONS:-5} LOG_INTERVAL=${LOG_INTERVAL:-10}
 export TEXT_DATA=$WORK/text OUT_OF_DOMAIN_DATA=$WORK/web IN_DOMAIN_DATA=$WORK/captions
 TEXT_ITERATIONS=${TEXT_ITERATIONS:-400} WEB_ITERATIONS=${WEB_ITERATIONS:-40}
