@@ -43,6 +43,13 @@ mkdir -p "$WORK/logs"
 # shellcheck source=steps.sh
 . "$HERE/steps.sh"
 
+# What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
+DATA_SETTINGS=("SCENES: $SCENES" "SEED: $SEED" "TEXT_LINES: $TEXT_LINES" "SYMBOLS: $SYMBOLS" "VALID_LINES: ${VALID_LINES-}")
+TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: $DROPOUT" "TRAINING: ${TRAINING-}")
+check_settings quickstart.settings regions "${DATA_SETTINGS[@]}"
+if [ -z "${PREPARE_ONLY-}" ]; then check_settings training.settings checkpoints "${TRAINING_SETTINGS[@]}"; fi
+write_settings quickstart.settings "${DATA_SETTINGS[@]}"
+
 say "1/7 images: captions and regions"
 CAPTIONS=$WORK/scenes/dataset_scenes.json
 # shellcheck disable=SC2086
@@ -69,6 +76,7 @@ if ((WEB_ITERATIONS > 0)); then
 fi
 
 if [ -n "${PREPARE_ONLY-}" ]; then exit; fi
+write_settings training.settings "${TRAINING_SETTINGS[@]}"
 
 say "3/7 text pre-training: MLM and MASS, $TEXT_ITERATIONS iterations"
 FROM=none

@@ -1,7 +1,35 @@
-# Steps that the examples share, sourced by quickstart/run.sh and real_photos/run.sh. Needs EXAMPLES, STAGES, WORK and
-# SMALL, the arguments of all trainings.
+# Steps that the examples share, sourced by quickstart/run.sh, real_photos/run.sh and ablations/flickr8k.sh. Needs WORK; the
+# trainings need EXAMPLES, STAGES and SMALL, their arguments.
 
 say() { printf '\n== %s\n' "$*"; }
+
+# check_settings FILE MADE LINE…   ends the script where WORK was made with other settings than these lines, by FILE, or with
+# unknown ones: MADE is there, and FILE is not. What is there would be taken for made with these.
+check_settings() {
+    local file=$WORK/$1 made=$WORK/$2 now
+    shift 2
+    now=$(printf '%s\n' "$@")
+    if [ -e "$file" ]; then
+        if [ "$now" = "$(cat "$file")" ]; then return; fi
+        echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it:" >&2
+        diff "$file" - <<< "$now" >&2 || true
+        exit 1
+    fi
+    if [ -e "$made" ]; then
+        echo "error: $WORK was made by another program or an earlier version: it has no ${file##*/}, which says with what" \
+            "settings. Name another WORK, or remove it. If it was made by this program with these, write them into $file:" >&2
+        printf '%s\n' "$now" >&2
+        exit 1
+    fi
+}
+
+# write_settings FILE LINE…   for check_settings
+write_settings() {
+    local file=$WORK/$1
+    shift
+    printf '%s\n' "$@" > "$file.partial"
+    mv -- "$file.partial" "$file"
+}
 
 # stage NAME SCRIPT ITERATIONS OBJECTIVES ARGUMENT…   runs a training; log in logs/NAME.log, progress in the terminal.
 stage() {

@@ -61,21 +61,15 @@ TEXT_LINES=${TEXT_LINES:-} SYMBOLS=${SYMBOLS:-3000}
 SMALL=(--dropout "${DROPOUT:-0.1}" --label-smoothing 0.1 --log-format simple ${TRAINING-})   # TRAINING: more arguments
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 
-# What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
-SETTINGS=$WORK/real_photos.settings
-NOW=$(printf '%s\n' "folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID" \
-    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" \
-    "DROPOUT: ${DROPOUT-}" "IMAGES: ${IMAGES-}" "TRAINING: ${TRAINING-}")
-if ((VIEWS > 0)); then NOW+=$'\n'"VIEWS: $VIEWS"; fi   # without, as earlier versions have written it
-if [ -e "$SETTINGS" ] && [ "$NOW" != "$(cat "$SETTINGS")" ]; then
-    echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it:" >&2
-    diff "$SETTINGS" - <<< "$NOW" >&2 || true
-    exit 1
-fi
-echo "$NOW" > "$SETTINGS"
-
 # shellcheck source=../quickstart/steps.sh
 . "$EXAMPLES/quickstart/steps.sh"
+
+# What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
+SETTINGS=("folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID"
+    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED"
+    "DROPOUT: ${DROPOUT-}" "IMAGES: ${IMAGES-}" "TRAINING: ${TRAINING-}")
+if ((VIEWS > 0)); then SETTINGS+=("VIEWS: $VIEWS"); fi   # without, as earlier versions have written it
+check_settings real_photos.settings regions "${SETTINGS[@]}"
 
 # captions_of FOLDER   sets FILES: the captions' files; and SAID: what says the splits of images, where captions do not.
 captions_of() {
@@ -119,6 +113,8 @@ if [ -n "${WEB:-}" ]; then
     WEB_CAPTIONS=("${FILES[@]}" "${SAID[@]}")
     fit "${WEB_CAPTIONS[@]}" "${MISSED[@]}"
 fi
+write_settings real_photos.settings "${SETTINGS[@]}"   # now: what does not fit can be given otherwise
+
 # extract STORE OPTION…   the regions of all photos
 extract() {
     if [ -e "$1" ]; then return; fi

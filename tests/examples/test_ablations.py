@@ -134,8 +134,11 @@ def test_the_demo_draws_the_quickstart_s_scenes(monkeypatch: pytest.MonkeyPatch,
     folder = run_quickstart(ROOT / "examples/quickstart/run.sh", prepare_only=True)
     assert folder == tmp_path and not (tmp_path / "checkpoints").exists()
     assert DataDirectory(folder / "captions").regions.feature_dim == DataDirectory(folder / "web").regions.feature_dim
-    monkeypatch.setenv("SCENES", "--no-such-option")  # they are there, and not drawn again
+    drawn = (folder / "scenes" / "dataset_scenes.json").stat().st_mtime_ns
+    monkeypatch.setenv("BATCH", "32")  # of the table's stages
     assert run_quickstart(ROOT / "examples/quickstart/run.sh", prepare_only=True) == folder
+    assert (folder / "scenes" / "dataset_scenes.json").stat().st_mtime_ns == drawn
+    monkeypatch.setenv("SCENES", "--no-such-option")
     monkeypatch.setenv("WORK", str(tmp_path / "other"))
     with pytest.raises(DataError, match="the quickstart's scenes could not be made"):
         run_quickstart(ROOT / "examples/quickstart/run.sh", prepare_only=True)

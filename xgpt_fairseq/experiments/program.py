@@ -61,13 +61,16 @@ def run_quickstart(script: Path, *, prepare_only: bool) -> Path:
         Path: the folder that they are in.
 
     Raises:
-        DataError: it failed.
+        DataError: it failed, as where the folder was made with other settings.
     """
+    folder = Path(os.environ.get("WORK", script.parent / "output" / "scenes"))
+    # what has been trained is not asked for its BATCH or ARCH: those of the environment are the table's
+    prepare = prepare_only or (folder / "checkpoints" / "captions" / "finetune" / "averaged.pt").exists()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, **({"PREPARE_ONLY": "1"} if prepare_only else {})}
+    environment = {**os.environ, "PATH": path, **({"PREPARE_ONLY": "1"} if prepare else {})}
     if subprocess.run(["bash", str(script)], env=environment, check=False).returncode:
         raise DataError(f"the quickstart's scenes could not be {'made' if prepare_only else 'made, or learned from'}")
-    return Path(os.environ.get("WORK", script.parent / "output" / "scenes"))
+    return folder
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
