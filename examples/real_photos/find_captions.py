@@ -14,19 +14,41 @@ import shlex
 from pathlib import Path
 
 from xgpt_fairseq.captions.discovery import discover
+from xgpt_fairseq.captions.options import add_caption_options
 from xgpt_fairseq.cli import run
+from xgpt_fairseq.errors import DataError
 
 # Options whose value is no file.
 OF_WORDS = ("--columns", "--format", "--hold-out", "--answers", "--skip-bad")
 
 
 def named_below(folder: Path, text: str) -> list[str]:
-    """The arguments in *text*, with the paths of those that name files in *folder*."""
+    """The arguments in *text*, with the paths of those that name files in *folder*.
+
+    Raises:
+        DataError: one is an option that not all programs have which read the captions.
+    """
     words = shlex.split(text)
+    check_options(words)
     return [
         word if before in OF_WORDS or word.split("=")[0] in OF_WORDS else below(folder, word)
         for before, word in itertools.pairwise(["", *words])
     ]
+
+
+def check_options(words: list[str]) -> None:
+    """Refuse options of xgpt-prepare-captions alone: xgpt-learn-bpe, which lacks them, would do so hours later.
+
+    Raises:
+        DataError: there is one.
+    """
+    known = argparse.ArgumentParser(add_help=False)
+    add_caption_options(known)
+    names = [name for action in known._actions for name in action.option_strings]
+    for word in words:
+        if word.startswith("--") and (option := word.split("=")[0]) not in names:
+            hint = ", and MISSING says how many photos may be missing" if "missing" in option else ""
+            raise DataError(f"CAPTIONS: {option} is not for all programs that read them; {', '.join(names)} are{hint}")
 
 
 def below(folder: Path, word: str) -> str:

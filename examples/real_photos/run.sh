@@ -87,6 +87,12 @@ fit() {
     if [ ! -e "$WORK/regions" ]; then xgpt-prepare-captions "$@" --check-photos "${PHOTOS[@]}"; fi
 }
 
+# differ WHAT   ends this script: folders can't be trained on together.
+differ() {
+    echo "error: some of the folders have $1, others have none; give their captions splits first" >&2
+    exit 1
+}
+
 say "1/8 photos: captions and regions"
 PHOTOS=()                              # each folder once: one of them may also be WEB
 for folder in "${FOLDERS[@]}" ${WEB:+"$WEB"}; do
@@ -100,12 +106,16 @@ ALL=() ALL_SAID=()
 for folder in "${FOLDERS[@]}"; do
     captions_of "$folder"
     printf '%s\n' "captions of $folder: ${FILES[*]} ${SAID[*]-}"
-    if ((${#ALL[@]} > 0)) && [ "${SAID[*]-}" != "${ALL_SAID[*]-}" ]; then
-        echo "error: some of the folders have validation images, others have none; give their captions splits first" >&2
-        exit 1
-    fi
+    lists=none held=none
+    for word in "${SAID[@]}"; do
+        case $word in --split-files) lists=some ;; --hold-out) held=some ;; esac
+    done
+    if ((${#ALL[@]} == 0)); then LISTS=$lists HELD=$held; fi
+    # both are for all folders: --hold-out takes images of all, and where there are lists, no file's name says a split
+    if [ "$held" != "$HELD" ]; then differ "validation images"; fi
+    if [ "$lists" != "$LISTS" ]; then differ "lists of the photos of each split"; fi
     if ((${#FOLDERS[@]} > 1)); then fit "${FILES[@]}" "${SAID[@]}" "${MISSED[@]}"; fi
-    ALL+=("${FILES[@]}") ALL_SAID=("${SAID[@]}")
+    ALL+=("${FILES[@]}") ALL_SAID+=("${SAID[@]}")
 done
 fit "${ALL[@]}" "${ALL_SAID[@]}" "${MISSED[@]}"
 if [ -n "${WEB:-}" ]; then

@@ -43,10 +43,14 @@ def layout(name: str, folder: Path) -> Path:
     return make(next(each for each in LAYOUTS if each.__name__ == name), folder).folder
 
 
-def bash(script: Path, *folders: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def bash(
+    script: Path, *folders: Path, programs: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run *script*, for which those of *programs* come first."""
+    places = [str(programs), path()] if programs else [path()]
     return subprocess.run(
         ["bash", str(script), *map(str, folders)],
-        env={**os.environ, **TINY, **environment, "PATH": path()},
+        env={**os.environ, **TINY, **environment, "PATH": os.pathsep.join(places)},
         capture_output=True,
         text=True,
         check=False,
@@ -161,7 +165,7 @@ def test_what_does_not_fit_is_said_before_regions_are_extracted(tmp_path: Path) 
 
     def error(script: Path, *folders: Path, **environment: str) -> str:
         done = bash(script, *folders, WORK=str(work), **environment)
-        assert done.returncode == 1 and {path.name for path in work.iterdir()} == {"logs", "real_photos.settings"}
+        assert done.returncode == 1 and {path.name for path in work.iterdir()} == {"logs"}
         *_, said = done.stderr.splitlines()
         shutil.rmtree(work)
         return said
@@ -176,6 +180,33 @@ def test_what_does_not_fit_is_said_before_regions_are_extracted(tmp_path: Path) 
     assert error(RUN, one, MISSING="0.1").endswith(f"allows, the first: {lost.name}; add them, or allow more")
     rsicd = layout("rsicd", tmp_path / "rsicd")
     assert error(RUN, rsicd, WEB=str(one)).startswith(f"error: {gone.format(f'{rsicd} … {one}')}")
+
+
+def test_lists_of_several_folders_are_joined(tmp_path: Path) -> None:
+    """Each has validation images, by its own lists; but what file names say is not looked at where there are lists."""
+    one, other = layout("token_file", tmp_path / "one"), layout("flickr8k_cn", tmp_path / "other")
+    (tmp_path / "programs").mkdir()
+    stop = tmp_path / "programs" / "xgpt-extract-regions"
+    stop.write_text("#!/bin/sh\nexit 3\n")
+    stop.chmod(0o755)
+    done = bash(RUN, one, other, programs=stop.parent, WORK=str(tmp_path / "work"))
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.count("captions and photos fit") == 3  # of each folder, and of both
+    done = bash(RUN, one, layout("vizwiz", tmp_path / "vizwiz"), programs=stop.parent, WORK=str(tmp_path / "third"))
+    *_, said = done.stderr.splitlines()
+    assert said.startswith("error: some of the folders have lists of the photos of each split, others have none; give")
+
+
+def test_options_that_not_all_programs_have_are_refused_and_can_be_corrected(tmp_path: Path) -> None:
+    photos, work = layout("vizwiz", tmp_path / "vizwiz"), tmp_path / "work"
+    named = "train=annotations/train.json val=annotations/val.json"
+    for option in ("--pair-by id", "--splits=train,val", "--missing-images skip"):
+        done = bash(RUN, photos, WORK=str(work), CAPTIONS=f"{named} {option}")
+        *_, said = done.stderr.splitlines()
+        name = re.split("[ =]", option)[0]
+        assert done.returncode == 1 and said.startswith(f"error: CAPTIONS: {name} is not for all programs"), said
+        assert ("MISSING says how many" in said) == (name == "--missing-images")
+        assert [path.name for path in work.iterdir()] == ["logs"]  # no settings, with which the next would disagree
 
 
 def test_captions_of_held_out_photos_of_coco(call_program: Callable[..., Any], tmp_path: Path) -> None:
