@@ -5,8 +5,8 @@
 #
 # Each folder holds images/ and dataset_*.json (Karpathy's format). Flickr8k's published validation photos are the test
 # split here; 200 training photos are held out for validation. Text and pairs of COCO are from train2014 only.
-# Existing results are not recomputed; README.md has the commands that follow. Sizes: GRID, HELD_OUT, TEXT_LINES,
-# VALID_LINES, SYMBOLS, TEXT_ITERATIONS; TRAINING: more arguments of the training.
+# Existing results are not recomputed, and refused with other settings; README.md has the commands that follow. Sizes:
+# GRID, HELD_OUT, TEXT_LINES, VALID_LINES, SYMBOLS, TEXT_ITERATIONS; TRAINING: more arguments of the training.
 set -euo pipefail
 
 # shellcheck source=../xgpt_base/names.sh
@@ -17,11 +17,14 @@ dashes WORK FLICKR8K COCO5K
 : "${FLICKR8K:?names the folder of Flickr8k: images/ and dataset_*.json}"
 : "${COCO5K:?names the folder of COCO photos: images/ and dataset_*.json}"
 GRID=${GRID:-4}              # GRID × GRID cells and the whole photo: 17 regions
+HELD_OUT=${HELD_OUT:-200} TEXT_LINES=${TEXT_LINES:-200000} SYMBOLS=${SYMBOLS:-3000} VALID_LINES=${VALID_LINES:-1000}
+# shellcheck source=../quickstart/steps.sh
+. "$EXAMPLES/quickstart/steps.sh"
 mkdir -p "$WORK"
 
 # hold_out CAPTIONS OUTPUT   HELD_OUT training photos become val; the published val becomes test.
 hold_out() {
-    python - "$1" "$2" "${HELD_OUT:-200}" <<'PYTHON'
+    python - "$1" "$2" "$HELD_OUT" <<'PYTHON'
 import json, random, sys
 from pathlib import Path
 
@@ -56,20 +59,25 @@ regions() {
 
 captions_of "$COCO5K" && WEB_CAPTIONS=$CAPTIONS
 captions_of "$FLICKR8K"
+# Lengths may change: a finished training stays so.
+SETTINGS=("FLICKR8K: $(cd -- "$FLICKR8K" && pwd)" "COCO5K: $(cd -- "$COCO5K" && pwd)" "GRID: $GRID" "HELD_OUT: $HELD_OUT"
+    "TEXT_LINES: $TEXT_LINES" "VALID_LINES: $VALID_LINES" "SYMBOLS: $SYMBOLS" "SEED: ${SEED:-1}" "TRAINING: ${TRAINING-}")
+check_settings flickr8k.settings flickr8k.regions "${SETTINGS[@]}"
+write_settings flickr8k.settings "${SETTINGS[@]}"
 regions "$FLICKR8K/images" "$WORK/flickr8k.regions"
 regions "$COCO5K/images" "$WORK/coco5k.regions"
 if [ ! -e "$WORK/dataset.json" ]; then hold_out "$CAPTIONS" "$WORK/dataset.json"; fi
 if [ ! -e "$WORK/text.txt" ]; then
     xgpt-caption-text --output "$WORK/text.txt" --part train2014 --exclude-nothing \
-        --limit "${TEXT_LINES:-200000}"
+        --limit "$TEXT_LINES"
 fi
 if [ ! -e "$WORK/vocabulary" ]; then
     xgpt-learn-bpe --input "$WORK/text.txt" "$WORK/dataset.json" --output "$WORK/vocabulary" \
-        --symbols "${SYMBOLS:-3000}" --workers 2
+        --symbols "$SYMBOLS" --workers 2
 fi
 if [ ! -e "$WORK/text" ]; then
     xgpt-prepare-text --input "$WORK/text.txt" --vocabulary "$WORK/vocabulary" \
-        --output "$WORK/text" --valid-lines "${VALID_LINES:-1000}" --workers 2
+        --output "$WORK/text" --valid-lines "$VALID_LINES" --workers 2
 fi
 if [ ! -e "$WORK/captions" ]; then
     xgpt-prepare-captions "$WORK/dataset.json" --vocabulary "$WORK/vocabulary" \

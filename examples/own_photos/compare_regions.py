@@ -5,7 +5,8 @@
 
 Takes the images of --captions (Karpathy's JSON) whose photo is in --photos: the training split trains, validation and
 test splits together test. For each kind of regions and each seed it trains the same small captioner, generates with
-beam 2 and scores; it prints a table of means and standard deviations. Started again, it skips what is done.
+beam 2 and scores; it prints a table of means and standard deviations. Started again, it skips what is done, and refuses
+other settings; seeds and kinds of regions may be added.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -30,6 +32,9 @@ from xgpt_fairseq.regions.store import RegionStore
 PLUGIN = Path(xgpt_fairseq.__file__).parent
 TRAINS = ("train", "restval")
 METRICS = ("CIDEr", "BLEU@4", "METEOR")
+# What decides all results, and what a kind of regions is made of beside the photos.
+SETTINGS = ("photos", "captions", "vocabulary", "start", "updates")
+KINDS = {"detections": ("detections",), "provided": ("features", "sizes")}
 
 
 def main() -> None:
@@ -51,8 +56,10 @@ def main() -> None:
         raise DataError("--start needs --vocabulary, the one that the checkpoint was trained with")
     args.output.mkdir(parents=True, exist_ok=True)
 
+    settings = check_settings(args)
     captions = args.output / "dataset.json"
     train, test = select(args.captions, args.photos, captions)
+    write_json(args.output / "settings.json", settings)
     print(f"{train} photos train, {test} test")
     stores = make_stores(args)
     vocabulary = args.vocabulary or args.output / "vocabulary"
@@ -73,6 +80,38 @@ def main() -> None:
     with atomic_write(args.output / "TABLE.md") as aside:
         aside.write_text(text, encoding="utf-8")
     print(f"\n{text}")
+
+
+def check_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of what is in the output folder, and of what these arguments add: what is there is not made again.
+
+    Raises:
+        DataError: it was made with other settings, or with unknown ones.
+    """
+    file = args.output / "settings.json"
+    own = {name: getattr(args, name) for name in (*SETTINGS, *(name for names in KINDS.values() for name in names))}
+    own = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in own.items()}
+    if not file.exists():
+        if (args.output / "grid.regions").exists():
+            raise DataError(
+                f"{args.output} was made by an earlier version, which did not write down its settings: use another "
+                f"--output, or remove the folder; or, if it was made with these, write them into {file}: "
+                f"{json.dumps(own)}"
+            )
+        return own
+    made = json.loads(file.read_text(encoding="utf-8"))
+    for kind, names in KINDS.items():
+        if own[names[0]] is None:  # not asked for
+            own |= {name: made.get(name) for name in names}
+        elif not (args.output / f"{kind}.regions").exists():  # made with these
+            made |= {name: own[name] for name in names}
+    for name, value in own.items():
+        if made.get(name) != value:
+            raise DataError(
+                f"{file} says that this folder was made with other --{name} ({made.get(name)}, now {value}): use "
+                "another --output, or remove the folder"
+            )
+    return own
 
 
 def select(captions: Path, photos: Path, output: Path) -> tuple[int, int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,21 @@ def test_the_published_val_is_the_test_and_val_is_held_out_of_train(tmp_path: Pa
     averaged = load_checkpoint(work / "checkpoints" / "text" / "averaged.pt")
     assert averaged["extra_state"]["averaged"]
     assert run("bash", SCRIPT, **variables).stdout.strip().endswith("averaged.pt")  # done: all of it is there
+    other = run("bash", SCRIPT, check=False, **{**variables, "GRID": "3", "SYMBOLS": "130"})
+    assert other.returncode == 1 and f"error: {work} was made with other settings" in other.stderr
+    assert "\n> GRID: 3\n" in other.stderr and "\n> SYMBOLS: 130\n" in other.stderr
+
+
+def test_data_of_unknown_settings_are_refused(tmp_path: Path) -> None:
+    """As an earlier version has left them; it says how to go on."""
+    for name in ("flickr8k", "coco5k"):
+        photos(tmp_path / name, {"train": 1})
+    (tmp_path / "work" / "flickr8k.regions").mkdir(parents=True)
+    variables = {name: str(tmp_path / name.lower()) for name in ("FLICKR8K", "COCO5K", "WORK")}
+    done = subprocess.run(["bash", SCRIPT], env={**os.environ, **variables}, capture_output=True, text=True)
+    assert done.returncode == 1 and "it has no flickr8k.settings, which says with what settings." in done.stderr
+    assert f"write them into {tmp_path / 'work' / 'flickr8k.settings'}:\nFLICKR8K: {tmp_path}" in done.stderr
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["flickr8k.regions"]
 
 
 def test_folders_have_to_be_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +91,58 @@ def test_the_table(tiny_store: Path) -> None:
     scores = {"grid": [{"CIDEr": 40.0, "BLEU@4": 10.0, "METEOR": 5.0}, {"CIDEr": 42.0, "BLEU@4": 10.0, "METEOR": 7.0}]}
     table = compare_regions.table(scores, {"grid": RegionStore(tiny_store)})
     assert table.splitlines()[-1] == "| grid | 4 | 2 | 41.0 ± 1.4 | 10.0 ± 0.0 | 6.0 ± 1.4 |"
+
+
+@pytest.fixture
+def compared(
+    captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call_program: Callable[..., Any]
+) -> Callable[..., Any]:
+    """compared(*options): the comparison in tmp_path/out, whose stores are empty and whose captioners are none."""
+
+    def made(program: str, *arguments: object) -> None:
+        Path(str(arguments[arguments.index("--output") + 1])).mkdir()
+
+    monkeypatch.setattr(compare_regions, "call", made)
+    monkeypatch.setattr(compare_regions, "captioner", lambda *arguments: {})
+    monkeypatch.setattr(compare_regions, "RegionStore", lambda store: None)
+    monkeypatch.setattr(compare_regions, "table", lambda scores, stores: f"the table of {' '.join(stores)}\n")
+    folder = photos(tmp_path / "photos", 1, 2, 3, 4)
+    command = ["--photos", folder, "--captions", captions, "--output", tmp_path / "out"]
+    return lambda *options: call_program(compare_regions.main, *command, *options)
+
+
+@pytest.mark.parametrize("option", ["--updates", "--photos", "--captions", "--vocabulary"])
+def test_results_of_other_settings_are_refused(
+    option: str, compared: Callable[..., Any], captions: Path, tmp_path: Path
+) -> None:
+    assert compared().status == 0 and compared("--seeds", "4,5").status == 0
+    dataset = (tmp_path / "out" / "dataset.json").read_text(encoding="utf-8")
+    other = {"--updates": "1000", "--photos": photos(tmp_path / "other", 1, 4), "--vocabulary": tmp_path / "v"}
+    other["--captions"] = tmp_path / "other.json"
+    other["--captions"].write_text(captions.read_text(encoding="utf-8"), encoding="utf-8")
+    done = compared(option, other[option])
+    assert done.status == 1 and f"was made with other {option} (" in done.error
+    assert f"now {other[option]})" in done.error
+    assert (tmp_path / "out" / "dataset.json").read_text(encoding="utf-8") == dataset
+
+
+def test_kinds_of_regions_may_be_added(compared: Callable[..., Any], tmp_path: Path) -> None:
+    compared()
+    assert "the table of grid provided\n" in compared("--features", tmp_path / "f").stdout
+    assert compared().status == 0  # the grid alone
+    refused = compared("--features", tmp_path / "g")
+    assert f"other --features ({tmp_path / 'f'}, now {tmp_path / 'g'})" in refused.error
+
+
+def test_results_of_unknown_settings_are_refused(compared: Callable[..., Any], tmp_path: Path) -> None:
+    """The error says how to go on with them."""
+    compared()
+    settings = tmp_path / "out" / "settings.json"
+    before = json.loads(settings.read_text(encoding="utf-8"))
+    settings.unlink()
+    refused = compared()
+    assert refused.status == 1 and f"{tmp_path / 'out'} was made by an earlier version" in refused.error
+    *_, said = refused.error.partition(f"write them into {settings}: ")
+    assert json.loads(said) == before
+    settings.write_text(said, encoding="utf-8")
+    assert compared().status == 0
