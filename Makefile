@@ -24,9 +24,22 @@ help:
 	@echo "make runtime               a wheel that captions without torch, with the released captioner: build/runtime"
 	@echo "make parameters            parameter counts of the architectures, by part"
 
+# The Python of the environment, or where there is none, the one that would make it, is looked at first: pip would refuse it
+# later, and the environment would stay with it.
+define CHECK_PYTHON
+import sys
+name, remedy = sys.argv[1:]
+if not (3, 11) <= sys.version_info < (3, 13):
+    sys.exit(f"error: {name} is Python {sys.version_info[0]}.{sys.version_info[1]}; 3.11 or 3.12 is needed: {remedy}")
+endef
+export CHECK_PYTHON
+
 # pip would compile every module of every package, a minute of it: Python compiles those that are used, when they are.
 # fairseq is compiled here: while it is, Python warns of its code, which users should not see.
 $(INSTALLED): setup.py constraints.txt runtime/pyproject.toml
+	@if test -x $(BIN)/python; then \
+		$(BIN)/python -c "$$CHECK_PYTHON" $(BIN)/python "remove $(VENV), then make install PYTHON=python3.11"; \
+	else $(PYTHON) -c "$$CHECK_PYTHON" "$(PYTHON)" "make install PYTHON=python3.11"; fi
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[all,dev]" --editable ./runtime
 	$(BIN)/python -W ignore -m compileall -qq $(VENV)/lib/python3.*/site-packages/fairseq
