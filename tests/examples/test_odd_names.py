@@ -91,8 +91,9 @@ def test_paths(script: str, variables: dict[str, str], expected: list[str], prog
     folder = programs.parent / ODD
     for name in ("FLICKR8K", "COCO5K", "FROM", "CC_SIZES"):
         (folder / f"{ODD}{name}").mkdir(parents=True)
-    for name in ("CC_CAPTIONS", "CC_SIZES/instances_x.json"):
-        (folder / f"{ODD}{name}").touch()
+    (folder / f"{ODD}CC_SIZES" / "instances_x.json").touch()
+    records = [{"image": f"{split}.jpg", "caption": "a", "split": split} for split in ("train", "val")]
+    (folder / f"{ODD}CC_CAPTIONS").write_text("".join(f"{json.dumps(record)}\n" for record in records))
     for name in ("FLICKR8K", "COCO5K"):
         (folder / f"{ODD}{name}" / "dataset_x.json").write_text('{"images": []}')
     calls = run(programs, ["bash", str(EXAMPLES / script)], **SIZES, HELD_OUT="0", **variables)

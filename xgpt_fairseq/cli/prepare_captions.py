@@ -181,7 +181,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
     check_replaceable(args.output, "captions", overwrite=args.overwrite)
     check_regions_inside(args.output, args.regions)
-    _check_options(args)
+    check_options(args)
     vocabulary, store = Vocabulary(args.vocabulary), RegionStore(args.regions)
     check_no_view(store)
     captions = _Captions.of(args)
@@ -223,7 +223,7 @@ def _check_photos(args: argparse.Namespace) -> None:
     from xgpt_fairseq.captions.survey import NAMED
     from xgpt_fairseq.vision.photo_names import names_of_photos
 
-    _check_options(args)
+    check_options(args)
     captions = _Captions.of(args)
     names, others = names_of_photos(args.photos)
     if others:
@@ -308,7 +308,12 @@ def _print_log(log: ReadingLog, folder: Path | None) -> None:
             (folder / BAD_RECORDS).write_text(messages, encoding="utf-8", errors="backslashreplace")
 
 
-def _check_options(args: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse values that can be refused before anything is read.
+
+    Raises:
+        DataError: there is one.
+    """
     check_at_least("--max-tokens", args.max_tokens, 2, "a token and the end of sentence")
     if args.max_missing is None:
         return
@@ -320,7 +325,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; `photos` are those of --check-photos and --list, None without either."""
-    parser = _parser()
+    parser = command_line()
     args = parser.parse_args(arguments)
     if args.photos is None and args.list is not None:
         parser.error("--list names photos for --check-photos")
@@ -334,7 +339,8 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return with_listed_paths(parser, args, "the PHOTOS of --check-photos, or --list")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """All options of the program."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=format_list())
     parser.add_argument("source", nargs="+", metavar="[SPLIT=]SOURCE", help="caption file, or several")
     parser.add_argument("--vocabulary", type=Path, help="folder from xgpt-learn-bpe, one for all stages")
