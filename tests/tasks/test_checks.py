@@ -51,6 +51,7 @@ TRAINING: list[tuple[dict[str, object], str]] = [
     ({"common.amp": True}, "--amp: fairseq divides its gradients by the loss scale twice"),
     ({"common.profile": True}, "--profile needs a GPU, and "),
     ({"dataset.num_shards": 2}, "--num-shards: fairseq ignores it"),
+    ({"dataset.valid_subset": "valid,train"}, "--valid-subset valid,train: train is what is trained, and validating"),
     ({"optimization.lr": [0.25]}, "--lr 0.25 is fairseq's default, far too high"),
     ({"optimization.lr": [0.0]}, "--lr must be above 0, got 0.0"),
     ({"optimization.lr": []}, "--lr must be above 0, got none"),

@@ -90,6 +90,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         if not root["checkpoint"].no_save and not root["distributed_training"].distributed_rank:  # None: of one process
             whole.hold()
         whole.restore()
+        _check_data(root)
         _check_parts(root)
         _check_rate(root["optimization"], root["lr_scheduler"])
         _check_direction(root["checkpoint"])
@@ -138,6 +139,17 @@ def _check_gpu(given: str, *, on_cpu: bool) -> None:
         why = "--cpu asks for none" if torch.cuda.is_available() else "torch finds none here"
         advice = "" if given == "--profile" else " (on CPUs with bfloat16 arithmetic, --cpu-bf16)"
         raise DataError(f"{given} needs a GPU, and {why}: leave {given} out{advice}")
+
+
+def _check_data(root: Any) -> None:
+    """Check which data are read, and options of batches that fairseq hands to tasks, and ours would ignore."""
+    dataset = root["dataset"]
+    if not dataset.disable_validation and dataset.train_subset in dataset.valid_subset.split(","):
+        raise DataError(
+            f"--valid-subset {dataset.valid_subset}: {dataset.train_subset} is what is trained, and validating on it "
+            "would use up the epoch's batches: leave it out (after the training, fairseq-validate --valid-subset "
+            f"{dataset.train_subset} gives its loss)"
+        )
 
 
 def _check_parts(root: Any) -> None:

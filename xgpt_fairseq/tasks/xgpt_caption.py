@@ -265,7 +265,10 @@ class XGPTCaptionTask(RegionsTask):
     def _score_greedy_captions(self, sample: dict[str, Any]) -> dict[str, float]:
         scorer = self._scorers.get(sample["split"])
         if scorer is None:
-            raise DataError(f"--eval-captions cannot validate on {sample['split']!r}, the training subset")
+            raise DataError(
+                f"--eval-captions cannot validate on {sample['split']!r}, the training subset (fairseq-validate gives "
+                "the loss with --model-overrides \"{'eval_captions': False}\")"
+            )
         [net_input] = [batch["net_input"] for batch in batches_of(sample) if batch["objective"] == "ic"]
         images = {name: value for name, value in net_input.items() if name in IMAGE_INPUTS}
         with torch.no_grad(), autocast(self.cfg.cpu_bf16):
