@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fairseq.data.data_utils import raise_if_valid_subsets_unintentionally_ignored
 from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
 
@@ -20,9 +21,12 @@ from xgpt_fairseq.tasks.checks import check_processes, check_run
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """check(program, {"group.name": value, …}): check a run whose configuration is right but for these values."""
+    """check(program, {"group.name": value, …}): check a run whose configuration is right but for these values.
 
-    def check(program: str | None, changes: dict[str, object], **options: bool) -> None:
+    Returns the configuration, as it is afterwards.
+    """
+
+    def check(program: str | None, changes: dict[str, object], **options: bool) -> Any:
         monkeypatch.setattr(checks, "fairseq_program", lambda: program)
         root = OmegaConf.structured(FairseqConfig)
         right = {
@@ -33,6 +37,7 @@ def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         for name, value in {**right, **changes}.items():
             OmegaConf.update(root, name, value, force_add=True)
         check_run(root.task, **options)
+        return root
 
     return check
 
@@ -46,12 +51,22 @@ def test_a_task_that_no_program_has_set_up_is_not_checked(check: Any) -> None:
     check(None, {"optimization.lr": [0.0]})
 
 
+def test_validation_may_have_several_splits(check: Any, tmp_path: Path) -> None:
+    """fairseq takes `valid2.captions` for a split that was forgotten."""
+    (tmp_path / "valid2.captions.bin").touch()
+    changes = {"task.data": str(tmp_path), "dataset.valid_subset": "valid,valid2"}
+    raise_if_valid_subsets_unintentionally_ignored(check("fairseq-train", changes))
+
+
 TRAINING: list[tuple[dict[str, object], str]] = [
     ({"common.fp16": True}, "--fp16 needs a GPU, and "),
     ({"common.amp": True}, "--amp: fairseq divides its gradients by the loss scale twice"),
     ({"common.profile": True}, "--profile needs a GPU, and "),
     ({"dataset.num_shards": 2}, "--num-shards: fairseq ignores it"),
     ({"dataset.valid_subset": "valid,train"}, "--valid-subset valid,train: train is what is trained, and validating"),
+    ({"dataset.combine_valid_subsets": True}, "--combine-val: splits are validated one by one; name them"),
+    ({"dataset.curriculum": 2}, "--curriculum 2: the batches of all epochs are shuffled"),
+    ({"dataset.required_seq_len_multiple": 8}, "--required-seq-len-multiple 8: texts are padded to the longest"),
     ({"optimization.lr": [0.25]}, "--lr 0.25 is fairseq's default, far too high"),
     ({"optimization.lr": [0.0]}, "--lr must be above 0, got 0.0"),
     ({"optimization.lr": []}, "--lr must be above 0, got none"),

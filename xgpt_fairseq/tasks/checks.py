@@ -150,6 +150,20 @@ def _check_data(root: Any) -> None:
             "would use up the epoch's batches: leave it out (after the training, fairseq-validate --valid-subset "
             f"{dataset.train_subset} gives its loss)"
         )
+    if dataset.combine_valid_subsets:
+        raise DataError(
+            "--combine-val: splits are validated one by one; name them instead, such as --valid-subset valid,valid2"
+        )
+    # fairseq would look for others by the names of files, where ours are valid2.captions.bin and so on: it would take
+    # those of a split that is validated for another's
+    dataset.ignore_unused_valid_subsets = True
+    if dataset.curriculum:
+        raise DataError(f"--curriculum {dataset.curriculum}: the batches of all epochs are shuffled: leave it out")
+    if dataset.required_seq_len_multiple != 1:
+        raise DataError(
+            f"--required-seq-len-multiple {dataset.required_seq_len_multiple}: texts are padded to the longest of "
+            "their batch, to no multiple: leave it out"
+        )
 
 
 def _check_parts(root: Any) -> None:
