@@ -64,6 +64,7 @@ TRAINING: list[tuple[dict[str, object], str]] = [
     ({"common.profile": True}, "--profile needs a GPU, and "),
     ({"dataset.num_shards": 2}, "--num-shards: fairseq ignores it"),
     ({"dataset.valid_subset": "valid,train"}, "--valid-subset valid,train: train is what is trained, and validating"),
+    ({"task.data": "/data/a:b"}, "/data/a:b: its path has a colon, which fairseq takes for the border between two"),
     ({"dataset.combine_valid_subsets": True}, "--combine-val: splits are validated one by one; name them"),
     ({"dataset.curriculum": 2}, "--curriculum 2: the batches of all epochs are shuffled"),
     ({"dataset.required_seq_len_multiple": 8}, "--required-seq-len-multiple 8: texts are padded to the longest"),

@@ -5,6 +5,7 @@ fairseq would fail later, with a traceback that names no file, or go on in silen
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,7 +144,12 @@ def _check_gpu(given: str, *, on_cpu: bool) -> None:
 
 def _check_data(root: Any) -> None:
     """Check which data are read, and options of batches that fairseq hands to tasks, and ours would ignore."""
-    dataset = root["dataset"]
+    dataset, data = root["dataset"], str(value_of(root["task"], "data", ""))
+    if os.pathsep in data:
+        raise DataError(
+            f"{data}: its path has a colon, which fairseq takes for the border between two data directories: rename "
+            "it, or give a path without one, such as that of a link"
+        )
     if not dataset.disable_validation and dataset.train_subset in dataset.valid_subset.split(","):
         raise DataError(
             f"--valid-subset {dataset.valid_subset}: {dataset.train_subset} is what is trained, and validating on it "
