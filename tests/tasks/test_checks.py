@@ -153,6 +153,15 @@ def test_a_training_without_a_gpu_is_not_a_validation_without_one(check: Any, mo
         check("fairseq-validate", changes, from_checkpoint=True)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_memory_efficient_half_precision_of_yaml(check: Any, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """fairseq trains in float32 where the other option is not set as well."""
+    monkeypatch.setattr(checks, "_check_gpu", lambda given, on_cpu: None)
+    common = check("fairseq-hydra-train", {f"common.memory_efficient_{precision}": True}).common
+    assert (common.fp16, common.bf16) == (precision == "fp16", precision == "bf16")
+    assert not check("fairseq-hydra-train", {}).common[precision]
+
+
 DAMAGES = {
     "cut.pt": "cut.pt is cut short: it ends after 400 bytes", "empty.pt": "empty.pt is empty",
     "text.pt": "text.pt is not a checkpoint", "other.pt": "other.pt is not a fairseq checkpoint",

@@ -87,6 +87,8 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
     if given:
         _check_gpu(option(given[0]), on_cpu=on_cpu)
     if trains(program):
+        for precision in ("fp16", "bf16"):  # fairseq's command line sets both, and its reader of YAML does not
+            common[precision] = common[precision] or common[f"memory_efficient_{precision}"]
         whole = WholeCheckpoints(root["checkpoint"])
         if not root["checkpoint"].no_save and not root["distributed_training"].distributed_rank:  # None: of one process
             whole.hold()
