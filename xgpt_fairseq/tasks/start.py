@@ -1,0 +1,97 @@
+"""The checkpoint that a training starts from or goes on from, checked before anything is built."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xgpt_fairseq.checkpoints import is_remote, load_checkpoint, updates_of, whole_checkpoint_beside
+from xgpt_fairseq.data.schedule import batches_of_update
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.tasks.limits import option, value_of
+
+logger = logging.getLogger(__name__)
+
+LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file: the one of --save-dir
+RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+
+
+def check_start(root: Any) -> None:
+    """Check the checkpoint that the training will start from or go on from, if there is one."""
+    checkpoint, max_update = root["checkpoint"], root["optimization"].max_update
+    last = Path(checkpoint.save_dir, LAST.replace(".pt", f"{checkpoint.checkpoint_suffix}.pt"))
+    given = None if checkpoint.restore_file == LAST else checkpoint.restore_file
+    resets = [option(name) for name in RESETS if checkpoint[name]]
+    if checkpoint.finetune_from_model and (given or resets):
+        other = ", ".join(resets) or "--restore-file"
+        raise DataError(
+            f"--finetune-from-model starts a new training from a model's weights; {other} goes on with another "
+            "training: leave one out"
+        )
+    start = checkpoint.continue_once or checkpoint.finetune_from_model
+    if given is not None and not is_remote(given):
+        state = _whole(Path(given), "--restore-file")
+        _check_position(state, Path(given), root)
+        if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
+            raise DataError(
+                f"--restore-file {given} has made {updates_of(state)} updates already: --max-update {max_update} "
+                "leaves nothing to train (--reset-optimizer counts from 0)"
+            )
+    elif given is None and last.exists():
+        state = _whole(last, "the last checkpoint of --save-dir")
+        if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
+            logger.info(f"{last} has made {updates_of(state)} updates: --max-update {max_update} is reached")
+            sys.exit(0)
+        _check_position(state, last, root)
+    elif given is None and not start and optimises_captions(root):
+        raise DataError(
+            "--criterion xgpt_scst improves a captioner, and needs one to start from: --finetune-from-model CHECKPOINT"
+        )
+    elif given is None and start and not is_remote(start):
+        _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
+
+
+def _check_position(state: Mapping[str, Any], path: Path, root: Any) -> None:
+    """Check that a training can go on within an epoch: a checkpoint of an earlier version does not say in which update.
+
+    Later ones do (`UpdateIterator`), and can go on with any number of processes and any --update-freq.
+    """
+    position = (state.get("extra_state") or {}).get("train_iterator") or {}
+    within = position.get("iterations_in_epoch", 0) > 0 and not root["checkpoint"].reset_dataloader
+    if not within or "update_freq" in position or state.get("cfg") is None:
+        return
+    before, now = (
+        (
+            batches_of_update(run["optimization"]["update_freq"], position["epoch"]),
+            run["distributed_training"]["distributed_world_size"],
+        )
+        for run in (state["cfg"], root)
+    )
+    if before != now:
+        raise DataError(
+            f"{path} was saved by an earlier version in the midst of epoch {position['epoch']}, with --update-freq "
+            f"{before[0]} and {before[1]} process{'es' * (before[1] != 1)}, now {now[0]} and {now[1]}: where to go on "
+            "is not known. Go on with those, or count epochs anew: --reset-dataloader"
+        )
+
+
+def optimises_captions(root: Any) -> bool:
+    """Whether the training is CIDEr optimisation (of another task than captioning, which refuses it, it is not)."""
+    return (value_of(root["task"], "_name"), value_of(root["criterion"], "_name")) == ("xgpt_caption", "xgpt_scst")
+
+
+def _whole(path: Path, what: str) -> dict[str, Any]:
+    """The checkpoint *path*, memory-mapped.
+
+    Raises:
+        DataError: it is missing or damaged; says which whole one lies beside it.
+    """
+    if not path.exists():
+        raise DataError(f"{what} {path} does not exist")
+    try:
+        return load_checkpoint(path)
+    except DataError as error:
+        beside = whole_checkpoint_beside(path)
+        advice = "" if beside is None else f". A whole one lies beside it: --restore-file {beside}"
+        raise DataError(f"{what}: {error}{advice}") from None
