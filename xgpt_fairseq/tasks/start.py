@@ -15,10 +15,16 @@ logger = logging.getLogger(__name__)
 
 LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file: the one of --save-dir
 RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+COUNTED = ("reset_optimizer", "reset_dataloader")  # those by which updates and epochs are counted from the beginning
 
 
 def check_start(root: Any) -> None:
-    """Check the checkpoint that the training will start from or go on from, if there is one."""
+    """Check the checkpoint that the training will start from or go on from, if there is one.
+
+    Raises:
+        DataError: it is missing, damaged, or leaves nothing to train; or the start would throw progress away.
+        SystemExit: nothing is left to train of this run.
+    """
     checkpoint, max_update = root["checkpoint"], root["optimization"].max_update
     last = Path(checkpoint.save_dir, LAST.replace(".pt", f"{checkpoint.checkpoint_suffix}.pt"))
     given = None if checkpoint.restore_file == LAST else checkpoint.restore_file
@@ -38,8 +44,10 @@ def check_start(root: Any) -> None:
                 f"--restore-file {given} has made {updates_of(state)} updates already: --max-update {max_update} "
                 "leaves nothing to train (--reset-optimizer counts from 0)"
             )
+        _check_newer(last, Path(given), state, checkpoint)
     elif given is None and last.exists():
         state = _whole(last, "the last checkpoint of --save-dir")
+        _check_reset_again(state, last, checkpoint)
         if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
             logger.info(f"{last} has made {updates_of(state)} updates: --max-update {max_update} is reached")
             sys.exit(0)
@@ -50,6 +58,39 @@ def check_start(root: Any) -> None:
         )
     elif given is None and start and not is_remote(start):
         _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
+
+
+def _check_newer(last: Path, given: Path, state: Mapping[str, Any], checkpoint: Any) -> None:
+    """Check that a start from --restore-file, which counts at every start, does not go back behind the last one.
+
+    Args:
+        last: the last checkpoint of --save-dir, which the training would overwrite; it may be missing or damaged.
+        given: --restore-file.
+        state: what is in it.
+        checkpoint: fairseq's configuration group.
+    """
+    try:
+        made = updates_of(load_checkpoint(last))
+    except DataError:
+        return  # --restore-file is how to go on without it
+    begin = 0 if checkpoint.reset_optimizer else updates_of(state)
+    if made > begin and not checkpoint.no_save:
+        again = " and --reset-optimizer" if checkpoint.reset_optimizer else ""
+        raise DataError(
+            f"--restore-file {given} would begin at update {begin}, and overwrite {last}, which has made {made}: to go "
+            f"on with that, leave --restore-file{again} out; to begin again, give another --save-dir"
+        )
+
+
+def _check_reset_again(state: Mapping[str, Any], last: Path, checkpoint: Any) -> None:
+    """Check that a training that began by counting anew does not do so at each start: fairseq would, without an end."""
+    before = (state.get("cfg") or {}).get("checkpoint") or {}
+    again = [option(name) for name in COUNTED if checkpoint[name] and value_of(before, name, False)]
+    if again:
+        raise DataError(
+            f"{last} is of a training that began with {' '.join(again)}, and would begin once more: leave that out to "
+            f"go on; to begin again, give another --save-dir, with --restore-file {last}"
+        )
 
 
 def _check_position(state: Mapping[str, Any], path: Path, root: Any) -> None:

@@ -1,0 +1,83 @@
+"""The checkpoint that a training starts from or goes on from, each rule by its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fairseq.dataclass.configs import FairseqConfig
+from omegaconf import OmegaConf
+
+from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.tasks.start import check_start
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Any:
+    """start({"group.name": value, …}): check the start of a training into tmp_path / "run"; its configuration."""
+
+    def start(changes: dict[str, object]) -> Any:
+        root = OmegaConf.structured(FairseqConfig)
+        right = {"task": {"_name": "xgpt_caption"}, "criterion": {"_name": "xgpt"},
+                 "checkpoint.save_dir": str(tmp_path / "run")}  # fmt: skip
+        for name, value in {**right, **changes}.items():
+            OmegaConf.update(root, name, value, force_add=True)
+        check_start(root)
+        return root
+
+    return start
+
+
+def save(path: Path, updates: int, *, began_with: str = "", **extra_state: Any) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    checkpoint = {"reset_optimizer": False, "reset_dataloader": False}
+    state = {"model": {}, "cfg": {"checkpoint": {**checkpoint, began_with: True}}, "extra_state": extra_state,
+             "optimizer_history": [{"num_updates": updates}]}  # fmt: skip
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("made", "changes", "begin"),
+    [
+        (None, {}, None),  # nothing was trained yet
+        (5, {}, None),
+        (20, {}, None),  # it is the last one of that folder
+        (30, {}, 20),
+        (30, {"checkpoint.no_save": True}, None),
+        (5, {"checkpoint.reset_optimizer": True}, 0),
+    ],
+    ids=str,
+)
+def test_another_checkpoint_than_the_last(
+    start: Any, tmp_path: Path, made: int | None, changes: dict[str, object], begin: int | None
+) -> None:
+    """fairseq begins with --restore-file at every start, also of the same command after an interruption."""
+    other, last = save(tmp_path / "other.pt", 20), tmp_path / "run" / "checkpoint_last.pt"
+    if made is not None:
+        save(last, made)
+    options = {"checkpoint.restore_file": str(other), **changes}
+    if begin is None:
+        start(options)
+        return
+    with pytest.raises(DataError) as caught:
+        start(options)
+    assert f"{other} would begin at update {begin}, and overwrite {last}, which has made {made}: " in str(caught.value)
+
+
+def test_a_last_checkpoint_that_is_damaged_is_replaced(start: Any, tmp_path: Path) -> None:
+    save(tmp_path / "run" / "checkpoint_last.pt", 30).write_bytes(b"PK")
+    start({"checkpoint.restore_file": str(save(tmp_path / "run" / "checkpoint1.pt", 20))})
+
+
+@pytest.mark.parametrize("name", ["reset_optimizer", "reset_dataloader"])
+def test_a_training_counts_anew_once(start: Any, tmp_path: Path, name: str) -> None:
+    last, changes = tmp_path / "run" / "checkpoint_last.pt", {f"checkpoint.{name}": True}
+    save(last, 30)
+    start(changes)
+    save(last, 10, began_with=name)
+    start({})
+    with pytest.raises(DataError, match=f"began with --{name.replace('_', '-')}, and would begin once more: leave"):
+        start(changes)
