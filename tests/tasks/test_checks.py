@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fairseq.checkpoint_utils import save_checkpoint
 from fairseq.data.data_utils import raise_if_valid_subsets_unintentionally_ignored
 from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
@@ -160,6 +161,13 @@ def test_memory_efficient_half_precision_of_yaml(check: Any, monkeypatch: pytest
     common = check("fairseq-hydra-train", {f"common.memory_efficient_{precision}": True}).common
     assert (common.fp16, common.bf16) == (precision == "fp16", precision == "bf16")
     assert not check("fairseq-hydra-train", {}).common[precision]
+
+
+def test_the_best_value_is_not_that_of_a_training_before(check: Any) -> None:
+    """As of the one before in a sweep, which runs in the same process: no checkpoint would be the best."""
+    save_checkpoint.best = 0.5
+    check("fairseq-hydra-train", {})
+    assert not hasattr(save_checkpoint, "best")
 
 
 DAMAGES = {

@@ -11,6 +11,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.tasks.early_stop import BEST, RUNS
 from xgpt_fairseq.tasks.start import check_start
 
 
@@ -81,3 +82,15 @@ def test_a_training_counts_anew_once(start: Any, tmp_path: Path, name: str) -> N
     start({})
     with pytest.raises(DataError, match=f"began with --{name.replace('_', '-')}, and would begin once more: leave"):
         start(changes)
+
+
+def test_a_run_whose_patience_is_over(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It ends with status 0, and changes nothing; fairseq would begin to count anew."""
+    last = save(tmp_path / "run" / "checkpoint_last.pt", 30, XGPTCaptionTask={BEST: 1.5, RUNS: 2})
+    before = last.read_bytes()
+    start({"checkpoint.patience": 3})
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as ended:
+        start({"checkpoint.patience": 2})
+    assert not ended.value.code
+    assert f"{last} has ended 2 validations after the best one: --patience is over" in caplog.text
+    assert [file.name for file in last.parent.iterdir()] == [last.name] and last.read_bytes() == before

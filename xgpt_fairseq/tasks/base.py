@@ -28,6 +28,7 @@ from xgpt_fairseq.programs.memory import memory_holds_the_batch
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.programs.peers import begin_together, limit_waiting
 from xgpt_fairseq.regions.statistics import feature_statistics
+from xgpt_fairseq.tasks import early_stop
 from xgpt_fairseq.tasks.checks import check_processes, check_run, finetune_from, root_config
 from xgpt_fairseq.tasks.finite import RepeatedBatches, refuse_not_finite
 from xgpt_fairseq.tasks.gradient_log import GradientLog
@@ -312,9 +313,13 @@ class XGPTTask(FairseqTask):
         self._best_checkpoints.validated(stats)
 
     def get_checkpoint_dict(self) -> dict[str, Any]:
-        """fairseq's hook before a checkpoint is saved, on the process that saves it: our entries, none."""
+        """fairseq's hook before a checkpoint is saved, on the process that saves it: what it keeps of --patience."""
         self._whole_checkpoints.begin()
-        return {}
+        return {type(self).__name__: early_stop.kept()}  # the name by which fairseq finds it again
+
+    def set_checkpoint_dict(self, kept: dict[str, Any]) -> None:
+        """fairseq's hook where a training goes on from a checkpoint: what `get_checkpoint_dict` has returned."""
+        early_stop.go_on(kept, root_config(self.cfg).get("checkpoint") or {})
 
     def post_save(self, path: str, num_updates: int) -> None:
         """fairseq's hook after a checkpoint was saved, on the process that saved it."""

@@ -18,6 +18,7 @@ from xgpt_fairseq.checkpoints import load_checkpoint, named_checkpoints
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.programs.generated_file import write_aside
 from xgpt_fairseq.programs.names import fairseq_program, trains
+from xgpt_fairseq.tasks import early_stop
 from xgpt_fairseq.tasks.limits import check_betas, check_limits, check_overrides, option, value_of
 from xgpt_fairseq.tasks.start import LAST, check_start, optimises_captions
 from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
@@ -35,8 +36,8 @@ def root_config(task_cfg: Any) -> Any:
 def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
     """Check the run of one of fairseq's programs; a task that is set up elsewhere passes.
 
-    What fairseq-generate writes gets its name when it is whole. A training whose --max-update is reached ends here,
-    with status 0: fairseq would make one more update at each start.
+    What fairseq-generate writes gets its name when it is whole. A training whose --max-update is reached, or whose
+    --patience is over, ends here, with status 0: fairseq would make one more update at each start.
 
     Args:
         task_cfg: the task's configuration, which is part of the run's.
@@ -75,6 +76,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
     if given:
         _check_gpu(option(given[0]), on_cpu=on_cpu)
     if trains(program):
+        early_stop.forget()  # fairseq's own state is restored later, of the checkpoint
         for precision in ("fp16", "bf16"):  # fairseq's command line sets both, and its reader of YAML does not
             common[precision] = common[precision] or common[f"memory_efficient_{precision}"]
         whole = WholeCheckpoints(root["checkpoint"])

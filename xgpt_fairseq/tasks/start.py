@@ -9,6 +9,7 @@ from typing import Any
 from xgpt_fairseq.checkpoints import is_remote, load_checkpoint, updates_of, whole_checkpoint_beside
 from xgpt_fairseq.data.schedule import batches_of_update
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.tasks import early_stop
 from xgpt_fairseq.tasks.limits import option, value_of
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ def check_start(root: Any) -> None:
     elif given is None and last.exists():
         state = _whole(last, "the last checkpoint of --save-dir")
         _check_reset_again(state, last, checkpoint)
-        if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
-            logger.info(f"{last} has made {updates_of(state)} updates: --max-update {max_update} is reached")
+        if (why := _why_over(state, root)) is not None:
+            logger.info(f"{last} {why}")
             sys.exit(0)
         _check_position(state, last, root)
     elif given is None and not start and optimises_captions(root):
@@ -58,6 +59,20 @@ def check_start(root: Any) -> None:
         )
     elif given is None and start and not is_remote(start):
         _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
+
+
+def _why_over(state: Mapping[str, Any], root: Any) -> str | None:
+    """Why nothing is left to train of the run whose last checkpoint is *state*; None: something is.
+
+    fairseq would make an update at each start, and overwrite that checkpoint.
+    """
+    checkpoint, optimization = root["checkpoint"], root["optimization"]
+    max_update, made = optimization.max_update, updates_of(state)
+    if max_update and not checkpoint.reset_optimizer and made >= max_update:
+        return f"has made {made} updates: --max-update {max_update} is reached"
+    if early_stop.is_over(state.get("extra_state") or {}, checkpoint):
+        return f"has ended {checkpoint.patience} validations after the best one: --patience is over"
+    return None
 
 
 def _check_newer(last: Path, given: Path, state: Mapping[str, Any], checkpoint: Any) -> None:

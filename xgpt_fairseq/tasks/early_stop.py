@@ -1,0 +1,65 @@
+"""--patience over several starts, and over several trainings of one process.
+
+fairseq keeps the best validation, and how many came since, in attributes of its functions. They end with the process,
+so that a resumed training began to count anew; and outlive a training, so that the next one of a sweep
+(`fairseq-hydra-train --multirun`) was compared with the one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fairseq.checkpoint_utils import save_checkpoint
+
+BEST: Final = "patience_best"
+RUNS: Final = "patience_runs"
+
+
+def forget() -> None:
+    """Forget the validations of an earlier training in this process."""
+    for function in (save_checkpoint, _stopper()):
+        for name in ("best", "num_runs"):
+            with contextlib.suppress(AttributeError):
+                delattr(function, name)
+
+
+def kept() -> dict[str, Any]:
+    """What a checkpoint keeps: the value of the best validation, and how many came since; empty without --patience."""
+    stopper = _stopper()
+    best = getattr(stopper, "best", None)
+    return {} if best is None else {BEST: float(best), RUNS: int(stopper.num_runs)}
+
+
+def go_on(state: Mapping[str, Any], checkpoint: Any) -> None:
+    """Go on counting from what `kept` returned, unless the best value is forgotten as well.
+
+    Args:
+        state: that.
+        checkpoint: fairseq's configuration group; empty where there is none.
+    """
+    stopper = _stopper()
+    if stopper is not None and RUNS in state and not _forgets(checkpoint):
+        stopper.best, stopper.num_runs = state[BEST], state[RUNS]
+
+
+def is_over(extra_state: Mapping[str, Any], checkpoint: Any) -> bool:
+    """Whether the training of a checkpoint with this *extra_state* has lost its --patience."""
+    runs = [part[RUNS] for part in extra_state.values() if isinstance(part, Mapping) and RUNS in part]
+    if checkpoint.patience <= 0 or checkpoint.reset_dataloader or _forgets(checkpoint):
+        return False
+    return max(runs, default=0) >= checkpoint.patience
+
+
+def _forgets(checkpoint: Any) -> bool:
+    """Whether fairseq does not read the best value from the checkpoint that it goes on from."""
+    return bool(checkpoint.get("reset_optimizer") or checkpoint.get("reset_meters"))
+
+
+def _stopper() -> Any:
+    """fairseq's function, also where its program is the main module; None in a process without it."""
+    modules = (sys.modules.get(name) for name in ("__main__", "fairseq_cli.train"))
+    found = (getattr(module, "should_stop_early", None) for module in modules)
+    return next((function for function in found if function is not None), None)
