@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fairseq.dataclass.configs import FairseqConfig
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from xgpt_fairseq.errors import DataError
@@ -94,3 +95,40 @@ def test_a_run_whose_patience_is_over(start: Any, tmp_path: Path, caplog: pytest
     assert not ended.value.code
     assert f"{last} has ended 2 validations after the best one: --patience is over" in caplog.text
     assert [file.name for file in last.parent.iterdir()] == [last.name] and last.read_bytes() == before
+
+
+HOUR = {"previous_training_time": 3601.0}
+
+
+def test_a_run_whose_time_is_over(start: Any, tmp_path: Path) -> None:
+    """fairseq sees it after one more update, at each start."""
+    last = save(tmp_path / "run" / "checkpoint_last.pt", 30, **HOUR)
+    start({"optimization.stop_time_hours": 2})
+    with pytest.raises(SystemExit) as ended:
+        start({"optimization.stop_time_hours": 1})
+    assert not ended.value.code
+    with pytest.raises(DataError, match=f"{last} was trained for 1.00 hours, which fairseq counts: --stop-time-hours"):
+        start({"optimization.stop_time_hours": 1, "checkpoint.reset_optimizer": True})
+
+
+@pytest.mark.parametrize("name", ["restore_file", "finetune_from_model", "continue_once"])
+def test_the_time_of_another_training_counts(start: Any, tmp_path: Path, name: str) -> None:
+    changes = {f"checkpoint.{name}": str(save(tmp_path / "other.pt", 20, **HOUR))}
+    start({**changes, "optimization.stop_time_hours": 2})
+    with pytest.raises(DataError, match=r"--[a-z-]+ .*other\.pt was trained for 1.00 hours, which fairseq counts: "):
+        start({**changes, "optimization.stop_time_hours": 1})
+
+
+@pytest.mark.parametrize("job", [{"num": 1}, {"num": "???"}], ids=["sweep", "one"])
+def test_a_sweep_goes_on_after_a_run_that_is_finished(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: dict[str, object]
+) -> None:
+    """Its trainings run in one process, which the first one that is finished would end."""
+    save(tmp_path / "run" / "checkpoint_last.pt", 30)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": {"job": job}}))
+    changes: dict[str, object] = {"optimization.max_update": 30, "optimization.max_epoch": 4}
+    if job["num"] == "???":
+        with pytest.raises(SystemExit):
+            start(changes)
+        return
+    assert start(changes).optimization.max_epoch < 1  # the number of the next epoch is 1 at least

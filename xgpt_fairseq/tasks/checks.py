@@ -37,7 +37,8 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
     """Check the run of one of fairseq's programs; a task that is set up elsewhere passes.
 
     What fairseq-generate writes gets its name when it is whole. A training whose --max-update is reached, or whose
-    --patience is over, ends here, with status 0: fairseq would make one more update at each start.
+    --patience or --stop-time-hours are over, ends here, with status 0: fairseq would make one more update at each
+    start. In a sweep of hydra's, it makes none.
 
     Args:
         task_cfg: the task's configuration, which is part of the run's.

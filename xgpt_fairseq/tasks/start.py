@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
 from xgpt_fairseq.checkpoints import is_remote, load_checkpoint, updates_of, whole_checkpoint_beside
 from xgpt_fairseq.data.schedule import batches_of_update
 from xgpt_fairseq.errors import DataError
@@ -46,19 +49,23 @@ def check_start(root: Any) -> None:
                 "leaves nothing to train (--reset-optimizer counts from 0)"
             )
         _check_newer(last, Path(given), state, checkpoint)
+        _check_hours(state, f"--restore-file {given}", root)
     elif given is None and last.exists():
         state = _whole(last, "the last checkpoint of --save-dir")
         _check_reset_again(state, last, checkpoint)
         if (why := _why_over(state, root)) is not None:
             logger.info(f"{last} {why}")
-            sys.exit(0)
+            _end(root)
         _check_position(state, last, root)
+        if checkpoint.reset_optimizer:
+            _check_hours(state, str(last), root)
     elif given is None and not start and optimises_captions(root):
         raise DataError(
             "--criterion xgpt_scst improves a captioner, and needs one to start from: --finetune-from-model CHECKPOINT"
         )
     elif given is None and start and not is_remote(start):
-        _whole(Path(start), "--continue-once" if checkpoint.continue_once else "--finetune-from-model")
+        what = "--continue-once" if checkpoint.continue_once else "--finetune-from-model"
+        _check_hours(_whole(Path(start), what), f"{what} {start}", root)
 
 
 def _why_over(state: Mapping[str, Any], root: Any) -> str | None:
@@ -66,13 +73,43 @@ def _why_over(state: Mapping[str, Any], root: Any) -> str | None:
 
     fairseq would make an update at each start, and overwrite that checkpoint.
     """
-    checkpoint, optimization = root["checkpoint"], root["optimization"]
-    max_update, made = optimization.max_update, updates_of(state)
+    checkpoint, made = root["checkpoint"], updates_of(state)
+    max_update, hours = root["optimization"].max_update, root["optimization"].stop_time_hours
     if max_update and not checkpoint.reset_optimizer and made >= max_update:
         return f"has made {made} updates: --max-update {max_update} is reached"
+    if not checkpoint.reset_optimizer and _hours_are_over(state, root):
+        return f"has been trained for {_hours(state):.2f} hours: --stop-time-hours {hours} are over"
     if early_stop.is_over(state.get("extra_state") or {}, checkpoint):
         return f"has ended {checkpoint.patience} validations after the best one: --patience is over"
     return None
+
+
+def _end(root: Any) -> None:
+    """End the process, with status 0; a sweep of hydra's, whose other trainings may come in it, goes on.
+
+    Of that one, fairseq's loop then makes no epoch, and writes nothing.
+    """
+    if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().job, "num"):  # a number in a sweep
+        sys.exit(0)
+    root["optimization"].max_epoch = -1
+
+
+def _hours(state: Mapping[str, Any]) -> float:
+    """How long the training of the checkpoint *state* took, over all of its starts."""
+    return float((state.get("extra_state") or {}).get("previous_training_time", 0)) / 3600
+
+
+def _hours_are_over(state: Mapping[str, Any], root: Any) -> bool:
+    return 0 < root["optimization"].stop_time_hours < _hours(state)
+
+
+def _check_hours(state: Mapping[str, Any], what: str, root: Any) -> None:
+    """Check that --stop-time-hours leaves time where another training's, of *what*, are counted as fairseq does."""
+    if _hours_are_over(state, root):
+        raise DataError(
+            f"{what} was trained for {_hours(state):.2f} hours, which fairseq counts: --stop-time-hours "
+            f"{root['optimization'].stop_time_hours} leaves none. Add them to it"
+        )
 
 
 def _check_newer(last: Path, given: Path, state: Mapping[str, Any], checkpoint: Any) -> None:
