@@ -18,6 +18,15 @@ from xgpt_fairseq.io import workers
 from xgpt_fairseq.io.workers import map_ordered, submit_ordered, worker_pool
 
 
+def test_cores_where_the_system_does_not_say_which_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert workers.available_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert workers.available_cores() == 8
+
+
 class Counting:
     """Remembers how often it was called, in its own process."""
 

@@ -24,7 +24,7 @@ from xgpt_fairseq.cli.extract_options import MOST_WORKERS, build_extractor, chec
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import interrupted
 from xgpt_fairseq.io.resumable import partial_path
-from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, submit_ordered, worker_pool
+from xgpt_fairseq.io.workers import MAX_PENDING_CALLS, available_cores, submit_ordered, worker_pool
 from xgpt_fairseq.regions.format import MANIFEST
 from xgpt_fairseq.regions.left_out import LeftOut
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS
@@ -125,7 +125,7 @@ def _extract_listed(
     """See `_extract`."""
     args.max_regions = args.max_regions or (DEFAULT_REGIONS if args.detections or args.detector else None)
     detections = None if args.detections is None else _read_detections(args, files)
-    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
+    workers = min(available_cores(), MOST_WORKERS) if args.workers is None else args.workers
     with worker_pool(workers) as pool:  # before a GPU is touched: the processes are forked
         extractor = build_extractor(args)
         most = args.max_regions or max(DEFAULT_REGIONS, extractor.regions)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.experiments.rows import Row, Script, Stage
 from xgpt_fairseq.io.atomic import write_json
+from xgpt_fairseq.io.workers import available_cores
 
 DEMO_ENVIRONMENT = {"ARCH": "xgpt_demo", "BATCH": "64", "GPU_BATCH": "64", "WORKERS": "0"}
 # Variables of the stage scripts that decide what comes out, which a user may set for a whole table.
@@ -244,7 +245,7 @@ def devices(*, gpus: int, gpus_per_run: int, jobs: int | None) -> list[dict[str,
     check_at_least("--gpus-per-run", gpus_per_run, 1)
     check_at_least("--jobs", jobs, 1)
     if gpus == 0:
-        cores = len(os.sched_getaffinity(0))
+        cores = available_cores()
         jobs = jobs or cores
         return [{"GPUS": "0", "OMP_NUM_THREADS": str(max(1, cores // jobs))}] * jobs
     if gpus_per_run > gpus:

@@ -33,6 +33,14 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 _function: Callable[[Any], Any] | None = None
 
 
+def available_cores() -> int:
+    """How many processor cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
 def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, chunk: int | None = None
 ) -> Iterator[Result]:
