@@ -10,12 +10,20 @@ import sys
 # fairseq's speech tasks would tell the users of all our programs to install tensorboardX
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
+from xgpt_fairseq.errors import DataError, in_one_line
 from xgpt_fairseq.programs.names import fairseq_program
-from xgpt_fairseq.programs.reporting import report_in_fairseq_programs
 from xgpt_fairseq.programs.versions import check_fairseq
 
+try:
+    check_fairseq()  # before what needs it is imported; what reports mistakes does
+except DataError as error:
+    if fairseq_program() is None:
+        raise
+    sys.exit(f"error: {in_one_line(str(error))}")
+
+from xgpt_fairseq.programs.reporting import report_in_fairseq_programs
+
 report_in_fairseq_programs()
-check_fairseq()  # before what needs it is imported
 
 from xgpt_fairseq import checkpoints
 from xgpt_fairseq.criterions import xgpt_criterion, xgpt_scst

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.programs.versions import check_fairseq
+from xgpt_fairseq.programs.versions import check_fairseq, without_fairseq
 
 
 @pytest.mark.parametrize("version", ["0.12.3", "0.12.3.1", "1.0.0a0+b5a039c", "unknown"])
@@ -44,3 +45,29 @@ def test_one_that_cannot_be_imported(text: str, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(DataError, match=r"fairseq cannot be imported \(.+\): .*ve-fairseq==0.12.3"):
         check_fairseq()
     sys.modules.pop("fairseq", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["/bin/fairseq-train"], "import xgpt_fairseq"),
+        (["/bin/xgpt-caption", "photo.jpg"], "from xgpt_fairseq.cli.caption import main; main()"),
+    ],
+    ids=["plugin", "program"],
+)
+def test_none_is_installed(arguments: list[str], code: str, tmp_path: Path) -> None:
+    """As by `pip install` on other platforms, which installs nothing that comes with it either."""
+    (tmp_path / "photo.jpg").touch()
+    blocked = "sys.modules.update(fairseq=None, hydra=None, omegaconf=None)"
+    program = f"import sys; sys.argv = {arguments}; {blocked}; {code}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: fairseq cannot be imported (") and done.stderr.count("\n") == 1
+    assert "pip install ve-fairseq==" in done.stderr and "fairseq-fixed (elsewhere)" in done.stderr
+
+
+def test_other_errors_are_not_fairseq_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fairseq", None)
+    assert without_fairseq(ModuleNotFoundError("No module named 'jieba'", name="jieba")) is None
+    assert without_fairseq(ValueError("a bug")) is None
+    assert without_fairseq(ModuleNotFoundError("No module named 'hydra'", name="hydra")) is not None

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from xgpt_fairseq.errors import DataError, in_one_line, said_by
+from xgpt_fairseq.programs.versions import without_fairseq
 
 # fairseq turns on the messages of every library, and its speech tasks tell everyone to install tensorboardX.
 _CHATTY = ("matplotlib", "PIL", "fairseq.tasks.text_to_speech")
@@ -31,9 +32,9 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 def run(program: Callable[[], None]) -> None:
     """Call *program*; turn a `DataError` into one line on stderr and exit status 1, Ctrl-C into status 130.
 
-    So become the errors of the system that name a file, and those of a full disk; `kill` (SIGTERM) into status 143,
-    once temporary files are taken away. A reader of the output that ends early, such as `head`, is no error to report:
-    status 141, as other programs have.
+    So become the errors of the system that name a file, those of a full disk, and a fairseq that is missing; `kill`
+    (SIGTERM) into status 143, once temporary files are taken away. A reader of the output that ends early, such as
+    `head`, is no error to report: status 141, as other programs have.
 
     Raises:
         SystemExit: with that status.
@@ -48,6 +49,10 @@ def run(program: Callable[[], None]) -> None:
         sys.stdout.flush()
     except DataError as error:
         _end(said_by(error))
+    except (ImportError, ValueError) as error:  # the latter of PyPI's fairseq
+        if (reason := without_fairseq(error)) is not None:
+            _end(str(reason))
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
