@@ -90,6 +90,20 @@ def test_a_killed_training_is_mended_by_the_next_start(folder: Path) -> None:
     assert number_in(folder / "checkpoint_last.pt") == 1
 
 
+def test_one_that_is_being_written(folder: Path) -> None:
+    """Its training lives, and has moved it aside for a moment."""
+    whole = WholeCheckpoints({"save_dir": str(folder)})
+    whole.hold()
+    whole.begin()
+    try:
+        with pytest.raises(DataError, match=r"its training is writing .*: try again, or use .*\.before"):
+            load_checkpoint(folder / "checkpoint_best.pt")
+        assert number_in(folder / ".checkpoint_best.pt.before") == 1
+    finally:
+        whole.saved()
+        os.close(_HELD.pop(folder.resolve()))
+
+
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
     """Each holds its own descriptor of the folder, and a forked worker none."""
     whole = WholeCheckpoints({"save_dir": str(tmp_path)})

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
+import os
 import pickle
 import pickletools
 import zipfile
@@ -38,9 +40,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         what = "a bundle, which xgpt-caption --path takes" if bundle else "a folder; name a checkpoint in it"
         raise DataError(f"{path} is no checkpoint: it is {what}")
     if not path.is_file():
-        aside = aside_of_checkpoint(path)
-        hint = f" (its training ended while it was written, and goes on with it; until then: {aside})"
-        raise DataError(f"checkpoint {path} does not exist{hint if aside.exists() and aside.stat().st_size else ''}")
+        raise DataError(f"checkpoint {path} does not exist{why_missing(path)}")
     with foreign_bytes(path, "is damaged"):
         is_zip = zipfile.is_zipfile(path)
     if not is_zip:
@@ -99,6 +99,33 @@ def _why_no_zip(path: Path) -> str:
 def aside_of_checkpoint(path: Path) -> Path:
     """Where the checkpoint *path* lies while its training writes it anew."""
     return path.with_name(f".{path.name}.before")
+
+
+def why_missing(path: Path) -> str:
+    """What to add to "the checkpoint *path* does not exist" where its training has moved it aside; else nothing."""
+    aside = aside_of_checkpoint(path)
+    if not aside.is_file() or not aside.stat().st_size:
+        return ""
+    if _is_locked(path.parent):
+        return f" (its training is writing checkpoints at this moment: try again, or use {aside})"
+    return f" (its training ended while it was written, and goes on with it; until then: {aside})"
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a training has locked *folder*, as `WholeCheckpoints.hold` does for as long as it lives."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # some network file systems have no such locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def is_remote(name: str) -> bool:

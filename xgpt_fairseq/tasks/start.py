@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from xgpt_fairseq.checkpoints import is_remote, load_checkpoint, updates_of, whole_checkpoint_beside
+from xgpt_fairseq.checkpoints import is_remote, load_checkpoint, updates_of, whole_checkpoint_beside, why_missing
 from xgpt_fairseq.data.schedule import batches_of_update
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks import early_stop
@@ -181,7 +181,7 @@ def _whole(path: Path, what: str) -> dict[str, Any]:
         DataError: it is missing or damaged; says which whole one lies beside it.
     """
     if not path.exists():
-        raise DataError(f"{what} {path} does not exist")
+        raise DataError(f"{what} {path} does not exist{why_missing(path)}")
     try:
         return load_checkpoint(path)
     except DataError as error:
