@@ -90,3 +90,8 @@ def test_tests_mirror_the_package() -> None:
         "benchmarks", "earlier_files", "end_to_end", "endurance", "examples", "faults", "fuzz", "gpu", "matrix",
         "mutants", "preloaded", "runtime", "security",
     }  # fmt: skip
+
+
+def test_the_hooks_before_a_commit_are_found_without_activating_the_environment() -> None:
+    entries = re.findall(r"entry: (\S+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert entries and all(entry.startswith(".venv/bin/") for entry in entries)
