@@ -66,7 +66,7 @@ class PhotoFile:
             raise PhotoError(self.path, self.reason)
         size = self.size
         if self.tar is None:
-            size = self.path.stat().st_size if self.path.is_file() else 0  # what is no file is refused later
+            size = self.path.stat().st_size if is_file(self.path) else 0  # what is no file is refused later
         if size > LARGEST_FILE:
             raise PhotoError(self.path, f"the file has {size:,} bytes; of a photo at most {LARGEST_FILE:,} are read")
         return self.path if self.tar is None else read_member(self.tar, self.offset, self.size)
@@ -116,12 +116,17 @@ def find_photos(paths: Sequence[Path]) -> list[PhotoFile]:
     return _named(found, relative)
 
 
+def is_file(path: Path) -> bool:
+    """Whether *path* is a file; a name that is too long, or in a folder that may not be entered, is none."""
+    return os.path.isfile(path)  # noqa: PTH113  (`Path.is_file` raises there, up to Python 3.13)
+
+
 def _photos_in(file: Path) -> Iterator[PhotoFile]:
     """*file* itself or, of a tar, its members that are named as photos."""
-    if has_compressed_tar_name(file) and file.is_file():
+    if has_compressed_tar_name(file) and is_file(file):
         with open(file, "rb") as content:
             check_not_compressed(file, content)
-    if file.suffix.lower() != ".tar" or not file.is_file():
+    if file.suffix.lower() != ".tar" or not is_file(file):
         yield PhotoFile(file)
         return
     number = 0

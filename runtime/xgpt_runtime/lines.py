@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -124,24 +124,33 @@ class ResumableLines:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-        if isinstance(error, OSError) and error.errno is not None:
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the system says against writing names no file: this names it. Other files' errors are not of this."""
+        try:
+            yield
+        except OSError as error:
             raise DataError(f"{self.path} can't be written: {error.strerror}; the same command goes on") from error
 
     def write(self, values: Sequence[Mapping[str, Any]]) -> None:
-        """Append a group of lines."""
+        """Append a group of lines. Raises DataError where they can't be written."""
         lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
         file = self._open_file
-        file.write(lines.encode("utf-8", "backslashreplace"))  # names of files may be no Unicode
-        file.flush()
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            os.fsync(file.fileno())
-            self._synced = time.monotonic()
+        with self._writing():
+            file.write(lines.encode("utf-8", "backslashreplace"))  # names of files may be no Unicode
+            file.flush()
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
 
     def finish(self) -> None:
-        """The file is complete."""
-        self._open_file.flush()
-        os.fsync(self._open_file.fileno())
-        self._journal.unlink()  # while it is locked: from now on the file is complete
+        """The file is complete. Raises DataError where it can't be written."""
+        file = self._open_file
+        with self._writing():
+            file.flush()
+            os.fsync(file.fileno())
+            self._journal.unlink()  # while it is locked: from now on the file is complete
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -110,15 +110,17 @@ def load_photo(photo: Path | bytes | Image.Image, form: PhotoForm) -> Photo:
         except Exception as error:  # as below
             raise PhotoError(Path(getattr(photo, "filename", "") or "image"), _reason(error)) from error
     path = Path("photo") if isinstance(photo, bytes) else photo
-    if not isinstance(photo, bytes) and not photo.is_file():
-        # A pipe would be waited for, a folder is one that could not be listed.
-        raise PhotoError(photo, "not a file" if photo.exists() else "no such file")
     try:
+        if not isinstance(photo, bytes) and not photo.is_file():  # raises where the system refuses the name
+            # A pipe would be waited for, a folder is one that could not be listed.
+            raise PhotoError(photo, "not a file" if photo.exists() else "no such file")
         # Pillow warns about metadata that it then ignores, and about sizes below its limit.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(_opened(photo), formats=formats) as image:
                 return _read(image, form)
+    except PhotoError:
+        raise
     except UnidentifiedImageError as error:
         raise PhotoError(path, _unknown(photo)) from error
     except Exception as error:  # bytes that are damaged fail anywhere in Pillow

@@ -96,6 +96,20 @@ def test_names_that_would_break_a_line(both: Callable[..., Any], lite_folder: Pa
     assert b"caf\xe9.png" in named and b"a\nb.png" in named
 
 
+def test_names_that_the_system_refuses(both: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+    """They are files that can't be read; the others are captioned."""
+    refused = [tmp_path / f"{'long' * 99}.{kind}" for kind in ("jpg", "tar", "parquet")]
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(map(str, (photos / "0.png", *refused, photos / "1.png"))))
+    theirs, ours = both("--list", names)
+    assert ours.status == theirs.status == 0 and ours.stdout == theirs.stdout and ours.stdout.count("\n") == 2
+    assert sorted(ours.stderr.splitlines()) == sorted(theirs.stderr.splitlines())
+    for file in refused:
+        assert f"not read: {file}: File name too long" in ours.stderr
+    for each in both("--list", names, "--jsonl", tmp_path / "c", "--overwrite"):
+        assert each.status == 0 and each.stdout.endswith(f"2 of 5 images captioned: {tmp_path / 'c'}\n"), each
+
+
 MISTAKES: dict[str, list[Any]] = {
     "nothing is there": ["gone.jpg"],
     "an empty folder": ["empty"],

@@ -140,6 +140,22 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
         assert lines.groups == 0 and lines.items == [2]
 
 
+def test_whose_error_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file's own are said of it; another file's, such as a photo's, are not."""
+    new: dict[str, Any] = {"group": 1, "overwrite": False}
+    with pytest.raises(OSError, match="elsewhere"), ResumableLines(tmp_path / "a", {}, lambda: [1], **new):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "elsewhere")
+
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    said = r"/a can't be written: No space left on device; the same command goes on"
+    with pytest.raises(DataError, match=said), ResumableLines(tmp_path / "a", {}, lambda: [1], **new) as lines:
+        lines.write([{"a": 1}])
+        monkeypatch.setattr(os, "fsync", fsync)
+        lines.finish()
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
 def test_a_file_system_without_locks(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(*_: int) -> None:

@@ -18,6 +18,7 @@ from xgpt_fairseq.cli.caption_results import Result, photo_group, photo_results,
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
 from xgpt_fairseq.errors import DataError, check_at_least, check_between
+from xgpt_fairseq.io.folders import is_file
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.io.resumable_lines import ResumableLines
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS
@@ -68,13 +69,13 @@ def caption(args: argparse.Namespace) -> None:
     elif args.title is not None and args.html is None:
         raise DataError("--title is the title of a page: it needs --html or --serve")
     for path in args.photos:
-        if (path / "dataset.json").is_file():
+        if is_file(path / "dataset.json"):
             raise DataError(
                 f"{path} is a data directory: fairseq-generate captions its images; a region store, such as the one "
                 "it was prepared with, is captioned here"
             )
     check_outputs(args)
-    stored = any((path / "store.json").is_file() for path in args.photos)
+    stored = any(is_file(path / "store.json") for path in args.photos)
     if stored:
         check_store(args)
     check_at_least("--beam", args.beam, 1)

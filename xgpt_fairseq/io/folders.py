@@ -1,10 +1,15 @@
-"""Folders, walked to the bottom."""
+"""Folders, walked to the bottom; what is a file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+
+def is_file(path: Path) -> bool:
+    """Whether *path* is a file; a name that is too long, or in a folder that may not be entered, is none."""
+    return os.path.isfile(path)  # noqa: PTH113  (`Path.is_file` raises there, up to Python 3.13)
 
 
 def walk(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from xgpt_fairseq.captions.arrow import place_in_table
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.folders import walk
+from xgpt_fairseq.io.folders import is_file, walk
 from xgpt_fairseq.io.tar_members import (
     DamagedTarError,
     check_not_compressed,
@@ -80,17 +80,17 @@ def list_photos(paths: Sequence[Path], *, exclude: Sequence[Path] = (), unique: 
 
 def _photos_in(file: Path) -> Iterator[PhotoFile]:
     """*file* itself or, of a tar, its members that are named as photos, or the photos of a table."""
-    if has_compressed_tar_name(file) and file.is_file():
+    if has_compressed_tar_name(file) and is_file(file):
         with open(file, "rb") as content:
             check_not_compressed(file, content)
-    if file.suffix.lower() in SUFFIXES and file.is_file():
+    if file.suffix.lower() in SUFFIXES and is_file(file):
         try:
             for name, cell in photos_in_table(file):
                 yield PhotoFile(place_in_table(file, name), cell=cell)
         except DataError as error:
             yield PhotoFile(file, reason=str(error).removeprefix(f"{file}: "))
         return
-    if file.suffix.lower() != ".tar" or not file.is_file():
+    if file.suffix.lower() != ".tar" or not is_file(file):
         yield PhotoFile(file)
         return
     number = 0
