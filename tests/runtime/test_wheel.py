@@ -54,6 +54,9 @@ def test_what_it_needs_is_what_its_metadata_says() -> None:
     text = (ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8")
     [needed] = re.findall(r"^dependencies = \[(.+)\]$", text, re.MULTILINE)
     assert re.findall(r'"(\w+)', needed) == ["numpy", "onnxruntime", "pillow"]
+    [pillow] = re.findall(r'"(pillow[^"]*)"', needed)  # both read photos by the same code
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert re.findall(r'"(pillow(?!-heif)[^"]*)"', setup) == [pillow] and setup.count("PILLOW]") == 2
 
 
 PROGRAM = """
