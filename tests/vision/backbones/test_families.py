@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.vision.backbones.tiny import import_torchvision, saved
+from tests.vision.backbones.tiny import FixedTokens, import_torchvision, saved
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.vision.backbones import torchvision_models
-from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, find_layout
+from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, Origin, Preprocessing, find_layout
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
 from xgpt_fairseq.vision.photos import Photo
@@ -64,6 +64,7 @@ def test_transformers(name: str, stride: int, prefix: int, tmp_path: Path) -> No
     backbone = load_backbone(f"transformers:{tmp_path / name}", BackboneOptions(offline=True))
     assert (backbone.name, backbone.stride, backbone.layout.prefix_tokens) == (f"transformers:{name}", stride, prefix)
     assert backbone.preprocessing.interpolation == "bicubic" and backbone.preprocessing.image_size == 32
+    assert not backbone.form(None).square
     given = pixels(32, 64)
     with torch.inference_mode():
         found = backbone(given)
@@ -85,6 +86,27 @@ def test_a_layer_of_transformers(tmp_path: Path) -> None:
     assert backbone.identity["layer"] == "1"
     with pytest.raises(DataError, match="has no layer 7; there are 0 to 2"):
         load_backbone(f"transformers:{tmp_path / 'vit'}", BackboneOptions(layer="7"))
+
+
+def test_what_is_random_or_of_one_size_for_all_photos(tmp_path: Path) -> None:
+    """Their shapes alone look like those of maps: a masked autoencoder keeps a quarter of the patches, at random."""
+    saved("vit_mae", tmp_path / "vit_mae")
+    with pytest.raises(DataError, match="vit_mae: its output for one photo differs from run to run"):
+        load_backbone(f"transformers:{tmp_path / 'vit_mae'}")
+    own = Preprocessing((0.0,) * 3, (255.0,) * 3, 32)
+    with pytest.raises(DataError, match="queries: an output of shape 1 x 16 x 3 for a photo of 32 x 64 pixels does"):
+        Backbone("queries", FixedTokens(), preprocessing=own, origin=Origin(""))
+
+
+def test_a_network_of_one_size_gets_squares(tmp_path: Path) -> None:
+    saved("sam_vision_model", tmp_path / "sam")
+    extractor = RegionExtractor(backbone=f"transformers:{tmp_path / 'sam'}", grid=2, device="cpu")
+    assert extractor.form.square and extractor.settings["square"]
+    photo = extractor.load(Image.fromarray(np.zeros((70, 105, 3), dtype=np.uint8)))
+    [regions] = extractor.extract([photo])
+    assert photo.pixels.shape == (32, 32, 3) and regions.features.shape == (5, 16)
+    with pytest.raises(DataError, match="takes photos of 32 pixels alone, not of 64"):
+        extractor.backbone.form(64)
 
 
 def test_another_scale_of_pixels(tmp_path: Path) -> None:

@@ -92,8 +92,19 @@ def configurations() -> dict[str, Callable[[], Any]]:
             embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4, image_size=32, patch_size=4
         ),
         "convnext": lambda: hf.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2),
+        "vit_mae": lambda: hf.ViTMAEConfig(**vision),
+        "sam_vision_model": lambda: hf.SamVisionConfig(
+            **SIZES, output_channels=16, mlp_dim=64, window_size=2, global_attn_indexes=[0]
+        ),
         "resnet": lambda: hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
     }
+
+
+class FixedTokens(torch.nn.Module):
+    """Sixteen vectors for each photo, of any size, as a detector with queries has them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3)).repeat(1, 16).unflatten(1, (16, 3))
 
 
 PROCESSOR = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,6 +73,15 @@ class Layout:
     feature_dim: int
     prefix_tokens: int = 0
 
+    def shape(self, height: int, width: int) -> tuple[int, ...]:
+        """The shape of the output for one photo of *height* × *width* pixels, multiples of the stride."""
+        rows, columns = height // self.stride, width // self.stride
+        return {
+            "map": (1, self.feature_dim, rows, columns),
+            "channels last": (1, rows, columns, self.feature_dim),
+            "tokens": (1, self.prefix_tokens + rows * columns, self.feature_dim),
+        }[self.kind]
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -99,10 +109,14 @@ class Backbone(nn.Module):
         name: as the user names it, `timm:resnet50` for instance.
         network: normalised pixels (B, 3, H, W) → its output, see *layout*.
         preprocessing: of the photos.
-        layout: of the output; None: it is found by one run.
+        layout: of the output; None: it is found by a run on a photo of the network's size, and checked by small ones. A
+            network that can't take other sizes then gets squares (`Preprocessing.fixed_size`).
         origin: of the weights.
         layer: the layer that makes the features; None: the last.
         packed: makes what a file of its weights has to hold; None: they come with a package.
+
+    Raises:
+        DataError: the output is no feature map: it has another shape, doesn't grow with the photo, or is random.
     """
 
     mean: Tensor  # (1, 3, 1, 1), as std
@@ -196,13 +210,67 @@ class Backbone(nn.Module):
         return output
 
     def _find_layout(self) -> Layout:
-        size = self.preprocessing.image_size
+        own, called = self.preprocessing, f"{self.name}{f', layer {self.layer}' if self.layer else ''}"
+        height = width = own.image_size
         with torch.inference_mode():
-            output = self._run(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+            seen = self._run(_noise(height, width))
+            try:
+                layout = find_layout(tuple(seen.shape), own.image_size)
+            except DataError as error:
+                raise DataError(f"{called}: {error}") from None
+            wrong = ""
+            for height, width in () if own.fixed_size else _other_sizes(own.image_size, layout.stride):
+                try:
+                    seen = self._trial(height, width)
+                except Exception:  # each library says in its own way that a size is not the network's
+                    continue
+                if tuple(seen.shape) == layout.shape(height, width):
+                    break
+                wrong = f"{' x '.join(map(str, seen.shape))} for a photo of {height} x {width} pixels"
+            else:
+                if wrong:
+                    raise DataError(
+                        f"{called}: an output of shape {wrong} doesn't follow from the photo's size: it is neither a "
+                        "feature map nor a token a patch; choose another network or layer"
+                    )
+                self.preprocessing = replace(own, fixed_size=True)
+                height = width = own.image_size
+                seen = self._trial(height, width)
+            again = self._trial(height, width)
+        if not torch.allclose(seen, again, rtol=1e-2, atol=1e-2 * float(seen.abs().max()), equal_nan=True):
+            raise DataError(
+                f"{called}: its output for one photo differs from run to run: the network is random, as a masked "
+                "autoencoder is, which hides most of a photo's patches. It makes no features; choose another"
+            )
+        return layout
+
+    def _trial(self, height: int, width: int) -> Tensor:
+        """The output for noise, of a copy of the network with the same weights.
+
+        A copy, since a size that is not the network's may change it for good: transformers' Swin makes its windows
+        smaller for a photo that has less patches.
+        """
+        network = self.network
+        weights: dict[int, Any] = {id(each): each for each in network.parameters()}
         try:
-            return find_layout(tuple(output.shape), size)
-        except DataError as error:
-            raise DataError(f"{self.name}{f', layer {self.layer}' if self.layer else ''}: {error}") from None
+            self.network = copy.deepcopy(network, weights).eval()  # a copy of torchvision's graphs trains
+            return self._run(_noise(height, width))
+        finally:
+            self.network = network
+
+
+def _noise(height: int, width: int) -> Tensor:
+    """The same photo each time, (1, *height*, *width*, 3) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (1, height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+def _other_sizes(size: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Heights and widths that are no squares, the cheapest first: windows and poolings need more than a few cells."""
+    cells = max(size // stride, 1)
+    yield 2 * stride, 3 * stride
+    yield -(-cells // 2) * stride, max(cells, 2) * stride
+    yield cells * stride, 2 * cells * stride
 
 
 def as_map(output: Tensor, layout: Layout, height: int, width: int) -> Tensor:
