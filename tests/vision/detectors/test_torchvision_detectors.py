@@ -12,9 +12,11 @@ import torch
 from tests.vision.backbones.tiny import import_detectors
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision import families
+from xgpt_fairseq.vision.detector_extractor import DetectorExtractor
 from xgpt_fairseq.vision.detectors.base import DetectorOptions
 from xgpt_fairseq.vision.detectors.registry import load_detector
 from xgpt_fairseq.vision.pooling import WHOLE_LABEL
+from xgpt_fairseq.vision.rebuilding import rebuild
 
 SMALL = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
@@ -90,6 +92,20 @@ def test_published_weights_are_loaded_as_torchvision_loads_them(models: Any, mon
         x = torch.randn(1, len(module.bias), 2, 2)
         torch.testing.assert_close(ours.model.get_submodule(key)(x), module(x))
     assert ours.labels == published.meta["categories"]
+
+
+def test_packed_weights_are_those_that_were_loaded(models: Any, tmp_path: Path) -> None:
+    """Published ones of frozen normalisation have no number of batches, which the model here has."""
+    model, options = saved(models, tmp_path)
+    state = {name: each for name, each in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(state) < len(model.state_dict())
+    torch.save(state, tmp_path / "weights.pth")
+    extractor = DetectorExtractor(f"torchvision:{SMALL}", options=options, device="cpu")
+    packed = extractor.packed
+    assert packed is not None
+    packed.write(tmp_path / "packed.safetensors")
+    again = rebuild(extractor.settings, weights=tmp_path / "packed.safetensors", device="cpu")
+    assert again.settings == extractor.settings
 
 
 @pytest.mark.parametrize(

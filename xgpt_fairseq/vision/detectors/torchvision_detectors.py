@@ -35,22 +35,33 @@ class TorchvisionDetector(Detector):
         model: of torchvision, with `roi_heads`.
         labels: names of its classes, of none first.
         origin: of the weights.
+        entries: names of the weights that were loaded.
     """
 
     most: ClassVar[int] = 100
     mean: Tensor  # (1, 3, 1, 1), as std
     std: Tensor
 
-    def __init__(self, name: str, model: Any, *, labels: Sequence[str], origin: Origin) -> None:
+    def __init__(self, name: str, model: Any, *, labels: Sequence[str], origin: Origin, entries: Sequence[str]) -> None:
         transform = model.transform
         form = PhotoForm(transform.max_size, stride=1, shorter_side=transform.min_size[-1])
-        super().__init__(name, form=form, origin=origin, packed=lambda: Packed(model.state_dict()))
+        super().__init__(name, form=form, origin=origin, packed=self._packed)
         self.model = model
+        self._entries = entries
         self.labels = labels
         self.feature_dim = model.roi_heads.box_predictor.cls_score.in_features
         for key, values in (("mean", transform.image_mean), ("std", transform.image_std)):
             self.register_buffer(key, torch.tensor(per_channel(values)).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
+
+    def _packed(self) -> Packed:
+        """The weights under their own names, so that they have their checksum.
+
+        Published ones of normalisation that was frozen have no number of batches; the model here has one, which it does
+        not use.
+        """
+        state = self.model.state_dict()
+        return Packed({name: state[name] for name in self._entries})
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -128,7 +139,8 @@ def load(name: str, options: DetectorOptions) -> Detector:
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = 0.0
     origin = Origin(tensors_sha256(state), versions={each: version(each) for each in ("torch", "torchvision")})
-    return TorchvisionDetector(name, model, labels=_labels(published, len(classes), options), origin=origin)
+    labels = _labels(published, len(classes), options)
+    return TorchvisionDetector(name, model, labels=labels, origin=origin, entries=list(state))
 
 
 def _labels(published: Any, count: int, options: DetectorOptions) -> Sequence[str]:
