@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,9 +16,10 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 
 from xgpt_fairseq.bundle import Bundle
+from xgpt_fairseq.candidates import Candidate
 from xgpt_fairseq.data.caption_dataset import pad_regions
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import Candidate, XGPTHubInterface
+from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.precision import cpu_has_bfloat16
 from xgpt_fairseq.regions.store import RegionStore
@@ -91,6 +92,19 @@ def build(vocabulary: Path, *, grid: int | None = 2, extractor: bool = True, **o
 @pytest.fixture(scope="module")
 def captioner(tiny_vocabulary: Path) -> XGPTHubInterface:
     return build(tiny_vocabulary)
+
+
+def test_the_extractor_follows_the_model() -> None:
+    """It is made once for a device; torch's meta device has no memory, but is another one."""
+    model = torch.nn.Module()
+    model.register_buffer("dictionary_digest", torch.zeros(1))
+    settings = RegionExtractor(grid=2, image_size=96, device="cpu").settings
+    bundle = SimpleNamespace(model=model, backbone=None, config=None, vocabulary=None, extractor_settings=settings)
+    captioner = XGPTHubInterface(cast("Bundle", bundle))
+    first = captioner.extractor
+    assert first.device.type == "cpu" and captioner.extractor is first
+    moved = captioner.to("meta").extractor
+    assert moved.device.type == "meta" and moved.settings == settings and captioner.extractor is moved
 
 
 def plain_captions(captioner: XGPTHubInterface, photos: list[Path], beam: int) -> list[str]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
-from functools import cached_property
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +22,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
 from xgpt_fairseq.bundle import RELEASED, Bundle
+from xgpt_fairseq.candidates import Candidate, Captioned, Key
 from xgpt_fairseq.data.caption_dataset import load_regions, pad_regions
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import check_boxes
@@ -39,47 +38,12 @@ if TYPE_CHECKING:
     from xgpt_fairseq.vision.photo_extractor import PhotoExtractor, Regions
     from xgpt_fairseq.vision.photos import Photo
 
-Key = TypeVar("Key")
 Boxes = npt.NDArray[np.floating[Any]]
 LoadedPhoto = tuple[Key, "Photo", Boxes | None]
 Photos = Sequence["Path | str | Image"]
 
 # Photos whose regions are extracted together.
 PHOTOS_AT_ONCE = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One of the captions that a search finds for an image.
-
-    Attributes:
-        text: the detokenized caption.
-        tokens: its length in generated subwords, without the end of sentence.
-        score: fairseq's: its log-probability, the end of sentence included, divided by that length to the power of
-            `SearchOptions.lenpen`, so per token where that is 1. The natural logarithm.
-        attention: where the model looks for each word, where it was asked for.
-        others: of the best caption, the other ones that its search found, best first.
-    """
-
-    text: str
-    tokens: int
-    score: float
-    attention: WordAttention | None = field(default=None, compare=False)
-    others: Sequence[Candidate] = field(default=(), compare=False, repr=False)
-
-
-class Captioned(NamedTuple, Generic[Key]):
-    """An image with its caption.
-
-    Attributes:
-        key: what the caller named it.
-        best: its best caption.
-        novelty: its distance from the model's training images (`NoveltyDetector.distance`); None if that is not known.
-    """
-
-    key: Key
-    best: Candidate
-    novelty: float | None
 
 
 class XGPTHubInterface(nn.Module):
@@ -99,6 +63,7 @@ class XGPTHubInterface(nn.Module):
         self.model = bundle.model.eval()
         self.config = bundle.config
         self.vocabulary = bundle.vocabulary
+        self._extractor: PhotoExtractor | None = None
 
     @classmethod
     def from_path(
@@ -137,9 +102,9 @@ class XGPTHubInterface(nn.Module):
         """The device of the model; `.to(device)` moves it."""
         return self.model.dictionary_digest.device
 
-    @cached_property
+    @property
     def extractor(self) -> PhotoExtractor:
-        """Extracts regions from photos in the way of the model's training regions.
+        """Extracts regions from photos in the way of the model's training regions, on the model's device.
 
         Raises:
             DataError: the training regions are of another origin, or the extra `photos` is not installed.
@@ -149,14 +114,18 @@ class XGPTHubInterface(nn.Module):
                 f"the model was trained on {self.bundle.trained_on}, which cannot be made from photos here: give a "
                 "region store of the same features, or train on regions of xgpt-extract-regions"
             )
-        from xgpt_fairseq.vision.rebuilding import rebuild
+        found = self._extractor
+        if found is None or found.device != self.device:  # the model was moved; an extractor is no module of it
+            from xgpt_fairseq.vision.rebuilding import rebuild
 
-        return rebuild(
-            self.bundle.extractor_settings,
-            weights=self.backbone_weights,
-            offline=self.offline,
-            device=str(self.device),
-        )
+            self._extractor = found = None  # frees its memory before another takes as much
+            self._extractor = found = rebuild(
+                self.bundle.extractor_settings,
+                weights=self.backbone_weights,
+                offline=self.offline,
+                device=str(self.device),
+            )
+        return found
 
     @overload
     def caption(

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from tests.pages.parsed import is_harmless, page_data, page_details, parsed
+from xgpt_fairseq.candidates import Candidate
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.hub_interface import Candidate
 from xgpt_fairseq.pages.caption_page import CaptionedPicture, render_captions
 from xgpt_fairseq.pages.pictures import Picture
 

@@ -10,7 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xgpt_fairseq.hub_interface import Candidate, XGPTHubInterface
+    from xgpt_fairseq.candidates import Candidate
+    from xgpt_fairseq.hub_interface import XGPTHubInterface
     from xgpt_fairseq.regions.store import RegionStore
     from xgpt_fairseq.search.generator import SearchOptions
     from xgpt_fairseq.vision.detections import Detections

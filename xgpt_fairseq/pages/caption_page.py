@@ -10,7 +10,7 @@ from xgpt_fairseq.pages.page import Card, Metric, PageHead, Said, SystemHead, re
 from xgpt_fairseq.pages.pictures import Picture
 
 if TYPE_CHECKING:
-    from xgpt_fairseq.hub_interface import Candidate
+    from xgpt_fairseq.candidates import Candidate
 
 _SYSTEM = "caption"
 
