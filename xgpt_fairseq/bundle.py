@@ -30,6 +30,7 @@ from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
 from xgpt_fairseq.loading import load_model, model_config, trained_width
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS
 from xgpt_fairseq.regions.novelty import NoveltyDetector
 from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
 from xgpt_fairseq.vision.packing import Packed
@@ -66,6 +67,7 @@ class Bundle:
         card: the model card (Markdown); empty if there is none.
         backbone: the weights of the network that sees photos: what is to be written, or the file in the bundle that was
             read; None: they are not in the bundle.
+        max_regions: most regions of a training image, the whole photo included, where boxes came from a file.
     """
 
     model: XGPTModel
@@ -77,6 +79,7 @@ class Bundle:
     novelty: NoveltyDetector | None = None
     card: str = ""
     backbone: Packed | Path | None = None
+    max_regions: int = DEFAULT_REGIONS
 
     @classmethod
     def read(cls, path: Path) -> Bundle:
@@ -93,6 +96,9 @@ class Bundle:
             options.pop("tifg_target", None)  # in bundles of earlier versions; now an option of TIFG
             config = XGPTConfig(**options)
             extractor_settings, trained_on = value["extractor"], value["trained_on"]
+            max_regions = value.get("max_regions", DEFAULT_REGIONS)  # not in bundles of earlier versions
+            if not isinstance(max_regions, int) or not 1 <= max_regions <= MAX_REGIONS:
+                raise TypeError(f"max_regions is {max_regions!r:.60}")
         except (KeyError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}") from None
         model = load_model(path / WEIGHTS, config, vocabulary, _load(path / WEIGHTS))
@@ -100,7 +106,10 @@ class Bundle:
         card = (path / CARD).read_text(encoding="utf-8") if (path / CARD).exists() else ""
         training = value.get("training", {})
         backbone = path / BACKBONE if (path / BACKBONE).exists() else None
-        return cls(model.eval(), config, vocabulary, extractor_settings, trained_on, training, novelty, card, backbone)
+        return cls(
+            model.eval(), config, vocabulary, extractor_settings, trained_on, training, novelty, card, backbone,
+            max_regions,
+        )  # fmt: skip
 
     @classmethod
     def of_checkpoint(cls, path: Path, data: Path | str | None) -> Bundle:
@@ -135,8 +144,16 @@ class Bundle:
                 "started_from": Path((cfg.get("checkpoint") or {}).get("finetune_from_model") or "").name or None,
             }
             novelty = NoveltyDetector.fit(directory.regions, directory.pairs("train"))
-        extractor = source.get("extractor")
-        return cls(model.eval(), config, directory.vocabulary, extractor, trained_on, training, novelty)
+        return cls(
+            model.eval(),
+            config,
+            directory.vocabulary,
+            source.get("extractor"),
+            trained_on,
+            training,
+            novelty,
+            max_regions=source.get("max_regions") or DEFAULT_REGIONS,
+        )
 
     def sha256(self) -> str:
         """The checksum of its parameters."""
@@ -161,6 +178,7 @@ class Bundle:
             "extractor": self.extractor_settings,
             "trained_on": self.trained_on,
             "training": self.training,
+            "max_regions": self.max_regions,
         }
         state = {name: _stored(name, tensor, dtype) for name, tensor in self.model.state_dict().items()}
         with atomic_directory(output, last=DESCRIPTION, files=[*FILES, *OWN_FILES]) as aside:

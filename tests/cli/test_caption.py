@@ -15,7 +15,7 @@ from tests.pages.parsed import is_harmless, page_data, page_details, parsed
 from tests.test_hub_interface import build, photos  # noqa: F401  (a fixture)
 from xgpt_fairseq import hub_interface
 from xgpt_fairseq.cli import caption as caption_program
-from xgpt_fairseq.cli import caption_outputs
+from xgpt_fairseq.cli import caption_outputs, extract_regions
 from xgpt_fairseq.cli import export as export_program
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.regions.novelty import NoveltyDetector
@@ -200,6 +200,36 @@ def test_boxes_of_a_detector(
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     done = call(call_program, folder, "--path", tmp_path / "bundle", "--detections", tmp_path / "boxes.json")
     assert done.status == 0 and done.stdout.count("\n") == 3
+
+
+def test_as_many_boxes_as_in_training(
+    call_program: Callable[..., Any],
+    tiny_vocabulary: Path,
+    photos: list[Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Photos have the captions that their store has, of which some boxes were left out."""
+    captioner = build(tiny_vocabulary, grid=None)
+    captioner.bundle.max_regions = 3
+    captioner.save(tmp_path / "bundle")
+    boxes = [
+        {"image_id": n, "bbox": [k, 2 * k, 20 + 3 * k, 40], "category_id": 1, "score": 0.1 * k}
+        for n in range(2)
+        for k in range(1, 7)
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    detections = ["--detections", tmp_path / "boxes.json"]
+    done = call_program(
+        extract_regions.main, *photos[:2], "--output", tmp_path / "store", *detections, "--max-regions", 3,
+        "--image-size", 96, "--device", "cpu", "--workers", 0,
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    scores = []
+    for number, images in enumerate(([*photos[:2], *detections], [tmp_path / "store"])):
+        lines = tmp_path / f"{number}.jsonl"
+        assert call(call_program, *images, "--path", tmp_path / "bundle", "--jsonl", lines).status == 0
+        scores.append([json.loads(line)["score"] for line in lines.read_text().splitlines()])
+    assert len(scores[0]) == 2 and scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
 def test_a_region_store(

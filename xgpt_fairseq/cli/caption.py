@@ -144,7 +144,7 @@ def _caption_photos(args: argparse.Namespace, captioner: XGPTHubInterface, optio
         raise DataError(f"there are no files in {', '.join(map(str, args.photos))}")
     if needed or args.json is not None:
         check_ids(files)
-    detections = _read_detections(args.detections, files) if needed else None
+    detections = _read_detections(args.detections, files, captioner) if needed else None
     found = photo_results(
         captioner,
         files,
@@ -193,7 +193,7 @@ def _caption_listed(
     if shard is not None:
         part = shard_range(files, shard, group)
         files, name = files[part.start : part.stop], shard.file(args.jsonl)
-    detections = None if args.detections is None else _read_detections(args.detections, files)
+    detections = None if args.detections is None else _read_detections(args.detections, files, captioner)
 
     def results(first: int) -> Iterator[list[Result]]:
         return photo_results(
@@ -203,6 +203,8 @@ def _caption_listed(
     if args.detections is not None:
         with open(args.detections, "rb") as file:
             images["detections_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        if captioner.bundle.max_regions != DEFAULT_REGIONS:  # which an earlier version had for all
+            images["max_regions"] = captioner.bundle.max_regions
     _write(args, captioner, results, len(files), name, group, images=images)
 
 
@@ -263,11 +265,12 @@ def _shard(args: argparse.Namespace) -> Shard | None:
     return shard
 
 
-def _read_detections(path: Path, files: Sequence[PhotoFile]) -> Detections:
+def _read_detections(path: Path, files: Sequence[PhotoFile], captioner: XGPTHubInterface) -> Detections:
+    """The boxes of *files*, as many of a photo as of one in training."""
     from xgpt_fairseq.vision.detections import Detections
     from xgpt_fairseq.vision.pooling import max_boxes
 
-    return Detections(path, [file.image_id for file in files], max_boxes(DEFAULT_REGIONS))
+    return Detections(path, [file.image_id for file in files], max_boxes(captioner.bundle.max_regions))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
