@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,13 @@ from tests.test_hub_interface import SIZES, build, draw
 from xgpt_fairseq import hub_interface
 from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.cli import prepare_captions
+from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.models.xgpt import XGPTModel
 from xgpt_fairseq.regions import novelty
 from xgpt_fairseq.regions.novelty import NoveltyDetector
+from xgpt_fairseq.regions.writer import RegionWriter
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +180,12 @@ def test_without_a_path_it_is_the_captioner_of_the_package(
         XGPTModel.from_pretrained()
 
 
-def test_a_checkpoint_says_what_it_was_trained_on(
-    captioner: XGPTHubInterface, tiny_captions: Path, tiny_vocabulary: Path, write_store: Callable[..., Path],
-    tmp_path: Path, call_program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+@pytest.fixture
+def pets(
+    tiny_captions: Path, tiny_vocabulary: Path, write_store: Callable[..., Path], tmp_path: Path,
+    call_program: Callable[..., Any],
+) -> Path:  # fmt: skip
+    """A data directory with a store of features of 1280 numbers, imported ones."""
     ids = [image["cocoid"] for image in json.loads(tiny_captions.read_text())["images"]]
     store = write_store(tmp_path / "store", feature_dim=1280, images=ids)
     done = call_program(
@@ -188,8 +193,14 @@ def test_a_checkpoint_says_what_it_was_trained_on(
         tmp_path / "pets",
     )  # fmt: skip
     assert done.status == 0
-    sizes = json.loads((tmp_path / "pets" / "dataset.json").read_text())["splits"]["train"]
-    cfg = {"model": Namespace(**SIZES), "task": {"data": str(tmp_path / "pets")},
+    return tmp_path / "pets"
+
+
+def test_a_checkpoint_says_what_it_was_trained_on(
+    captioner: XGPTHubInterface, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = json.loads((pets / "dataset.json").read_text())["splits"]["train"]
+    cfg = {"model": Namespace(**SIZES), "task": {"data": str(pets)},
            "checkpoint": {"finetune_from_model": "checkpoints/text/averaged.pt"}}  # fmt: skip
     state = {"model": captioner.model.state_dict(), "cfg": cfg, "optimizer_history": [{"num_updates": 9}]}
     torch.save(state, tmp_path / "checkpoint.pt")
@@ -203,5 +214,33 @@ def test_a_checkpoint_says_what_it_was_trained_on(
     assert Bundle.of_checkpoint(tmp_path / "checkpoint.pt", None).novelty is not None
     state["cfg"]["checkpoint"], state["optimizer_history"] = {}, []
     torch.save(state, tmp_path / "checkpoint.pt")
-    training = Bundle.of_checkpoint(tmp_path / "checkpoint.pt", tmp_path / "pets").training
+    training = Bundle.of_checkpoint(tmp_path / "checkpoint.pt", pets).training
     assert (training["updates"], training["started_from"]) == (None, None)
+
+
+def test_a_checkpoint_that_was_trained_on_another_store(
+    captioner: XGPTHubInterface, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By --regions: the data directory's own store says nothing of its features."""
+    own, settings = DataDirectory(pets).regions, captioner.bundle.extractor_settings
+    with RegionWriter(tmp_path / "other", 1280, source={"extractor": settings, "max_regions": 37}) as writer:
+        for row in range(len(own)):
+            writer.add(own.image_id(row), own.features(row), own.boxes(row), position=row + 1)
+        writer.finish()
+    monkeypatch.chdir(tmp_path)  # where fairseq-train was started
+    cfg = {"model": Namespace(**SIZES), "task": {"data": "pets", "regions": "other"}}
+    checkpoint = tmp_path / "checkpoint.pt"
+    torch.save({"model": captioner.model.state_dict(), "cfg": cfg}, checkpoint)
+    for data in (None, pets):
+        bundle = Bundle.of_checkpoint(checkpoint, data)
+        assert (bundle.extractor_settings, bundle.max_regions) == (settings, 37)
+    assert Bundle.of_checkpoint(checkpoint, None, own.path).extractor_settings is None
+    (tmp_path / "moved").symlink_to(pets)  # a link to the same one is the same one
+    assert Bundle.of_checkpoint(checkpoint, tmp_path / "moved").max_regions == 37
+    shutil.copytree(pets, tmp_path / "copy")
+    with pytest.raises(DataError, match=r"trained on pets with --regions other: of another data directory, .*/copy"):
+        Bundle.of_checkpoint(checkpoint, tmp_path / "copy")
+    assert Bundle.of_checkpoint(checkpoint, tmp_path / "copy", tmp_path / "other").max_regions == 37
+    (tmp_path / "other").rename(tmp_path / "gone")
+    with pytest.raises(DataError, match="with --regions other, which is not there: name it by --regions STORE"):
+        Bundle.of_checkpoint(checkpoint, None)

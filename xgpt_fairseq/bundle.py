@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -112,22 +113,25 @@ class Bundle:
         )  # fmt: skip
 
     @classmethod
-    def of_checkpoint(cls, path: Path, data: Path | str | None) -> Bundle:
+    def of_checkpoint(cls, path: Path, data: Path | str | None, regions: Path | str | None = None) -> Bundle:
         """The captioner of a checkpoint.
 
         Args:
             path: the checkpoint.
             data: its data directory; None: the one that it was trained on.
+            regions: its region store; None: see `training_regions`.
 
         Raises:
-            DataError: it is no checkpoint of a captioner, or its data directory is not there or another's.
+            DataError: it is no checkpoint of a captioner, or its data directory or region store is not there or
+                another's.
         """
         state = load_checkpoint(path)
         config, cfg = model_config(path, state), state.get("cfg") or {}
         task = cfg.get("task") or {}
         if data is None and "data" not in task:
             raise DataError(f"{path} does not say which data it was trained on: name the data directory")
-        directory = DataDirectory(data if data is not None else task["data"])
+        regions = regions or training_regions(path, task, data)
+        directory = DataDirectory(data if data is not None else task["data"], regions=regions)
         source = directory.regions.source
         config.feature_dim = trained_width(path, state)
         model = load_model(path, config, directory.vocabulary, state["model"], directory=directory)
@@ -193,6 +197,28 @@ class Bundle:
                 (aside / CARD).write_text(self.card, encoding="utf-8")
             self.vocabulary.copy_to(aside)
             write_json(aside / DESCRIPTION, value)
+
+
+def training_regions(path: Path, task: Mapping[str, Any], data: Path | str | None) -> Path | None:
+    """The region store that a checkpoint was trained on by --regions; None: that of its data directory.
+
+    Args:
+        path: the checkpoint.
+        task: the configuration of its training's task. Paths in it are as fairseq-train took them, from its folder.
+        data: the data directory that the user names; None: the one that it was trained on.
+
+    Raises:
+        DataError: the store is not there; or *data* is another directory, whose own store may have other features.
+    """
+    if not task.get("regions"):
+        return None
+    regions, trained_on = Path(task["regions"]), task.get("data")
+    said = f"{path} was trained on {trained_on} with --regions {regions}"
+    if data is not None and (trained_on is None or os.path.realpath(data) != os.path.realpath(trained_on)):
+        raise DataError(f"{said}: of another data directory, {data}, name the store of the same features by --regions")
+    if not regions.exists():
+        raise DataError(f"{said}, which is not there: name it by --regions STORE, or put it (or a link to it) there")
+    return regions
 
 
 def _stored(name: str, tensor: Tensor, dtype: str) -> Tensor:

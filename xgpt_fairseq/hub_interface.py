@@ -71,6 +71,7 @@ class XGPTHubInterface(nn.Module):
         path: Path | str | None = None,
         *,
         data: Path | str | None = None,
+        regions: Path | str | None = None,
         backbone_weights: Path | None = None,
         offline: bool = False,
     ) -> XGPTHubInterface:
@@ -79,6 +80,7 @@ class XGPTHubInterface(nn.Module):
         Args:
             path: a folder that `xgpt-export` wrote, or a checkpoint; None: the captioner in the package (`RELEASED`).
             data: the data directory of a checkpoint; None: the one that it was trained on.
+            regions: the region store of a checkpoint; None: the one that it was trained on.
             backbone_weights: where the weights lie that turn photos into regions, if they are not the published ones.
             offline: never fetch those weights.
 
@@ -88,9 +90,9 @@ class XGPTHubInterface(nn.Module):
         if path is None and not RELEASED.is_dir():
             raise DataError("no captioner comes with this version: name a bundle of xgpt-export, or a checkpoint")
         path = RELEASED if path is None else Path(path)
-        if path.is_dir() and data is not None:
-            raise DataError(f"{path} is a bundle, which needs no data directory; only checkpoints do")
-        bundle = Bundle.read(path) if path.is_dir() else Bundle.of_checkpoint(path, data)
+        if path.is_dir() and (data is not None or regions is not None):
+            raise DataError(f"{path} is a bundle, which needs no data directory and no regions; only checkpoints do")
+        bundle = Bundle.read(path) if path.is_dir() else Bundle.of_checkpoint(path, data, regions)
         return cls(bundle, backbone_weights=backbone_weights, offline=offline)
 
     def save(self, output: Path) -> None:

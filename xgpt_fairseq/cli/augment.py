@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
@@ -47,12 +47,14 @@ def _augment(args: argparse.Namespace) -> None:
     if rounds > 1 and not search.sampling:
         raise DataError(f"--rounds {rounds}: diverse beam search finds the same again; give more --candidates instead")
     check_replaceable(args.output, "captions", overwrite=args.overwrite)
-    directory = DataDirectory(args.data)
+    bundled = args.path.is_dir()
+    directory = DataDirectory(args.data, regions=args.regions if bundled else _regions(args))
     if args.output.resolve() == directory.path.resolve():
         raise DataError(f"--output {args.output} is DATA itself; name another folder")
     check_regions_inside(args.output, directory.regions_path)
     device = usable_device(args.device or default_device())
-    captioner = XGPTHubInterface.from_path(args.path, data=None if args.path.is_dir() else args.data).to(device)
+    trained_on: dict[str, Any] = {} if bundled else {"data": args.data, "regions": directory.regions_path}
+    captioner = XGPTHubInterface.from_path(args.path, **trained_on).to(device)
     options = AugmentOptions(
         splits=[split.strip() for split in args.split.split(",")],
         per_image=args.per_image,
@@ -64,6 +66,16 @@ def _augment(args: argparse.Namespace) -> None:
     )
     print(augment(directory, captioner, args.output, options, overwrite=args.overwrite))
     print(f"written to {args.output}")
+
+
+def _regions(args: argparse.Namespace) -> Path | None:
+    """The region store for a checkpoint: the one given, or the one that it was trained on; None: that of DATA."""
+    from xgpt_fairseq.bundle import training_regions
+    from xgpt_fairseq.checkpoints import load_checkpoint
+
+    given: Path | None = args.regions
+    task = (load_checkpoint(args.path).get("cfg") or {}).get("task") or {}
+    return given or training_regions(args.path, task, args.data)
 
 
 def _search(args: argparse.Namespace) -> SearchOptions:
@@ -110,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory from xgpt-prepare-captions")
     parser.add_argument(
         "--path", type=Path, required=True, metavar="CHECKPOINT", help="a checkpoint, or a bundle of xgpt-export"
+    )
+    parser.add_argument(
+        "--regions", type=Path, metavar="STORE", help="region store [the checkpoint's of its training, or that of DATA]"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="NEW_DATA", help="data directory to write")
     parser.add_argument("--split", default="train", help="split to augment, or several: train,valid (%(default)s)")

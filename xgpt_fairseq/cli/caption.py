@@ -62,7 +62,7 @@ def caption(args: argparse.Namespace) -> None:
     if args.about:
         if args.photos or args.serve:
             raise DataError("--about prints what the captioner is; it captions nothing: leave photos and --serve out")
-        print(about(XGPTHubInterface.from_path(args.path, data=args.data).bundle))
+        print(about(XGPTHubInterface.from_path(args.path, data=args.data, regions=args.regions).bundle))
         return
     if args.serve:
         check_serve(args)
@@ -87,7 +87,11 @@ def caption(args: argparse.Namespace) -> None:
         raise DataError("--no-early-stop is for plain beam search: leave out --no-repeat-ngram-size")
     device = usable_device(args.device or own_device())
     captioner = XGPTHubInterface.from_path(
-        args.path, data=args.data, backbone_weights=args.backbone_weights, offline=args.offline
+        args.path,
+        data=args.data,
+        regions=args.regions,
+        backbone_weights=args.backbone_weights,
+        offline=args.offline,
     ).to(device)
     options = SearchOptions(
         beam=args.beam,
@@ -306,6 +310,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a bundle of xgpt-export, or a checkpoint [the captioner in the package]",
     )
     parser.add_argument("--data", type=Path, help="data directory of a checkpoint [the one it was trained on]")
+    parser.add_argument(
+        "--regions", type=Path, metavar="STORE", help="region store of a checkpoint [the one it was trained on]"
+    )
     parser.add_argument(
         "--detections", type=Path, metavar="JSON", help="boxes of the photos, for a model that was trained on boxes"
     )

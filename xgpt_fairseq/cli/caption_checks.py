@@ -18,7 +18,7 @@ def check_effects(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         DataError: there are any.
     """
     if args.about:
-        used_or_refused_later = {"about", "path", "data", "offline", "photos", "list", "serve"}
+        used_or_refused_later = {"about", "path", "data", "regions", "offline", "photos", "list", "serve"}
         refuse_options(parser, args, set(vars(args)) - used_or_refused_later, "with --about")
     elif args.serve:
         refuse_options(parser, args, ("batch_size", "num_shards", "shard_id"), "with --serve")

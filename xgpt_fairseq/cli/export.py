@@ -158,9 +158,11 @@ def _read(args: argparse.Namespace) -> Bundle:
     from xgpt_fairseq.bundle import Bundle
 
     if not args.checkpoint.is_dir():
-        bundle = Bundle.of_checkpoint(args.checkpoint, args.data)
-    elif args.data is not None:
-        raise DataError(f"{args.checkpoint} is a bundle, which needs no data directory; only checkpoints do")
+        bundle = Bundle.of_checkpoint(args.checkpoint, args.data, args.regions)
+    elif args.data is not None or args.regions is not None:
+        raise DataError(
+            f"{args.checkpoint} is a bundle, which needs no data directory and no regions; only checkpoints do"
+        )
     else:
         bundle = Bundle.read(args.checkpoint)
     if args.card is not None:
@@ -228,7 +230,7 @@ def _check_effects(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     from xgpt_fairseq.onnx_export.folder import DESCRIPTION
 
     if (args.checkpoint / DESCRIPTION).is_file():
-        of_graphs = ("onnx", "storage", "dtype", "data", "card", "with_backbone", "backbone_weights")
+        of_graphs = ("onnx", "storage", "dtype", "data", "regions", "card", "with_backbone", "backbone_weights")
         where = f"on the page of {args.checkpoint}, which is a folder of --onnx"
         refuse_options(parser, args, of_graphs, where)
     refuse_options(parser, args, ("onnx",), "with --html or --html-folder, which write a page")
@@ -243,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, help="its data directory, with vocabulary and regions [the one it was trained on]"
     )
+    parser.add_argument("--regions", type=Path, metavar="STORE", help="its region store [the one it was trained on]")
     parser.add_argument(
         "--dtype",
         choices=DTYPES,

@@ -262,6 +262,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         model_name_or_path: str | None = None,
         checkpoint_file: str | None = None,
         data_name_or_path: str | None = None,
+        regions: str | None = None,
         **unused: Any,
     ) -> Any:
         """A model that captions photos (`XGPTHubInterface`).
@@ -271,13 +272,14 @@ class XGPTModel(FairseqEncoderDecoderModel):
                 the captioner in the package, in versions that have one.
             checkpoint_file: a checkpoint in that folder.
             data_name_or_path: the data directory of a checkpoint; None: the one that it was trained on.
+            regions: the region store of a checkpoint; None: the one that it was trained on.
         """
         from xgpt_fairseq.hub_interface import XGPTHubInterface
 
         path = model_name_or_path
         if path is not None and checkpoint_file is not None:
             path = str(Path(path, checkpoint_file))
-        return XGPTHubInterface.from_path(path, data=data_name_or_path)
+        return XGPTHubInterface.from_path(path, data=data_name_or_path, regions=regions)
 
     def forward(self, method: str = "predict_words", **inputs: Any) -> Any:
         """`predict_words`, or a head by its objective's name, which is given the model and *inputs*.
