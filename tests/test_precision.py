@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from tests.models.small import build
 from tests.objectives.test_objectives import images, objective_of, sample_of
-from xgpt_fairseq import precision
+from xgpt_fairseq import devices, precision
+from xgpt_fairseq.cli import augment, caption, diagnose, evaluate
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES
@@ -115,3 +119,28 @@ def test_convolutions_are_exact_as_long_as_anyone_needs_it(before: bool, monkeyp
         step()
         seen.append(torch.backends.cudnn.allow_tf32)
     assert seen == [False, False, False, before]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        (caption, ["photo.jpg"]),
+        (augment, ["data", "--path", "averaged.pt", "--output", "new"]),
+        (diagnose, ["averaged.pt", "data"]),
+        (evaluate, ["--retrieval", "--path", "averaged.pt", "--data", "data"]),
+    ],
+    ids=lambda given: getattr(given, "__name__", "").rpartition(".")[2],
+)
+def test_a_gpu_is_no_cpu(
+    program: ModuleType,
+    arguments: list[str],
+    call_program: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Said before anything is read, also where this CPU has bfloat16 arithmetic or lacks it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(devices, "usable_device", lambda _: "cuda")
+    done = call_program(program.main, *arguments, "--cpu-bf16")
+    assert done.status == 1
+    assert done.error.startswith("--cpu-bf16 is for CPUs, and cuda would be used: ") and "--device cpu" in done.error

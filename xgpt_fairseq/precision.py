@@ -19,8 +19,18 @@ def cpu_has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def check_cpu_bfloat16() -> None:
-    """Raise DataError if `--cpu-bf16` would not help."""
+def check_cpu_bfloat16(device: str = "cpu", *, instead: str = "leave the option out, or choose --device cpu") -> None:
+    """Refuse `--cpu-bf16` where it would not help.
+
+    Args:
+        device: the device that computes, as torch writes it.
+        instead: what to do where that is no CPU.
+
+    Raises:
+        DataError: it is no CPU, whose precision the option leaves as it is; or this CPU has no bfloat16 arithmetic.
+    """
+    if device.partition(":")[0] != "cpu":
+        raise DataError(f"--cpu-bf16 is for CPUs, and {device} would be used: {instead}")
     if not cpu_has_bfloat16():
         raise DataError(
             "--cpu-bf16: this CPU has no bfloat16 arithmetic (AVX512-BF16 or AMX on x86, BF16 on ARM), and would be "

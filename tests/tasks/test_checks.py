@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 import xgpt_fairseq.plugin  # noqa: F401  (the names of optimizers and schedulers are fairseq's registries')
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks import checks
-from xgpt_fairseq.tasks.checks import check_processes, check_run
+from xgpt_fairseq.tasks.checks import check_cpu_precision, check_processes, check_run
 
 
 @pytest.fixture
@@ -251,3 +251,29 @@ def test_several_forward_passes_on_several_processes(backend: str, world: int, u
         check_processes(distributed, joint=True)
     if unused:
         check_processes(distributed, joint=False)
+
+
+@pytest.mark.parametrize(
+    ("program", "cpu", "gpu", "options", "refused"),
+    [
+        ("fairseq-train", False, True, {}, True),
+        ("fairseq-generate", False, True, {}, True),
+        ("fairseq-train", True, True, {}, False),
+        ("fairseq-train", False, False, {}, False),
+        (None, False, True, {}, False),
+        ("fairseq-validate", False, True, {"from_checkpoint": True}, False),
+    ],
+)
+def test_cpu_bf16_is_for_cpus(
+    program: str | None, cpu: bool, gpu: bool, options: Any, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "fairseq_program", lambda: program)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    root = OmegaConf.structured(FairseqConfig)
+    for name, value in {"task": {"_name": "xgpt_caption", "cpu_bf16": True}, "common.cpu": cpu}.items():
+        OmegaConf.update(root, name, value, force_add=True)
+    if not refused:
+        check_cpu_precision(root.task, **options)
+        return
+    with pytest.raises(DataError, match="--cpu-bf16 is for CPUs, and a GPU would be used: add --cpu"):
+        check_cpu_precision(root.task, **options)

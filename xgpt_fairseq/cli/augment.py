@@ -40,6 +40,7 @@ def _augment(args: argparse.Namespace) -> None:
     from xgpt_fairseq.data.directory import DataDirectory, check_regions_inside, check_replaceable
     from xgpt_fairseq.devices import default_device, usable_device
     from xgpt_fairseq.hub_interface import XGPTHubInterface
+    from xgpt_fairseq.precision import check_cpu_bfloat16
 
     search = _search(args)
     _check_numbers(args)
@@ -47,12 +48,14 @@ def _augment(args: argparse.Namespace) -> None:
     if rounds > 1 and not search.sampling:
         raise DataError(f"--rounds {rounds}: diverse beam search finds the same again; give more --candidates instead")
     check_replaceable(args.output, "captions", overwrite=args.overwrite)
+    device = usable_device(args.device or default_device())
+    if args.cpu_bf16:
+        check_cpu_bfloat16(device)
     bundled = args.path.is_dir()
     directory = DataDirectory(args.data, regions=args.regions if bundled else _regions(args))
     if args.output.resolve() == directory.path.resolve():
         raise DataError(f"--output {args.output} is DATA itself; name another folder")
     check_regions_inside(args.output, directory.regions_path)
-    device = usable_device(args.device or default_device())
     trained_on: dict[str, Any] = {} if bundled else {"data": args.data, "regions": directory.regions_path}
     captioner = XGPTHubInterface.from_path(args.path, **trained_on).to(device)
     options = AugmentOptions(

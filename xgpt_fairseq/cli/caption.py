@@ -57,6 +57,7 @@ def caption(args: argparse.Namespace) -> None:
     """Caption, print, and write the requested files; or serve the page; or print what the captioner is."""
     from xgpt_fairseq.devices import own_device, usable_device
     from xgpt_fairseq.hub_interface import XGPTHubInterface
+    from xgpt_fairseq.precision import check_cpu_bfloat16
     from xgpt_fairseq.search.generator import LENPEN, SearchOptions
 
     if args.about:
@@ -86,6 +87,8 @@ def caption(args: argparse.Namespace) -> None:
     if args.no_early_stop and args.no_repeat_ngram_size:
         raise DataError("--no-early-stop is for plain beam search: leave out --no-repeat-ngram-size")
     device = usable_device(args.device or own_device())
+    if args.cpu_bf16:
+        check_cpu_bfloat16(device)
     captioner = XGPTHubInterface.from_path(
         args.path,
         data=args.data,

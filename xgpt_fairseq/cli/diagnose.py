@@ -55,7 +55,7 @@ def program(args: argparse.Namespace) -> None:
     check_at_least("--seed", args.seed, 0)
     device = usable_device(args.device or default_device())
     if args.cpu_bf16:
-        check_cpu_bfloat16()
+        check_cpu_bfloat16(device)
     directory = DataDirectory(args.data, regions=args.regions)
     dictionary = directory.vocabulary.dictionary
     state = load_checkpoint(args.checkpoint)

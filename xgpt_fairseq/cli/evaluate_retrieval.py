@@ -116,9 +116,7 @@ def evaluate_retrieval(args: argparse.Namespace) -> None:
     if (args.fp16 or args.bf16) and device.startswith("cpu"):
         raise DataError(f"--{asked[0]} needs a GPU; on a CPU: --cpu-bf16")
     if args.cpu_bf16:
-        if not device.startswith("cpu"):
-            raise DataError("--cpu-bf16 is for CPUs; on a GPU: --fp16 or --bf16")
-        check_cpu_bfloat16()
+        check_cpu_bfloat16(device, instead="choose --device cpu, or --fp16 or --bf16 in its place")
     directory = DataDirectory(args.data, regions=args.regions)
     model = load_model(args.path, directory)
     model = model.to(device, torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else None)

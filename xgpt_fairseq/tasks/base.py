@@ -29,7 +29,14 @@ from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.programs.peers import begin_together, limit_waiting
 from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks import early_stop
-from xgpt_fairseq.tasks.checks import check_processes, check_run, finetune_from, root_config
+from xgpt_fairseq.tasks.checks import (
+    check_cpu_precision,
+    check_processes,
+    check_run,
+    finetune_from,
+    root_config,
+    uses_gpu,
+)
 from xgpt_fairseq.tasks.finite import RepeatedBatches, refuse_not_finite
 from xgpt_fairseq.tasks.gradient_log import GradientLog
 from xgpt_fairseq.tasks.limits import value_of
@@ -119,7 +126,7 @@ class XGPTTask(FairseqTask):
         self._repeats: tuple[int, int | None] | None = None  # see repeat_validation
         self._best_checkpoints = BestCheckpoints(cfg)
         self._whole_checkpoints = WholeCheckpoints(root_config(cfg).get("checkpoint") or {})
-        if cfg.cpu_bf16:
+        if cfg.cpu_bf16 and not uses_gpu(cfg):
             check_cpu_bfloat16()
 
     @classmethod
@@ -127,6 +134,7 @@ class XGPTTask(FairseqTask):
         """Open the data directory, so that what is wrong with it is said before training."""
         begin_together()
         check_run(cfg, from_checkpoint=bool(kwargs.get("from_checkpoint")))
+        check_cpu_precision(cfg, from_checkpoint=bool(kwargs.get("from_checkpoint")))
         load_checkpoints_on_all_ranks(cfg)
         return cls.open(cfg)
 

@@ -226,3 +226,26 @@ def _check_samples(root: Any) -> None:
             "--captions-per-image has no effect with --criterion xgpt_scst, which reads each image once: leave it out "
             "(--scst-samples N: as many captions of the model for each image)"
         )
+
+
+def uses_gpu(task_cfg: Any) -> bool:
+    """Whether one of fairseq's programs computes on a GPU; of a task that is set up elsewhere that is not known."""
+    common = root_config(task_cfg).get("common")
+    return common is not None and not common.cpu and torch.cuda.is_available()
+
+
+def check_cpu_precision(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
+    """Refuse --cpu-bf16 of one of fairseq's programs where a GPU computes, on which it has no effect.
+
+    Args:
+        task_cfg, from_checkpoint: as `check_run`. A checkpoint that was trained with it may be validated on a GPU.
+
+    Raises:
+        DataError: it is given, and there is a GPU that --cpu does not keep out.
+    """
+    asked = value_of(task_cfg, "cpu_bf16", False) and fairseq_program() is not None
+    if asked and uses_gpu(task_cfg) and not (from_checkpoint and option("cpu_bf16") not in sys.argv):
+        raise DataError(
+            "--cpu-bf16 is for CPUs, and a GPU would be used: add --cpu, or leave it out (on GPUs --fp16, and in "
+            "training --bf16)"
+        )
