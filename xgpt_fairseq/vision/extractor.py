@@ -13,7 +13,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
 from xgpt_fairseq.regions.format import FloatArray, HalfArray
 from xgpt_fairseq.regions.limits import MAX_REGIONS
-from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions
+from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, reason_of
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, load_backbone
 from xgpt_fairseq.vision.choices import GRID, MOST_CELLS, TOKENS
 from xgpt_fairseq.vision.packing import Packed
@@ -167,10 +167,31 @@ class RegionExtractor(PhotoExtractor):
         for row, corners in zip(padded, boxes, strict=True):
             row[: len(corners)] = corners
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            maps: Tensor = self._backbone(pixels).float()
+            maps = self._maps(pixels)
         # of a batch, all photos have the same cells
         found = map_cells(maps) if self.grid == TOKENS else pool_regions(maps, torch.from_numpy(padded).to(self.device))
         return check_half(found.half().cpu().numpy(), self._backbone.name)
+
+    def _maps(self, pixels: Tensor) -> Tensor:
+        """The backbone's maps of photos of one shape.
+
+        Raises:
+            DataError: the network can't take that shape, though it takes others: transformers' Swin needs as many
+                patches along each side as its windows have.
+        """
+        height, width = pixels.shape[1:3]
+        try:
+            maps: Tensor = self._backbone(pixels).float()
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            if height == width:  # its own shape, at which it was loaded
+                raise
+            raise DataError(
+                f"{self._backbone.name} fails for a photo of {width} x {height} pixels ({reason_of(error)}): squeeze "
+                "photos to squares (--square), or choose a larger --image-size"
+            ) from error
+        return maps
 
 
 def grid_in_words(grid: int | str | None) -> str:

@@ -109,6 +109,14 @@ def test_a_network_of_one_size_gets_squares(tmp_path: Path) -> None:
         extractor.backbone.form(64)
 
 
+def test_a_photo_that_is_too_narrow_for_a_network(tmp_path: Path) -> None:
+    saved("swin", tmp_path / "swin")
+    extractor = RegionExtractor(backbone=f"transformers:{tmp_path / 'swin'}", grid=2, device="cpu")
+    photo = extractor.load(Image.fromarray(np.zeros((50, 100, 3), dtype=np.uint8)))
+    with pytest.raises(DataError, match=r"swin fails for a photo of 32 x 16 pixels \(RuntimeError: .*\(--square\)"):
+        extractor.extract([photo])
+
+
 def test_another_scale_of_pixels(tmp_path: Path) -> None:
     """Where pixels are not divided by 255, or by something else, mean and deviation are of what the network gets."""
     saved("resnet", tmp_path / "resnet", rescale_factor=1 / 127.5)

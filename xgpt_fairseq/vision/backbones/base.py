@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -219,7 +219,8 @@ class Backbone(nn.Module):
             except DataError as error:
                 raise DataError(f"{called}: {error}") from None
             wrong = ""
-            for height, width in () if own.fixed_size else _other_sizes(own.image_size, layout.stride):
+            others: Iterable[tuple[int, int]] = () if own.fixed_size else _other_sizes(own.image_size, layout.stride)
+            for height, width in others:
                 try:
                     seen = self._trial(height, width)
                 except Exception:  # each library says in its own way that a size is not the network's
@@ -235,7 +236,6 @@ class Backbone(nn.Module):
                     )
                 self.preprocessing = replace(own, fixed_size=True)
                 height = width = own.image_size
-                seen = self._trial(height, width)
             again = self._trial(height, width)
         if not torch.allclose(seen, again, rtol=1e-2, atol=1e-2 * float(seen.abs().max()), equal_nan=True):
             raise DataError(
