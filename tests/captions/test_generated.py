@@ -58,6 +58,15 @@ def test_coco_results_may_come_in_any_order_and_spelling(tmp_path: Path, referen
     assert list(captions.items()) == [("42", "a"), ("7", "b"), ("park", "c")]
 
 
+def test_ids_that_look_like_files(tmp_path: Path) -> None:
+    """Of photos with two extensions: as captioning a store writes them, they are just the ids of the references."""
+    references = References(tmp_path / "r.json", {"1": ["a"], "1.png": ["b"], "x.jpg": ["c"]})
+    captions = {"1.png": "B", "x.jpg": "C", "1": "A"}
+    assert read_captions(written(tmp_path / "c.json", coco_results(captions)), references) == captions
+    files = {"1.png.jpg": "B", "x.jpg.jpg": "C", "1.jpg": "A"}
+    assert read_captions(written(tmp_path / "c.json", files), references) == captions
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -120,6 +120,22 @@ def test_the_references_of_a_data_directory_are_read_as_they_are(tmp_path: Path)
         find_references(path, "val")
 
 
+def test_ids_of_a_data_directory_stay_as_they_are(tmp_path: Path) -> None:
+    """Of photos with two extensions, which are no names of files: 1.png and 1 are two images."""
+    ids = [1, "1.png", "0.jpg", 0]
+    content = {
+        "images": [{"id": image_id} for image_id in ids],
+        "annotations": [{"id": n, "image_id": image_id, "caption": f"c {n}"} for n, image_id in enumerate(ids)],
+    }
+    path = written(tmp_path / "test.references.json", content)
+    with pytest.raises(DataError, match="image 1 is listed twice"):  # in a folder of anything, they may be files
+        read_references(path)
+    for name in ("dict.txt", "dataset.json"):
+        (tmp_path / name).touch()
+    expected = {"1": ["c 0"], "1.png": ["c 1"], "0.jpg": ["c 2"], "0": ["c 3"]}
+    assert read_references(path).captions == find_references(path).captions == expected
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("[]", "has no lists 'images' and 'annotations'"), ("{", "not JSON"), ("A dog.", "not a caption file of a known")],

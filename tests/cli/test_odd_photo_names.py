@@ -64,6 +64,24 @@ def test_captions_find_their_photos(
     assert len(of.pairs("train")) + len(of.pairs("valid")) == len(ODD)
 
 
+def test_references_have_the_ids_of_the_store(
+    call_program: Callable[..., Any], tiny_vocabulary: Path, tmp_path: Path
+) -> None:
+    """Photos with two extensions lose one, and not a second one where references are read."""
+    captions, store, data = (tmp_path / name for name in ("train.jsonl", "store", "data"))
+    names = ["0.jpg", "0.jpg.png", "1.png.jpg"]
+    captions.write_text("\n".join(json.dumps({"image": name, "caption": "a photo"}) for name in names))
+    with RegionWriter(store, 4) as writer:
+        for place, name in enumerate(names, 1):
+            box = np.array([[0, 0, 1, 1]], np.float32)
+            writer.add(name, np.zeros((1, 4), np.float32), box, position=place)
+        writer.finish()
+    options = ["--vocabulary", tiny_vocabulary, "--regions", store, "--output", data, "--splits", "train"]
+    done = call_program(prepare_captions.main, captions, *options)
+    assert done.status == 0, done.stderr
+    assert sorted(DataDirectory(data).references("train").image_ids) == ["0", "0.jpg", "1.png"]
+
+
 def test_a_folder_whose_name_is_no_utf8(tiny_vocabulary: Path, tmp_path: Path) -> None:
     """Its photos are in lists of what is left out, and in the splits of their hashes."""
     folder = tmp_path / os.fsdecode(b"photos\xff")

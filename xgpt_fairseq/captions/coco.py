@@ -105,7 +105,12 @@ def _refuse(error: DataError) -> NoReturn:
 
 
 def parse_coco(
-    path: Path, value: Any, key: str = _CAPTION, bad_record: Callable[[DataError], None] = _refuse
+    path: Path,
+    value: Any,
+    key: str = _CAPTION,
+    bad_record: Callable[[DataError], None] = _refuse,
+    *,
+    is_canonical: bool = False,
 ) -> dict[str, list[Annotation]]:
     """The captions of each image in COCO's format: `images[].id`, `annotations[]` with `image_id`, `caption`, `id`.
 
@@ -116,6 +121,8 @@ def parse_coco(
         value: its JSON value.
         key: under which annotations have their caption, or a list of them.
         bad_record: what is done about an annotation whose caption is not text or of an unlisted image.
+        is_canonical: whether its ids are those of a store. They are not made again: `1.png`, the id of `1.png.jpg`,
+            would become `1`.
 
     Raises:
         DataError: another structure, or an image listed twice.
@@ -125,14 +132,14 @@ def parse_coco(
         raise DataError(f"{path} has no lists 'images' and 'annotations'; is it one of COCO's captions_*.json?")
     of_image: dict[str, list[Annotation]] = {}
     for place, image in enumerate(images):
-        image_id = record_image_id(f"{path}: images[{place}]", image, "id")
+        image_id = _image_id(f"{path}: images[{place}]", image, "id", is_canonical)
         if image_id in of_image:
             raise image_listed_twice(path, image_id)
         of_image[image_id] = []
     for place, annotation in enumerate(annotations):
         where = f"{path}: annotations[{place}]"
         try:
-            image_id, texts = _captions(where, annotation, key)
+            image_id, texts = _captions(where, annotation, key, is_canonical)
             if image_id not in of_image:
                 raise DataError(f"{where}: image {image_id} is not among the file's 'images'")
         except DataError as error:
@@ -142,9 +149,14 @@ def parse_coco(
     return of_image
 
 
-def _captions(where: str, annotation: Any, key: str) -> tuple[str, list[str]]:
+def _image_id(where: str, record: Any, key: str, is_canonical: bool) -> str:
+    image_id = record_image_id(where, record, key)
+    return str(record[key]) if is_canonical else image_id
+
+
+def _captions(where: str, annotation: Any, key: str, is_canonical: bool) -> tuple[str, list[str]]:
     """The image and the captions of an annotation."""
-    image_id = record_image_id(where, annotation, "image_id")
+    image_id = _image_id(where, annotation, "image_id", is_canonical)
     if key not in annotation:
         raise DataError(f"{where} lacks {key!r}; is it one of COCO's captions_*.json?")
     texts = annotation[key] if isinstance(annotation[key], list) else [annotation[key]]

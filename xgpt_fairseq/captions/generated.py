@@ -311,6 +311,7 @@ def _of_references(path: Path, records: list[_Record], references: References, b
         (canonical_image_id(names[image_id]) if image_id in names else image_id, image_id)
         for image_id in references.captions
     )
+    as_they_are = _are_ids(records, references)
     captions: dict[str, str] = {}
     unknown = []
     for where, image in records:
@@ -319,12 +320,12 @@ def _of_references(path: Path, records: list[_Record], references: References, b
         # the id is another name than the file's only if it says something else
         is_id = image.file_name is None or canonical_image_id(image.file_name) != image.image_id or by == "id"
         of_id = ids.find_id(image.image_id) if by != "file" and is_id else []
-        if of_file and of_id and of_file != of_id:
+        if of_file and of_id and of_file != of_id and not as_they_are:
             raise DataError(
                 f"{where} is {of_id[0]} of {references.path} by its id, and {of_file[0]} by its file's name: say which "
                 "is meant by --pair-by id or --pair-by file"
             )
-        found = of_file or of_id
+        found = [name] if as_they_are else of_file or of_id
         if len(found) > 1:
             raise DataError(
                 f"{where}: {name} may be {found[0]} or {found[1]} of {references.path}: captions of photos that share "
@@ -339,3 +340,15 @@ def _of_references(path: Path, records: list[_Record], references: References, b
     if unknown:
         raise DataError(f"{path}: {named(unknown)} not in {references.path}; are these the references of this split?")
     return captions
+
+
+def _are_ids(records: list[_Record], references: References) -> bool:
+    """Whether records name all images, and no others, by just the ids of *references*, as captions of a store do.
+
+    Then no extension is taken off: `1.png` is the id of `1.png.jpg`, and not the file of `1`. Names of files are never
+    all the ids, which are made of them by taking off their extensions.
+    """
+    two_names = any(image.file_name and canonical_image_id(image.file_name) != image.image_id for _, image in records)
+    if two_names or references.file_names:
+        return False
+    return {image.file_name or image.image_id for _, image in records} == references.captions.keys()

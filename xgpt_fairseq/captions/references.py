@@ -18,6 +18,8 @@ from xgpt_fairseq.errors import DataError
 _NAMED = 5  # how many images an error message names
 # Their files list the images in an order; of others, captions of one image may stand apart.
 _IN_ORDER = (KARPATHY.name, COCO.name)
+# What a data directory has beside its references.
+_DATA_DIRECTORY = ("dict.txt", "dataset.json")
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ class References:
 def read_references(path: Path) -> References:
     """Read *path* in COCO's caption format: `{"images": [{"id"}], "annotations": [{"image_id", "caption"}]}`.
 
+    In a data directory, ids are those of its region store, and stay as they are. Elsewhere they may be names of files.
+
     Raises:
         DataError: another format, an image listed twice or without a caption, or a caption of an unlisted image.
     """
-    parsed = parse_coco(path, parsed_json(path, text_of(path)))
+    is_own = all((path.parent / name).is_file() for name in _DATA_DIRECTORY)
+    parsed = parse_coco(path, parsed_json(path, text_of(path)), is_canonical=is_own)
     captions = {image_id: [annotation.text for annotation in of_image] for image_id, of_image in parsed.items()}
     if not captions:
         raise DataError(f'{path}: "images" is empty; there is nothing to score against')
