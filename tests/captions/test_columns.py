@@ -48,6 +48,9 @@ def test_names_of_columns(image_column: str, caption_column: str) -> None:
         ({"file_name": "a", "image_id": 7}, ("7", "a")),  # a file, whatever it is called
         ({"filename": "a.dcm", "image_id": 7}, ("7", "a.dcm")),
         ({"filename": 12, "image_id": 7}, ("7", "12")),
+        ({"filename": "x/a.dcm"}, ("x/a.dcm", "x/a.dcm")),  # alone, too
+        ({"file_name": "a"}, ("a", "a")),
+        ({"image": "a.dcm"}, ("a.dcm", None)),
         ({"file_name": "a", "image": "b.jpg"}, ("b", "b.jpg")),
         ({"folder": "x", "filename": "a.jpg"}, ("x/a", "x/a.jpg")),
         ({"Directory": "x", "image": "y/a.jpg"}, ("y/a", "y/a.jpg")),

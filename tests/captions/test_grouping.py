@@ -54,3 +54,12 @@ def test_records_of_an_image_agree_on_its_split() -> None:
     ]
     with pytest.raises(DataError, match="line 3: image a is of split 'test', before of 'train'; these must agree"):
         list(grouped(lambda: iter(rows)))
+
+
+def test_records_of_an_image_agree_on_its_file() -> None:
+    def files(*names: str) -> list[CaptionedImage]:
+        return list(grouped(lambda: iter([("line", CaptionedImage("a", "", [], name)) for name in names])))
+
+    assert [image.file_name for image in files("a.jpg", "a", "a.JPG")] == ["a.jpg"]
+    with pytest.raises(DataError, match=r"image a is a\.png, before a\.jpg; an image has one file"):
+        files("a.jpg", "a.png")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xgpt_fairseq.captions.base import Caption, CaptionedImage, Origin
-from xgpt_fairseq.captions.pairing import Pairing
+from xgpt_fairseq.captions.pairing import PAIR_BY, Pairing
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id
 from xgpt_fairseq.regions.names import ImageNames
@@ -152,6 +152,18 @@ def test_other_extensions_do_not_count_where_nothing_else_fits(store: Store) -> 
     assert pairs(Pairing(store("0", "a")), images) == [None, "0"]  # a.v2 is not a
     with pytest.raises(DataError, match=r"image 1 \(2.dcm\) is 1 of .* by its id, and 2 by its file's name"):
         pairs(Pairing(store("1", "2", source="npz-dir")), [image("1", "2.dcm")])
+    assert pairs(Pairing(store("1", "2", source="npz-dir"), "file"), [image("1", "2.dcm")]) == ["2"]
+
+
+def test_other_extensions_of_images_without_an_id(store: Store) -> None:
+    images = [image("1.dcm", "1.dcm"), image("3.dcm", "3.dcm"), image("a/2.dcm", "a/2.dcm")]
+    for by in PAIR_BY:
+        assert pairs(Pairing(store("1", "2"), by), images) == ["1", None, "2"]
+    assert pairs(Pairing(store("1", "2")), [*images, image("2", "2.jpg")]) == [None, None, None, "2"]
+    # what fits by one name alone does not say by which of two others are found
+    two = [image("7", "x-7.jpg"), image("1", "1.jpg")]
+    assert pairs(Pairing(store("1", "7", source="vlp-h5")), two) == ["7", "1"]
+    assert pairs(Pairing(store("1", "7")), [image("7", "7.dcm"), image("1", "1.jpg")]) == ["7", "1"]
 
 
 def test_ids_in_place_of_files_that_do_not_fit(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def photo_names(table: ArrowTable) -> Iterator[str]:
     columns = _columns(table, names, {}, captions=False)
     for where, record in _rows(table, columns):
         image = columns.read(where, record)
-        yield image.file_name or image.image_id.removeprefix(f"{_within(table.path, '')}/")
+        yield (image.file_name or image.image_id).removeprefix(f"{_within(table.path, '')}/")
 
 
 def place_in_table(path: Path, name: str) -> Path:

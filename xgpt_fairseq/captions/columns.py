@@ -152,7 +152,7 @@ def _names_of(column: str, name: str) -> tuple[str, str | None] | None:
     so that few names are looked at twice.
     """
     try:
-        return image_id_of("", column, name), file_name_of(name)
+        return image_id_of("", column, name), file_name_of(name) or (file_named(name) if _means_file(column) else None)
     except DataError:
         return None
 

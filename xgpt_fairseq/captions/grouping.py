@@ -59,13 +59,11 @@ def grouped(
 
 
 def _same_file(one: str | None, other: str | None) -> bool:
-    """Whether two names may be those of one file, `a/1.jpg` and `a\\1.JPG`; no name fits any."""
+    """Whether two names may be those of one file, `a/1.jpg` and `a\\1.JPG`, or `a/1`; no name fits any."""
     if one is None or other is None:
         return True
-    return (
-        canonical_image_id(one) == canonical_image_id(other)
-        and PurePosixPath(one).suffix.lower() == PurePosixPath(other).suffix.lower()
-    )
+    extensions = {PurePosixPath(name).suffix.lower() for name in (one, other)} - {""}
+    return canonical_image_id(one) == canonical_image_id(other) and len(extensions) < 2
 
 
 def _without_captions(image: CaptionedImage) -> CaptionedImage:

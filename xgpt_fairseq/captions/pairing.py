@@ -26,9 +26,9 @@ class Pairing:
 
     A source may know a photo by two names, the name of its file and an id of its own, and in COCO's layout an id may
     count otherwise than the files do: then it fits another photo. So one of the two is chosen for all images that have
-    both. The file's name is, if it fits any image, with its extension or, if none does, without it (`x.dcm`); but if
-    they come from an archive, whose ids may be either, and both names fit, different images, the user must say
-    which.
+    both. The file's name is, if it fits any image; but if they come from an archive, whose ids may be either, and both
+    names fit, different images, the user must say which. Names of files count with their extensions or, if none fits
+    so, without them (`x.dcm`), whether images have an id beside or not.
 
     Args:
         names: those of the images, of a store or of photos.
@@ -45,30 +45,36 @@ class Pairing:
         self._drops_extensions = False
 
     def choose(self, images: Iterable[CaptionedImage]) -> None:
-        """Look at the images of the source, and choose; where it is said already, nothing is looked at.
+        """Look at the images of the source: do extensions count, and which name does, where that is not said already.
 
         Raises:
             DataError: both names fit, different images of an archive.
         """
-        if self._by != "auto":
-            return
-        fits_file = fits_stem = False
+        fits_whole = fits_stem = False  # of all that name a file; and of those that have an id, too:
+        whole_of_two = stem_of_two = False
         by_id: CaptionedImage | None = None
         conflict: CaptionedImage | None = None
         for image in images:
-            if image.file_name is None or canonical_image_id(image.file_name) == image.image_id:
+            if image.file_name is None:
                 continue
-            file, of_id = self.names.find(image.file_name), self.names.find_id(image.image_id)
-            fits_file |= bool(file)
+            whole = file = self.names.find(image.file_name)
+            fits_whole |= bool(whole)
             if not file and (stem := _OTHER_EXTENSION.sub("", image.file_name)) != image.file_name:
                 file = self.names.find(stem)
                 fits_stem |= bool(file)
+            if self._by != "auto" or canonical_image_id(image.file_name) == image.image_id:
+                continue
+            of_id = self.names.find_id(image.image_id)
+            whole_of_two |= bool(whole)
+            stem_of_two |= bool(file)
             if of_id and by_id is None:
                 by_id = image
             if file and of_id and file != of_id and conflict is None:
                 conflict = image
-        self._drops_extensions = fits_stem and not fits_file
-        self._by = "file" if fits_file or fits_stem else "id"
+        self._drops_extensions = fits_stem and not fits_whole
+        if self._by != "auto":
+            return
+        self._by = "file" if whole_of_two or (stem_of_two and self._drops_extensions) else "id"
         if self._by == "id" and by_id and self.names.are_of_photos:
             photo = self._id(self.names.find_id(by_id.image_id))
             print(
