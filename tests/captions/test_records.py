@@ -12,6 +12,7 @@ from tests.captions.test_formats import COCO, KARPATHY, detect, put, read
 from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, ReadingLog
 from xgpt_fairseq.captions.registry import find_format
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.io.text_lines import HEAD_BYTES, first_lines
 
 ROWS = [
     {"image": "images/1.jpg", "caption": ["A dog.", "A cat."], "image_id": 0},
@@ -45,6 +46,26 @@ def test_records(tmp_path: Path, name: str, content: str, expected: str) -> None
     path = put(tmp_path, name, content)
     assert detect(path) == expected
     assert without_split(read(path, unknown_split="all")) == EXPECTED
+
+
+@pytest.mark.parametrize("kilobytes", [1, 40, 70, 100])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_lines_of_any_length(tmp_path: Path, name: str, kilobytes: int) -> None:
+    """As of Localized Narratives, whose records have a trace of the mouse; `HEAD_BYTES` are 64 KiB."""
+    more = {"trace": "x" * (kilobytes << 10)}
+    records = [json.dumps({"image": f"{n}.jpg", "caption": "A.", **more}) for n in range(4)]
+    path = put(tmp_path, name, "\ufeff\n" + "\n\n".join(records))
+    assert detect(path) == "jsonl"
+    assert [image.image_id for image in read(path, unknown_split="all")] == ["0", "1", "2", "3"]
+    path = put(tmp_path, name, json.dumps({**KARPATHY, **more}) + "\n \n")  # one value in one line
+    assert len(first_lines(path)) == 1 and detect(path) == "karpathy"
+
+
+def test_of_a_line_that_is_too_long_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the first two lines: a value in one line may have a gigabyte."""
+    monkeypatch.setattr("xgpt_fairseq.io.text_lines.LONGEST_LINE", 1000)
+    path = put(tmp_path, "a.json", json.dumps({"image": "x" * (HEAD_BYTES + 2000)}) + '\n{"image": "1.jpg"}\n')
+    assert [len(line) for line in first_lines(path)] == [HEAD_BYTES]
 
 
 def test_textcaps(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def first_lines(path: Path) -> list[str]:
     """The first non-blank lines of *path*, to detect its format. Empty if *path* is not a file.
 
-    Invalid UTF-8 is replaced; the format's reader will find damage.
+    Those that lie within `HEAD_BYTES`; of long records of JSON lines two, however long. A line that is cut off is among
+    them only if it is the only one. Invalid UTF-8 is replaced; the format's reader will find damage.
 
     Raises:
         DataError: a compressed file that cannot be read.
@@ -81,12 +82,34 @@ def first_lines(path: Path) -> list[str]:
     try:
         with _opened(path) as file:
             data = file.read(HEAD_BYTES)
+            is_cut = len(data) == HEAD_BYTES
+            if is_cut and (records := _two_records(file, data)):
+                data, is_cut = records, False
     except READ_ERRORS as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     lines = data.removeprefix(BYTE_ORDER_MARK).decode("utf-8", errors="replace").split("\n")
-    if len(data) == HEAD_BYTES and len(lines) > 1:
-        lines.pop()  # truncated
+    if is_cut and len(lines) > 1:
+        lines.pop()
     return [line.removesuffix("\r") for line in lines if line.strip()][:_HEAD_LINES]
+
+
+def _two_records(file: IO[bytes], head: bytes) -> bytes | None:
+    """The first two lines of JSON lines of which *head*, what was read of *file*, has less; None if there are no such.
+
+    Only if the first ends like an object is a second one read: a JSON value of a gigabyte may be one line.
+    """
+    *whole, rest = head.removeprefix(BYTE_ORDER_MARK).split(b"\n")
+    lines = [line for line in whole if line.strip()]
+    if len(lines) > 1 or not (lines or [rest])[0].lstrip().startswith(b"{"):
+        return None
+    while len(lines) < 2 and all(line.rstrip().endswith(b"}") for line in lines):
+        more = file.readline(LONGEST_LINE)
+        if (rest + more).strip():
+            lines.append(rest + more)
+        rest = b""
+        if not more.endswith(b"\n"):  # the end, or too long a line
+            break
+    return b"\n".join(lines) if len(lines) > 1 else None
 
 
 def whole_text(path: Path) -> str:
