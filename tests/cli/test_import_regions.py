@@ -288,6 +288,12 @@ def test_pixel_boxes_without_a_size(npz_dir: Path, tmp_path: Path, call: Call) -
         f"error: {npz_dir}/att/0.npz: image 0: its boxes are in pixels and its size is not known; pass --sizes "
         "(--skip-broken N leaves out up to N broken records)\n"
     )
+    files = [tmp_path / f"{name}.json" for name in ("train", "val")]
+    for file, name in zip(files, ("karpathy", "coco"), strict=True):
+        file.write_text(json.dumps({"images": SIZES[name][1:]}))
+    options = [word for file in files for word in ("--sizes", file)]
+    _, _, err = call(npz_dir, "--output", tmp_path / "store", *options)
+    assert f"image 0: its boxes are in pixels, and no file of --sizes has its size: {files[0]} and {files[1]} (" in err
 
 
 def test_other_width_in_a_file(npz_dir: Path, tmp_path: Path, call: Call) -> None:

@@ -67,7 +67,8 @@ def test_the_cells_of_a_grid(tmp_path: Path, call: Call) -> None:
     ("array", "message"),
     [
         (numbered(48), "image a has 48 regions, which are not the cells of a square grid"),
-        (numbered(14, 14), "image a has a grid of 14 x 14 cells; 100 regions are possible"),
+        (numbered(14, 14), "image a has a grid of 14 x 14 cells, and of 100 .*: pass --max-regions 196"),
+        (numbered(33, 33), r"image a has a grid of 33 x 33 cells; 1024 regions are possible \(pool"),
         (numbered(6, 8), r"features are float32 of shape \(6, 8, 8\); floats of \(regions, width\) expected"),
     ],
 )
@@ -79,8 +80,10 @@ def test_what_is_no_grid(array: np.ndarray, message: str, tmp_path: Path, call: 
 
 
 def test_a_grid_is_not_cut(tmp_path: Path, call: Call) -> None:
-    error = call(features(tmp_path / "att", a=numbered(7, 7)), "--boxes", "grid", "--max-regions", 36).error
-    assert "image a has a grid of 7 x 7 cells; 36 regions are possible" in error
+    source = features(tmp_path / "att", a=numbered(14, 14))
+    assert "pass --max-regions 196 " in call(source, "--boxes", "grid", "--max-regions", 36).error
+    assert call(source, "--boxes", "grid", "--max-regions", 196).status == 0
+    assert RegionStore(tmp_path / "store").region_counts().tolist() == [196]
 
 
 def test_no_boxes(tmp_path: Path, call: Call) -> None:

@@ -1,6 +1,7 @@
 """Import published region features into a region store.
 
-    xgpt-import-regions data/cocobu --output data/regions --sizes annotations/instances_val2014.json
+    xgpt-import-regions data/cocobu --output data/regions \\
+        --sizes annotations/instances_train2014.json --sizes annotations/instances_val2014.json
 
 SOURCE is a file or folder in one of the formats that docs/regions.md describes. If it is interrupted, the same
 command resumes. STORE appears when it is complete.
@@ -13,7 +14,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -173,7 +174,8 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
         with tqdm(
             total=reader.end, initial=writer.position, unit=reader.unit, unit_scale=by_bytes, disable=None
         ) as bar:
-            _write_records(writer, records, broken, sizes, args.boxes, box_kind, args.limit, bar)
+            size_of = partial(_size, sizes, args.sizes, is_needed=box_kind == "pixel")
+            _write_records(writer, records, broken, size_of, args.boxes, box_kind, args.limit, bar)
         _check_unchanged(args, reader)
         broken.write_list()
         writer.finish()
@@ -193,7 +195,7 @@ def _write_records(
     writer: RegionWriter,
     records: Iterator[tuple[Record | str, tuple[Pending, int]]],
     broken: BrokenRecords,
-    sizes: Sizes,
+    size_of: Callable[[Record], tuple[int, int] | None],
     option: str,
     box_kind: BoxKind,
     limit: int | None,
@@ -213,12 +215,28 @@ def _write_records(
                     position=next_position,
                     scores=record.scores,
                     labels=record.labels,
-                    size=record.size or sizes.get(canonical_image_id(record.image_id)),
+                    size=size_of(record),
                     pixel=box_kind == "pixel",
                 )
             except DataError as error:
                 broken.add(item, next_position, f"{item.where()}: {error}")
         bar.update(next_position - bar.n)
+
+
+def _size(sizes: Sizes, files: Sequence[Path], record: Record, *, is_needed: bool) -> tuple[int, int] | None:
+    """Width and height of a record's photo; None if they are not known.
+
+    Raises:
+        DataError: they are needed, and none of *files*, those of --sizes, has them.
+    """
+    size = record.size or sizes.get(canonical_image_id(record.image_id))
+    if size is None and is_needed and files:
+        names = " and ".join(map(str, files))
+        raise DataError(
+            f"image {canonical_image_id(record.image_id)}: its boxes are in pixels, and no file of --sizes has its "
+            f"size: {names}"
+        )
+    return size
 
 
 def _boxes(record: Record, option: str, most: int) -> npt.NDArray[Any]:
@@ -239,10 +257,15 @@ def _boxes(record: Record, option: str, most: int) -> npt.NDArray[Any]:
     cells = math.isqrt(count)
     if cells * cells != count:
         raise DataError(f"image {record.image_id} has {count} regions, which are not the cells of a square grid")
+    if count > MAX_REGIONS:
+        raise DataError(
+            f"image {record.image_id} has a grid of {cells} x {cells} cells; {MAX_REGIONS} regions are possible (pool "
+            "the features to a smaller grid)"
+        )
     if count > most:
         raise DataError(
-            f"image {record.image_id} has a grid of {cells} x {cells} cells; {most} regions are possible (pool the "
-            "features to a smaller grid)"
+            f"image {record.image_id} has a grid of {cells} x {cells} cells, and of {most} regions alone it is none: "
+            f"pass --max-regions {count}"
         )
     return grid_boxes(cells)
 
