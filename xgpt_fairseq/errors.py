@@ -21,6 +21,10 @@ class ChangedError(DataError):
     """A file has another size than when its reading began, or has vanished: what was read is not all of it."""
 
 
+class NoTextError(DataError):
+    """Inputs have no text at all; of captions, perhaps none that count."""
+
+
 # the last lines of a traceback that another process has sent as text
 SENT_DATA_ERROR = re.compile(rf"^{DataError.__module__}\.(?:Data|Changed)Error: (.+)$", re.MULTILINE)
 

@@ -158,7 +158,7 @@ def test_overwrite(tmp_path: Path, tiny_captions: Path, call_program: Callable[.
         (["--input", "good.txt", "latin1.txt", "--bpe", "sentencepiece"], "latin1.txt is not UTF-8 text"),
         (["--input", "good.txt", "latin1.txt", "--workers", "2"], "latin1.txt is not UTF-8 text"),
         (["--input", "empty.txt"], "there is no text to learn a vocabulary from"),
-        (["--input", "untrained.json"], "there is no text to learn a vocabulary from"),
+        (["--input", "untrained.json"], "there is no text to learn a vocabulary from: captions are left out, which"),
         (["--input", "other.json"], "other.json: not a caption file of a known format"),
         (["--input", "good.txt", "table.csv"], "table.csv looks like a table"),
         (["--input", "good.txt", "--symbols", "0"], "--symbols must be at least 1, got 0"),
@@ -190,6 +190,18 @@ def test_errors_leave_nothing_behind(
     assert done.status == 1
     assert message in done.error
     assert (sorted(tmp_path.rglob("*")), contents(tmp_path)) == before
+
+
+@pytest.mark.parametrize("bpe", ["subword_nmt", "sentencepiece"])
+def test_what_was_left_out_where_there_is_no_text(tmp_path: Path, call_program: Callable[..., Any], bpe: str) -> None:
+    file = tmp_path / "test_captions.csv"
+    file.write_text("image,caption\n1.jpg,A dog.\n2.jpg,A cat.\n")
+    options = ["--output", tmp_path / "v", "--bpe", bpe, "--symbols", 20]
+    done = call_program(learn_bpe.main, "--input", file, *options)
+    assert done.status == 1
+    assert f"2 captions of {file} left out, which are of split test, not train\n" in done.stderr
+    assert "no text to learn a vocabulary from: " in done.error and "(train=FILE in place of FILE says" in done.error
+    assert call_program(learn_bpe.main, "--input", f"train={file}", *options).status == 0
 
 
 def test_an_error_of_the_command_is_one_line(tmp_path: Path) -> None:

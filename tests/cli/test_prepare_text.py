@@ -331,6 +331,7 @@ def test_captions_are_not_replaced(prepare: Callable[..., Any], tiny_data: Path)
         (["other.json"], [], "other.json: not a caption file of a known format"),
         (["empty.txt"], [], "there is no text in the input"),
         (["empty.txt"], ["--valid-lines", "0"], "there is no text in the input"),
+        (["test.jsonl"], [], "there is no text in the input: captions are left out"),
         (
             ["good.txt"],
             ["--valid-lines", "2"],
@@ -362,6 +363,7 @@ def test_errors_leave_nothing_behind(
     (tmp_path / "latin1.txt").write_bytes("gut\nein Kätzchen\n".encode("latin1"))
     (tmp_path / "cut.gz").write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:-500])
     (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "test.jsonl").write_text('{"image": "1.jpg", "caption": "A dog."}\n')
     before = contents(tmp_path)
     done = prepare(*options, "--workers", workers, inputs=inputs)
     assert done.status == 1

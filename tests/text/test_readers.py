@@ -237,7 +237,8 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     report_log(options.log)
     assert capsys.readouterr().err.splitlines() == [
         "3 blank captions left out",
-        f"2 captions of {path} left out, which are not of the training split",
+        f"1 captions of {path} left out, which are of split valid, not train",
+        f"1 captions of {path} left out, which are of split test, not train",
         "left out (--skip-bad): record 7 has no caption",
     ]
 

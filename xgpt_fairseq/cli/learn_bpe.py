@@ -22,7 +22,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
-from xgpt_fairseq.text.readers import report_log, sentences
+from xgpt_fairseq.text.readers import report_log, sentences, telling_why_no_text
 from xgpt_fairseq.text.scripts import count_spacing
 
 SAMPLE = 10_000  # sentences of each input that --bpe auto looks at
@@ -57,7 +57,8 @@ def learn_bpe(args: argparse.Namespace) -> None:
         if bpe == "sentencepiece" and args.threshold > 0:
             bpe, reason = "subword_nmt", "--threshold is given"
         print(f"--bpe {bpe}: {reason}", file=sys.stderr)
-    with tqdm(lines, desc="reading", unit=" sentences", unit_scale=True) as progress:
+    bar = tqdm(lines, desc="reading", unit=" sentences", unit_scale=True)
+    with telling_why_no_text(captions.log), bar as progress:
         vocabulary = learn_vocabulary(
             progress,
             args.output,

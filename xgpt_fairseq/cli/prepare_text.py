@@ -25,7 +25,7 @@ from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import interrupted
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.text.options import add_text_inputs, text_inputs
-from xgpt_fairseq.text.readers import BLOCK_BYTES, report_log
+from xgpt_fairseq.text.readers import BLOCK_BYTES, report_log, telling_why_no_text
 
 if TYPE_CHECKING:
     from xgpt_fairseq.cli.text_encoding import Progress
@@ -110,7 +110,8 @@ def prepare_text(args: argparse.Namespace) -> None:
     inputs, captions = text_inputs(args)
     check_replaceable(args.output, "text", overwrite=args.overwrite)
     vocabulary = Vocabulary(args.vocabulary)
-    progress, held_out, splits = prepare(args, inputs, captions, vocabulary)
+    with telling_why_no_text(captions.log):
+        progress, held_out, splits = prepare(args, inputs, captions, vocabulary)
     report_log(captions.log)
     for split, counts in splits.items():
         print(f"{split}: {counts.sentences:,} sentences, {counts.tokens:,} tokens")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.data.indexed_writer import IndexedWriter, ids_dtype
 from xgpt_fairseq.data.manifest import TextSplit
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, NoTextError
 from xgpt_fairseq.io.resumable import ResumableOutput
 from xgpt_fairseq.io.workers import map_ordered
 from xgpt_fairseq.text.readers import Block, read_blocks, total_bytes
@@ -212,7 +212,7 @@ def _check_enough(progress: Progress, held_out: HeldOut) -> None:
     """Check that there are training lines, and at least as many as validation lines."""
     lines = progress.lines - progress.blank
     if not lines:
-        raise DataError("there is no text in the input")
+        raise NoTextError("there is no text in the input")
     left = lines - held_out.copies
     if len(held_out) == held_out.limit and left >= max(held_out.limit, 1):
         return

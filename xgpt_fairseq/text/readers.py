@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from xgpt_fairseq.captions.base import CaptionFile, CaptionFormat, CaptionOptions, ReadingLog
-from xgpt_fairseq.captions.registry import FORMATS, find_format, near_miss, read_captions
+from xgpt_fairseq.captions.registry import FORMATS, UNLISTED, find_format, near_miss, read_captions
 from xgpt_fairseq.captions.structure import structure_of, structure_of_lines
-from xgpt_fairseq.errors import DataError, check_unchanged
+from xgpt_fairseq.errors import DataError, NoTextError, check_unchanged
 from xgpt_fairseq.io.text_lines import BYTE_ORDER_MARK, COMPRESSIONS, LONGEST_LINE, READ_ERRORS
 
 STDIN = Path("-")
 BLOCK_BYTES = 1 << 18
 _LOOKED_AT = 20  # lines of a pipe, to see that they are text
+_OTHER_SPLIT = "left out, which are"  # in the log, of captions that are not of the training split
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,25 @@ def report_log(log: ReadingLog) -> None:
         print(f"left out (--skip-bad): {message}", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def telling_why_no_text(log: ReadingLog) -> Iterator[None]:
+    """Where inputs have no text, tell the user what was left out of them (`report_log`), and what to do about it.
+
+    Raises:
+        DataError: the block's own, of captions that are all of other splits with advice.
+    """
+    try:
+        yield
+    except NoTextError as error:
+        report_log(log)
+        if not any(_OTHER_SPLIT in what and times for what, times in log.counts.items()):
+            raise
+        raise DataError(
+            f"{error}: captions are left out, which are not of the training split (train=FILE in place of FILE says "
+            "that they are training captions, where their records say nothing else)"
+        ) from None
+
+
 def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -> Iterator[Block]:
     """All lines of all inputs, in order. The same inputs always give the same blocks.
 
@@ -216,7 +236,8 @@ def _caption_blocks(path: Path, position: int, options: CaptionOptions) -> Itera
     line, size = 1, 0
     for image in read_captions(path, options.format, options):
         if image.split != "train":
-            options.log.count(f"captions of {path} left out, which are not of the training split", len(image.captions))
+            split = "in no list of --split-files" if image.split == UNLISTED else f"of split {image.split}, not train"
+            options.log.count(f"captions of {path} {_OTHER_SPLIT} {split}", len(image.captions))
             continue
         for caption in image.captions:
             texts.append(" ".join(caption.text.split()))  # a caption may have line breaks in it

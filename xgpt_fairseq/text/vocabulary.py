@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from fairseq.data import Dictionary
 
-from xgpt_fairseq.errors import DataError, foreign_bytes
+from xgpt_fairseq.errors import DataError, NoTextError, foreign_bytes
 from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
 from xgpt_fairseq.io.text_lines import LONGEST_LINE
 from xgpt_fairseq.io.workers import map_ordered
@@ -282,7 +282,7 @@ def _learn_subword_nmt(sentences: Iterable[str], output: Path, symbols: int, wor
     for tokens in map_ordered(_Tokenize(), sentences, workers):
         words.update(tokens)
     if not words:
-        raise DataError("there is no text to learn a vocabulary from")
+        raise NoTextError("there is no text to learn a vocabulary from")
     tagged = {word for word in words if fragile.has_tag(word)}
     file = output / "bpe.codes"
     lines = [f"{word} {count}" for word, count in sorted(words.items()) if word not in tagged]
@@ -350,7 +350,7 @@ def _learn_sentencepiece(sentences: Iterable[str], output: Path, symbols: int, w
         if lines.error is not None:  # an error of the input, not of sentencepiece
             raise lines.error from None
         if lines.count == 0:
-            raise DataError("there is no text to learn a vocabulary from") from None
+            raise NoTextError("there is no text to learn a vocabulary from") from None
         reason = str(error).rsplit("] ", 1)[-1].strip()  # after its source line and condition
         raise DataError(f"sentencepiece cannot learn {symbols} symbols from this text: {reason}") from error
     (output / "bpe.model").write_bytes(model.getvalue())
