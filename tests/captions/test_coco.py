@@ -55,6 +55,20 @@ def test_lists_of_captions_and_ids_that_are_no_numbers(tmp_path: Path) -> None:
     assert read(path, unknown_split="")[0].captions == [Caption(0, "A."), Caption(0, "B.")]
 
 
+def test_a_split_of_images(tmp_path: Path) -> None:
+    """Or test images would be held out anew, and most of them be trained on."""
+    images = [{"id": n, "file_name": f"{n}.jpg", "Fold": "test" if n < 20 else "train"} for n in range(40)]
+    annotations = [{"image_id": n, "caption": "A."} for n in range(40)]
+    path = put(tmp_path, "captions.json", json.dumps({"images": images, "annotations": annotations}))
+    found = read(path, columns={"split": "fold"}, hold_out={"valid": 0.4}, is_only_source=True)
+    assert {image.split for image in found[:20]} == {"test"}
+    assert {image.split for image in found[20:]} == {"train", "valid"}
+    images[7].pop("Fold")
+    path = put(tmp_path, "captions.json", json.dumps({"images": images, "annotations": annotations}))
+    with pytest.raises(DataError, match=r"image 7 has no 'fold' \(--columns split=…\); it has: id, file_name"):
+        read(path, columns={"split": "fold"}, unknown_split="")
+
+
 def test_annotations_that_are_no_captions(tmp_path: Path) -> None:
     good = [{"image_id": 1, "caption": "A."}, {"image_id": 2, "caption": "B."}]
     box = {"image_id": 1, "bbox": [0, 0, 1, 1]}

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from xgpt_fairseq.captions.base import CaptionedImage
-from xgpt_fairseq.captions.options import add_caption_options, parse_columns, read_split_files
+from tests.captions.test_arrow import parquet, save_to_disk
+from tests.captions.test_formats import SAMPLES, put
+from tests.tars import write_tar
+from xgpt_fairseq.captions.base import COLUMNS, CaptionedImage
+from xgpt_fairseq.captions.options import (
+    add_caption_options,
+    check_options_count,
+    parse_columns,
+    read_caption_options,
+    read_split_files,
+)
+from xgpt_fairseq.captions.registry import FORMATS, open_source, read_sources
 from xgpt_fairseq.errors import DataError
 
 
@@ -17,6 +28,65 @@ def test_maps_of_image_ids_can_be_given_one_by_one() -> None:
     add_caption_options(parser)
     assert parser.parse_args(["--image-ids", "a.json", "--image-ids", "b.json"]).image_ids == ["a.json", "b.json"]
     assert parser.parse_args([]).image_ids is None
+
+
+def put_in_format(name: str, folder: Path) -> Path:
+    """A source of the format *name*."""
+    rows = [{"file_name": "1.jpg", "text": "A dog.", "split": "train"}]
+    if name in SAMPLES:
+        return put(folder, *SAMPLES[name])
+    if name == "parquet":
+        return parquet(folder / "train.parquet", rows)
+    if name == "hf-datasets":
+        return save_to_disk(folder / "saved", rows)
+    if name == "tar":
+        return write_tar(folder / "train.tar", {"1.jpg": "", "1.json": '{"caption": "A dog."}'})
+    for file, text in (("1.jpg", ""), ("1.json", '{"caption": "A dog."}')):
+        put(folder, file, text)
+    return folder
+
+
+def read_by(path: Path, name: str, *options: str) -> list[CaptionedImage]:
+    """The images of *path*, read by these options, as programs do."""
+    parser = argparse.ArgumentParser()
+    add_caption_options(parser)
+    args = parser.parse_args(["--format", name, *options])
+    read = replace(read_caption_options(args, {}), unknown_split="")
+    source = open_source(path, name, read.columns)
+    check_options_count(args, [(path, source.format)], "SOURCE")
+    return list(read_sources([source], read))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_options_that_would_do_nothing(tmp_path: Path, name: str) -> None:
+    path = put_in_format(name, tmp_path)
+    assert read_by(path, name)
+    refused = "nosuch|is no list of records with an image and captions"
+    for column in COLUMNS:
+        with pytest.raises(DataError, match=refused):
+            read_by(path, name, "--columns", f"{column}=nosuch")
+    if name == "conversations":
+        assert read_by(path, name, "--answers", "first")
+    else:
+        with pytest.raises(DataError, match="--answers is for conversations, and no SOURCE has any"):
+            read_by(path, name, "--answers", "first")
+
+
+def test_a_key_of_json_where_captions_are_texts(tmp_path: Path) -> None:
+    for file, text in (("1.jpg", ""), ("1.txt", "A dog.")):
+        put(tmp_path, file, text)
+    tar = write_tar(tmp_path / "train.tar", {"1.jpg": "", "1.txt": "A dog."})
+    for name, path in (("folder", tmp_path), ("tar", tar)):
+        assert read_by(path, name)
+        with pytest.raises(DataError, match=r"--columns caption=… chooses a key of photos' \.json"):
+            read_by(path, name, "--columns", "caption=words")
+
+
+def test_names_whose_captions_are_texts_have_no_columns(tmp_path: Path) -> None:
+    path = put(tmp_path, "train.json", '{"1.jpg": "A dog."}')
+    assert read_by(path, "json-names")
+    with pytest.raises(DataError, match="has captions alone under its names, no columns"):
+        read_by(path, "json-names", "--columns", "split=fold")
 
 
 def test_columns() -> None:

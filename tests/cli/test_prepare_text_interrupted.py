@@ -211,6 +211,10 @@ def test_other_options_of_captions(
 ) -> None:
     table = tmp_path / "train.csv"
     table.write_text("image,caption,words\n1.jpg,A dog runs.,A dog\n2.jpg,A cat sits.,A cat\n")
+    if option == "--answers":
+        turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "A dog runs."}]
+        table = tmp_path / "train.jsonl"
+        table.write_text("".join(json.dumps({"image": f"{n}.jpg", "conversations": turns}) + "\n" for n in (1, 2)))
     interrupt(4, inputs=[text, table])
     done = prepare(option, value, inputs=[text, table])
     assert done.status == 1

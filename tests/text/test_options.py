@@ -40,13 +40,22 @@ def test_images_are_named_as_in_preparation(tmp_path: Path, capsys: pytest.Captu
         learned(tmp_path / "text.txt", "--image-ids", "crc32")
 
 
-@pytest.mark.parametrize("option", ["--hold-out=val=0.1", "--columns=caption=words", "--split-files"])
+@pytest.mark.parametrize("option", ["--hold-out=val=0.1", "--columns=caption=words", "--answers=all", "--split-files"])
 def test_options_of_captions_need_captions(tmp_path: Path, option: str) -> None:
     (tmp_path / "text.txt").write_text("A line.\n")
     (tmp_path / "list.txt").write_text("1.jpg\n")
     words = [f"train={tmp_path / 'list.txt'}"] if option == "--split-files" else []
     with pytest.raises(DataError, match=rf"{option.split('=')[0]} is for captions, and no --input has captions"):
         learned(tmp_path / "text.txt", option, *words)
+
+
+@pytest.mark.parametrize("option", ["--columns=split=fold", "--answers=first"])
+def test_options_that_would_do_nothing_for_json(tmp_path: Path, option: str) -> None:
+    images = [{"filename": "1.jpg", "fold": "test", "split": "train", "sentences": [{"raw": "A dog."}]}]
+    (tmp_path / "dataset.json").write_text(json.dumps(images))
+    assert learned(tmp_path / "dataset.json") == ["A dog."]
+    with pytest.raises(DataError, match=r"split=fold would do nothing for .*karpathy|--answers is for conversations"):
+        learned(tmp_path / "dataset.json", option)
 
 
 def test_a_file_of_two_formats(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.captions.base import (
+    COLUMNS,
     CaptionedImage,
     CaptionFile,
     CaptionFormat,
@@ -226,8 +227,18 @@ def _parts(folder: Path) -> list[Path]:
 
 
 PARQUET = CaptionFormat(
-    "parquet", "a Parquet file with columns as tables have them", recognise_parquet, read_parquet, two_names=True
+    "parquet",
+    "a Parquet file with columns as tables have them",
+    recognise_parquet,
+    read_parquet,
+    two_names=True,
+    columns=COLUMNS,
 )
 HF_DATASETS = CaptionFormat(
-    "hf-datasets", "a folder of Hugging Face's save_to_disk", recognise_folder, read_folder, two_names=True
+    "hf-datasets",
+    "a folder of Hugging Face's save_to_disk",
+    recognise_folder,
+    read_folder,
+    two_names=True,
+    columns=COLUMNS,
 )

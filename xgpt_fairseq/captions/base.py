@@ -236,6 +236,8 @@ class CaptionFormat:
         images_by_url: whether it has URLs in place of image ids, so that `CaptionOptions.image_id_of_url` counts.
         two_names: whether an image may have the name of a file and an id that is another (see `Pairing.choose`).
         keeps_entities: whether `&amp;` in a caption stays: files of published corpora are scored as they are.
+        columns: those of `COLUMNS` that --columns can choose; `read` raises `DataError` where the file has no such.
+        takes_answers: whether `CaptionOptions.answers` counts.
     """
 
     name: str
@@ -245,6 +247,8 @@ class CaptionFormat:
     images_by_url: bool = False
     two_names: bool = False
     keeps_entities: bool = False
+    columns: tuple[str, ...] = ()
+    takes_answers: bool = False
 
 
 # fairseq's names for splits; Karpathy's `restval` is training data in every published result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,7 +19,7 @@ from xgpt_fairseq.captions.base import (
     most,
     record_image_id,
 )
-from xgpt_fairseq.captions.columns import IMAGE_COLUMNS, column_key, has_columns
+from xgpt_fairseq.captions.columns import IMAGE_COLUMNS, column_key, has_columns, split_name
 from xgpt_fairseq.errors import DataError
 
 # So many annotations are looked at to find out what they are.
@@ -53,8 +53,7 @@ def _caption_key(file: CaptionFile, chosen: Mapping[str, str]) -> str | None:
     head = _first_annotations(file.json)
     keys = [key for key in dict.fromkeys(itertools.chain.from_iterable(head)) if most(key in one for one in head)]
     if "caption" in chosen:
-        wanted = column_key(chosen["caption"])
-        return next((key for key in keys if key == chosen["caption"] or column_key(key) == wanted), None)
+        return _key(keys, chosen["caption"])
     found = [key for key in keys if has_columns([IMAGE_COLUMNS[0], key], {})]
     if _CAPTION in found or not found:
         return _CAPTION if found else None
@@ -75,18 +74,42 @@ class Annotation(NamedTuple):
 
 
 def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]:
-    """COCO's `captions_train2014.json` and the like. The file says no split."""
+    """COCO's `captions_train2014.json` and the like. The file says no split, unless --columns names a key of images."""
     key = _caption_key(file, options.columns) or options.columns.get("caption", _CAPTION)
     parsed = parse_coco(file.path, file.json, key, options.log.bad_record)
     images = {record_image_id(str(file.path), image, "id"): image for image in file.json["images"]}
     for image_id, of_image in parsed.items():
+        try:
+            split = _split(f"{file.path}: image {image_id}", images[image_id], options.columns)
+        except DataError as error:
+            options.log.bad_record(error)
+            continue
         kept = [annotation for annotation in of_image if not _is_withdrawn(file.json["annotations"][annotation.place])]
         if len(kept) < len(of_image):
             options.log.count(
                 "captions left out that the file marks as rejected or precanned", len(of_image) - len(kept)
             )
         captions = [_caption(file.path, annotation) for annotation in kept]
-        yield CaptionedImage(image_id, "", captions, file_named(images[image_id].get("file_name")))
+        yield CaptionedImage(image_id, split, captions, file_named(images[image_id].get("file_name")))
+
+
+def _split(where: str, image: dict[str, Any], chosen: Mapping[str, str]) -> str:
+    """The split of one of `images`, under the key that --columns says; empty if it says none.
+
+    Raises:
+        DataError: the image lacks the key, or its value is no name.
+    """
+    if "split" not in chosen:
+        return ""
+    key = _key(image, chosen["split"])
+    if key is None:
+        raise DataError(f"{where} has no {chosen['split']!r} (--columns split=…); it has: {', '.join(image)[:200]}")
+    return split_name(f"{where}: {key!r}", image[key])
+
+
+def _key(keys: Iterable[str], name: str) -> str | None:
+    """The one of *keys* that --columns means by *name*."""
+    return next((key for key in keys if key == name or column_key(key) == column_key(name)), None)
 
 
 def _is_withdrawn(annotation: dict[str, Any]) -> bool:
@@ -173,4 +196,5 @@ COCO = CaptionFormat(
     read,
     two_names=True,
     keeps_entities=True,
+    columns=("caption", "split"),
 )

@@ -139,4 +139,5 @@ CONVERSATIONS = CaptionFormat(
     "a question and an answer about a photo: LLaVA, ShareGPT, messages; JSON list or lines",
     recognise,
     read,
+    takes_answers=True,
 )

@@ -105,6 +105,11 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             f"{source} has captions in {found.metadata[0]}, and {found.photos[0][1][0]} beside a photo: name the first "
             "for its captions, or move it elsewhere for those of the texts"
         )
+    if "caption" in options.columns and found.photos and not any(_is_json(texts[0]) for _, texts in found.photos):
+        raise DataError(
+            f"{source}: --columns caption=… chooses a key of photos' .json, and all captions are in texts, such as "
+            f"{found.photos[0][1][0]}"
+        )
     for error in found.errors:
         options.log.bad_record(error)
     captioned, without = len(found.errors), []
@@ -121,7 +126,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             captioned += 1
             yield image
     if not captioned:
-        hint = _without_key(without[0]) if without else ""
+        hint = _without_key(without[0], options.columns) if without else ""
         if found.metadata:
             which = "that" if len(found.metadata) == 1 else "those"
             hint = f"; its captions are in {' and '.join(map(str, found.metadata[:3]))}: name {which}"
@@ -168,7 +173,7 @@ def _read_image(source: Path, photo: PurePath, texts: list[Path], options: Capti
         return None
     image_id = image_id_of(str(source), "file name", photo.as_posix())
     captions = agreed_captions(str(source / photo), found)
-    if texts[0].suffix.lower() != ".json":
+    if not _is_json(texts[0]):
         count_lines(options.log, len(captions))
     said = [Caption(number, text) for number, text in enumerate(captions)]
     return CaptionedImage(image_id, split_of_path(photo), said, f"{source.resolve().name}/{photo.as_posix()}")
@@ -177,13 +182,17 @@ def _read_image(source: Path, photo: PurePath, texts: list[Path], options: Capti
 def _read_text(path: Path, columns: Mapping[str, str]) -> list[list[str]]:
     """The captions that a text has, each time as a list of all of them."""
     content = _content(path)
-    if path.suffix.lower() == ".json":
+    if _is_json(path):
         return json_captions(str(path), content, columns)
     return [lines_of(str(path), content)]
 
 
-def _without_key(path: Path) -> str:
-    return other_keys(str(path), _content(path))
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
+def _without_key(path: Path, columns: Mapping[str, str]) -> str:
+    return other_keys(str(path), _content(path), columns)
 
 
 def _content(path: Path) -> bytes:
@@ -320,5 +329,9 @@ def _within(places: Iterable[_Place]) -> set[tuple[str, ...]]:
 
 
 FOLDER = CaptionFormat(
-    "folder", "photos, each with NAME.txt or NAME.caption beside it, or in a folder beside theirs", recognise, read
+    "folder",
+    "photos, each with NAME.txt or NAME.caption beside it, or in a folder beside theirs",
+    recognise,
+    read,
+    columns=("caption",),
 )

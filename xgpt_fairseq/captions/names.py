@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from xgpt_fairseq.captions.base import (
+    COLUMNS,
     Caption,
     CaptionedImage,
     CaptionFile,
@@ -94,6 +95,8 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     if not isinstance(value, dict):
         raise DataError(f"{path} is not an object of names and captions")
     _check_names_differ(file)
+    if options.columns and not any(isinstance(of_name, dict) for _, _, of_name in _entries(value)):
+        raise DataError(f"{path} has captions alone under its names, no columns that --columns could choose")
     for split, name, of_name in _entries(value):
         where = f"{path}: {name[:60]!r}"
         try:
@@ -116,7 +119,7 @@ def _columns(where: str, name: str, value: dict[str, Any], options: CaptionOptio
     the two must agree then.
     """
     chosen = options.columns
-    if chosen.get("image") in value or ("image" not in chosen and any(map(_is_image, value))):
+    if "image" in chosen or any(map(_is_image, value)):
         columns = choose_columns(where, tuple(value), chosen)
         if file_name_of(name) is None or "image" in chosen:
             return columns
@@ -144,5 +147,10 @@ def _check_names_differ(file: CaptionFile) -> None:
 
 
 JSON_NAMES = CaptionFormat(
-    "json-names", "a JSON object of names and captions: {name: caption or [captions]}", recognise, read, two_names=True
+    "json-names",
+    "a JSON object of names and captions: {name: caption or [captions]}",
+    recognise,
+    read,
+    two_names=True,
+    columns=COLUMNS,
 )

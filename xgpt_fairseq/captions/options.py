@@ -62,7 +62,8 @@ def add_caption_options(parser: argparse.ArgumentParser, what: str = "the captio
         default="",
         metavar="image=NAME,…",
         help="in tables and records: which columns hold the image, the caption and the split, such as "
-        "image=photo,caption=description; caption=… may be repeated",
+        "image=photo,caption=description; caption=… may be repeated. In coco: the caption of annotations and the split "
+        "of images; in folders and tars: the caption in a photo's .json",
     )
     parser.add_argument(
         "--answers",
@@ -102,20 +103,34 @@ def read_caption_options(args: argparse.Namespace, named_splits: Mapping[Path, s
     )
 
 
-def check_image_ids(args: argparse.Namespace, formats: Iterable[CaptionFormat], what: str) -> None:
-    """Refuse --image-ids where it would do nothing.
+def check_options_count(args: argparse.Namespace, sources: Iterable[tuple[Path, CaptionFormat]], what: str) -> None:
+    """Refuse --image-ids, --answers and --columns where they would do nothing.
+
+    A column must count for each file: where one has its splits elsewhere, test images would be trained on.
 
     Args:
         args: with the options of `add_caption_options`.
-        formats: of the captions.
+        sources: the caption files, and their formats.
         what: the captions are called, as an option or argument.
 
     Raises:
-        DataError: none of *formats* has URLs.
+        DataError: no file has URLs, or conversations; or one of a format in which a column cannot be chosen.
     """
-    if args.image_ids is not None and not any(caption_format.images_by_url for caption_format in formats):
-        by_url = ", ".join(name for name, caption_format in FORMATS.items() if caption_format.images_by_url)
+    sources = list(sources)
+    if args.image_ids is not None and not any(found.images_by_url for _, found in sources):
+        by_url = ", ".join(name for name, found in FORMATS.items() if found.images_by_url)
         raise DataError(f"--image-ids is for {by_url} files, and no {what} is one")
+    if args.answers != "one" and not any(found.takes_answers for _, found in sources):
+        with_answers = ", ".join(name for name, found in FORMATS.items() if found.takes_answers)
+        raise DataError(f"--answers is for {with_answers}, and no {what} has any")
+    for column, name in parse_columns(args.columns).items():
+        for path, found in sources:
+            if column not in found.columns:
+                formats = ", ".join(other.name for other in FORMATS.values() if column in other.columns)
+                raise DataError(
+                    f"--columns {column}={name} would do nothing for {path}, which is {found.name}: the {column} can "
+                    f"be chosen in {formats}"
+                )
 
 
 def parse_columns(text: str) -> dict[str, str]:

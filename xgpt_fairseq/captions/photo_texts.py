@@ -92,9 +92,9 @@ def json_captions(where: str, content: bytes, columns: Mapping[str, str]) -> lis
     ]
 
 
-def other_keys(where: str, content: bytes) -> str:
-    """The end of the message that no photo has a caption, where a .json has other keys."""
-    known = ", ".join(CAPTION_COLUMNS)
+def other_keys(where: str, content: bytes, columns: Mapping[str, str]) -> str:
+    """The end of the message that no photo has a caption, where a .json has other keys. Arguments: `json_captions`."""
+    known = columns.get("caption", ", ".join(CAPTION_COLUMNS))
     return f"; {where} has none of {known}, it has: {', '.join(_object(where, content))[:200]} (--columns caption=NAME)"
 
 

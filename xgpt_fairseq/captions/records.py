@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from xgpt_fairseq.captions import coco
 from xgpt_fairseq.captions.base import (
+    COLUMNS,
     CaptionedImage,
     CaptionFile,
     CaptionFormat,
@@ -221,6 +222,7 @@ JSONL = CaptionFormat(
     recognise_lines,
     read_lines,
     two_names=True,
+    columns=COLUMNS,
 )
 JSON_RECORDS = CaptionFormat(
     "json-records",
@@ -228,4 +230,5 @@ JSON_RECORDS = CaptionFormat(
     recognise_list,
     read_list,
     two_names=True,
+    columns=COLUMNS,
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xgpt_fairseq.captions.base import (
+    COLUMNS,
     CaptionedImage,
     CaptionFile,
     CaptionFormat,
@@ -318,4 +319,5 @@ TABLE = CaptionFormat(
     recognise,
     read,
     two_names=True,
+    columns=COLUMNS,
 )

@@ -75,6 +75,11 @@ def _read(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
         _NoCaption: there are none.
     """
     photos, texts = _members(path)
+    names = [text.name for of_stem in texts.values() for text in of_stem]
+    if "caption" in options.columns and names and not any(map(_is_json, names)):
+        raise DataError(
+            f"{path}: --columns caption=… chooses a key of photos' .json; it has none, but texts, such as {names[0]}"
+        )
     keys = Counter(_key(photo.name) for photo in photos)
     used: dict[str, str] = {}
     without_caption = 0
@@ -103,7 +108,7 @@ def _read(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
     if without_caption == len(photos):
         raise _NoCaption(
             f"{path}: no photo in it has a .txt, .caption or .json of its key"
-            + ("" if without_key is None else other_keys(*_content(path, without_key)))
+            + ("" if without_key is None else other_keys(*_content(path, without_key), options.columns))
         )
 
 
@@ -141,7 +146,7 @@ def _read_image(tar: Path, photo: str, texts: list[TarMember], options: CaptionO
     file_name = "/".join(filter(None, (tar.absolute().parent.name, tar.name, photo)))
     image_id = image_id_of(str(tar), "member", file_name)
     captions = agreed_captions(where, found)
-    if not any(text.name.lower().endswith(".json") for text in texts):
+    if not any(_is_json(text.name) for text in texts):
         count_lines(options.log, len(captions))
     said = [Caption(number, text) for number, text in enumerate(captions)]
     return CaptionedImage(image_id, split_of_path(PurePosixPath(photo)), said, file_name)
@@ -150,7 +155,11 @@ def _read_image(tar: Path, photo: str, texts: list[TarMember], options: CaptionO
 def _read_captions(tar: Path, text: TarMember, columns: Mapping[str, str]) -> list[list[str]]:
     """The captions that a text has, each time as a list of all of them."""
     where, content = _content(tar, text)
-    return json_captions(where, content, columns) if text.name.lower().endswith(".json") else [lines_of(where, content)]
+    return json_captions(where, content, columns) if _is_json(text.name) else [lines_of(where, content)]
+
+
+def _is_json(name: str) -> bool:
+    return name.lower().endswith(".json")
 
 
 def _content(tar: Path, text: TarMember) -> tuple[str, bytes]:
@@ -162,4 +171,10 @@ def _content(tar: Path, text: TarMember) -> tuple[str, bytes]:
     return where, read_member(tar, text)
 
 
-TAR = CaptionFormat("tar", "tars of WebDataset and img2dataset: KEY.jpg, KEY.txt, KEY.json", recognise, read)
+TAR = CaptionFormat(
+    "tar",
+    "tars of WebDataset and img2dataset: KEY.jpg, KEY.txt, KEY.json",
+    recognise,
+    read,
+    columns=("caption",),
+)

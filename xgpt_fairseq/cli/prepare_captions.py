@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions, ReadingLog, fairseq_split
 from xgpt_fairseq.captions.options import (
     add_caption_options,
-    check_image_ids,
+    check_options_count,
     format_list,
     parse_columns,
     parse_files,
@@ -257,7 +257,7 @@ class _Captions:
         sources = [open_source(file, args.format, parse_columns(args.columns)) for file in files]
         for file, caption_format in sources:
             print(f"{file.path}: {caption_format.name}")
-        check_image_ids(args, (caption_format for _, caption_format in sources), "SOURCE")
+        check_options_count(args, [(source.file.path, source.format) for source in sources], "SOURCE")
         options = replace(read_caption_options(args, named_splits), is_only_source=len(sources) == 1)
         return cls(sources, options, ", ".join(map(str, files)))
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from xgpt_fairseq.captions.base import CaptionOptions
-from xgpt_fairseq.captions.options import add_caption_options, check_image_ids, parse_files, read_caption_options
+from xgpt_fairseq.captions.options import add_caption_options, check_options_count, parse_files, read_caption_options
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.text.readers import caption_format, check_inputs, is_caption_file, report_caption_inputs
 
@@ -32,13 +32,16 @@ def text_inputs(args: argparse.Namespace) -> tuple[list[Path], CaptionOptions]:
     check_inputs(inputs, options)
     captions = [path for path in inputs if is_caption_file(path, options)]
     given = {"--hold-out": args.hold_out, "--split-files": args.split_files, "--columns": args.columns}
+    given["--answers"] = args.answers != "one"
     for option, value in given.items():
         if value and not captions:
             raise DataError(f"{option} is for captions, and no --input has captions of a known format")
-    formats = [found for path in captions if path.suffix != ".json" and (found := caption_format(path, options))]
-    check_image_ids(args, formats, "--input")
+    # JSON must be parsed for that
+    looked_at = [path for path in captions if path.suffix != ".json" or args.columns or given["--answers"]]
+    formats = [(path, found) for path in looked_at if (found := caption_format(path, options))]
+    check_options_count(args, formats, "--input")
     report_caption_inputs(inputs, options)
-    if (args.hold_out or args.split_files) and args.image_ids is None and any(of.images_by_url for of in formats):
+    if (args.hold_out or args.split_files) and args.image_ids is None and any(of.images_by_url for _, of in formats):
         print(
             "images are named by the number of their line, and so found in splits; if another --image-ids is given to "
             "xgpt-prepare-captions, give it here, too",
