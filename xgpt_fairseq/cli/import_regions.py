@@ -264,8 +264,8 @@ def _boxes(record: Record, option: str, most: int) -> npt.NDArray[Any]:
         )
     if count > most:
         raise DataError(
-            f"image {record.image_id} has a grid of {cells} x {cells} cells, and of {most} regions alone it is none: "
-            f"pass --max-regions {count}"
+            f"image {record.image_id} has a grid of {cells} x {cells} cells, more than --max-regions {most}: pass "
+            f"--max-regions {count}"
         )
     return grid_boxes(cells)
 
