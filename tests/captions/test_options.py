@@ -72,6 +72,16 @@ def test_options_that_would_do_nothing(tmp_path: Path, name: str) -> None:
             read_by(path, name, "--answers", "first")
 
 
+def test_a_column_counts_for_one_file_at_least(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_caption_options(parser)
+    args = parser.parse_args(["--columns", "split=fold"])
+    mine, karpathy = (tmp_path / "mine.csv", FORMATS["table"]), (tmp_path / "dataset.json", FORMATS["karpathy"])
+    check_options_count(args, [karpathy, mine], "SOURCE")
+    with pytest.raises(DataError, match=r"split=fold would do nothing for .*dataset\.json, which is karpathy"):
+        check_options_count(args, [karpathy], "SOURCE")
+
+
 def test_a_key_of_json_where_captions_are_texts(tmp_path: Path) -> None:
     for file, text in (("1.jpg", ""), ("1.txt", "A dog.")):
         put(tmp_path, file, text)

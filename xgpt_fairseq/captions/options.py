@@ -106,7 +106,7 @@ def read_caption_options(args: argparse.Namespace, named_splits: Mapping[Path, s
 def check_options_count(args: argparse.Namespace, sources: Iterable[tuple[Path, CaptionFormat]], what: str) -> None:
     """Refuse --image-ids, --answers and --columns where they would do nothing.
 
-    A column must count for each file: where one has its splits elsewhere, test images would be trained on.
+    A column must count for one file at least; others, such as Karpathy's, have theirs.
 
     Args:
         args: with the options of `add_caption_options`.
@@ -114,7 +114,7 @@ def check_options_count(args: argparse.Namespace, sources: Iterable[tuple[Path, 
         what: the captions are called, as an option or argument.
 
     Raises:
-        DataError: no file has URLs, or conversations; or one of a format in which a column cannot be chosen.
+        DataError: no file has URLs, or conversations, or is of a format in which a column can be chosen.
     """
     sources = list(sources)
     if args.image_ids is not None and not any(found.images_by_url for _, found in sources):
@@ -124,13 +124,13 @@ def check_options_count(args: argparse.Namespace, sources: Iterable[tuple[Path, 
         with_answers = ", ".join(name for name, found in FORMATS.items() if found.takes_answers)
         raise DataError(f"--answers is for {with_answers}, and no {what} has any")
     for column, name in parse_columns(args.columns).items():
-        for path, found in sources:
-            if column not in found.columns:
-                formats = ", ".join(other.name for other in FORMATS.values() if column in other.columns)
-                raise DataError(
-                    f"--columns {column}={name} would do nothing for {path}, which is {found.name}: the {column} can "
-                    f"be chosen in {formats}"
-                )
+        if sources and not any(column in found.columns for _, found in sources):
+            path, of_path = sources[0]
+            formats = ", ".join(found.name for found in FORMATS.values() if column in found.columns)
+            raise DataError(
+                f"--columns {column}={name} would do nothing for {path}, which is {of_path.name}: the {column} can be "
+                f"chosen in {formats}"
+            )
 
 
 def parse_columns(text: str) -> dict[str, str]:
