@@ -6,7 +6,10 @@ import json
 import os
 import random
 import re
+import signal
+import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -248,6 +251,42 @@ def test_a_failure_of_meteor_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match=r"METEOR failed .*: Could not reserve enough space"):
         score_captions(CAPTIONS, DOGS, ["meteor"])
     assert os.environ["PATH"] == before
+
+
+INTERRUPTED = """
+from pathlib import Path
+from xgpt_fairseq.captions.references import References
+from xgpt_fairseq.cli import run
+from xgpt_fairseq.metrics.scores import score_captions
+
+references = References(Path("references.json"), {"1": ["a dog"]})
+run(lambda: print(score_captions({"1": "a cat"}, references, ["meteor"], tokenize=list)))
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_meteor_and_the_program(tmp_path: Path, how: signal.Signals, status: int) -> None:
+    """pycocoevalcap's lock is held while Java computes, and its destructor waits for it."""
+    java, pid = tmp_path / "bin" / "java", tmp_path / "pid"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\nread line\necho $$ > {pid}.aside\nmv {pid}.aside {pid}\nexec sleep 600\n")
+    java.chmod(0o755)
+    environment = {**os.environ, "JAVA_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", INTERRUPTED]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 100
+        while not pid.exists():
+            assert process.poll() is None and time.monotonic() < until, "Java was not asked"
+            time.sleep(0.02)
+        process.send_signal(how)
+        assert process.wait(timeout=20) == status
+    finally:
+        process.kill()
+        _, said = process.communicate()
+    assert said == ("interrupted\n" if how == signal.SIGINT else "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_results_are_asked_for_by_name(humans: tuple[dict[str, str], References]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -205,13 +206,21 @@ def _meteor(truth: Tokenized, systems: Sequence[Tokenized]) -> Iterator[Values]:
         scorer = Meteor()  # reads its paraphrases for ten seconds
     for generated in systems:
         try:
-            yield {"METEOR": scorer.compute_score(truth, generated)}
-        except (OSError, ValueError) as error:
-            # compute_score fails with its lock held, and pycocoevalcap's destructor would wait for it forever.
-            scorer.lock.release()
+            found = scorer.compute_score(truth, generated)
+        except BaseException as error:
+            # compute_score ends with its lock held, also by Ctrl-C, and pycocoevalcap's destructor would wait for it
+            # forever.
+            if scorer.lock.locked():
+                scorer.lock.release()
             scorer.meteor_p.kill()
+            if not isinstance(error, (OSError, ValueError)):
+                with contextlib.suppress(OSError):  # of what was still to be sent, which the destructor would report
+                    scorer.meteor_p.stdin.close()
+                scorer.meteor_p.wait()
+                raise
             said = scorer.meteor_p.communicate()[1].decode("utf-8", "replace")
             raise DataError(f"METEOR failed ({java}): {last_stderr_lines(said)}") from error
+        yield {"METEOR": found}
 
 
 def _rouge(truth: Tokenized, systems: Sequence[Tokenized]) -> Iterator[Values]:
