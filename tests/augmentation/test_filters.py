@@ -36,6 +36,16 @@ def test_the_paper_s_negative_example() -> None:
     assert not repeats_phrase(repeated, 4) and not repeats_phrase(repeated, 0)
 
 
+def test_text_without_spaces() -> None:
+    horses = "一个男人骑着一匹马和一匹马和一匹马"
+    assert words(horses) == list(horses) and words("穿T恤的人。") == ["穿", "t", "恤", "的", "人"]
+    assert repeats_phrase(horses, 3) and not repeats_phrase(horses, 4)
+    assert not repeats_phrase("穿黑色的衣服和黑色的裤子", 3)
+    assert repeats_phrase("คนในเสื้อสีดำและคนในเสื้อสีดำ", 3) and not repeats_phrase("คนใส่เสื้อสีดำและกางเกงสีดำ", 3)
+    cut = "一个 男人 骑着 一匹 马 和 一匹 马"  # into words
+    assert words(cut) == cut.split() and repeats_phrase(cut, 2) and not repeats_phrase(cut, 3)
+
+
 @given(few_words, few_words, st.integers(1, 4))
 def test_a_phrase_said_twice_is_found_and_nothing_else(before: list[str], between: list[str], n: int) -> None:
     phrase = ["on", "top", "of", "it"][:n]

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from xgpt_fairseq.text.scripts import MARK, find_words
+from xgpt_fairseq.metrics.segmentation import segment
+from xgpt_fairseq.text.scripts import MARK, count_spacing, find_words
 from xgpt_fairseq.text.vocabulary import normalize
 
 # Reasons to drop a caption, in the order in which they are checked: name in reports, and description.
@@ -27,8 +28,15 @@ _WORD = re.compile(rf"\w[\w{MARK}]*(?:['’]\w[\w{MARK}]*)*")
 
 
 def words(text: str) -> list[str]:
-    """The words of *text*, normalised as in the vocabulary; punctuation, including hyphens, separates them."""
-    return find_words(_WORD, normalize(text))
+    """The words of *text*, normalised as in the vocabulary; punctuation, including hyphens, separates them.
+
+    Where spaces do not separate words (Chinese, Japanese, Thai …), they are its letters.
+    """
+    return segment([text], "char")[0].split() if _joins_words(text) else find_words(_WORD, normalize(text))
+
+
+def _joins_words(text: str) -> bool:
+    return not text.isascii() and count_spacing([text]).joins_words
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
@@ -37,10 +45,14 @@ def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def repeats_phrase(text: str, n: int) -> bool:
-    """Whether a sequence of *n* words occurs twice in *text* (overlapping included). Never for n = 0."""
+    """Whether a sequence of *n* words occurs twice in *text* (overlapping included). Never for n = 0.
+
+    Where spaces do not separate words, two letters count as one: three letters, such as "black" with its particle,
+    come twice in captions that repeat nothing.
+    """
     if n == 0:
         return False
-    phrases = ngrams(words(text), n)
+    phrases = ngrams(words(text), 2 * n if _joins_words(text) else n)
     return len(set(phrases)) < len(phrases)
 
 
@@ -51,7 +63,7 @@ class Rules:
     Attributes:
         key: text → its subwords, separated by spaces (`Vocabulary.encode`): texts with equal keys are the same caption.
         longest: a caption must have fewer subwords than this; otherwise the search stopped before its end.
-        repeat_ngram: a sequence of N words must not occur twice; 0: it may.
+        repeat_ngram: a sequence of N words must not occur twice (`repeats_phrase`); 0: it may.
     """
 
     key: Callable[[str], str]

@@ -154,7 +154,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=3,
         metavar="N",
-        help="drop captions that repeat N words in the same order (%(default)s; 0: keep them)",
+        help="drop captions that repeat N words in the same order, or, in text without spaces, 2 N letters "
+        "(%(default)s; 0: keep them)",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (%(default)s)")
