@@ -7,6 +7,7 @@ in a browser skips.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import re
 import subprocess
@@ -41,6 +42,10 @@ def test_a_folder_for_servers(call_program: Callable[..., Any], lite_folder: Pat
     ]  # fmt: skip
     versions = set(re.findall(r"(?:page\.css\?|page\.js\?|data-version=\")(\w{16})", page))
     assert len(versions) == 1 and "<style" not in page and not re.search(r"<script(?![^>]* (?:src|type=\"appl))", page)
+    local, program = r"[\w./]+\.(?:js|css|packed)", files["page.js"].decode()
+    assert not re.search(rf'(?:src|href)="{local}"', page) and not re.search(rf'from "{local}"', program)
+    [library] = re.findall(r'from "\./ort\.js\?(\w{16})"', program)
+    assert library == hashlib.sha256(SCRIPT.encode()).hexdigest()[:16]
     assert len(files["README.md"].splitlines()) == 2 and b"python3 -m http.server" in files["README.md"]
     assert "exists and is not empty" in call_program(export.main, lite_folder, *options).error
     other = archive(tmp_path / "ort.tgz", {MODULE: SCRIPT.encode(), WASM: b"\0other"})

@@ -129,13 +129,15 @@ def write_page_folder(folder: Path, ort: OrtWeb, shown: Shown, output: Path) -> 
     """Write the same page as files to the empty folder *output*, `FOLDER_FILES`.
 
     The parts of the captioner are compressed, since not every server does that. The page asks for its files by their
-    common checksum, so that a browser takes none of an earlier captioner from its cache.
+    common checksum, and for what runs them by its own, so that a browser takes none of an earlier captioner from its
+    cache.
 
     Raises:
         DataError: as `render_standalone_page`.
     """
     settings = _settings(folder, "--html-folder")
-    script = ['import * as ort from "./ort.js";\n', *map(read_template, ("anywhere_files.js", *_SCRIPTS))]
+    library = f"./ort.js?{hashlib.sha256(ort.module.encode()).hexdigest()[:16]}"
+    script = [f'import * as ort from "{library}";\n', *map(read_template, ("anywhere_files.js", *_SCRIPTS))]
     files = {
         **{f"{name}.packed": part for name, part in _parts(folder, ort).items()},
         "ort.js": ort.module.encode(),
