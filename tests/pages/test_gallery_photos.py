@@ -52,17 +52,18 @@ def test_photos_are_in_the_page(tmp_path: Path, regions: RegionStore) -> None:
         assert thumbnail.getpixel((5, 5))[2] > 200 > 50 > thumbnail.getpixel((size[0] - 5, size[1] - 5))[2]
 
 
-def test_copies_of_another_size_beside_the_page(tmp_path: Path) -> None:
-    photo(tmp_path / "a b#.jpg", (1000, 500))
-    ours = references({"a b#": ["A dog."]})
-    scored = System("s", {"a b#": "a"}, Scores({"CIDEr": 1.0}, {"a b#": {"CIDEr": 1.0}}, {}))
+@pytest.mark.parametrize("name", ["a b#", "照" * 40])
+def test_copies_of_another_size_beside_the_page(tmp_path: Path, name: str) -> None:
+    photo(tmp_path / f"{name}.jpg", (1000, 500))
+    ours = references({name: ["A dog."]})
+    scored = System("s", {name: "a"}, Scores({"CIDEr": 1.0}, {name: {"CIDEr": 1.0}}, {}))
     copies = tmp_path / "page.photos"
     copies.mkdir()
     place = PhotoPlace(200, copy_to=copies, called=copies.name)
-    photos = match_photos([tmp_path], ["a b#"], place=place)
-    page = parsed(render_gallery(ours, [scored], ["a b#"], title="t", photos=photos))
+    photos = match_photos([tmp_path], [name], place=place)
+    page = parsed(render_gallery(ours, [scored], [name], title="t", photos=photos))
     is_harmless(page, linked=True)
-    source = page_details(page)["a b#"]["src"]
+    source = page_details(page)[name]["src"]
     assert re.fullmatch(r"[\w./%-]+", source)
     with Image.open(tmp_path / unquote(source)) as copy:
         assert (copy.format, copy.size) == ("JPEG", (200, 100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
 import urllib.parse
@@ -23,6 +24,7 @@ THUMBNAIL = 320
 """Length of the longer side of a picture on the page, in pixels."""
 
 _JPEG_QUALITY = 80
+_LONGEST_NAME = 200  # file systems allow 255 bytes
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,17 @@ def _photo(photo: PhotoFile, image_id: str, place: PhotoPlace) -> tuple[str, int
     shape = scaled(*found.size, max(place.size, THUMBNAIL))  # smaller copies are shown as large as others
     if place.copy_to is None or place.called is None:
         return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), *shape
-    name = urllib.parse.quote(image_id, safe="") + ".jpg"
+    name = _file_name(image_id)
     (place.copy_to / name).write_bytes(jpeg.getvalue())
     return urllib.parse.quote(f"{place.called}/{name}"), *shape
+
+
+def _file_name(image_id: str) -> str:
+    """What the copy of an image's photo is called: its id, or, where that is too long for a name, the id's checksum."""
+    name = urllib.parse.quote(image_id, safe="")  # nine letters for a Chinese one
+    if len(name) > _LONGEST_NAME:
+        name = hashlib.sha256(image_id.encode()).hexdigest()
+    return f"{name}.jpg"
 
 
 def _upright_size(photo: PhotoFile) -> tuple[int, int]:
