@@ -142,6 +142,45 @@ def test_order_and_limit() -> None:
     assert choose_images(references({i: ["a"] for i in "abc"}), [without_cider], "best") == ["b", "a", "c"]
 
 
+def scored(name: str, **values: float) -> System:
+    """A system whose images all have the corpus's scores."""
+    captions = dict.fromkeys(THREE.image_ids, "a")
+    return System(name, captions, Scores(values, {image_id: dict(values) for image_id in captions}, {}))
+
+
+BLEU = {f"BLEU@{n}": 0.5 for n in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "choices"),
+    [
+        (BLEU, "BLEU@4", []),
+        ({**BLEU, "ROUGE-L": 0.25}, "BLEU@4", ["BLEU@4", "ROUGE-L"]),
+        ({"BLEU@1": 0.5, "METEOR": 0.25}, "METEOR", []),
+        ({"BLEU@1": 0.5, "BLEU@2": 0.25}, "BLEU@1", ["BLEU@1", "BLEU@2"]),
+    ],
+)
+def test_images_are_sorted_by_a_metric_that_they_show(
+    regions: RegionStore, values: dict[str, float], first: str, choices: list[str]
+) -> None:
+    page = draw([scored("base", **values)], regions=regions)
+    data = page_data(page)
+    assert data["metrics"][0][0] == first and {name for name, *_ in data["metrics"]} == set(values)
+    assert all(card["said"][0][1][0] == values[first] for card in data["cards"])
+    assert [[option.text for option in select.all("option")] for select in page.all("select", id="metric")] == (
+        [choices] if choices else []
+    )
+
+
+def test_a_metric_that_failed_for_one_system(regions: RegionStore) -> None:
+    systems = [scored("base", CIDEr=1.0), scored("big", CIDEr=0.5, SPICE=0.25)]
+    page = draw(systems, regions=regions)
+    rows = [[cell.text for cell in row.all("th") + row.all("td")][:3] for row in page.all("tr")]
+    assert rows == [["captions", "CIDEr", "SPICE"], ["base", "100.0", "–"], ["big", "50.0", "25.0"]]
+    assert [cell.text for cell in page.all("td", class_="highest")] == ["100.0", "25.0"]
+    assert [said[1] for said in page_data(page)["cards"][0]["said"]] == [[1.0, None], [0.5, 0.25]]
+
+
 def test_hostile_text_stays_text(tmp_path: Path, write_regions: Callable[..., RegionStore]) -> None:
     name = HOSTILE.replace("/", "")
     photo(tmp_path / f"{name}.jpg")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ORDERS = ("split", "id", "best", "worst")
 Order = Literal["split", "id", "best", "worst"]
 
-_NOT_SHOWN = ("BLEU@1", "BLEU@2", "BLEU@3")  # per image; only BLEU@4 is shown
+_NOT_SHOWN = ("BLEU@1", "BLEU@2", "BLEU@3")  # per image, beside others: BLEU@4 says what they say
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,18 @@ class System:
 
     @property
     def main_metric(self) -> str:
-        """The metric to sort images by: CIDEr, or the first metric if CIDEr was left out."""
-        return "CIDEr" if "CIDEr" in self.scores.corpus else next(iter(self.scores.corpus))
+        """The metric to sort images by: CIDEr, or the first one that images show if CIDEr was left out."""
+        shown = _shown(self.scores.corpus)
+        return "CIDEr" if "CIDEr" in shown else shown[0]
 
     def main_score(self, image_id: str) -> float:
         return self.scores.per_image[image_id][self.main_metric]
+
+
+def _shown(metrics: Iterable[str]) -> list[str]:
+    """Those of *metrics*, at least one, that each image shows."""
+    names = list(metrics)
+    return [name for name in names if name not in _NOT_SHOWN] or names
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,7 @@ def render_gallery(
         credit = (credits or {}).get(image_id)
         cards.append(Card(image_id, position[image_id], image_id, drawn, said, theirs, credit=credit))
     main = systems[0].main_metric
-    names = [main, *(name for name in systems[0].scores.corpus if name != main)]
+    names = dict.fromkeys([main, *(name for each in systems for name in each.scores.corpus)])
     heads = [
         SystemHead(each.name, each.scores.corpus, summary([each.captions[i] for i in references.captions], people))
         for each in systems
@@ -197,10 +204,10 @@ def render_gallery(
 def _said(system: System, image_id: str, people: Sequence[str], labels: Sequence[str]) -> Said:
     from xgpt_fairseq.metrics.caption_errors import missed_objects, repeated_phrases, unused_words, word_spans
 
-    text = system.captions[image_id]
+    text, scores = system.captions[image_id], system.scores.per_image[image_id]
     return Said(
         text,
-        {name: value for name, value in system.scores.per_image[image_id].items() if name not in _NOT_SHOWN},
+        {name: scores[name] for name in _shown(scores)},
         word_spans(text),
         unused=unused_words(text, people),
         repeated=repeated_phrases(text),

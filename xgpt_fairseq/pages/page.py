@@ -168,13 +168,17 @@ def render_page(head: PageHead, cards: Sequence[Card], *, what: str) -> Iterator
     )
     metrics = {metric.name: metric for metric in head.metrics}
     measured = [metric for metric in head.metrics if any(metric.name in system.corpus for system in head.systems)]
+    by = [m for m in head.metrics if any(m.name in said.scores for card in cards for said in card.said)]
     highest = {m.name: max(s.corpus[m.name] for s in head.systems if m.name in s.corpus) for m in measured}
 
-    def written(metric: str, value: float) -> str:
+    def written(metric: str, value: float | None) -> str:
+        if value is None:  # it failed for this system
+            return "–"
         return f"{value * metrics[metric].scale:.{metrics[metric].digits}f}".replace("-", "−")
 
     before, after = page.render(
-        head=head, policy=policy, measured=measured, highest=highest, written=written, several=len(head.systems) > 1,
+        head=head, policy=policy, measured=measured, by=by, highest=highest, written=written,
+        several=len(head.systems) > 1,
         data=_escaped(_data(head, cards)), blocks=_PLACE, has_people=any(card.people for card in cards),
         has_missed=any(said.missed for card in cards for said in card.said), has_unlike=any(c.unlike for c in cards),
         has_attention=any(said.attention is not None for card in cards for said in card.said), images=len(cards),
