@@ -146,5 +146,13 @@ def eventually(page: Page, expected: list[str]) -> None:
         time.sleep(0.05)
 
 
+def until(page: Page, expression: str) -> None:
+    """Wait until *expression* is true in the page."""
+    last = time.monotonic() + 10
+    while not page.evaluate(expression):
+        assert time.monotonic() < last, expression
+        time.sleep(0.05)
+
+
 def card(page: Page, image_id: str) -> Any:
     return page.locator(f'article[data-id="{image_id}"]')

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages import page_world
-from tests.pages.page_world import FOCUSED, HOSTILE, UNNAMED, WEIGHTS, Page, card, eventually, expect, ids
+from tests.pages.page_world import FOCUSED, HOSTILE, UNNAMED, WEIGHTS, Page, card, eventually, expect, ids, until
 
 browser, files, open_page = page_world.browser, page_world.files, page_world.open_page  # fixtures
 
@@ -36,6 +36,20 @@ def test_only_cards_near_the_screen_are_built(open_page: Callable[..., Page]) ->
     expect(card(page, "0").locator("dd > .scores")).to_have_text(["CIDEr 100.0 · BLEU@4 50.0"] * 2)
 
 
+def test_an_address_that_the_browser_refuses_to_change(open_page: Callable[..., Page]) -> None:
+    """As Safari does after a hundred changes within seconds."""
+    page = open_page()
+    page.evaluate("console.warn = (text) => { window.warned = text; }")  # open_page lets a page complain of nothing
+    page.evaluate("""history.replaceState = () => { throw new DOMException("too many", "SecurityError"); }""")
+    page.get_by_label("find").fill("DOG 12")
+    expect(page.locator("#count")).to_have_text("12 found among 130 images")
+    until(page, "window.warned === 'the address is not that of this view: too many'")
+    page.get_by_label("find").fill("dog 129")
+    expect(page.locator("#count")).to_have_text("1 found among 130 images")
+    page.get_by_label("find").fill("")
+    expect(page.locator("#count")).to_have_text("130 images")
+
+
 def test_order_search_and_filters_are_in_the_address(open_page: Callable[..., Page]) -> None:
     page = open_page()
     page.get_by_label("order").select_option("<b>big: worst first")
@@ -51,6 +65,7 @@ def test_order_search_and_filters_are_in_the_address(open_page: Callable[..., Pa
     page.get_by_role("checkbox", name="base").check()
     page.get_by_role("checkbox", name="<b>big").uncheck()
     expect(card(page, "127").locator("dt")).to_have_text(["base"])
+    until(page, "location.hash === addressOf()")  # it waits until typing pauses
     address = page.evaluate("location.hash")
     shared = open_page(address)
     assert ids(shared) == ids(page) and shared.locator("#count").text_content() == "7 found among 130 images"

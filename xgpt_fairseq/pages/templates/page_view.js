@@ -103,10 +103,18 @@ function update() {
   document.getElementById("none").hidden = list.length > 0;
 }
 
-// After a change by hand.
+// After a change by hand. The address waits until typing pauses: browsers refuse to change it often within seconds.
+let addressTimer;
 function changed() {
-  history.replaceState(null, "", addressOf());
   update();
+  clearTimeout(addressTimer);
+  addressTimer = setTimeout(() => {
+    try {
+      history.replaceState(null, "", addressOf());
+    } catch (error) {
+      console.warn(`the address is not that of this view: ${error.message}`);
+    }
+  }, 200);
 }
 
 // After the address has changed: a link, or the browser's history.
@@ -168,7 +176,10 @@ form.addEventListener("change", (event) => {
 form.addEventListener("input", (event) => {
   if (["find", "min", "max"].includes(event.target.id)) changed();
 });
-window.addEventListener("hashchange", () => arrived(true));
+window.addEventListener("hashchange", () => {
+  clearTimeout(addressTimer); // its view would replace this address
+  arrived(true);
+});
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
