@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from xgpt_fairseq.bundle import Bundle
 from xgpt_fairseq.cli.gallery import main
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.hub_interface import XGPTHubInterface
+from xgpt_fairseq.metrics.scores import score_captions
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.text.vocabulary import Vocabulary
 from xgpt_fairseq.word_attention import Heads
@@ -107,6 +109,34 @@ def test_regions_of_another_store(
     assert call_program(main, *command, "--regions", wider).status == 0
     other = write_store(tmp_path / "other", images=[1, 2])
     assert "does not hold the images" in call_program(main, *command, "--overwrite", "--regions", other).error
+
+
+def test_captions_without_spaces_between_words(tiny_data: Path, tmp_path: Path, call_program) -> None:
+    """Scores are those of characters, unless --segment says otherwise."""
+    data, generated, output = tmp_path / "data", tmp_path / "results.json", tmp_path / "page.html"
+    shutil.copytree(tiny_data, data)
+    file = data / "test.references.json"
+    said = json.loads(file.read_text(encoding="utf-8"))
+    for annotation in said["annotations"]:
+        annotation["caption"] = "一只狗在跑。" if annotation["image_id"] == 15 else "两个孩子"
+    file.write_text(json.dumps(said), encoding="utf-8")
+    captions = {"99": "两个孩子在跑", "15": "一只狗"}
+    generated.write_text(json.dumps([{"image_id": i, "caption": text} for i, text in captions.items()]))
+    references = DataDirectory(data).references("test")
+    command = ["--data", data, "--captions", f"a={generated}", "--metrics", "cider", "--output", output, "--overwrite",
+               "--regions", DataDirectory(tiny_data).regions_path]  # fmt: skip
+    for options, segmentation in (([], "char"), (["--segment", "none"], "none")):
+        done = call_program(main, *command, *options)
+        assert done.status == 0, done.stderr
+        assert ("without spaces between words: scores are of characters" in done.stderr) == (not options)
+        page = parsed(output.read_text(encoding="utf-8"))
+        scores = score_captions(captions, references, ["cider"], segmentation=segmentation)
+        assert page.all("td")[0].text == f"{100 * scores.corpus['CIDEr']:.1f}"
+        for card in page_data(page)["cards"]:
+            assert card["said"][0][1] == [pytest.approx(scores.per_image[card["id"]]["CIDEr"], abs=1e-5)]
+            values = page_details(page)[card["id"]]["said"][0]["ngrams"]
+            rewards = sum(reward for _, reward, _ in values)
+            assert rewards == pytest.approx(scores.per_image[card["id"]]["CIDEr"], abs=0.01)
 
 
 def test_metrics_that_are_left_out(tiny_data: Path, systems: list[str], tmp_path: Path, call_program) -> None:

@@ -13,6 +13,7 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser, refuse_options
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable, sync_file, writing
+from xgpt_fairseq.metrics.segmentation import SEGMENTATIONS
 from xgpt_fairseq.pages.gallery import ORDERS, choose_images, match_photos, render_gallery
 from xgpt_fairseq.pages.pictures import THUMBNAIL, PhotoPlace
 
@@ -59,7 +60,8 @@ def gallery(args: argparse.Namespace) -> None:
     overlay = args.regions is not None
     data = DataDirectory(args.data, regions=args.regions if isinstance(args.regions, Path) else None)
     references = data.references(args.split)
-    systems = read_systems(args.captions, references, [metric.strip() for metric in args.metrics.split(",")])
+    metrics = [metric.strip() for metric in args.metrics.split(",")]
+    systems = read_systems(args.captions, references, metrics, segmentation=args.segment)
     image_ids = choose_images(references, systems, args.order, args.limit)
     with atomic_write(args.output) as aside, _folder_of_copies(args) as place:
         photos = None
@@ -220,6 +222,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N of this order")
     parser.add_argument(
         "--metrics", default="bleu,meteor,rouge,cider", metavar="LIST", help="what to compute (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--segment",
+        choices=SEGMENTATIONS,
+        help="words of languages without spaces, as xgpt-evaluate has them: char, each letter; jieba, Chinese words "
+        "[char where captions have no spaces between words, otherwise none]",
     )
     parser.add_argument("--title", help="heading of the page (default: Captions of the <split> images)")
     parser.add_argument("--note", default="", metavar="TEXT", help="a line below the heading")

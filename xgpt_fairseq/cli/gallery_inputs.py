@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics.cider import Cider
 from xgpt_fairseq.metrics.ptb import PtbTokenizer
-from xgpt_fairseq.metrics.scores import score_systems
+from xgpt_fairseq.metrics.scores import Tokenize, score_systems
+from xgpt_fairseq.metrics.segmentation import segment
 from xgpt_fairseq.pages.gallery import System
 from xgpt_fairseq.pages.page import Credit
 from xgpt_fairseq.regions.image_ids import canonical_image_id
+from xgpt_fairseq.text.scripts import count_spacing
 from xgpt_fairseq.word_attention import Heads
 
 if TYPE_CHECKING:
@@ -27,15 +30,21 @@ if TYPE_CHECKING:
 _AT_ONCE = 32  # images whose attention is computed together
 
 
-def read_systems(arguments: Sequence[str], references: References, metrics: Sequence[str]) -> list[System]:
+def read_systems(
+    arguments: Sequence[str], references: References, metrics: Sequence[str], *, segmentation: str | None = None
+) -> list[System]:
     """The captions of each of *arguments*, `NAME=FILE`, with their scores, and what CIDEr rewards where it is one.
+
+    Args:
+        segmentation: as of `score_systems`; None: characters where the references have no spaces between words, which
+            is said on the standard error.
 
     Raises:
         DataError: an argument is not NAME=FILE, or a name is used twice; also see `read_captions`, `score_systems`.
     """
     files = _named(arguments, option="--captions", example="base=out/generate-test.txt", value="FILE")
     captions = {name: read_captions(file, references) for name, file in files.items()}  # all, before the slow part
-    tokenize = PtbTokenizer()
+    tokenize = _tokenizer(references, segmentation)
     found = score_systems(list(captions.values()), references, metrics, tokenize=tokenize)
     cider = None
     if any("CIDEr" in scores.corpus for scores in found):
@@ -52,6 +61,16 @@ def read_systems(arguments: Sequence[str], references: References, metrics: Sequ
             ngrams = {image_id: cider.explain(index, said) for index, (image_id, said) in enumerate(words)}
         systems.append(System(name, captions[name], scores, ngrams=ngrams))
     return systems
+
+
+def _tokenizer(references: References, segmentation: str | None) -> Tokenize:
+    """What cuts captions into words, for scores and for what CIDEr rewards alike."""
+    if segmentation is None:
+        spacing = count_spacing(caption for of_image in references.captions.values() for caption in of_image)
+        segmentation = "char" if spacing.joins_words else "none"
+        if spacing.joins_words:
+            print("captions without spaces between words: scores are of characters (--segment char)", file=sys.stderr)
+    return PtbTokenizer() if segmentation == "none" else partial(segment, by=segmentation)
 
 
 def models_of(args: argparse.Namespace) -> dict[str, Path]:
