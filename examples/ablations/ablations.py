@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from xgpt_fairseq.captions.references import read_references
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments.program import add_options, chosen, run_quickstart, run_table, split_at_dashes
@@ -167,6 +168,26 @@ def features_table(named: Sequence[tuple[str, Path]]) -> Table:
     return Table("features of regions, image captioning alone, from scratch", tuple(rows), METRICS, _DEMO_STRUCTURES)
 
 
+def check_same_images(named: Sequence[tuple[str, Path]]) -> None:
+    """Check that the test images of all data directories are those of the first, with which they are compared.
+
+    Raises:
+        DataError: one lacks some, or has others: xgpt-prepare-captions --missing-images skip leaves out photos without
+            regions.
+    """
+    images = {name: set(read_references(data / "test.references.json").captions) for name, data in named}
+    (first, data), *others = named
+    for name, other in others:
+        for here, there, lacking in ((name, other, images[first] - images[name]),
+                                     (first, data, images[name] - images[first])):  # fmt: skip
+            if lacking:
+                some = ", ".join(sorted(lacking)[:3]) + (" …" if len(lacking) > 3 else "")
+                raise DataError(
+                    f"--features {first} and {name}: {there} ({here}) lacks {len(lacking)} of the other's test images "
+                    f"({some}): rows are compared image by image, so prepare both with the same images"
+                )
+
+
 def named_data(text: str) -> tuple[str, Path]:
     """NAME=DATA, as argparse reads it."""
     name, _, data = text.partition("=")
@@ -208,6 +229,7 @@ def main() -> None:
     data, out_of_domain = args.data, args.out_of_domain_data
     if args.features:
         data = args.features[0][1]
+        check_same_images([each for each in args.features if each[0] in {row.name for row in rows}])
     if demo and data is None:
         scenes = run_quickstart(EXAMPLES / "quickstart" / "run.sh", prepare_only=True)
         data, out_of_domain = scenes / "captions", out_of_domain or scenes / "web"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -70,10 +71,35 @@ def test_features_that_cannot_be_compared(call_program, arguments: list[str], st
     assert outcome.status == status and message in outcome.stderr
 
 
+def write_images(folder: Path, *images: str) -> Path:
+    """A data directory as far as its test images go."""
+    folder.mkdir()
+    captions = [{"id": n, "image_id": image, "caption": "a"} for n, image in enumerate(images)]
+    file = {"images": [{"id": image} for image in images], "annotations": captions}
+    (folder / "test.references.json").write_text(json.dumps(file))
+    return folder
+
+
+def test_features_of_other_test_images_are_refused(
+    call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before the first training: rows are compared image by image after the last."""
+    monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("a training was begun"))
+    a, b = write_images(tmp_path / "a", "1", "2", "3"), write_images(tmp_path / "b", "3", "1")
+    for pair, first, second in (((a, b), "a", "b"), ((b, a), "b", "a")):
+        arguments = [f"--features={data.name}={data}" for data in pair]
+        outcome = call_program(ablations.main, "features", *arguments, "--gpus", 0, "--output", tmp_path / "out")
+        assert outcome.error.startswith(
+            f"--features {first} and {second}: {b} (b) lacks 1 of the other's test images (2): rows are compared"
+        )
+
+
 def test_features_are_compared_with_the_first(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each row trains on its own data, with what the table of captions per image has for all."""
     given: list[dict[str, str]] = []
     monkeypatch.setattr(Runner, "_script", lambda self, node, script, variables, arguments: given.append(variables))
+    for name in ("a", "b"):
+        write_images(tmp_path / name, "1")
     arguments = ["--features", f"a={tmp_path / 'a'}", "--features", f"b={tmp_path / 'b'}"]
     call_program(
         ablations.main, "features", "--scale", "demo", "--seeds", "1", *arguments, "--gpus", 0, "--output", tmp_path

@@ -46,6 +46,15 @@ def test_rows_without_the_score_that_is_compared_are_named(tmp_path: Path) -> No
     assert (blank, f"{last}\n") == ("", said)
 
 
+def test_rows_of_different_images_are_named(tmp_path: Path) -> None:
+    single, multi, kept = TABLES["table6"].rows
+    for row, values in ((single, [0.3, 0.5, 0.1]), (multi, [0.2, 0.4]), (kept, [0.4, 0.6, 0.2])):
+        write_scores(folder_of(row, 1, tmp_path), values, CIDEr=0.4)
+    *_, line, blank, last = comparison.comparisons([single, multi, kept], [1], tmp_path).splitlines()
+    assert line.startswith("| single [MASK] with regions less single [MASK] | 3 | +10.0 ") and not blank
+    assert last == "Not compared, since their scores are of different images: single [MASK] and multi [MASK]."
+
+
 def test_the_interval_is_of_images_and_seeds() -> None:
     rng = np.random.default_rng(5)
 

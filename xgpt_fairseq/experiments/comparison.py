@@ -65,19 +65,22 @@ def read_images(row: Row, seeds: Sequence[int], output: Path) -> dict[int, dict[
 def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> str:
     """A table in Markdown: each row less those that it is compared with, over the seeds that both have finished.
 
-    Below it stands which rows are not compared since their scores lack `METRIC` (METRICS of the recipe chooses others).
-    Empty where there is nothing to compare.
+    Below it stands which rows are not compared since their scores lack `METRIC` (METRICS of the recipe chooses others),
+    or are of different images. Empty where there is nothing to compare.
     """
     known = {row.name: row for row in rows}
     pairs = [(row, known[name]) for row in rows for name in row.against if name in known]
     scores = {row.name: read_images(row, seeds, output) for pair in pairs for row in pair}
-    lines = []
+    lines, different = [], []
     for row, other in pairs:
         a, b = ({s: images for s, images in scores[each.name].items() if images is not None} for each in (row, other))
         both = [seed for seed in seeds if seed in a and seed in b]
         if not both:
             continue
         images = list(a[both[0]])
+        if any(of[seed].keys() != set(images) for of in (a, b) for seed in both):
+            different.append(f"{row.name} and {other.name}")
+            continue
         found = paired_difference(*(np.array([[of[s][i] for i in images] for s in both]) for of in (a, b)))
         by_seed = ", ".join(f"{value:+.1f}" for value in found.by_seed)
         interval = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
@@ -89,4 +92,6 @@ def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> str:
     without = {name: [str(seed) for seed, images in found.items() if images is None] for name, found in scores.items()}
     if lacking := [f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in without.items() if of]:
         parts.append(f"Not compared, since their scores have no {METRIC}: {', '.join(lacking)}.\n")
+    if different:
+        parts.append(f"Not compared, since their scores are of different images: {', '.join(different)}.\n")
     return "\n".join(parts)
