@@ -32,7 +32,9 @@ EXAMPLES = Path(__file__).resolve().parent.parent
 RECIPE = EXAMPLES / "xgpt_base"
 OUT_OF_DOMAIN = Script(RECIPE, "2_out_of_domain.sh", "out_of_domain")
 IN_DOMAIN = Script(RECIPE, "3_in_domain.sh", "captions/in_domain")
-FINETUNE = Script(RECIPE, "4_finetune.sh", "captions/finetune", scored_by="5_caption.sh")
+FINETUNE = Script(
+    RECIPE, "4_finetune.sh", "captions/finetune", scored_by="5_caption.sh", scoring=("METRICS", "SEGMENT")
+)
 
 
 def _pretrained(

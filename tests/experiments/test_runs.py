@@ -148,6 +148,36 @@ def test_the_settings_of_a_stage_are_what_it_is_run_with(tmp_path: Path, monkeyp
     assert "was run with other variables" in failed and "'HARD_POOL': '10'" in failed
 
 
+def test_stages_are_scored_again_with_other_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages without a record are those of earlier versions, or of no variables."""
+    nodes = tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="none")
+    folder = folder_of(TABLES["table6"].rows[0], 1, tmp_path)
+    for name in ("METRICS", "SEGMENT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def scored_again() -> bool:
+        (folder / "scores-test.json").write_text("earlier ones")
+        assert Fake(1).run(nodes) == []
+        return (folder / "scores-test.json").read_text() != "earlier ones"
+
+    Fake(1).run(nodes)
+    settings = (folder / "settings.json").read_bytes()
+    assert not (folder / "scoring.json").exists() and not scored_again()
+    monkeypatch.setenv("METRICS", "cider")
+    assert scored_again() and json.loads((folder / "scoring.json").read_text()) == {"METRICS": "cider"}
+    assert not scored_again()
+    monkeypatch.setenv("SEGMENT", "char")
+    assert scored_again() and not scored_again()
+    monkeypatch.setattr(Fake, "_script", lambda *_: None)  # interrupted before there are scores
+    monkeypatch.delenv("SEGMENT")
+    assert Fake(1).run(nodes) == [] and not (folder / "scores-test.json").exists()
+    monkeypatch.undo()
+    for name in ("METRICS", "SEGMENT"):
+        monkeypatch.delenv(name, raising=False)
+    assert scored_again() and not (folder / "scoring.json").exists() and not scored_again()
+    assert (folder / "settings.json").read_bytes() == settings
+
+
 def test_a_stage_of_other_settings_is_refused(tmp_path: Path) -> None:
     nodes = tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="none")
     Fake(1).run(nodes)

@@ -20,12 +20,14 @@ class Script:
     Attributes:
         checkpoint_dir: where it leaves its average, averaged.pt, below CHECKPOINTS with DATASET=captions.
         scored_by: the script in *folder* that scores the average (CHECKPOINT) into OUT/scores-test.json, if any does.
+        scoring: variables of that script that decide what it computes.
     """
 
     folder: Path
     name: str
     checkpoint_dir: str
     scored_by: str | None = None
+    scoring: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

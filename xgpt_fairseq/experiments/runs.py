@@ -27,6 +27,8 @@ DEMO_ENVIRONMENT = {"ARCH": "xgpt_demo", "BATCH": "64", "GPU_BATCH": "64", "WORK
 # Variables of the stage scripts that decide what comes out, which a user may set for a whole table.
 DECIDING = ("ITERATIONS", "EPOCHS", "VALIDATIONS", "BATCH", "LR", "AVERAGE", "PRECISION", "HARD_POOL")
 
+SCORING = "scoring.json"
+
 
 @dataclass
 class Node:
@@ -67,9 +69,32 @@ def tree(rows: Sequence[Row], seed: int, *, output: Path, start: str) -> list[No
 
 
 def is_done(node: Node) -> bool:
-    """Whether the stage has left all that it is to leave."""
-    scored = node.stage.script.scored_by is None or (node.folder / "scores-test.json").is_file()
+    """Whether the stage has left all that it is to leave, and its scores are what is asked for now."""
+    if node.stage.script.scored_by is None:
+        return node.average.is_file()
+    scored = (node.folder / "scores-test.json").is_file() and _scored_with(node) == _scoring(node)
     return scored and node.average.is_file()
+
+
+def _scoring(node: Node) -> dict[str, str]:
+    """The variables of the stage's scoring that the user has set."""
+    return {name: value for name in node.stage.script.scoring if (value := os.environ.get(name))}
+
+
+def _scored_with(node: Node) -> dict[str, str]:
+    """The same of the scores that are there; without a record, none were set."""
+    file = node.folder / SCORING
+    found: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
+
+
+def _begin_scoring(node: Node) -> None:
+    """Record what the scores will be of. Earlier ones are removed before, so that they are not taken for these."""
+    (node.folder / "scores-test.json").unlink(missing_ok=True)
+    if asked := _scoring(node):
+        write_json(node.folder / SCORING, asked)
+    else:
+        (node.folder / SCORING).unlink(missing_ok=True)
 
 
 def count(nodes: Sequence[Node]) -> int:
@@ -183,6 +208,7 @@ class Runner:
                 for checkpoint in node.average.parent.glob("checkpoint*.pt"):
                     checkpoint.unlink()
             if script.scored_by is not None:
+                _begin_scoring(node)
                 scored = {"CHECKPOINT": str(node.average), "OUT": str(node.folder)}
                 self._script(node, script.scored_by, {**variables, **device, **place, **scored}, [])
         finally:
