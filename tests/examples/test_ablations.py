@@ -55,6 +55,15 @@ def test_unknown_rows_and_seeds_are_named(call_program, tmp_path: Path) -> None:
     assert outcome.status == 2 and "'1,two' is no list of numbers such as 1,2,3" in outcome.stderr
 
 
+def test_an_architecture_of_the_users_is_refused_at_the_papers_scale(
+    call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ARCH", "xgpt_tiny")
+    outcome = call_program(ablations.main, "table3", "--gpus", 0, "--output", tmp_path / "out")
+    assert outcome.error == "ARCH=xgpt_tiny is for --scale demo: at the paper's, rows have sizes of their own"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -52,6 +52,15 @@ def test_what_a_stage_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert paper.command(pretrain)[0]["OBJECTIVES"] == "ic,imlm,ida,tifg"
 
 
+def test_a_length_of_the_users_wins_over_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not what tells rows apart."""
+    monkeypatch.setenv("ITERATIONS", "7")
+    monkeypatch.setenv("TRAIN_ON", "nothing")
+    (original,) = tree(example("retrieval_augmentation/table7.py").TABLE7.rows, 1, output=tmp_path, start="none")
+    variables, _ = Setting(demo=None, environment={}).command(original.children["augmented"])
+    assert (variables["ITERATIONS"], variables["TRAIN_ON"]) == ("7", "augmented")
+
+
 def test_runs_share_the_gpus_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert devices(gpus=5, gpus_per_run=2, jobs=None) == [

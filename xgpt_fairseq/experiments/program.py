@@ -104,8 +104,11 @@ def run_table(
         training: more arguments for every fairseq-train.
 
     Raises:
-        DataError: a stage failed; the others are run, and the table written, all the same.
+        DataError: a stage failed; the others are run, and the table written, all the same. Or ARCH is set at the
+            paper's scale, where rows have sizes of their own.
     """
+    if args.scale == "paper" and os.environ.get("ARCH"):
+        raise DataError(f"ARCH={os.environ['ARCH']} is for --scale demo: at the paper's, rows have sizes of their own")
     setting = Setting(
         demo=table.demo if args.scale == "demo" else None,
         environment=environment,

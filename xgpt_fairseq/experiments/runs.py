@@ -126,8 +126,8 @@ class Setting:
             **({"ARCH": f"xgpt_{stage.size}"} if self.demo is None else {}),
             **self.environment,
             "SEED": str(node.seed),
-            **dict(stage.variables),
-            # the user's own win: ITERATIONS=50, BATCH=32
+            # the user's own win: ITERATIONS=50, BATCH=32; but not what tells rows apart, such as their data
+            **{n: os.environ.get(n, value) if n in DECIDING else value for n, value in stage.variables},
             **{name: os.environ.get(name, value) for name, value in demo.items()},
         }
         if stage.objectives is not None:
