@@ -16,16 +16,20 @@ examples:
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xgpt_fairseq.augmentation.generate import model_crc32
+from xgpt_fairseq.augmentation.output import REPORT_JSON
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments.program import add_options, chosen, run_quickstart, run_table, split_at_dashes
 from xgpt_fairseq.experiments.rows import Row, Script, Stage, Table
+from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.precision import check_cpu_bfloat16
 
 EXAMPLES = Path(__file__).resolve().parent.parent
@@ -33,6 +37,7 @@ RETRIEVAL = Script(EXAMPLES / "retrieval_augmentation", "retrieval.sh", "retriev
 
 METRICS = ("image R@1", "image R@5", "image R@10", "image median rank",
            "caption R@1", "caption R@5", "caption R@10", "caption median rank")  # fmt: skip
+PER_IMAGE = 2.1  # generated captions, as in section 6.1
 
 
 def recall_scores(report: Mapping[str, Any]) -> dict[str, float]:
@@ -82,6 +87,33 @@ def augment(data: Path, captioner: Path, output: Path, per_image: float) -> None
         raise DataError(f"{' '.join(map(str, command))} failed")
 
 
+def check_augmented(augmented: Path, *, data: Path, per_image: float, captioner: Path | None) -> None:
+    """Check that the directory *augmented*, of an earlier run, is what would be made now of *data*.
+
+    Args:
+        captioner: what would generate the captions; None: it is not compared.
+
+    Raises:
+        DataError: another number of captions per image, or another model; or *augmented* is of no xgpt-augment.
+    """
+    file = augmented / REPORT_JSON
+    try:
+        made = json.loads(file.read_text(encoding="utf-8"))
+        its_number, its_model = made["options"]["per_image"], made["model_crc32"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file} does not say how the captions were generated: {error!r}; --augmented-data takes it"
+        ) from None
+    instead = "use another --output, or remove the folder"
+    if its_number != per_image:
+        raise DataError(f"{file} says that --per-image was {its_number:g}, now {per_image:g}: {instead}")
+    if captioner is None:
+        return
+    model = model_crc32(XGPTHubInterface.from_path(captioner, data=None if captioner.is_dir() else data))
+    if its_model != model:
+        raise DataError(f"{file} says that another model than {captioner} generated the captions: {instead}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -102,9 +134,7 @@ def main() -> None:
         "--start", metavar="FILE", help="checkpoint that all rows start from, or none [demo: the quickstart's last]"
     )
     parser.add_argument("--captioner", type=Path, metavar="FILE", help="demo: checkpoint that generates [--start]")
-    parser.add_argument(
-        "--per-image", type=float, default=2.1, metavar="N", help="demo: captions generated (%(default)s)"
-    )
+    parser.add_argument("--per-image", type=float, metavar="N", help=f"demo: captions generated ({PER_IMAGE})")
     parser.add_argument("--splits", default="test", metavar="LIST", help="splits that form the pool (%(default)s)")
     parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
     parser.add_argument("--output", type=Path, help="folder for runs and tables [table7/SCALE]")
@@ -116,6 +146,11 @@ def main() -> None:
         if args.gpus:
             raise DataError("--cpu-bf16 is for CPUs (--gpus 0); on GPUs training is in float16, or as PRECISION says")
         check_cpu_bfloat16()
+    for option, value in (("--captioner", args.captioner), ("--per-image", args.per_image)):
+        if value is not None and (args.scale != "demo" or args.augmented_data is not None):
+            why = "with --augmented-data" if args.augmented_data is not None else "without --scale demo"
+            raise DataError(f"{option} has no effect {why}: it is of the captions that are generated in --output")
+    per_image = PER_IMAGE if args.per_image is None else args.per_image
     data, start, augmented = args.data, args.start, args.augmented_data
     if args.scale == "demo":
         if data is None:
@@ -127,13 +162,16 @@ def main() -> None:
     if start is None:
         raise DataError("--start FILE: name a checkpoint, of whatever stage, that all rows start from (or none)")
     needed = any(("TRAIN_ON", "augmented") in stage.variables for row in rows for stage in row.stages)
+    captioner = args.captioner or (None if start == "none" else Path(start))
+    if needed and augmented.exists() and args.scale == "demo" and args.augmented_data is None:
+        there = captioner is not None and (captioner.exists() or args.captioner is not None)
+        check_augmented(augmented, data=data, per_image=per_image, captioner=captioner if there else None)
     if needed and not augmented.exists():
-        captioner = args.captioner or (None if start == "none" else Path(start))
         if args.scale != "demo":
             raise DataError(f"{augmented} is not there: xgpt-augment {data} --path CHECKPOINT --output {augmented}")
         if captioner is None:
             raise DataError("--captioner FILE: name a checkpoint that generates the captions, or --augmented-data")
-        augment(data, captioner, augmented, args.per_image)
+        augment(data, captioner, augmented, per_image)
     run_table(
         TABLE7,
         rows,

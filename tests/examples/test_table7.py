@@ -62,6 +62,12 @@ def test_the_columns_are_percent_but_for_ranks() -> None:
         (["--start", "none", "--data", "d"], "data/flickr30k-augmented is not there: xgpt-augment d --path CHECKPOINT"),
         (["--scale", "demo", "--start", "none", "--data", "d"], "--captioner FILE: name a checkpoint that generates"),
         (["--cpu-bf16", "--gpus", "2"], "--cpu-bf16 is for CPUs (--gpus 0); on GPUs training is in float16"),
+        (["--captioner", "c.pt"], "--captioner has no effect without --scale demo: it is of the captions that are"),
+        (["--per-image", "2.1"], "--per-image has no effect without --scale demo"),
+        (
+            ["--scale", "demo", "--augmented-data", "a", "--per-image", "3"],
+            "--per-image has no effect with --augmented",
+        ),
         (["--rows", "vilbert"], "--rows: table7 has no row 'vilbert'; it has: people's captions, people's"),
     ],
 )
@@ -70,6 +76,46 @@ def test_what_is_missing_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call_program(table7.main, *arguments).error.startswith(message)
+
+
+def test_generated_captions_of_other_options_are_not_taken(
+    call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In OUTPUT/augmented, of an earlier run: how many, and whose, is compared."""
+    ran: list[str] = []
+    monkeypatch.setattr(table7, "run_table", lambda *_, **options: ran.append(options["environment"]["AUGMENTED_DATA"]))
+    monkeypatch.setattr(table7, "augment", lambda *_: pytest.fail("captions were generated"))
+    # of a file's text, in place of a model's parameters
+    monkeypatch.setattr(table7.XGPTHubInterface, "from_path", lambda path, data: path.read_text())
+    monkeypatch.setattr(table7, "model_crc32", lambda text: f"crc of {text}")
+    (tmp_path / "augmented").mkdir()
+    file = tmp_path / "augmented" / "augmentation.json"
+    file.write_text(json.dumps({"model_crc32": "crc of first", "options": {"per_image": 2.1}}))
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.pt").write_text(name)
+
+    def again(*options: object, start: str = "first.pt") -> str:
+        ran.clear()
+        done = call_program(
+            table7.main, "--scale", "demo", "--data", tmp_path, "--start", tmp_path / start, "--output", tmp_path,
+            "--gpus", 0, *options,
+        )  # fmt: skip
+        assert (done.status == 0) == (ran == [str(tmp_path / "augmented")]), done.stderr
+        return "" if done.status == 0 else done.error
+
+    assert again() == again("--per-image", 2.1) == again("--captioner", tmp_path / "first.pt") == ""
+    assert again(start="gone.pt") == ""  # the checkpoint was removed since
+    instead = "use another --output, or remove the folder"
+    assert again("--per-image", 3) == f"{file} says that --per-image was 2.1, now 3: {instead}"
+    other = tmp_path / "second.pt"
+    for said in (again("--captioner", other), again(start="second.pt")):
+        assert said == f"{file} says that another model than {other} generated the captions: {instead}"
+    assert again("--captioner", other, "--rows", "people's captions") == ""  # which needs none
+    file.write_text("{}")
+    assert (
+        again()
+        == f"{file} does not say how the captions were generated: KeyError('options'); --augmented-data takes it"
+    )
 
 
 def recorded(program: str, folder: Path, *, status: int) -> dict[str, str]:
