@@ -60,6 +60,11 @@ def rows(results: Path, references: References, subset: str) -> Iterator[tuple[s
     yield "a held-back human caption", human_scores(references)
 
 
+def cell(score: float | None) -> str:
+    """A score of the table; None: METRICS left it out."""
+    return f"{'–':>9}" if score is None else f"{100 * score:9.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="folder with a folder of scores for each stage")
@@ -75,9 +80,10 @@ def main() -> None:
         print(f"\n{subset}: {len(references.captions)} images, scores × 100")
         print(f"{'':26}" + "".join(f"{name:>9}" for name in METRICS))
         for name, scores in table:
-            print(f"{name:26}" + "".join(f"{100 * scores[name]:9.1f}" for name in METRICS))
+            print(f"{name:26}" + "".join(cell(scores.get(metric)) for metric in METRICS))
         *_, (last, captioner), (_, person) = table
-        print(f"CIDEr {last} / human: {captioner['CIDEr'] / person['CIDEr']:.2f}")
+        if "CIDEr" in captioner:
+            print(f"CIDEr {last} / human: {captioner['CIDEr'] / person['CIDEr']:.2f}")
         if args.scenes is not None:
             captions = read_captions(args.results / "finetune" / f"generate-{subset}.txt", references)
             right = shares(captions, read_images(args.scenes, subset))

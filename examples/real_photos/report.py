@@ -35,10 +35,11 @@ def table(files: dict[str, list[Path]]) -> str:
     lines = ["| photos | number | CIDEr, 95 % interval | BLEU@4 | METEOR | words | repeats |", "|---" * 7 + "|"]
     for name, file in ((name, file) for name, of_seeds in files.items() for file in of_seeds):
         found = json.loads(file.read_text(encoding="utf-8"))
-        low, high = interval(np.array([scores["CIDEr"] for scores in found["per_image"].values()]))
         scores = found["scores"]
-        cells = [f"{scores['CIDEr']:.3f} [{low:.3f}, {high:.3f}]"]
-        cells += [f"{scores[metric]:.3f}" if metric in scores else "–" for metric in METRICS[1:]]
+        cells = [f"{scores[metric]:.3f}" if metric in scores else "–" for metric in METRICS]
+        if "CIDEr" in scores:
+            low, high = interval(np.array([of_photo["CIDEr"] for of_photo in found["per_image"].values()]))
+            cells[0] += f" [{low:.3f}, {high:.3f}]"
         # files of earlier versions have no lengths
         cells += [f"{found['words']:.1f}" if "words" in found else "–"]
         cells += [f"{found['degenerate']['repeats']:.1%}" if "degenerate" in found else "–"]
@@ -52,7 +53,8 @@ def differences(files: dict[str, list[Path]], others: dict[str, list[Path]]) -> 
     Of *others*, a data set has as many files, in the order of the same seeds, or one, with which all are compared.
 
     Raises:
-        DataError: a data set has no file among *others*, another number of them, or one of other photos.
+        DataError: a data set has no file among *others*, another number of them, or one of other photos; or a file has
+            no CIDEr.
     """
     lines = []
     for name, of_seeds in files.items():
@@ -70,7 +72,22 @@ def differences(files: dict[str, list[Path]], others: dict[str, list[Path]]) -> 
 
 
 def _by_photo(file: Path) -> dict[str, float]:
-    return {image: scores["CIDEr"] for image, scores in json.loads(file.read_text("utf-8"))["per_image"].items()}
+    found = json.loads(file.read_text("utf-8"))["per_image"]
+    if not all("CIDEr" in scores for scores in found.values()):
+        raise DataError(f"{file} has no CIDEr, by which captioners are compared: score with cider among METRICS")
+    return {image: scores["CIDEr"] for image, scores in found.items()}
+
+
+def seeds(files: dict[str, list[Path]]) -> str:
+    """How many seeds the scores are of: as many as a data set has files."""
+    numbers = {name: len(of_seeds) for name, of_seeds in files.items()}
+    if len(set(numbers.values())) == 1:
+        return _counted(*set(numbers.values()))
+    return "; ".join(f"{name}: {_counted(number)}" for name, number in numbers.items())
+
+
+def _counted(number: int) -> str:
+    return "one seed" if number == 1 else f"{number} seeds"
 
 
 def _scores(files: list[Path], photos: list[str]) -> np.ndarray:
@@ -125,7 +142,7 @@ def main() -> None:
         return
     notes = args.notes.read_text(encoding="utf-8") if args.notes else "# An image captioner\n"
     with atomic_write(args.card) as aside:
-        aside.write_text(f"{notes.strip()}\n\n## Scores\n\nBeam 2, one seed.\n\n{scores}\n", encoding="utf-8")
+        aside.write_text(f"{notes.strip()}\n\n## Scores\n\nBeam 2, {seeds(files)}.\n\n{scores}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

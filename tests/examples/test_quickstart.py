@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +59,26 @@ def test_a_persons_score_is_the_mean_over_held_back_captions() -> None:
         {"1": "the ball", "2": "cup"},
     ]
     assert turns[1][1].captions == {"1": ["a red ball", "the ball"], "2": ["a blue cup", "cup", "a cup of tea"]}
+
+
+@pytest.mark.parametrize(("left_out", "ratio"), [("BLEU@4", 1), ("CIDEr", 0)])
+def test_scores_that_were_left_out(
+    call_program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left_out: str, ratio: int
+) -> None:
+    """By METRICS."""
+    images = {"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1, "caption": "a ball"}]}
+    (tmp_path / "test.references.json").write_text(json.dumps(images))
+    (tmp_path / "finetune").mkdir()
+    scores = {name: 0.5 for name in report.METRICS if name != left_out}
+    (tmp_path / "finetune" / "scores-test.json").write_text(json.dumps({"scores": scores}))
+    monkeypatch.setattr(report, "human_scores", lambda _: dict.fromkeys(report.METRICS, 1.0))
+    done = call_program(report.main, "--results", tmp_path, "--data", tmp_path)
+    assert done.status == 0, done.stderr
+    cells = {line[:26].strip(): line[26:].split() for line in done.stdout.splitlines()[2:5]}
+    assert cells[""] == list(report.METRICS)
+    assert cells["fine-tuned"] == ["–" if name == left_out else "50.0" for name in report.METRICS]
+    assert cells["a held-back human caption"] == ["100.0"] * 3
+    assert done.stdout.count("CIDEr fine-tuned / human: 0.50") == ratio
 
 
 def test_an_image_with_one_caption_has_no_held_back_one(tmp_path: Path) -> None:

@@ -250,7 +250,23 @@ def test_the_card(call_program: Callable[..., Any], tmp_path: Path) -> None:
     row = "| dogs, valid | 2 | 0.500 [0.400, 0.600] | 0.200 | – | 9.0 | 50.0% |\n"
     assert done.status == 0 and row in done.stdout
     assert card.read_text().startswith("# Mine\n\nKnows dogs.\n\n## Scores\n") and card.read_text().endswith(row)
+    assert "\nBeam 2, one seed.\n" in card.read_text()
     assert call_program(report.main, "--scores", "dogs", "--card", card).error == "--scores dogs: NAME=FILE is needed"
+    call_program(report.main, "--scores", f"dogs={file}", f"dogs={file}", "--card", card)
+    assert "\nBeam 2, 2 seeds.\n" in card.read_text()
+    call_program(report.main, "--scores", f"dogs={file}", f"dogs={file}", f"cats={file}", "--card", card)
+    assert "\nBeam 2, dogs: 2 seeds; cats: one seed.\n" in card.read_text()
+
+
+def test_scores_without_cider(call_program: Callable[..., Any], tmp_path: Path) -> None:
+    """As METRICS=bleu leaves them: the card says what there is, but captioners are compared by CIDEr."""
+    file, card = tmp_path / "scores-valid.json", tmp_path / "card.md"
+    found = {"images": 1, "words": 9.0, "scores": {"BLEU@4": 0.2}, "per_image": {"1": {"BLEU@4": 0.2}}}
+    file.write_text(json.dumps(found))
+    assert call_program(report.main, "--scores", f"dogs={file}", "--card", card).status == 0
+    assert card.read_text().endswith("| dogs, valid | 1 | – | 0.200 | – | 9.0 | – |\n")
+    refused = call_program(report.main, "--scores", f"dogs={file}", "--against", f"dogs={file}")
+    assert refused.error == f"{file} has no CIDEr, by which captioners are compared: score with cider among METRICS"
 
 
 def test_a_captioner_against_another(call_program: Callable[..., Any], tmp_path: Path) -> None:
