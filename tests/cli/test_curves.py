@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.pages.test_fonts import only_latin
 from tests.preloaded import python
 from xgpt_fairseq.cli.curves import main, named_files
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.pages.training_log import TrainingLog
 
 
 def log(path: Path, updates: list[int]) -> Path:
@@ -39,6 +41,19 @@ def test_as_a_program(tmp_path: Path) -> None:
     with Image.open(output) as image:
         assert image.width > 1000 and image.height > 1000
         assert image.convert("L").getextrema() == (0, 255)
+
+
+def test_captions_that_no_font_has_are_left_out(tmp_path: Path, call_program, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_latin(monkeypatch)
+    captions = {"valid": {"7": {1: "一", 2: "一只"}}}
+    found = TrainingLog(Path("a.log"), steps={"ic_nll_loss": {1: 5.0, 2: 4.0}}, captions=captions)
+    monkeypatch.setattr("xgpt_fairseq.cli.curves.read_training_log", lambda _: found)
+    done = call_program(main, "a.log", "--output", tmp_path / "curves.png")
+    assert done.status == 0
+    assert done.stderr == (
+        "captions are left out of which no installed font has all characters, such as '一'; Noto Sans has, or, for "
+        "Chinese, Japanese and Korean, Noto Sans CJK\n"
+    )
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path, call_program) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 import math
+import warnings
 from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tests.pages.test_fonts import CIRCLED, only_latin
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.pages.curves import caption_lines, check_output, draw_curves, write_figure
 from xgpt_fairseq.pages.training_log import TrainingLog
@@ -254,3 +256,20 @@ def test_captions_below_the_curves() -> None:
         assert text.get_text().split("\n")[0] == head and text.get_text().count("\n") == 6
         figure.canvas.draw()  # captions are no formulas
         assert not draw_curves({"run": TALKING}, layout, images=0).subfigs
+
+
+def test_captions_in_other_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is drawn as boxes, of which matplotlib warns: there is a font, or they are left out."""
+    said = {"1": {5: "一只狗", 10: "a dog"}, "2": {5: "หมา"}, "3": {5: f"a {CIRCLED}"}}
+    logs = {"run": TrainingLog(Path("a"), steps={"ic_nll_loss": {1: 5.0, 11: 4.0}}, captions={"valid": said})}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = draw_curves(logs, images=3)
+        figure.canvas.draw()
+        assert f"a {CIRCLED}" in figure.subfigs[1].texts[0].get_text()
+        only_latin(monkeypatch)
+        figure = draw_curves(logs, images=3)
+        figure.canvas.draw()
+    assert figure.subfigs[1].texts[0].get_text().split("\n") == [
+        "run, image 1 of valid, after so many updates:", "    10:  a dog",
+    ]  # fmt: skip

@@ -11,7 +11,8 @@ from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.atomic import check_writable
-from xgpt_fairseq.pages.curves import Layout, check_output, draw_curves, write_figure
+from xgpt_fairseq.pages.curves import Layout, caption_lines, check_output, draw_curves, write_figure
+from xgpt_fairseq.pages.fonts import fonts_for
 from xgpt_fairseq.pages.training_log import read_training_log
 
 _EXAMPLE = """\
@@ -45,6 +46,13 @@ def curves(args: argparse.Namespace) -> None:
                 f"{name}: went back from update {last} (a resumed run): from {update} on, the later lines count",
                 file=sys.stderr,
             )
+    _, lacking = fonts_for("\n".join(caption_lines(logs, args.captions, at)))
+    if lacking:
+        print(
+            f"captions are left out of which no installed font has all characters, such as {min(lacking)!r}; Noto Sans "
+            "has, or, for Chinese, Japanese and Korean, Noto Sans CJK",
+            file=sys.stderr,
+        )
     layout: Layout = "stages" if args.stages else "overlay" if args.overlay else "columns"
     write_figure(draw_curves(logs, layout, images=args.captions, at=at), args.output)
     print(args.output)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.atomic import atomic_write
+from xgpt_fairseq.pages.fonts import fonts_for
 from xgpt_fairseq.pages.stages import StageAxis
 from xgpt_fairseq.pages.training_log import Series, TrainingLog
 
@@ -183,7 +184,8 @@ def draw_curves(
         layout: "columns": one column of panels per log, with the same vertical axes; "stages": one set of panels, in
             which each log begins at the update where the previous one ended, and short ones are drawn wider; "overlay":
             one set of panels with all logs from update 0, each in its own colour.
-        images: of how many images the captions are shown, of each log.
+        images: of how many images the captions are shown, of each log. Captions with a character that no installed
+            font has are left out.
         at: at which updates; each shows the last validation until then. None: at some, from the first to the last.
 
     Raises:
@@ -310,7 +312,8 @@ def _with_captions(
     """A figure whose panels take so much room, in inches, and the part of it for them: captions stand below."""
     from matplotlib.figure import Figure  # without pyplot, which needs a window system and keeps figures
 
-    lines = list(caption_lines(logs, images, at))
+    fonts, lacking = fonts_for("\n".join(caption_lines(logs, images, at)))
+    lines = list(caption_lines(logs, images, at, without=lacking))
     if not lines:
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure
@@ -318,21 +321,32 @@ def _with_captions(
     figure = Figure(figsize=(width, height + below), layout="constrained")
     host, text = figure.subfigures(2, 1, height_ratios=[height, below], squeeze=False)[:, 0]
     shown = "\n".join(_literal(line) for line in lines)
-    text.text(0.02, 1 - 0.1 / below, shown, va="top", ha="left", fontsize=9, linespacing=1.35)
+    text.text(0.02, 1 - 0.1 / below, shown, va="top", ha="left", fontsize=9, linespacing=1.35, family=fonts)
     return figure, host
 
 
-def caption_lines(logs: Mapping[str, TrainingLog], images: int, at: Sequence[int] | None) -> Iterator[str]:
-    """What stands below the curves: for each log and image a heading, and a line per chosen validation."""
+def caption_lines(
+    logs: Mapping[str, TrainingLog],
+    images: int,
+    at: Sequence[int] | None,
+    *,
+    without: frozenset[str] = frozenset(),
+) -> Iterator[str]:
+    """What stands below the curves: for each log and image a heading, and a line per chosen validation.
+
+    Lines with a character of *without* are left out, and with the heading its captions.
+    """
     for name, log in logs.items():
         for subset, of_images in log.captions.items():
             for image, said in itertools.islice(of_images.items(), images):
-                updates = _chosen(list(said), at)
-                if updates:
-                    yield f"{name}, image {image} of {subset}, after so many updates:"
-                for update in updates:
+                lines = []
+                for update in _chosen(list(said), at):
                     text = said[update] or "(empty)"
-                    yield f"    {update:,}:  {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
+                    lines.append(f"    {update:,}:  {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}")
+                heading = f"{name}, image {image} of {subset}, after so many updates:"
+                lines = [line for line in lines if without.isdisjoint(line)]
+                if lines and without.isdisjoint(heading):
+                    yield from [heading, *lines]
 
 
 def _chosen(updates: list[int], at: Sequence[int] | None) -> list[int]:
