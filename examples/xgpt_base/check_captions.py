@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from xgpt_fairseq.captions.base import fairseq_split
-from xgpt_fairseq.captions.options import check_image_ids, parse_columns, parse_files, read_caption_options
+from xgpt_fairseq.captions.options import check_options_count, parse_columns, parse_files, read_caption_options
 from xgpt_fairseq.captions.registry import open_source, read_sources
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import given_options
@@ -70,7 +70,7 @@ def check(variable: str, arguments: list[str]) -> None:
         if not file.exists():
             raise DataError(f"{variable}: {file} is not there")
     sources = [open_source(file, args.format, parse_columns(args.columns)) for file in files]
-    check_image_ids(args, (source.format for source in sources), variable)
+    check_options_count(args, [(source.file.path, source.format) for source in sources], variable)
     options = replace(read_caption_options(args, named_splits), is_only_source=len(sources) == 1)
     images = tqdm(read_sources(sources, options), desc=f"reading {variable}", unit=" images", disable=None)
     found = Counter(image.split for image in images if image.captions)

@@ -222,7 +222,6 @@ class Runner:
             DataError: it was.
         """
         variables, arguments = self.setting.command(node)
-        # a stage's own win, as where it is run
         variables |= {name: os.environ[name] for name in DECIDING if name in os.environ and name not in variables}
         own: dict[str, Any] = {"script": node.stage.script.name, "variables": variables, "arguments": arguments}
         if node.is_root:
