@@ -31,7 +31,8 @@ def main() -> None:
     args = parser.parse_args()
     files, named_splits = parse_files(args.source)
     sources = [open_source(Path(file), args.format, parse_columns(args.columns)) for file in files]
-    options = replace(read_caption_options(args, named_splits), is_only_source=len(sources) == 1)
+    alone = len(sources) == 1
+    options = replace(read_caption_options(args, named_splits), is_only_source=alone, columns_of_others=not alone)
     held_out = {
         str(int(found[1]))
         for image in read_sources(sources, options)

@@ -71,7 +71,8 @@ def check(variable: str, arguments: list[str]) -> None:
             raise DataError(f"{variable}: {file} is not there")
     sources = [open_source(file, args.format, parse_columns(args.columns)) for file in files]
     check_options_count(args, [(source.file.path, source.format) for source in sources], variable)
-    options = replace(read_caption_options(args, named_splits), is_only_source=len(sources) == 1)
+    alone = len(sources) == 1
+    options = replace(read_caption_options(args, named_splits), is_only_source=alone, columns_of_others=not alone)
     images = tqdm(read_sources(sources, options), desc=f"reading {variable}", unit=" images", disable=None)
     found = Counter(image.split for image in images if image.captions)
     missing = [split for split in map(fairseq_split, args.splits.split(",")) if not found[split]]

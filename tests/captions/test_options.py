@@ -11,7 +11,7 @@ import pytest
 from tests.captions.test_arrow import parquet, save_to_disk
 from tests.captions.test_formats import SAMPLES, put
 from tests.tars import write_tar
-from xgpt_fairseq.captions.base import COLUMNS, CaptionedImage
+from xgpt_fairseq.captions.base import COLUMNS, CaptionedImage, CaptionOptions
 from xgpt_fairseq.captions.options import (
     add_caption_options,
     check_options_count,
@@ -19,7 +19,7 @@ from xgpt_fairseq.captions.options import (
     read_caption_options,
     read_split_files,
 )
-from xgpt_fairseq.captions.registry import FORMATS, open_source, read_sources
+from xgpt_fairseq.captions.registry import FORMATS, open_source, read_captions, read_sources
 from xgpt_fairseq.errors import DataError
 
 
@@ -80,6 +80,31 @@ def test_a_column_counts_for_one_file_at_least(tmp_path: Path) -> None:
     check_options_count(args, [karpathy, mine], "SOURCE")
     with pytest.raises(DataError, match=r"split=fold would do nothing for .*dataset\.json, which is karpathy"):
         check_options_count(args, [karpathy], "SOURCE")
+
+
+def test_columns_of_another_source(tmp_path: Path) -> None:
+    """Names whose captions are texts or objects, photos with texts, and COCO's images have their own beside a table."""
+    columns = {"image": "photo", "caption": "words", "split": "fold"}
+    put(tmp_path, "mine.csv", "photo,words,fold\n1.jpg,A dog.,test\n")
+    put(tmp_path, "texts.json", '{"2.jpg": "A cat."}')
+    put(tmp_path, "objects.json", '{"3.jpg": {"words": "A cow.", "fold": "val"}}')
+    (tmp_path / "photos").mkdir()
+    for file, text in (("4.jpg", ""), ("4.txt", "A bird.")):
+        put(tmp_path / "photos", file, text)
+    names = {"mine.csv": "auto", "texts.json": "auto", "objects.json": "json-names", "photos": "auto"}
+    read = CaptionOptions(columns=columns, columns_of_others=True, unknown_split="train")
+    found = list(
+        read_sources([open_source(tmp_path / name, of_name, columns) for name, of_name in names.items()], read)
+    )
+    assert [(image.split, image.captions[0].text) for image in found] == [
+        ("test", "A dog."), ("train", "A cat."), ("valid", "A cow."), ("train", "A bird."),
+    ]  # fmt: skip
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    write_tar(tars / "a.tar", {"1.jpg": "", "1.txt": "A dog."})
+    write_tar(tars / "b.tar", {"1.jpg": "", "1.json": '{"words": "A cat."}'})
+    found = list(read_captions(tars, options=CaptionOptions(columns={"caption": "words"}, unknown_split="train")))
+    assert [image.captions[0].text for image in found] == ["A dog.", "A cat."]
 
 
 def test_a_key_of_json_where_captions_are_texts(tmp_path: Path) -> None:

@@ -238,3 +238,34 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "xgpt-evaluate OUT/generate-test.txt --references DATA/test.references.json" in shown
     assert "bleu,meteor,rouge,cider,spice" in shown
+
+
+def test_columns_are_of_the_file_that_has_them(tmp_path: Path, call_program) -> None:
+    """References in a table with names of its own, and captions by name; then the other way round."""
+    captions = {f"{n}.jpg": f"a dog runs on {word} grass" for n, word in enumerate(["green", "dry", "wet"])}
+    table, names = tmp_path / "table.csv", tmp_path / "names.json"
+    table.write_text("photo,words\n" + "".join(f"{name},{text}\n" for name, text in captions.items()))
+    names.write_text(json.dumps({name: [text] for name, text in captions.items()}))
+    columns = ["--columns", "image=photo,caption=words"]
+    for captioned, references in ((names, table), (table, names)):
+        done = call_program(main, captioned, "--references", references, "--metrics", "cider", *columns)
+        assert done.status == 0, done.stderr
+        assert "1000.0" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--columns", "caption=tokens", "--columns caption=tokens would do nothing for "),
+        ("--answers", "all", "--answers is for conversations, and no file has any"),
+        ("--image-ids", "crc32", "--image-ids is for cc-tsv files, and no file is one"),
+    ],
+)
+def test_options_of_captions_that_would_do_nothing(
+    tmp_path: Path, files: tuple[Path, Path], call_program, option: str, value: str, message: str
+) -> None:
+    images = [{"cocoid": 1, "filename": "1.jpg", "split": "test", "sentences": [{"raw": "A dog."}]}]
+    references = tmp_path / "dataset.json"
+    references.write_text(json.dumps({"images": images}))
+    done = call_program(main, files[0], "--references", references, option, value)
+    assert done.status == 1 and message in done.error

@@ -70,7 +70,7 @@ def test_against_a_loop(
     assert x.grad is not None and x.grad.dtype == dtype
     gradient = factor * torch.tensor(expected[3], dtype=torch.float64).view(rows, words)
     near = max(TOLERANCE[dtype], near)
-    torch.testing.assert_close(x.grad.double(), gradient, rtol=near, atol=near * abs(factor) * 1e-2)
+    torch.testing.assert_close(x.grad.double(), gradient, rtol=near, atol=near * abs(factor) * 5e-2)
 
 
 def test_the_gradient_lies_where_the_logits_lay() -> None:

@@ -125,6 +125,8 @@ class CaptionOptions:
         image_id_of_url: how cc-tsv names the image of a URL (None: it has no name); if not given, by its line.
         columns: `image`, `caption` or `split` → the name of that column in tables and records (--columns); of several
             columns of captions, the names with commas between them.
+        columns_of_others: whether these may be meant for another source that is read, so that one that lacks them has
+            its own; else that is an error.
         answers: of conversations with several answers: `one` is an error, `first` or `all` are captions (--answers).
         format: of caption files among other inputs, for readers that look for them (--format).
         is_only_source: whether no other captions are read. Then its folder's name alone does not say that all are of
@@ -138,6 +140,7 @@ class CaptionOptions:
     unknown_split: str | None = None
     image_id_of_url: Callable[[str], str | None] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    columns_of_others: bool = False
     answers: str = "one"
     format: str = "auto"
     is_only_source: bool = False

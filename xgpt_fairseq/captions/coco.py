@@ -80,7 +80,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     images = {record_image_id(str(file.path), image, "id"): image for image in file.json["images"]}
     for image_id, of_image in parsed.items():
         try:
-            split = _split(f"{file.path}: image {image_id}", images[image_id], options.columns)
+            split = _split(f"{file.path}: image {image_id}", images[image_id], options)
         except DataError as error:
             options.log.bad_record(error)
             continue
@@ -93,17 +93,20 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
         yield CaptionedImage(image_id, split, captions, file_named(images[image_id].get("file_name")))
 
 
-def _split(where: str, image: dict[str, Any], chosen: Mapping[str, str]) -> str:
+def _split(where: str, image: dict[str, Any], options: CaptionOptions) -> str:
     """The split of one of `images`, under the key that --columns says; empty if it says none.
 
     Raises:
         DataError: the image lacks the key, or its value is no name.
     """
-    if "split" not in chosen:
+    if "split" not in options.columns:
         return ""
-    key = _key(image, chosen["split"])
+    name = options.columns["split"]
+    key = _key(image, name)
+    if key is None and options.columns_of_others:
+        return ""
     if key is None:
-        raise DataError(f"{where} has no {chosen['split']!r} (--columns split=…); it has: {', '.join(image)[:200]}")
+        raise DataError(f"{where} has no {name!r} (--columns split=…); it has: {', '.join(image)[:200]}")
     return split_name(f"{where}: {key!r}", image[key])
 
 

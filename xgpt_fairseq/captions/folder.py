@@ -105,7 +105,8 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
             f"{source} has captions in {found.metadata[0]}, and {found.photos[0][1][0]} beside a photo: name the first "
             "for its captions, or move it elsewhere for those of the texts"
         )
-    if "caption" in options.columns and found.photos and not any(_is_json(texts[0]) for _, texts in found.photos):
+    counts = "caption" in options.columns and not options.columns_of_others
+    if counts and found.photos and not any(_is_json(texts[0]) for _, texts in found.photos):
         raise DataError(
             f"{source}: --columns caption=… chooses a key of photos' .json, and all captions are in texts, such as "
             f"{found.photos[0][1][0]}"

@@ -193,7 +193,13 @@ def _images(file: CaptionFile, text: str | None, options: CaptionOptions) -> Ite
 
 def _for_captions(options: CaptionOptions) -> CaptionOptions:
     """*options* without splits: captions are of the images that they name."""
-    return CaptionOptions(unknown_split="", columns=options.columns, answers=options.answers, log=options.log)
+    return CaptionOptions(
+        unknown_split="",
+        columns=options.columns,
+        columns_of_others=options.columns_of_others,
+        answers=options.answers,
+        log=options.log,
+    )
 
 
 def _is_result(value: Any) -> bool:

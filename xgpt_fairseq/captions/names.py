@@ -95,7 +95,8 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     if not isinstance(value, dict):
         raise DataError(f"{path} is not an object of names and captions")
     _check_names_differ(file)
-    if options.columns and not any(isinstance(of_name, dict) for _, _, of_name in _entries(value)):
+    have_columns = any(isinstance(of_name, dict) for _, _, of_name in _entries(value))
+    if options.columns and not have_columns and not options.columns_of_others:
         raise DataError(f"{path} has captions alone under its names, no columns that --columns could choose")
     for split, name, of_name in _entries(value):
         where = f"{path}: {name[:60]!r}"
@@ -118,7 +119,9 @@ def _columns(where: str, name: str, value: dict[str, Any], options: CaptionOptio
     """The columns of a value. Its own image counts, and its key does not; but the name of a photo's file always does:
     the two must agree then.
     """
-    chosen = options.columns
+    chosen = dict(options.columns)
+    if options.columns_of_others and chosen.get("image") not in value:
+        chosen.pop("image", None)
     if "image" in chosen or any(map(_is_image, value)):
         columns = choose_columns(where, tuple(value), chosen)
         if file_name_of(name) is None or "image" in chosen:

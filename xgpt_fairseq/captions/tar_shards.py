@@ -54,7 +54,7 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
         tars += 1
         split = split_of_file(file.path, path)
         try:
-            for image in _read(path, options):
+            for image in _read(path, replace(options, columns_of_others=True)):  # tars may differ
                 yield image if image.split else replace(image, split=split)
         except _NoCaption as error:  # such as the last of a download, or one of which all URLs were dead
             without.append(error)
@@ -76,7 +76,8 @@ def _read(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
     """
     photos, texts = _members(path)
     names = [text.name for of_stem in texts.values() for text in of_stem]
-    if "caption" in options.columns and names and not any(map(_is_json, names)):
+    counts = "caption" in options.columns and not options.columns_of_others
+    if counts and names and not any(map(_is_json, names)):
         raise DataError(
             f"{path}: --columns caption=… chooses a key of photos' .json; it has none, but texts, such as {names[0]}"
         )

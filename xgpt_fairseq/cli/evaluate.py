@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xgpt_fairseq.captions.options import add_caption_options, format_list, read_caption_options
+from xgpt_fairseq.captions.options import add_caption_options, check_options_count, format_list, read_caption_options
 from xgpt_fairseq.captions.pairing import PAIR_BY
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.evaluate_retrieval import RETRIEVAL, add_options, check_options, evaluate_retrieval
@@ -22,6 +23,7 @@ from xgpt_fairseq.metrics.segmentation import SEGMENTATIONS
 from xgpt_fairseq.text.scripts import count_spacing
 
 if TYPE_CHECKING:
+    from xgpt_fairseq.captions.base import CaptionFormat, CaptionOptions
     from xgpt_fairseq.captions.references import References
     from xgpt_fairseq.metrics.scores import Scores
 
@@ -69,7 +71,10 @@ def evaluate(args: argparse.Namespace) -> None:
     from xgpt_fairseq.captions.references import find_references
     from xgpt_fairseq.metrics.scores import score_systems
 
-    options = read_caption_options(args, {})
+    # they are of the references and the captions that are scored, of which one may have columns of its own
+    options = replace(read_caption_options(args, {}), columns_of_others=True)
+    if options.columns or args.answers != "one" or args.image_ids is not None:
+        check_options_count(args, _formats([args.references, *args.captions], args.format, options), "file")
     references = find_references(args.references, args.split, name=args.format, options=options)
     systems = [read_captions(path, references, by=args.pair_by, options=options) for path in args.captions]
     for what, times in options.log.counts.items():
@@ -95,6 +100,17 @@ def evaluate(args: argparse.Namespace) -> None:
         if args.coco_results:
             written.append((args.coco_results[number], coco_results(captions)))
     write_jsons(written)
+
+
+def _formats(paths: Sequence[Path], name: str, options: CaptionOptions) -> list[tuple[Path, CaptionFormat]]:
+    """Those of *paths*, the first of which are the references, that are caption files; with their formats."""
+    from xgpt_fairseq.captions.base import CaptionFile
+    from xgpt_fairseq.captions.registry import FORMATS, find_format
+
+    found = [(path, find_format(CaptionFile(path, options.columns))) for path in paths if path.exists()]
+    if name != "auto" and found:
+        found[0] = (found[0][0], FORMATS[name])
+    return [(path, of_path) for path, of_path in found if of_path is not None]
 
 
 def _joined(paths: Sequence[Path]) -> str:

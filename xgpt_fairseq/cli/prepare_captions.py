@@ -258,7 +258,8 @@ class _Captions:
         for file, caption_format in sources:
             print(f"{file.path}: {caption_format.name}")
         check_options_count(args, [(source.file.path, source.format) for source in sources], "SOURCE")
-        options = replace(read_caption_options(args, named_splits), is_only_source=len(sources) == 1)
+        alone = len(sources) == 1
+        options = replace(read_caption_options(args, named_splits), is_only_source=alone, columns_of_others=not alone)
         return cls(sources, options, ", ".join(map(str, files)))
 
     def read(self) -> Iterator[CaptionedImage]:

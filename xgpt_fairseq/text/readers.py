@@ -164,9 +164,9 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
     """
     captions = captions or CaptionOptions()
     check_inputs(paths, captions)
-    if captions.hold_out:
+    if captions.hold_out or captions.columns:
         only = len(paths) == 1 or sum(is_caption_file(path, captions) for path in paths) == 1
-        captions = replace(captions, is_only_source=only)
+        captions = replace(captions, is_only_source=only, columns_of_others=not only)
     position = 0
     sizes = {path: path.stat().st_size for path in paths if path.is_file()}
     for path in paths:
