@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -153,3 +154,37 @@ def test_a_path_that_the_configuration_takes_for_the_name_of_a_value(path: str, 
     said = reported(error, capsys)
     assert said.startswith("error: ") and said.count("\n") == 1, said
     assert "save_dir" in said and "(${ begins the name of a value in fairseq's configuration" in said
+
+
+BATCHES_AHEAD = """
+import sys, time, atexit, torch
+{import_report}
+from fairseq.data.iterators import BackgroundConsumer
+
+def batches():
+    while True:
+        yield torch.randn(300, 300).sort()
+
+class Unbounded:
+    def put(self, item):
+        pass
+
+thread = BackgroundConsumer(Unbounded(), batches(), None, None)
+thread.daemon = True
+thread.start()
+atexit.register(print, "an exit function")
+time.sleep(0.3)
+raise ValueError("a mistake")
+"""
+
+
+@pytest.mark.parametrize("reporting", [True, False])
+def test_an_error_beside_the_thread_that_makes_batches(reporting: bool) -> None:
+    """With --num-workers 0 it computes. If it no longer aborts without the report, `_end_beside_threads` can go."""
+    report = "from xgpt_fairseq.programs.reporting import report; sys.excepthook = report" if reporting else ""
+    program = BATCHES_AHEAD.format(import_report=report)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "ValueError: a mistake" in done.stderr
+    assert done.stdout == "an exit function\n"
+    assert ("terminate called" in done.stderr) == (not reporting)
+    assert (done.returncode == 1) == reporting

@@ -5,6 +5,7 @@ Everything else keeps its traceback: it is a bug, and needs one.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from traceback import walk_tb
 from types import TracebackType
 
+from fairseq.data.iterators import BackgroundConsumer
 from hydra.errors import ConfigCompositionException
 from omegaconf.errors import (
     GrammarParseError,
@@ -86,6 +88,21 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
     else:
         sys.__excepthook__(kind, error, traceback)
     peers.tell_others_of_the_end()
+    _end_beside_threads()
+
+
+def _end_beside_threads() -> None:
+    """End this process, with status 1, where fairseq's thread that makes batches ahead may be at work.
+
+    Works around: Python ends such a thread (a daemon) where it comes back from torch's C++, which then aborts the
+    process: "terminate called without an active exception", status 134 (https://github.com/python/cpython/issues/87135).
+    tests/programs/test_reporting.py says when it is no longer needed.
+    """
+    if any(isinstance(thread, BackgroundConsumer) for thread in threading.enumerate()):
+        atexit._run_exitfuncs()  # as Python does first
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def report_in_fairseq_programs() -> None:
