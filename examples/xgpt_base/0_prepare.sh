@@ -75,8 +75,9 @@ prepare() {
         for file in "${files[@]}"; do sizes+=(--sizes "$file"); done
         xgpt-import-regions "$regions" --output "$DATA/$name.regions" "${sizes[@]}" --workers "$WORKERS"
     fi
-    xgpt-prepare-captions "$@" --vocabulary "$DATA/vocabulary" --regions "$DATA/$name.regions" \
-        --output "$DATA/$name" --workers "$WORKERS"
+    # WORDs come after what they may give otherwise
+    xgpt-prepare-captions --workers "$WORKERS" "$@" --vocabulary "$DATA/vocabulary" --regions "$DATA/$name.regions" \
+        --output "$DATA/$name"
 }
 
 prepare cc "${CC_REGIONS:-}" "${CC_SIZES:-}" "${CC_WORDS[@]}"

@@ -81,11 +81,13 @@ OPTIONS = "--image-ids crc32 --missing-images skip --max-missing 0.3"
 
 def test_captions_in_several_files_with_options(recorder: Path) -> None:
     """As they are published."""
-    done = prepare(recorder, **CC, CC_CAPTIONS=f"{TRAIN} '{VALID}' {OPTIONS}")
+    done = prepare(recorder, **CC, CC_CAPTIONS=f"{TRAIN} '{VALID}' {OPTIONS} --workers 3", WORKERS="2")
     assert done.returncode == 0, done.stderr
     (call,) = recorded(recorder, "xgpt-prepare-captions")
-    expected = ["--splits", "train,val", "--missing-images", "error", TRAIN, VALID, *OPTIONS.split()]
-    assert call[: len(expected)] == expected and call[len(expected)] == "--vocabulary"
+    expected = ["--workers", "2", "--splits", "train,val", "--missing-images", "error", TRAIN, VALID, *OPTIONS.split()]
+    assert call[: len(expected)] == expected
+    assert call[len(expected) :][:3] == ["--workers", "3", "--vocabulary"]  # the last wins
+    assert call.count("--workers") == 2
 
 
 def test_captions_that_do_not_fit_are_refused_before_the_import(recorder: Path) -> None:
