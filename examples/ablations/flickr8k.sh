@@ -61,8 +61,11 @@ captions_of "$COCO5K" && WEB_CAPTIONS=$CAPTIONS
 captions_of "$FLICKR8K"
 # Lengths may change: a finished training stays so.
 SETTINGS=("FLICKR8K: $(cd -- "$FLICKR8K" && pwd)" "COCO5K: $(cd -- "$COCO5K" && pwd)" "GRID: $GRID" "HELD_OUT: $HELD_OUT"
-    "TEXT_LINES: $TEXT_LINES" "VALID_LINES: $VALID_LINES" "SYMBOLS: $SYMBOLS" "SEED: ${SEED:-1}" "TRAINING: ${TRAINING-}")
-check_settings flickr8k.settings flickr8k.regions "${SETTINGS[@]}"
+    "TEXT_LINES: $TEXT_LINES" "VALID_LINES: $VALID_LINES" "SYMBOLS: $SYMBOLS")
+TRAINING_SETTINGS=("SEED: ${SEED:-1}" "TRAINING: ${TRAINING-}")
+move_settings flickr8k.settings training.settings SEED TRAINING   # earlier versions had one file
+check_settings flickr8k.settings "flickr8k.regions vocabulary" "${SETTINGS[@]}"
+check_settings training.settings checkpoints "${TRAINING_SETTINGS[@]}"
 write_settings flickr8k.settings "${SETTINGS[@]}"
 regions "$FLICKR8K/images" "$WORK/flickr8k.regions"
 regions "$COCO5K/images" "$WORK/coco5k.regions"
@@ -87,6 +90,7 @@ if [ ! -e "$WORK/web" ]; then
     xgpt-prepare-captions "$WEB_CAPTIONS" --vocabulary "$WORK/vocabulary" \
         --regions "$WORK/coco5k.regions" --output "$WORK/web" --splits train,val --workers 2
 fi
+write_settings training.settings "${TRAINING_SETTINGS[@]}"
 # Text pre-training (examples/xgpt_base/1_text.sh), which every row of tables 2 and 6 starts from.
 ARCH=xgpt_demo BATCH=64 ITERATIONS=${TEXT_ITERATIONS:-1500} WORKERS=2 TEXT_DATA=$WORK/text CHECKPOINTS=$WORK/checkpoints \
     LOG_INTERVAL=100 bash "$EXAMPLES/xgpt_base/1_text.sh" --log-format simple ${TRAINING-}

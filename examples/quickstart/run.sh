@@ -46,7 +46,7 @@ mkdir -p "$WORK/logs"
 # What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
 DATA_SETTINGS=("SCENES: $SCENES" "SEED: $SEED" "TEXT_LINES: $TEXT_LINES" "SYMBOLS: $SYMBOLS" "VALID_LINES: ${VALID_LINES-}")
 TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: $DROPOUT" "TRAINING: ${TRAINING-}")
-check_settings quickstart.settings regions "${DATA_SETTINGS[@]}"
+check_settings quickstart.settings "scenes regions vocabulary" "${DATA_SETTINGS[@]}"
 if [ -z "${PREPARE_ONLY-}" ]; then check_settings training.settings checkpoints "${TRAINING_SETTINGS[@]}"; fi
 write_settings quickstart.settings "${DATA_SETTINGS[@]}"
 

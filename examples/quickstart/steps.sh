@@ -3,24 +3,51 @@
 
 say() { printf '\n== %s\n' "$*"; }
 
-# check_settings FILE MADE LINE…   ends the script where WORK was made with other settings than these lines, by FILE, or with
-# unknown ones: MADE is there, and FILE is not. What is there would be taken for made with these.
+# check_settings FILE "MADE…" LINE…   ends the script where WORK was made with other settings than these lines, by FILE, or
+# with unknown ones: one of MADE is there, and FILE is not. What is there would be taken for made with these. Where none of
+# MADE is there, settings may change: a value that the first run was refused for can be corrected.
 check_settings() {
-    local file=$WORK/$1 made=$WORK/$2 now
+    local file=$WORK/$1 made=$2 now
     shift 2
     now=$(printf '%s\n' "$@")
+    if ! any_made "$made"; then return; fi
     if [ -e "$file" ]; then
         if [ "$now" = "$(cat "$file")" ]; then return; fi
-        echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it:" >&2
+        echo "error: $WORK was made with other settings (< its own, > those given); name another WORK, or remove it. If they" \
+            "come to the same, write those given into $file:" >&2
         diff "$file" - <<< "$now" >&2 || true
-        exit 1
-    fi
-    if [ -e "$made" ]; then
+    else
         echo "error: $WORK was made by another program or an earlier version: it has no ${file##*/}, which says with what" \
             "settings. Name another WORK, or remove it. If it was made by this program with these, write them into $file:" >&2
         printf '%s\n' "$now" >&2
-        exit 1
     fi
+    exit 1
+}
+
+# any_made "MADE…"   whether one of these is in WORK. A folder checkpoints… counts where it has a checkpoint: a training that
+# fails at its start leaves empty ones.
+any_made() {
+    local name
+    for name in $1; do
+        if [ ! -e "$WORK/$name" ]; then continue; fi
+        case $name in
+            checkpoints*) if [ -n "$(find -L "$WORK/$name" -name '*.pt' -print -quit)" ]; then return 0; fi ;;
+            *) return 0 ;;
+        esac
+    done
+    return 1
+}
+
+# move_settings FROM TO NAME…   moves the lines of these settings, which earlier versions wrote into FROM, to TO.
+move_settings() {
+    local from=$WORK/$1 to=$WORK/$2 lines
+    shift 2
+    lines="^($(IFS='|' && printf '%s' "$*")): "
+    if [ ! -e "$from" ] || ! grep -qE "$lines" "$from"; then return; fi
+    sed -nE "/$lines/p" "$from" > "$to.partial"
+    mv -- "$to.partial" "$to"
+    sed -E "/$lines/d" "$from" > "$from.partial"
+    mv -- "$from.partial" "$from"
 }
 
 # write_settings FILE LINE…   for check_settings

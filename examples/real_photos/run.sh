@@ -66,10 +66,18 @@ export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 
 # What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
 SETTINGS=("folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID"
-    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES" "ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED"
-    "DROPOUT: ${DROPOUT-}" "IMAGES: ${IMAGES-}" "TRAINING: ${TRAINING-}")
+    "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES")
 if ((VIEWS > 0)); then SETTINGS+=("VIEWS: $VIEWS"); fi   # without, as earlier versions have written it
-check_settings real_photos.settings regions "${SETTINGS[@]}"
+TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: ${DROPOUT-}" "TRAINING: ${TRAINING-}")
+SCST_SETTINGS=("IMAGES: ${IMAGES-}")
+# earlier versions had one file
+move_settings real_photos.settings training.settings ARCH BATCH SEED DROPOUT TRAINING
+move_settings real_photos.settings scst.settings IMAGES
+check_settings real_photos.settings "regions vocabulary" "${SETTINGS[@]}"
+if [ -z "${PREPARE_ONLY-}" ]; then
+    check_settings training.settings checkpoints "${TRAINING_SETTINGS[@]}"
+    if ((SCST_ITERATIONS > 0)); then check_settings scst.settings checkpoints/captions/scst "${SCST_SETTINGS[@]}"; fi
+fi
 
 # captions_of FOLDER   sets FILES: the captions' files; and SAID: what says the splits of images, where captions do not.
 captions_of() {
@@ -169,6 +177,7 @@ if ((${#FOLDERS[@]} > 1)); then        # each is also scored by itself
     done
 fi
 if [ -n "${PREPARE_ONLY-}" ]; then exit; fi
+write_settings training.settings "${TRAINING_SETTINGS[@]}"
 
 say "3/8 text pre-training: MLM and MASS, $TEXT_ITERATIONS iterations"
 FROM=none
@@ -199,6 +208,7 @@ CAPTIONER=$CHECKPOINTS/captions/finetune/averaged.pt
 
 say "7/8 CIDEr optimisation, which the paper doesn't have: $SCST_ITERATIONS iterations"
 if ((SCST_ITERATIONS > 0)); then
+    write_settings scst.settings "${SCST_SETTINGS[@]}"
     # its dropout is 0, and its reward has no label smoothing: only TRAINING's arguments
     SMALL=(--log-format simple ${TRAINING-})
     FROM=$CAPTIONER stage scst 6_scst.sh "$SCST_ITERATIONS" 1 "${VIEWED[@]}"

@@ -21,12 +21,16 @@ LENGTHS = {"TEXT_ITERATIONS": "0", "WEB_ITERATIONS": "0", "IN_DOMAIN_ITERATIONS"
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder with programs that do nothing, a fairseq-train that says its arguments and fails, and python."""
+    """A folder with programs that do nothing, a fairseq-train that says its arguments and fails, and python.
+
+    Its arguments are also in the file `trained` beside the folder, a line for each call.
+    """
     folder = tmp_path / "programs"
     folder.mkdir()
     for name in PROGRAMS:
         (folder / name).write_text("#!/bin/sh\n")
-    (folder / "fairseq-train").write_text('#!/bin/sh\necho "fairseq-train: $*"\nexit 1\n')
+    trained = tmp_path / "trained"
+    (folder / "fairseq-train").write_text(f'#!/bin/sh\necho "fairseq-train: $*"\necho "$*" >> "{trained}"\nexit 1\n')
     (folder / "python").write_text(
         "#!/bin/sh\n"
         # one GPU, of a machine that has it; find_captions.py would read the folder
@@ -48,6 +52,13 @@ def call(programs: Path, script: str, *arguments: Path, **environment: str) -> s
         text=True,
         check=False,
     )
+
+
+def make(work: Path, *names: str) -> None:
+    """Empty files, for what was made."""
+    for name in names:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).touch()
 
 
 @pytest.mark.parametrize("photos", [False, True])
@@ -96,6 +107,7 @@ def test_variables_are_not_ignored_where_there_are_results(name: str, programs: 
     environment = {"WORK": str(tmp_path / "work"), **LENGTHS}
     log = tmp_path / "work" / "logs" / "finetune.log"
     call(programs, "quickstart/run.sh", **environment, FINETUNE_ITERATIONS="8")
+    make(tmp_path / "work", "scenes/x", "checkpoints/captions/finetune/checkpoint_last.pt")
     call(programs, "quickstart/run.sh", **environment, FINETUNE_ITERATIONS="9")  # lengths may change
     assert log.read_text().count("fairseq-train: ") == 2
     changed = {**environment, name: "7"}
@@ -104,3 +116,64 @@ def test_variables_are_not_ignored_where_there_are_results(name: str, programs: 
     assert f"\n> {name}: 7\n" in done.stderr and log.read_text().count("fairseq-train: ") == 2
     status = call(programs, "quickstart/run.sh", **changed, PREPARE_ONLY="1").returncode
     assert status == (0 if name in ("ARCH", "BATCH") else 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "tries"),
+    [
+        ("quickstart/run.sh", [{"GPUS": "3"}, {"GPUS": "3", "BATCH": "63"}, {"TRAINING": "--x"}, {"SCENES": "--y"}]),
+        ("real_photos/run.sh", [{"GPUS": "3"}, {"GPUS": "3", "BATCH": "63"}, {"TRAINING": "--x"}, {"IMAGES": "65"}]),
+        ("ablations/flickr8k.sh", [{"TRAINING": "--w"}, {"TRAINING": "--x"}, {"GRID": "3"}]),
+    ],
+    ids=["quickstart", "real_photos", "flickr8k"],
+)
+def test_settings_that_nothing_was_made_with_can_be_corrected(
+    script: str, tries: list[dict[str, str]], programs: Path, tmp_path: Path
+) -> None:
+    """A batch that the GPUs do not divide, as the message advises; and arguments that fairseq-train refuses."""
+    work = tmp_path / "work"
+    for name in ("flickr8k", "coco5k"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset_x.json").write_text('{"images": []}')
+    make(work, "text.txt")
+    (work / "checkpoints" / "text").mkdir(parents=True)  # as a training leaves it that fails before it saves
+    variables = {name: str(tmp_path / name.lower()) for name in ("FLICKR8K", "COCO5K", "WORK")}
+    arguments = [tmp_path / "coco5k"] if script.startswith("real_photos") else []
+
+    def tried(**settings: str) -> str:
+        return call(programs, script, *arguments, **variables, **LENGTHS, HELD_OUT="0", **settings).stderr
+
+    for settings in tries:
+        assert "was made with other settings" not in tried(**settings)
+    trained = len((tmp_path / "trained").read_text().splitlines())
+    assert trained == sum(settings != {"GPUS": "3"} for settings in tries)
+    make(work, "checkpoints/text/checkpoint_last.pt")
+    said = tried(**{**tries[-1], "TRAINING": "--z"})
+    assert f"error: {work} was made with other settings" in said and "\n> TRAINING: --z\n" in said
+    assert f"write those given into {work}/training.settings:" in said
+    if arguments:  # the last stage's own
+        tried(IMAGES="66")
+        make(work, "checkpoints/captions/scst/checkpoint_last.pt")
+        assert len((tmp_path / "trained").read_text().splitlines()) == trained + 1
+        (work / "scst.settings").write_text("IMAGES: 66\n")
+        assert f"write those given into {work}/scst.settings:\n" in tried(IMAGES="67")
+
+
+def test_settings_of_an_earlier_version_are_kept(programs: Path, tmp_path: Path) -> None:
+    """It had those of data and of trainings in one file."""
+    work, settings = tmp_path / "work", tmp_path / "work" / "real_photos.settings"
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    make(work, "text.txt", "regions", "checkpoints/text/checkpoint_last.pt")
+    data = f"folders: {photos}\nWEB: \nCAPTIONS: \nGRID: 7\nIMAGE_SIZE: 384\nSYMBOLS: 3000\nTEXT_LINES: \n"
+    trainings = "ARCH: xgpt_demo\nBATCH: 160\nSEED: 1\nDROPOUT: \nIMAGES: \nTRAINING: \n"
+    settings.write_text(data + trainings + "VIEWS: 1\n")
+    (work / "view-1").mkdir()
+    environment = {"WORK": str(work), "VIEWS": "1", **LENGTHS}
+    done = call(programs, "real_photos/run.sh", photos, **environment, BATCH="80")
+    assert done.returncode == 1 and "\n< BATCH: 160\n---\n> BATCH: 80\n" in done.stderr
+    call(programs, "real_photos/run.sh", photos, **environment)
+    assert (tmp_path / "trained").exists()
+    assert settings.read_text() == f"{data}VIEWS: 1\n"
+    assert (work / "training.settings").read_text() == trainings.replace("IMAGES: \n", "")
+    assert (work / "scst.settings").read_text() == "IMAGES: \n"
