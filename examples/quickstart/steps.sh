@@ -5,11 +5,19 @@ say() { printf '\n== %s\n' "$*"; }
 
 # check_settings FILE "MADE…" LINE…   ends the script where WORK was made with other settings than these lines, by FILE, or
 # with unknown ones: one of MADE is there, and FILE is not. What is there would be taken for made with these. Where none of
-# MADE is there, settings may change: a value that the first run was refused for can be corrected.
+# MADE is there, settings may change: a value that the first run was refused for can be corrected. A WORK in which another
+# program has begun is refused at any rate, since it may go on.
 check_settings() {
-    local file=$WORK/$1 made=$2 now
+    local file=$WORK/$1 made=$2 now other
     shift 2
     now=$(printf '%s\n' "$@")
+    for other in quickstart real_photos flickr8k; do
+        other=$WORK/$other.settings
+        if [ -e "$other" ] && [ "$other" != "$file" ] && [[ $file != */@(training|scst).settings ]]; then
+            echo "error: $WORK is another program's: it has ${other##*/}; name another WORK, or remove it" >&2
+            exit 1
+        fi
+    done
     if ! any_made "$made"; then return; fi
     if [ -e "$file" ]; then
         if [ "$now" = "$(cat "$file")" ]; then return; fi

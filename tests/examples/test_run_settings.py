@@ -177,3 +177,21 @@ def test_settings_of_an_earlier_version_are_kept(programs: Path, tmp_path: Path)
     assert settings.read_text() == f"{data}VIEWS: 1\n"
     assert (work / "training.settings").read_text() == trainings.replace("IMAGES: \n", "")
     assert (work / "scst.settings").read_text() == "IMAGES: \n"
+
+
+@pytest.mark.parametrize("first", ["quickstart", "real_photos"])
+def test_a_folder_that_another_program_has_begun_is_refused(first: str, programs: Path, tmp_path: Path) -> None:
+    """As quickstart's scenes, and photos in a folder called scenes: the first one was interrupted, and may go on."""
+    work, photos = tmp_path / "work", tmp_path / "scenes"
+    photos.mkdir()
+    make(work, "text.txt")
+    commands = {"quickstart": ("quickstart/run.sh",), "real_photos": ("quickstart/run.sh", photos)}
+    assert call(programs, *commands.pop(first), WORK=str(work), PREPARE_ONLY="1").returncode == 0
+    before = sorted(path.name for path in work.iterdir())
+    for command in commands.values():
+        done = call(programs, *command, WORK=str(work), PREPARE_ONLY="1")
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"error: {work} is another program's: it has {first}.settings; name another WORK, or remove it\n"
+        )
+    assert sorted(path.name for path in work.iterdir()) == before
