@@ -62,7 +62,8 @@ captions_of "$FLICKR8K"
 # Lengths may change: a finished training stays so.
 SETTINGS=("FLICKR8K: $(cd -- "$FLICKR8K" && pwd)" "COCO5K: $(cd -- "$COCO5K" && pwd)" "GRID: $GRID" "HELD_OUT: $HELD_OUT"
     "TEXT_LINES: $TEXT_LINES" "VALID_LINES: $VALID_LINES" "SYMBOLS: $SYMBOLS")
-TRAINING_SETTINGS=("SEED: ${SEED:-1}" "TRAINING: ${TRAINING-}")
+set_settings PRECISION LR AVERAGE=best VALIDATIONS=25
+TRAINING_SETTINGS=("SEED: ${SEED:-1}" "TRAINING: ${TRAINING-}" "${SET[@]}")
 move_settings flickr8k.settings training.settings SEED TRAINING   # earlier versions had one file
 check_settings flickr8k.settings "flickr8k.regions vocabulary" "${SETTINGS[@]}"
 check_settings training.settings checkpoints "${TRAINING_SETTINGS[@]}"

@@ -45,7 +45,8 @@ mkdir -p "$WORK/logs"
 
 # What was made with other settings would be taken for made with these. Lengths may change: a finished stage stays so.
 DATA_SETTINGS=("SCENES: $SCENES" "SEED: $SEED" "TEXT_LINES: $TEXT_LINES" "SYMBOLS: $SYMBOLS" "VALID_LINES: ${VALID_LINES-}")
-TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: $DROPOUT" "TRAINING: ${TRAINING-}")
+set_settings PRECISION LR OBJECTIVES AVERAGE=best VALIDATIONS=5
+TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: $DROPOUT" "TRAINING: ${TRAINING-}" "${SET[@]}")
 check_settings quickstart.settings "scenes regions vocabulary" "${DATA_SETTINGS[@]}"
 if [ -z "${PREPARE_ONLY-}" ]; then check_settings training.settings checkpoints "${TRAINING_SETTINGS[@]}"; fi
 write_settings quickstart.settings "${DATA_SETTINGS[@]}"

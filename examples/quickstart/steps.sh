@@ -46,6 +46,19 @@ any_made() {
     return 1
 }
 
+# set_settings NAME[=DEFAULT]…   sets SET to a line for each of these variables of the stages that is set, and not to its
+# default: earlier versions had no lines of them. PRECISION may be set to nothing, which is float32.
+set_settings() {
+    local word name value
+    SET=()
+    for word in "$@"; do
+        name=${word%%=*} value=${word#"${word%%=*}"}
+        if [ -n "${!name:-}" ] || { [ "$name" = PRECISION ] && [ -n "${PRECISION+x}" ]; }; then
+            if [ -z "$value" ] || [ "${!name}" != "${value#=}" ]; then SET+=("$name: ${!name}"); fi
+        fi
+    done
+}
+
 # move_settings FROM TO NAME…   moves the lines of these settings, which earlier versions wrote into FROM, to TO.
 move_settings() {
     local from=$WORK/$1 to=$WORK/$2 lines
@@ -76,15 +89,16 @@ stage() {
 }
 
 # caption NAME CHECKPOINT DATA SUBSET…   captions and scores of a stage's checkpoint, in results/NAME; its file captioner
-# says of which, since those of another one are not taken for its own.
+# says of which, and by which METRICS and SEGMENT, where they are set, since others are not taken for these.
 caption() {
     local name=$1 checkpoint=$2 data=$3 subset
     shift 3
-    local captioner=$WORK/results/$name/captioner
-    if [ ! -e "$captioner" ] || [ "${checkpoint#"$WORK"/}" != "$(cat "$captioner")" ]; then
+    local captioner=$WORK/results/$name/captioner now
+    now=$(printf '%s\n' "${checkpoint#"$WORK"/}" ${METRICS:+"METRICS: $METRICS"} ${SEGMENT:+"SEGMENT: $SEGMENT"})
+    if [ ! -e "$captioner" ] || [ "$now" != "$(cat "$captioner")" ]; then
         mkdir -p "$WORK/results/$name"
         rm -f "$WORK/results/$name"/scores-*.json
-        printf '%s\n' "${checkpoint#"$WORK"/}" > "$captioner"
+        printf '%s\n' "$now" > "$captioner"
     fi
     for subset in "$@"; do
         if [ -e "$WORK/results/$name/scores-$subset.json" ]; then continue; fi

@@ -68,8 +68,11 @@ export TQDM_MININTERVAL=${TQDM_MININTERVAL:-1}
 SETTINGS=("folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID: $GRID"
     "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES")
 if ((VIEWS > 0)); then SETTINGS+=("VIEWS: $VIEWS"); fi   # without, as earlier versions have written it
-TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: ${DROPOUT-}" "TRAINING: ${TRAINING-}")
-SCST_SETTINGS=("IMAGES: ${IMAGES-}")
+if [ "${VALID_LINES:-1000}" != 1000 ]; then SETTINGS+=("VALID_LINES: $VALID_LINES"); fi
+set_settings PRECISION LR OBJECTIVES AVERAGE=best VALIDATIONS=5 FINETUNE_VALIDATIONS=15
+TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: ${DROPOUT-}" "TRAINING: ${TRAINING-}" "${SET[@]}")
+set_settings SAMPLES=5
+SCST_SETTINGS=("IMAGES: ${IMAGES-}" "${SET[@]}")
 # earlier versions had one file
 move_settings real_photos.settings training.settings ARCH BATCH SEED DROPOUT TRAINING
 move_settings real_photos.settings scst.settings IMAGES

@@ -94,11 +94,11 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     assert scores.stat().st_mtime_ns == before
     assert (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns == trained
     captioner = scores.with_name("captioner")
-    assert captioner.read_text() == "checkpoints/captions/scst/averaged.pt\n"
+    assert captioner.read_text() == "checkpoints/captions/scst/averaged.pt\nMETRICS: bleu,rouge,cider\n"
     # another length, which is allowed: the scores, the page and the card are those of the captioner in the bundle
     other = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="2", SCST_ITERATIONS="0")
     assert other.returncode == 0, other.stdout[-2000:] + other.stderr[-2000:]
-    assert captioner.read_text() == "checkpoints/captions/finetune/averaged.pt\n"
+    assert captioner.read_text() == "checkpoints/captions/finetune/averaged.pt\nMETRICS: bleu,rouge,cider\n"
     assert scores.stat().st_mtime_ns > before
 
 

@@ -101,7 +101,7 @@ def test_results_of_unknown_settings_are_not_taken_for_ones_own(photos: bool, pr
     assert call(programs, script, *arguments, **environment).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["SEED", "SCENES", "SYMBOLS", "ARCH", "BATCH"])
+@pytest.mark.parametrize("name", ["SEED", "SCENES", "SYMBOLS", "ARCH", "BATCH", "PRECISION", "LR"])
 def test_variables_are_not_ignored_where_there_are_results(name: str, programs: Path, tmp_path: Path) -> None:
     """Those of data at once; those of training, which tables have, too, where something is trained."""
     environment = {"WORK": str(tmp_path / "work"), **LENGTHS}
@@ -115,7 +115,7 @@ def test_variables_are_not_ignored_where_there_are_results(name: str, programs: 
     assert done.returncode == 1 and f"error: {tmp_path / 'work'} was made with other settings" in done.stderr
     assert f"\n> {name}: 7\n" in done.stderr and log.read_text().count("fairseq-train: ") == 2
     status = call(programs, "quickstart/run.sh", **changed, PREPARE_ONLY="1").returncode
-    assert status == (0 if name in ("ARCH", "BATCH") else 1)
+    assert status == (0 if name in ("ARCH", "BATCH", "PRECISION", "LR") else 1)
 
 
 @pytest.mark.parametrize(
@@ -195,3 +195,39 @@ def test_a_folder_that_another_program_has_begun_is_refused(first: str, programs
             f"error: {work} is another program's: it has {first}.settings; name another WORK, or remove it\n"
         )
     assert sorted(path.name for path in work.iterdir()) == before
+
+
+def test_captions_are_scored_again_by_other_metrics(tmp_path: Path) -> None:
+    """And by another segmentation, or of another checkpoint; not by the same, nor where an earlier version scored."""
+    work, stages = tmp_path / "work", tmp_path / "stages"
+    make(work, "results/finetune/scores-test.json", "logs/x")
+    make(stages, "5_caption.sh")
+    (stages / "5_caption.sh").write_text(
+        f'echo "${{METRICS-}} ${{SEGMENT-}}" >> "{work}/calls"\n: > "$OUT/scores-test.json"\n'
+    )
+    (work / "results" / "finetune" / "captioner").write_text("checkpoints/a.pt\n")
+    steps = f'set -eu; . "{EXAMPLES}/quickstart/steps.sh"; caption finetune "$WORK/checkpoints/$0.pt" data test'
+
+    def scored(checkpoint: str = "a", **environment: str) -> int:
+        variables = {"WORK": str(work), "STAGES": str(stages), "PATH": os.environ["PATH"], **environment}
+        subprocess.run(["bash", "-c", steps, checkpoint], env=variables, check=True)
+        return len((work / "calls").read_text().splitlines()) if (work / "calls").exists() else 0
+
+    assert scored() == 0
+    assert scored(METRICS="cider") == scored(METRICS="cider") == 1
+    assert scored(METRICS="bleu") == 2
+    assert scored() == scored() == 3
+    assert scored(SEGMENT="char") == scored(SEGMENT="char") == 4
+    assert scored("b", SEGMENT="char") == 5
+
+
+def test_settings_at_their_default_have_no_line() -> None:
+    """So that folders of versions without it stay as they are."""
+    steps = f'set -u; . "{EXAMPLES}/quickstart/steps.sh"; set_settings PRECISION LR AVERAGE=best VALIDATIONS=5'
+    for environment, lines in (
+        ({"VALIDATIONS": "5", "AVERAGE": "best", "LR": ""}, ""),
+        ({"VALIDATIONS": "6", "AVERAGE": "last", "PRECISION": ""}, "PRECISION: |AVERAGE: last|VALIDATIONS: 6|"),
+    ):
+        command = ["bash", "-c", f"{steps}; ((${{#SET[@]}} == 0)) || printf '%s|' \"${{SET[@]}}\""]
+        variables = {"PATH": os.environ["PATH"], **environment}
+        assert subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout == lines
