@@ -55,7 +55,7 @@ export CHECKPOINTS=$WORK/checkpoints DATASET=captions VALIDATIONS=${VALIDATIONS:
 export TEXT_DATA=$WORK/text OUT_OF_DOMAIN_DATA=$WORK/web IN_DOMAIN_DATA=$WORK/captions
 TEXT_ITERATIONS=${TEXT_ITERATIONS:-400} WEB_ITERATIONS=${WEB_ITERATIONS:-40}
 IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-40} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-2200}
-SCST_ITERATIONS=${SCST_ITERATIONS:-300}
+SCST_TYPED=${SCST_ITERATIONS:-} SCST_ITERATIONS=${SCST_ITERATIONS:-300}
 TEXT_LINES=${TEXT_LINES:-} SYMBOLS=${SYMBOLS:-3000}
 # shellcheck disable=SC2206
 SMALL=(--dropout "${DROPOUT:-0.1}" --label-smoothing 0.1 --log-format simple ${TRAINING-})   # TRAINING: more arguments
@@ -180,6 +180,19 @@ if ((${#FOLDERS[@]} > 1)); then        # each is also scored by itself
     done
 fi
 if [ -n "${PREPARE_ONLY-}" ]; then exit; fi
+
+# CIDEr compares words: captions without spaces between them are scored by characters, and not optimised
+JOINED=$(python "$HERE/joins_words.py" "$IN_DOMAIN_DATA" --split train)
+if [ "$JOINED" = yes ] && ((SCST_ITERATIONS > 0)); then
+    WHY="the captions have no spaces between words, which CIDEr optimisation compares"
+    if [ -n "$SCST_TYPED" ]; then
+        echo "error: SCST_ITERATIONS=$SCST_TYPED: $WHY; give none, or captions that are cut into words" \
+            "(docs/data.md, Languages) and another WORK" >&2
+        exit 1
+    fi
+    echo "SCST_ITERATIONS=0: $WHY"
+    SCST_ITERATIONS=0
+fi
 write_settings training.settings "${TRAINING_SETTINGS[@]}"
 
 say "3/8 text pre-training: MLM and MASS, $TEXT_ITERATIONS iterations"
@@ -225,10 +238,16 @@ for number in "${!SCORED[@]}"; do
     # the images that no choice was made by: those of the split test, if there are some
     subset=$(python -c 'import json, sys; print("test" if "test" in json.load(open(sys.argv[1]))["splits"] else "valid")' \
         "$data/dataset.json")
-    caption "$name" "$CAPTIONER" "$data" "$subset"
+    segment=${SEGMENT-}
+    if [ -z "$segment" ]; then
+        JOINED=$(python "$HERE/joins_words.py" "$data" --split "$subset")
+        if [ "$JOINED" = yes ]; then segment=char; fi
+    fi
+    SEGMENT=$segment caption "$name" "$CAPTIONER" "$data" "$subset"
     RESULTS+=("$name=$WORK/results/$name/scores-$subset.json")
     xgpt-gallery --data "$data" --split "$subset" --captions "captioner=$WORK/results/$name/generate-$subset.txt" \
-        --attention "captioner=$CAPTIONER" --photos "${PHOTOS[@]}" --limit "${PAGE_IMAGES:-200}" --metrics cider,bleu --output "$WORK/$name.html" --overwrite
+        --attention "captioner=$CAPTIONER" --photos "${PHOTOS[@]}" --limit "${PAGE_IMAGES:-200}" \
+        --metrics cider,bleu ${segment:+--segment "$segment"} --output "$WORK/$name.html" --overwrite
 done
 curves
 python "$HERE/report.py" --scores "${RESULTS[@]}" ${NOTES:+--notes "$NOTES"} --card "$WORK/card.md"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from tests.end_to_end.programs import ROOT
 EXAMPLES = ROOT / "examples"
 PROGRAMS = (
     "xgpt-draw-scenes", "xgpt-extract-regions", "xgpt-caption-text", "xgpt-learn-bpe", "xgpt-prepare-text",
-    "xgpt-prepare-captions",
 )  # fmt: skip
 LENGTHS = {"TEXT_ITERATIONS": "0", "WEB_ITERATIONS": "0", "IN_DOMAIN_ITERATIONS": "0"}  # fine-tuning comes first
 
@@ -23,18 +23,25 @@ LENGTHS = {"TEXT_ITERATIONS": "0", "WEB_ITERATIONS": "0", "IN_DOMAIN_ITERATIONS"
 def programs(tmp_path: Path) -> Path:
     """A folder with programs that do nothing, a fairseq-train that says its arguments and fails, and python.
 
-    Its arguments are also in the file `trained` beside the folder, a line for each call.
+    Its arguments are also in the file `trained` beside the folder, a line for each call. xgpt-prepare-captions writes
+    data directories with the captions in REFERENCES alone.
     """
     folder = tmp_path / "programs"
     folder.mkdir()
     for name in PROGRAMS:
         (folder / name).write_text("#!/bin/sh\n")
+    (folder / "xgpt-prepare-captions").write_text(
+        '#!/bin/sh\nwhile [ $# -gt 1 ]; do if [ "$1" = --output ]; then mkdir "$2"; printf %s "$REFERENCES" > '
+        '"$2/train.references.json"; cp "$2/train.references.json" "$2/valid.references.json"; '
+        """printf '{"splits": {"valid": {}}}' > "$2/dataset.json"; fi; shift; done\n"""
+    )
     trained = tmp_path / "trained"
     (folder / "fairseq-train").write_text(f'#!/bin/sh\necho "fairseq-train: $*"\necho "$*" >> "{trained}"\nexit 1\n')
     (folder / "python").write_text(
         "#!/bin/sh\n"
-        # one GPU, of a machine that has it; find_captions.py would read the folder
+        # one GPU, of a machine that has it; find_captions.py would read the folder, and report.py scores
         'case "$*" in\n*device_count*) echo 1 80000 --bf16;;\n*find_captions.py*) printf "captions.json\\0";;\n'
+        "*/real_photos/report.py*) ;;\n"
         f'*) exec {sys.executable} "$@";;\nesac\n'
     )
     for file in folder.iterdir():
@@ -45,6 +52,7 @@ def programs(tmp_path: Path) -> Path:
 def call(programs: Path, script: str, *arguments: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{programs}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {name: value for name, value in os.environ.items() if name not in ("PRECISION", "GPUS")}
+    variables["REFERENCES"] = references("A dog on a chair.")
     return subprocess.run(
         ["bash", str(EXAMPLES / script), *map(str, arguments)],
         env={**variables, **environment, "PATH": path},
@@ -52,6 +60,11 @@ def call(programs: Path, script: str, *arguments: Path, **environment: str) -> s
         text=True,
         check=False,
     )
+
+
+def references(caption: str) -> str:
+    """Those of a split, in COCO's format."""
+    return json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": caption}]})
 
 
 def make(work: Path, *names: str) -> None:
@@ -231,3 +244,39 @@ def test_settings_at_their_default_have_no_line() -> None:
         command = ["bash", "-c", f"{steps}; ((${{#SET[@]}} == 0)) || printf '%s|' \"${{SET[@]}}\""]
         variables = {"PATH": os.environ["PATH"], **environment}
         assert subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout == lines
+
+
+def test_captions_without_spaces_between_words_are_scored_by_characters(programs: Path, tmp_path: Path) -> None:
+    """And not optimised for CIDEr, whose words they do not tell apart: who asks for that learns it before trainings."""
+    photos, calls = tmp_path / "photos", tmp_path / "calls"
+    photos.mkdir()
+    recorded = ("fairseq-train", "xgpt-average-checkpoints", "fairseq-generate", "xgpt-evaluate", "xgpt-gallery")
+    for name in (*recorded, "xgpt-curves", "xgpt-export"):
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "{calls}"\n')
+        (programs / name).chmod(0o755)
+    with (programs / "xgpt-average-checkpoints").open("a") as averager:  # its last argument is the output
+        averager.write('for file; do :; done\nmkdir -p "${file%/*}"\n: > "$file"\necho "average of 4 written"\n')
+    chinese = references("一只黑色的狗坐在椅子的左边")
+
+    def run(work: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str], list[str]]:
+        """What it said, the segmentations of scores and of the page, and the folders of trainings."""
+        make(tmp_path / work, "text.txt")
+        calls.write_text("")
+        done = call(programs, "real_photos/run.sh", photos, WORK=str(tmp_path / work), **LENGTHS, **environment)
+        words = [line.split() for line in calls.read_text().splitlines()]
+        scored = [line for line in words if line[0] in ("xgpt-evaluate", "xgpt-gallery")]
+        segmented = [line[line.index("--segment") + 1] if "--segment" in line else "" for line in scored]
+        trained = [Path(line[line.index("--save-dir") + 1]).name for line in words if line[0] == "fairseq-train"]
+        return done, segmented, trained
+
+    done, *made = run("work", REFERENCES=chinese, SCST_ITERATIONS="5")
+    assert done.returncode == 1 and made == [[], []]
+    assert done.stderr.startswith("error: SCST_ITERATIONS=5: the captions have no spaces between words, which CIDEr")
+    done, *made = run("work", REFERENCES=chinese)
+    assert done.returncode == 0, done.stderr
+    assert "\nSCST_ITERATIONS=0: the captions have no spaces between words" in done.stdout
+    assert made == [["char", "char"], ["finetune"]]
+    done, *made = run("work", REFERENCES=chinese, SEGMENT="jieba")
+    assert done.returncode == 0 and made == [["jieba", "jieba"], []], done.stderr
+    done, *made = run("english")
+    assert done.returncode == 0 and made == [["", ""], ["finetune", "scst"]], done.stderr
