@@ -198,7 +198,7 @@ class XGPTHubInterface(nn.Module):
             list: one caption per photo: its text, or with *return_scores* or *return_attention* a `Candidate`.
 
         Raises:
-            PhotoError: a file cannot be read as a photo.
+            PhotoError: a file cannot be read as a photo, or the network takes no photos of its shape.
             DataError: the model needs boxes and none are given, or has no such layer or head; also see `extractor`.
         """
         options = options or SearchOptions()

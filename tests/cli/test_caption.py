@@ -20,6 +20,8 @@ from xgpt_fairseq.cli import export as export_program
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.regions.novelty import NoveltyDetector
 from xgpt_fairseq.search.generator import SearchOptions
+from xgpt_fairseq.vision.extractor import RegionExtractor
+from xgpt_fairseq.vision.photos import Photo
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,22 @@ def test_good_photos_are_captioned_and_the_others_named(
         assert others == [[each.text, pytest.approx(each.score, abs=1e-3)] for each in found[1:]]
     unread = [item.text for item in page.all("section")[0].all("li")]
     assert [text.partition(": ")[0] for text in unread] == ["broken.jpg", "notes.txt"]
+
+
+def test_a_photo_that_the_network_does_not_take(
+    call_program: Callable[..., Any], bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one of those that are not read; the others have their captions."""
+
+    def why_unfit(extractor: RegionExtractor, photo: Photo) -> str:
+        return "the network takes no such photos" if photo.size == (72, 96) else ""
+
+    monkeypatch.setattr(RegionExtractor, "why_unfit", why_unfit)
+    done = call(call_program, folder, "--path", bundle, "--jsonl", tmp_path / "c.jsonl")
+    assert done.status == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    found = {Path(line["file"]).name: line.get("error", "") for line in lines}
+    assert found["0.png"] == "the network takes no such photos" and not found["1.png"] and not found["2.png"]
 
 
 def test_a_photo_that_vanishes_before_the_page(

@@ -326,3 +326,18 @@ def test_options_that_mean_nothing(call_program: Callable[..., Any], tmp_path: P
         assert done.status == 2 and done.stderr.splitlines()[0] == f"program: error: {message}"
     done = call_program(prepare_captions.main, "captions.csv", "--check-photos", "photos", "--max-missing", 0.5)
     assert done.error.startswith("--max-missing needs --missing-images skip")
+
+
+def test_a_photo_that_the_network_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is to be made in another shape then; the photo is named."""
+    (photos := tmp_path / "photos").mkdir()
+    (photos / "1.png").write_bytes(PNG)
+    monkeypatch.setattr(Ones, "why_unfit", lambda *_: "no such photos")
+    for form, advice in (
+        (PhotoForm(32), "squeeze photos to squares (--square), or "),
+        (PhotoForm(32, square=True), ""),
+    ):
+        monkeypatch.setattr(Ones, "form", form)
+        with pytest.raises(DataError) as caught:
+            extract([photos], tmp_path / "store")
+        assert str(caught.value) == f"{photos / '1.png'}: no such photos: {advice}choose a larger --image-size"

@@ -134,6 +134,19 @@ def test_what_is_refused(service: PhotoCaptioner, content: bytes, status: int, m
     assert "\n" not in refused.value.message and "/" not in refused.value.message
 
 
+def test_a_photo_that_the_network_does_not_take(
+    service: PhotoCaptioner,
+    captioner: XGPTHubInterface,
+    photos: list[Path],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(captioner.extractor, "why_unfit", lambda photo: "no such photos" * (photo.size == (72, 96)))
+    with pytest.raises(RequestError, match=r"^no such photos$") as refused:
+        service.caption(photos[0].read_bytes(), 2)
+    assert refused.value.status == 422
+    assert service.caption(photos[1].read_bytes(), 2)["width"] == 96
+
+
 def test_whole_photos_of_100_megapixels_are_not_decoded(service: PhotoCaptioner) -> None:
     from PIL import Image, ImageFile
 

@@ -233,6 +233,10 @@ def _write_chunk(
     """Extract the regions of a chunk, and write those that the interrupted run has not yet written."""
     resumed_at = writer.position
     photos = [(item.image_id, item.photo) for item, _ in chunk if item.photo is not None]
+    for item, _ in chunk:
+        if item.photo is not None and (why := extractor.why_unfit(item.photo)):
+            squeeze = "" if extractor.form.square else "squeeze photos to squares (--square), or "
+            raise DataError(f"{item.path}: {why}: {squeeze}choose a larger --image-size")
     boxes = None if detections is None else [detections.normalised(name, photo.size) for name, photo in photos]
     regions = iter(extractor.extract([photo for _, photo in photos], boxes))
     unreadable.add((at, item.path, item.reason) for item, at in chunk if item.photo is None and at >= resumed_at)

@@ -16,7 +16,7 @@ from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.pages.page import Utf16
 from xgpt_fairseq.search.generator import SearchOptions, build_generator
 from xgpt_fairseq.serving.limits import MAX_PIXELS
-from xgpt_fairseq.vision.photos import LargePhotoError, NoPhotoError, Photo, PhotoError, PhotoFile
+from xgpt_fairseq.vision.photos import LargePhotoError, NoPhotoError, Photo, PhotoError, PhotoFile, UnfitPhotoError
 from xgpt_fairseq.word_attention import Heads
 
 # Seconds after which `PhotoCaptioner.run` looks for signals while it waits for photos.
@@ -80,7 +80,7 @@ class PhotoCaptioner:
             pixels.
 
         Raises:
-            RequestError: it is no photo, is damaged, or has too many pixels.
+            RequestError: it is no photo, is damaged, has too many pixels, or a shape that the network does not take.
         """
         with self._decoding:
             photo = self._load(content)
@@ -134,5 +134,7 @@ class PhotoCaptioner:
             raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error.reason) from error
         except LargePhotoError as error:
             raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error.reason) from error
+        except UnfitPhotoError as error:
+            raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason) from error
         except PhotoError as error:
             raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"damaged: {error.reason}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.feature_settings import SETTINGS_VERSION
 from xgpt_fairseq.regions.format import FloatArray, HalfArray
 from xgpt_fairseq.regions.limits import MAX_REGIONS
-from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, reason_of
+from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions
 from xgpt_fairseq.vision.backbones.registry import DEFAULT, load_backbone
 from xgpt_fairseq.vision.choices import GRID, MOST_CELLS, TOKENS
 from xgpt_fairseq.vision.packing import Packed
@@ -76,6 +77,8 @@ class RegionExtractor(PhotoExtractor):
                 f"{MAX_REGIONS} regions a photo at most: choose a smaller image size, or a grid"
             )
         self.bf16 = bf16
+        self._unfit: dict[tuple[int, int], str] = {}  # height and width of photos → `why_unfit`
+        self._trying = threading.Lock()  # photos are read in several threads
         # Pixels lie channels-last in memory, and convolutions are fastest where weights do, too.
         self._backbone.to(self.device)
         self._backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not annotated
@@ -132,7 +135,14 @@ class RegionExtractor(PhotoExtractor):
         return None if packed is None else packed()
 
     def extract(self, photos: Sequence[Photo], boxes: Boxes | None = None) -> list[Regions]:
-        """See `PhotoExtractor.extract`."""
+        """See `PhotoExtractor.extract`.
+
+        Raises:
+            DataError: boxes are given and not needed, or needed and not given; or a photo is unfit (`why_unfit`).
+        """
+        for why in map(self.why_unfit, photos):
+            if why:
+                raise DataError(f"{self._backbone.name}: {why}")
         if self.grid is not None:
             if boxes is not None:
                 raise DataError(f"boxes are given to a region extractor with {self.in_words}")
@@ -153,6 +163,27 @@ class RegionExtractor(PhotoExtractor):
 
         return self._in_batches(photos, run)
 
+    def why_unfit(self, photo: Photo) -> str:
+        """See `PhotoExtractor.why_unfit`: transformers' Swin needs as many patches along each side as its windows have.
+
+        The first photo of each shape is tried, where the network may not take all shapes.
+
+        Raises:
+            Exception: of the network, which fails for any photo.
+        """
+        height, width = photo.pixels.shape[:2]
+        own = self._backbone.preprocessing.image_size
+        if self._backbone.any_shape or height == width == own:
+            return ""
+        with self._trying:
+            if (height, width) not in self._unfit:
+                square = max(self.image_size, own // self.form.stride * self.form.stride)
+                reason = self._backbone.why_not(height, width, square=square)
+                self._unfit[height, width] = reason and (
+                    f"the network takes no photos of {width} x {height} pixels, as it would see this one ({reason})"
+                )
+            return self._unfit[height, width]
+
     def _cells(self, photos: Sequence[Photo]) -> list[FloatArray]:
         """The cells of each photo's grid: (n, 4)."""
         if self.grid != TOKENS:
@@ -167,31 +198,10 @@ class RegionExtractor(PhotoExtractor):
         for row, corners in zip(padded, boxes, strict=True):
             row[: len(corners)] = corners
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            maps = self._maps(pixels)
+            maps = self._backbone(pixels).float()
         # of a batch, all photos have the same cells
         found = map_cells(maps) if self.grid == TOKENS else pool_regions(maps, torch.from_numpy(padded).to(self.device))
         return check_half(found.half().cpu().numpy(), self._backbone.name)
-
-    def _maps(self, pixels: Tensor) -> Tensor:
-        """The backbone's maps of photos of one shape.
-
-        Raises:
-            DataError: the network can't take that shape, though it takes others: transformers' Swin needs as many
-                patches along each side as its windows have.
-        """
-        height, width = pixels.shape[1:3]
-        try:
-            maps: Tensor = self._backbone(pixels).float()
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            if height == width:  # its own shape, at which it was loaded
-                raise
-            raise DataError(
-                f"{self._backbone.name} fails for a photo of {width} x {height} pixels ({reason_of(error)}): squeeze "
-                "photos to squares (--square), or choose a larger --image-size"
-            ) from error
-        return maps
 
 
 def grid_in_words(grid: int | str | None) -> str:

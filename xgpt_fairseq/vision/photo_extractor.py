@@ -19,7 +19,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.precision import exact_convolutions
 from xgpt_fairseq.regions.format import FloatArray, HalfArray
 from xgpt_fairseq.vision.packing import Packed
-from xgpt_fairseq.vision.photos import Photo, PhotoFile, PhotoForm, load_photo
+from xgpt_fairseq.vision.photos import Photo, PhotoFile, PhotoForm, UnfitPhotoError, load_photo
 
 # Small batches leave a GPU idle; on a CPU larger ones only evict a photo's feature maps from the cache.
 GPU_BATCH: Final = 16
@@ -129,8 +129,21 @@ class PhotoExtractor(ABC):
         return self.form.image_size
 
     def load(self, photo: Path | PhotoFile | Image.Image, *, max_pixels: int | None = None) -> Photo:
-        """*photo* in the form for `extract`. Raises DataError as `photos.load_photo`."""
-        return load_photo(photo, self.form, max_pixels=max_pixels)
+        """*photo* in the form for `extract`.
+
+        Raises:
+            UnfitPhotoError: the network takes no photos of its shape (`why_unfit`).
+            DataError: see `photos.load_photo`.
+        """
+        loaded = load_photo(photo, self.form, max_pixels=max_pixels)
+        if why := self.why_unfit(loaded):
+            where = photo.path if isinstance(photo, PhotoFile) else photo
+            raise UnfitPhotoError(where if isinstance(where, Path) else Path(_file_of(where)), why)
+        return loaded
+
+    def why_unfit(self, photo: Photo) -> str:
+        """Why the network takes no photos of the shape of *photo*, in words about "this one"; empty where it does."""
+        return ""
 
     def _in_batches(self, photos: Sequence[Photo], run: Callable[[list[int]], Sequence[Regions]]) -> list[Regions]:
         """*run* of the indices of a batch → its regions, for all batches; the regions of all photos, in their order."""
@@ -161,6 +174,11 @@ class PhotoExtractor(ABC):
         for indices in by_shape.values():
             for start in range(0, len(indices), self.batch_size):
                 yield indices[start : start + self.batch_size]
+
+
+def _file_of(image: Image.Image) -> str:
+    """What an image of Pillow is called in messages."""
+    return getattr(image, "filename", "") or "image"
 
 
 def check_half(features: HalfArray, name: str) -> HalfArray:

@@ -66,6 +66,10 @@ class LargePhotoError(PhotoError):
     """A photo has more pixels than are allowed."""
 
 
+class UnfitPhotoError(PhotoError):
+    """The network that sees photos takes none of this one's shape."""
+
+
 @dataclass(frozen=True)
 class PhotoFile:
     """A file that was found (`photo_files.find_photos`) and may be a photo: itself, or in a tar or table; or its bytes.

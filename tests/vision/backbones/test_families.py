@@ -20,7 +20,7 @@ from xgpt_fairseq.vision.backbones import torchvision_models
 from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, Origin, Preprocessing, find_layout
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
-from xgpt_fairseq.vision.photos import Photo
+from xgpt_fairseq.vision.photos import Photo, UnfitPhotoError
 from xgpt_fairseq.vision.rebuilding import rebuild
 
 
@@ -112,9 +112,34 @@ def test_a_network_of_one_size_gets_squares(tmp_path: Path) -> None:
 def test_a_photo_that_is_too_narrow_for_a_network(tmp_path: Path) -> None:
     saved("swin", tmp_path / "swin")
     extractor = RegionExtractor(backbone=f"transformers:{tmp_path / 'swin'}", grid=2, device="cpu")
-    photo = extractor.load(Image.fromarray(np.zeros((50, 100, 3), dtype=np.uint8)))
-    with pytest.raises(DataError, match=r"swin fails for a photo of 32 x 16 pixels \(RuntimeError: .*\(--square\)"):
-        extractor.extract([photo])
+    square = extractor.load(Image.fromarray(pixels(64, 64)[0].numpy()))
+    [before] = extractor.extract([square])
+    message = r"takes no photos of 32 x 16 pixels, as it would see this one \(RuntimeError: "
+    with pytest.raises(UnfitPhotoError, match=f"^image: the network {message}"):
+        extractor.load(Image.fromarray(np.zeros((50, 100, 3), dtype=np.uint8)))
+    with pytest.raises(DataError, match=f"swin: the network {message}"):
+        extractor.extract([square, Photo(np.zeros((16, 32, 3), dtype=np.uint8), (100, 50))])
+    [after] = extractor.extract([square])
+    np.testing.assert_array_equal(after.features, before.features)
+
+
+@pytest.mark.parametrize("sizes", ["all", "large"])
+def test_what_is_no_fault_of_a_photos_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: str) -> None:
+    """A network that fails for squares of the photos' size, too, as without memory: its own error comes out."""
+    saved("swin", tmp_path / "swin")
+    extractor = RegionExtractor(
+        backbone=f"transformers:{tmp_path / 'swin'}", grid=2, device="cpu", image_size=64 if sizes == "large" else None
+    )
+    run = extractor.backbone.network.forward
+
+    def fail(x: Tensor) -> Tensor:
+        if sizes == "large" and x.shape[2:] == (32, 32):
+            return run(x)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(extractor.backbone.network, "forward", fail)
+    with pytest.raises(RuntimeError, match=r"^no memory$"):
+        extractor.load(Image.fromarray(np.zeros((50, 100, 3), dtype=np.uint8)))
 
 
 def test_another_scale_of_pixels(tmp_path: Path) -> None:

@@ -115,6 +115,9 @@ class Backbone(nn.Module):
         layer: the layer that makes the features; None: the last.
         packed: makes what a file of its weights has to hold; None: they come with a package.
 
+    Attributes:
+        any_shape: whether the network is known to take photos of all shapes; where not, `why_not` tells.
+
     Raises:
         DataError: the output is no feature map: it has another shape, doesn't grow with the photo, or is random.
     """
@@ -143,6 +146,7 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
+        self.any_shape = layout is not None
         self.layout = layout or self._find_layout()
 
     @property
@@ -200,20 +204,50 @@ class Backbone(nn.Module):
             (B, D, H / stride, W / stride) float32
         """
         height, width = pixels.shape[1] // self.stride, pixels.shape[2] // self.stride
-        return as_map(self._run(pixels), self.layout, height, width)
+        return as_map(self._run(pixels, self.network), self.layout, height, width)
 
-    def _run(self, pixels: Tensor) -> Tensor:
-        """pixels (B, H, W, 3) uint8 → the network's output, in one of `Layout`'s kinds."""
+    @torch.inference_mode()
+    def why_not(self, height: int, width: int, *, square: int) -> str:
+        """Why the network takes no photos of *height* × *width* pixels; empty where it does.
+
+        It is tried on noise, so that the network itself never sees a shape that would change it (`_trial`).
+
+        Args:
+            height, width: multiples of `stride`.
+            square: side of a square that it takes. What fails for that, too, has another cause than the shape.
+
+        Raises:
+            Exception: of the network, for that square, too: no memory, for instance, or no such kernel.
+        """
+        try:
+            self._trial(height, width)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            if not self._takes(square):
+                raise
+            return reason_of(error)
+        return ""
+
+    def _takes(self, square: int) -> bool:
+        try:
+            self._trial(square, square)
+        except Exception:  # whatever it is, the shape is not to blame
+            return False
+        return True
+
+    def _run(self, pixels: Tensor, network: nn.Module) -> Tensor:
+        """pixels (B, H, W, 3) uint8 → the output of *network*, in one of `Layout`'s kinds."""
         # Convolutions are fastest on channels-last pixels viewed as (B, 3, H, W).
         x = pixels.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)  # (B, 3, H, W)
-        output: Tensor = self.network(x)
+        output: Tensor = network(x)
         return output
 
     def _find_layout(self) -> Layout:
         own, called = self.preprocessing, f"{self.name}{f', layer {self.layer}' if self.layer else ''}"
         height = width = own.image_size
         with torch.inference_mode():
-            seen = self._run(_noise(height, width))
+            seen = self._run(_noise(height, width), self.network)
             try:
                 layout = find_layout(tuple(seen.shape), own.image_size)
             except DataError as error:
@@ -250,13 +284,9 @@ class Backbone(nn.Module):
         A copy, since a size that is not the network's may change it for good: transformers' Swin makes its windows
         smaller for a photo that has less patches.
         """
-        network = self.network
-        weights: dict[int, Any] = {id(each): each for each in network.parameters()}
-        try:
-            self.network = copy.deepcopy(network, weights).eval()  # a copy of torchvision's graphs trains
-            return self._run(_noise(height, width))
-        finally:
-            self.network = network
+        weights: dict[int, Any] = {id(each): each for each in self.network.parameters()}
+        network = copy.deepcopy(self.network, weights).eval()  # a copy of torchvision's graphs trains
+        return self._run(_noise(height, width).to(self.mean.device), network)
 
 
 def _noise(height: int, width: int) -> Tensor:
