@@ -45,9 +45,10 @@ def go_on(root: Any, extra_state: dict[str, Any]) -> None:
     load_checkpoint(root.checkpoint, trainer)
 
 
-def saved() -> dict[str, Any]:
+def saved(root: Any) -> dict[str, Any]:
     """What a task has fairseq keep in a checkpoint."""
     task = XGPTTask.__new__(XGPTTask)
+    task.cfg = root.task
     task._whole_checkpoints = SimpleNamespace(begin=lambda: None)
     return task.get_checkpoint_dict()
 
@@ -58,13 +59,13 @@ def test_a_training_that_is_resumed_goes_on_counting(maximize: bool) -> None:
     root = run_of(maximize_best_checkpoint_metric=maximize)
     sign = -1 if maximize else 1
     assert [should_stop_early(root, sign * loss) for loss in (4.0, 2.0, 3.0, 2.5)] == [False] * 4
-    state = saved()
+    state = saved(root)
     early_stop.forget()
-    assert not saved()["XGPTTask"]
+    assert not saved(root)["XGPTTask"]
     go_on(root, state)
-    assert saved() == state
+    assert saved(root) == state
     assert should_stop_early(root, sign * 2.1)
-    assert early_stop.is_over(saved(), root.checkpoint)
+    assert early_stop.is_over(saved(root), root.checkpoint)
 
 
 @pytest.mark.parametrize("reset", ["reset_optimizer", "reset_meters", "reset_dataloader"])
@@ -73,7 +74,24 @@ def test_one_whose_best_is_forgotten_counts_anew(reset: str) -> None:
     state: dict[str, Any] = {"XGPTTask": {early_stop.BEST: 2.0, early_stop.RUNS: 3}}
     assert not early_stop.is_over(state, root.checkpoint)
     go_on(root, state)
-    assert not saved()["XGPTTask"]
+    assert not saved(root)["XGPTTask"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"best_checkpoint_metric": "cider"}, {"maximize_best_checkpoint_metric": True}], ids=str
+)
+def test_another_metric_counts_anew(changes: dict[str, object]) -> None:
+    """Its values are not compared with those of the one before."""
+    before, now = run_of(), run_of(**changes)
+    for loss in (2.0, 3.0, 3.0, 3.0):
+        should_stop_early(before, loss)
+    state = saved(before)
+    early_stop.forget()
+    assert early_stop.is_over(state, before.checkpoint) and not early_stop.is_over(state, now.checkpoint)
+    go_on(now, state)
+    assert not saved(now)["XGPTTask"]
+    go_on(before, state)
+    assert saved(before) == state
 
 
 def test_more_patience_goes_on() -> None:

@@ -323,7 +323,8 @@ class XGPTTask(FairseqTask):
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """fairseq's hook before a checkpoint is saved, on the process that saves it: what it keeps of --patience."""
         self._whole_checkpoints.begin()
-        return {type(self).__name__: early_stop.kept()}  # the name by which fairseq finds it again
+        kept = early_stop.kept(root_config(self.cfg).get("checkpoint") or {})
+        return {type(self).__name__: kept}  # the name by which fairseq finds it again
 
     def set_checkpoint_dict(self, kept: dict[str, Any]) -> None:
         """fairseq's hook where a training goes on from a checkpoint: what `get_checkpoint_dict` has returned."""

@@ -16,6 +16,8 @@ from fairseq.checkpoint_utils import save_checkpoint
 
 BEST: Final = "patience_best"
 RUNS: Final = "patience_runs"
+METRIC: Final = "patience_metric"  # of which the best is the best
+MAXIMIZE: Final = "patience_maximize"
 
 
 def forget() -> None:
@@ -26,31 +28,51 @@ def forget() -> None:
                 delattr(function, name)
 
 
-def kept() -> dict[str, Any]:
-    """What a checkpoint keeps: the value of the best validation, and how many came since; empty without --patience."""
+def kept(checkpoint: Any) -> dict[str, Any]:
+    """What a checkpoint keeps: the value of the best validation, and how many came since; empty without --patience.
+
+    Args:
+        checkpoint: fairseq's configuration group, which says of which metric; empty where there is none.
+    """
     stopper = _stopper()
     best = getattr(stopper, "best", None)
-    return {} if best is None else {BEST: float(best), RUNS: int(stopper.num_runs)}
+    return {} if best is None else {BEST: float(best), RUNS: int(stopper.num_runs), **_metric(checkpoint)}
 
 
 def go_on(state: Mapping[str, Any], checkpoint: Any) -> None:
-    """Go on counting from what `kept` returned, unless the best value is forgotten as well.
+    """Go on counting from what `kept` returned, unless the best value is forgotten as well, or another metric's.
 
     Args:
         state: that.
         checkpoint: fairseq's configuration group; empty where there is none.
     """
     stopper = _stopper()
-    if stopper is not None and RUNS in state and not _forgets(checkpoint):
+    if stopper is not None and RUNS in state and _is_of(state, checkpoint) and not _forgets(checkpoint):
         stopper.best, stopper.num_runs = state[BEST], state[RUNS]
 
 
 def is_over(extra_state: Mapping[str, Any], checkpoint: Any) -> bool:
     """Whether the training of a checkpoint with this *extra_state* has lost its --patience."""
-    runs = [part[RUNS] for part in extra_state.values() if isinstance(part, Mapping) and RUNS in part]
+    parts = [part for part in extra_state.values() if isinstance(part, Mapping) and RUNS in part]
+    runs = [part[RUNS] for part in parts if _is_of(part, checkpoint)]
     if checkpoint.patience <= 0 or checkpoint.reset_dataloader or _forgets(checkpoint):
         return False
     return max(runs, default=0) >= checkpoint.patience
+
+
+def _metric(checkpoint: Any) -> dict[str, Any]:
+    """What --patience waits for, as a checkpoint keeps it."""
+    if not checkpoint:
+        return {}
+    return {
+        METRIC: str(checkpoint["best_checkpoint_metric"]),
+        MAXIMIZE: bool(checkpoint["maximize_best_checkpoint_metric"]),
+    }
+
+
+def _is_of(state: Mapping[str, Any], checkpoint: Any) -> bool:
+    """Whether *state* is of the metric that is asked for now; that of an earlier version does not say, and is."""
+    return all(state.get(name, value) == value for name, value in _metric(checkpoint).items())
 
 
 def _forgets(checkpoint: Any) -> bool:
