@@ -132,3 +132,35 @@ def test_a_sweep_goes_on_after_a_run_that_is_finished(
             start(changes)
         return
     assert start(changes).optimization.max_epoch < 1  # the number of the next epoch is 1 at least
+
+
+@pytest.mark.parametrize("changes", [
+    {"checkpoint.patience": 2}, {"optimization.stop_time_hours": 1}, {"optimization.max_update": 30},
+], ids=str)  # fmt: skip
+def test_the_last_checkpoint_by_its_name(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    """--restore-file SAVE_DIR/checkpoint_last.pt, as scripts of clusters have it: a finished run ends as without."""
+    save(tmp_path / "run" / "checkpoint_last.pt", 30, XGPTCaptionTask={BEST: 1.5, RUNS: 2}, **HOUR)
+    monkeypatch.chdir(tmp_path)
+    start({"checkpoint.restore_file": "run/checkpoint_last.pt"})
+    with pytest.raises(SystemExit) as ended:
+        start({"checkpoint.restore_file": "run/checkpoint_last.pt", **changes})
+    assert not ended.value.code
+    with pytest.raises(DataError, match="--finetune-from-model starts a new training"):
+        start({"checkpoint.restore_file": "run/checkpoint_last.pt", "checkpoint.finetune_from_model": "run/other.pt"})
+
+
+@pytest.mark.parametrize("name", ["restore_file", "continue_once"])
+def test_the_patience_of_another_training_counts(start: Any, tmp_path: Path, name: str) -> None:
+    other = save(tmp_path / "other.pt", 20, XGPTCaptionTask={BEST: 1.5, RUNS: 2})
+    changes: dict[str, object] = {f"checkpoint.{name}": str(other), "checkpoint.patience": 2}
+    with pytest.raises(DataError, match=r"--[a-z-]+ .*other\.pt has ended 2 validations after the best one, which co"):
+        start(changes)
+    start({**changes, "checkpoint.patience": 3})
+    start({**changes, "checkpoint.reset_meters": True})
+
+
+def test_a_model_s_weights_have_no_patience(start: Any, tmp_path: Path) -> None:
+    other = save(tmp_path / "other.pt", 20, XGPTCaptionTask={BEST: 1.5, RUNS: 2})
+    start({"checkpoint.finetune_from_model": str(other), "checkpoint.patience": 2})

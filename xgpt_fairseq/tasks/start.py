@@ -1,6 +1,7 @@
 """The checkpoint that a training starts from or goes on from, checked before anything is built."""
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ def check_start(root: Any) -> None:
     checkpoint, max_update = root["checkpoint"], root["optimization"].max_update
     last = Path(checkpoint.save_dir, LAST.replace(".pt", f"{checkpoint.checkpoint_suffix}.pt"))
     given = None if checkpoint.restore_file == LAST else checkpoint.restore_file
+    is_last = given is not None and last.exists() and os.path.realpath(given) == os.path.realpath(last)
     resets = [option(name) for name in RESETS if checkpoint[name]]
     if checkpoint.finetune_from_model and (given or resets):
         other = ", ".join(resets) or "--restore-file"
@@ -39,6 +41,8 @@ def check_start(root: Any) -> None:
             f"--finetune-from-model starts a new training from a model's weights; {other} goes on with another "
             "training: leave one out"
         )
+    if is_last:  # fairseq then does what it does where it is not named
+        given = None
     start = checkpoint.continue_once or checkpoint.finetune_from_model
     if given is not None and not is_remote(given):
         state = _whole(Path(given), "--restore-file")
@@ -50,6 +54,7 @@ def check_start(root: Any) -> None:
             )
         _check_newer(last, Path(given), state, checkpoint)
         _check_hours(state, f"--restore-file {given}", root)
+        _check_patience(state, f"--restore-file {given}", checkpoint)
     elif given is None and last.exists():
         state = _whole(last, "the last checkpoint of --save-dir")
         _check_reset_again(state, last, checkpoint)
@@ -65,7 +70,10 @@ def check_start(root: Any) -> None:
         )
     elif given is None and start and not is_remote(start):
         what = "--continue-once" if checkpoint.continue_once else "--finetune-from-model"
-        _check_hours(_whole(Path(start), what), f"{what} {start}", root)
+        state = _whole(Path(start), what)
+        _check_hours(state, f"{what} {start}", root)
+        if checkpoint.continue_once:
+            _check_patience(state, f"{what} {start}", checkpoint)
 
 
 def _why_over(state: Mapping[str, Any], root: Any) -> str | None:
@@ -109,6 +117,16 @@ def _check_hours(state: Mapping[str, Any], what: str, root: Any) -> None:
         raise DataError(
             f"{what} was trained for {_hours(state):.2f} hours, which fairseq counts: --stop-time-hours "
             f"{root['optimization'].stop_time_hours} leaves none. Add them to it"
+        )
+
+
+def _check_patience(state: Mapping[str, Any], what: str, checkpoint: Any) -> None:
+    """Check that --patience leaves more than a validation where another training's, of *what*, are counted."""
+    if early_stop.is_over(state.get("extra_state") or {}, checkpoint):
+        raise DataError(
+            f"{what} has ended {checkpoint.patience} validations after the best one, which count: --patience "
+            f"{checkpoint.patience} leaves none. Give a larger one; or, at the first start, --reset-meters, which "
+            "forgets them"
         )
 
 
