@@ -294,6 +294,25 @@ def test_validation_by_captions_says_no_unknown(tiny_data: Path, monkeypatch: py
     assert said and all(task.target_dictionary.unk() not in tokens for tokens in said)
 
 
+def test_the_training_split_is_validated_without_captions(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """fairseq-validate --valid-subset train, of a training with captions: the same loss as of one without."""
+    found = []
+    for options in ({}, {"eval_captions": True, "best_checkpoint_metric": "cider"}):
+        task = task_of(tiny_data, **options)
+        model = fond_of_unknown(task)
+        criterion = XGPTCriterion(task, label_smoothing=0.0, sentence_avg=False)
+        task.load_dataset("train", epoch=1)
+        monkeypatch.setattr(task, "_score_greedy_captions", lambda _: {"_caption_images": 1.0})
+        batch = task.dataset("train").collater([task.dataset("train")[0]])
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            found.append([task.valid_step(batch, model, criterion)[2] for _ in range(2)])
+        assert caplog.text.count("none of train, the training split; its loss alone") == bool(options)
+    assert found[0][0].keys() == found[1][0].keys() and found[0][0]["loss"] == found[1][0]["loss"]
+
+
 def test_text_comes_back_as_written(tiny_data: Path) -> None:
     task = task_of(tiny_data)
     text = "a red cat sits near an old man's house."

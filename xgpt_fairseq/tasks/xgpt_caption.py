@@ -1,5 +1,6 @@
 """The task `xgpt_caption`: image captioning, for fine-tuning, validation by captions, and generation (section 5)."""
 
+import logging
 from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ from xgpt_fairseq.tasks.options import CAPTION_METRICS, renamed
 from xgpt_fairseq.tasks.search_checks import check_search
 from xgpt_fairseq.text.scripts import count_spacing
 from xgpt_fairseq.workarounds import sample_for_search
+
+logger = logging.getLogger(__name__)
 
 _LOOKED_AT = 1000  # captions that tell whether words are separated
 
@@ -96,6 +99,7 @@ class XGPTCaptionTask(RegionsTask):
     def __init__(self, cfg: XGPTCaptionConfig, directory: DataDirectory, **objectives: Any) -> None:
         super().__init__(cfg, directory, **(objectives or {"objective_weights": {"ic": 1.0}}))
         self._scorers: dict[str, ValidationScorer] = {}
+        self._unscored: set[str] = set()  # splits of which it was said
         self._truth: dict[str, list[tuple[str, str]]] = {}  # split → image id and first reference of each image
         self._update = 0
         self._greedy: Any = None
@@ -255,20 +259,22 @@ class XGPTCaptionTask(RegionsTask):
         return super().build_bpe(args) or self.vocabulary
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """The criterion's loss and, with --eval-captions, the summands of the metrics of greedy captions."""
+        """The criterion's loss and, with --eval-captions, the summands of the metrics of greedy captions.
+
+        Of the training split the loss alone: fairseq-validate can validate on it, but its items are captions, not
+        images.
+        """
         loss, sample_size, log = super().valid_step(sample, model, criterion)
-        if self.cfg.eval_captions:
+        if self.cfg.eval_captions and sample["split"] not in self._scorers:
+            if sample["split"] not in self._unscored:
+                logger.info(f"--eval-captions: none of {sample['split']}, the training split; its loss alone")
+            self._unscored.add(sample["split"])
+        elif self.cfg.eval_captions:
             scored = sample["objective"] in ("ic", JOINT)
             log.update(self._score_greedy_captions(sample) if scored else dict.fromkeys(STATISTICS, 0.0))
         return loss, sample_size, log
 
     def _score_greedy_captions(self, sample: dict[str, Any]) -> dict[str, float]:
-        scorer = self._scorers.get(sample["split"])
-        if scorer is None:
-            raise DataError(
-                f"--eval-captions cannot validate on {sample['split']!r}, the training subset (fairseq-validate gives "
-                "the loss with --model-overrides \"{'eval_captions': False}\")"
-            )
         [net_input] = [batch["net_input"] for batch in batches_of(sample) if batch["objective"] == "ic"]
         images = {name: value for name, value in net_input.items() if name in IMAGE_INPUTS}
         with torch.no_grad(), autocast(self.cfg.cpu_bf16):
@@ -278,7 +284,7 @@ class XGPTCaptionTask(RegionsTask):
         truth = [self._truth[sample["split"]][index] for index in ids]
         image_ids, people = [image_id for image_id, _ in truth], [first for _, first in truth]
         self._log.add(sample["split"], self._update, image_ids, captions, people)
-        return scorer.add(ids, captions)
+        return self._scorers[sample["split"]].add(ids, captions)
 
     def to_text(self, tokens: torch.Tensor) -> str:
         """Decode generated token ids (T,) to text."""
