@@ -241,6 +241,18 @@ def test_a_checkpoint_that_was_trained_on_another_store(
     with pytest.raises(DataError, match=r"trained on pets with --regions other: of another data directory, .*/copy"):
         Bundle.of_checkpoint(checkpoint, tmp_path / "copy")
     assert Bundle.of_checkpoint(checkpoint, tmp_path / "copy", tmp_path / "other").max_regions == 37
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(elsewhere)
+        with pytest.raises(DataError, match=r": pets is not found from this folder, so that .*/pets may be another"):
+            Bundle.of_checkpoint(checkpoint, pets)
+        cfg["task"]["regions"] = str(tmp_path / "other")  # which is the same store from anywhere
+        torch.save({"model": captioner.model.state_dict(), "cfg": cfg}, tmp_path / "absolute.pt")
+        assert Bundle.of_checkpoint(tmp_path / "absolute.pt", pets).max_regions == 37
+        manifest = json.loads((tmp_path / "copy" / "dataset.json").read_text())
+        (tmp_path / "copy" / "dataset.json").write_text(json.dumps({**manifest, "regions_ids_crc32": "00000000"}))
+        with pytest.raises(DataError, match=r": pets is not found from this folder, so that .*/copy may be another"):
+            Bundle.of_checkpoint(tmp_path / "absolute.pt", tmp_path / "copy")
     (tmp_path / "other").rename(tmp_path / "gone")
     with pytest.raises(DataError, match="with --regions other, which is not there: name it by --regions STORE"):
         Bundle.of_checkpoint(checkpoint, None)

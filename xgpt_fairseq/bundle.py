@@ -33,6 +33,7 @@ from xgpt_fairseq.loading import load_model, model_config, trained_width
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS
 from xgpt_fairseq.regions.novelty import NoveltyDetector
+from xgpt_fairseq.regions.store import RegionStore
 from xgpt_fairseq.text.vocabulary import FILES, Vocabulary
 from xgpt_fairseq.vision.packing import Packed
 
@@ -202,6 +203,9 @@ class Bundle:
 def training_regions(path: Path, task: Mapping[str, Any], data: Path | str | None) -> Path | None:
     """The region store that a checkpoint was trained on by --regions; None: that of its data directory.
 
+    A store of an absolute path is also that of another data directory, such as the same one by another name, if it
+    holds the images that this was prepared for.
+
     Args:
         path: the checkpoint.
         task: the configuration of its training's task. Paths in it are as fairseq-train took them, from its folder.
@@ -214,11 +218,22 @@ def training_regions(path: Path, task: Mapping[str, Any], data: Path | str | Non
         return None
     regions, trained_on = Path(task["regions"]), task.get("data")
     said = f"{path} was trained on {trained_on} with --regions {regions}"
-    if data is not None and (trained_on is None or os.path.realpath(data) != os.path.realpath(trained_on)):
+    is_other = data is not None and (trained_on is None or os.path.realpath(data) != os.path.realpath(trained_on))
+    if is_other and not (regions.is_absolute() and regions.exists() and _holds_images_of(regions, Path(data or ""))):
+        if trained_on is not None and not (Path(trained_on).is_absolute() or Path(trained_on).exists()):
+            raise DataError(
+                f"{said}: {trained_on} is not found from this folder, so that {data} may be another data directory: "
+                "name the store by --regions STORE"
+            )
         raise DataError(f"{said}: of another data directory, {data}, name the store of the same features by --regions")
     if not regions.exists():
         raise DataError(f"{said}, which is not there: name it by --regions STORE, or put it (or a link to it) there")
     return regions
+
+
+def _holds_images_of(regions: Path, data: Path) -> bool:
+    """Whether the store *regions* holds the images, in the order, that the directory *data* was prepared for."""
+    return RegionStore(regions).ids_crc32 == DataDirectory(data).manifest.regions_ids_crc32
 
 
 def _stored(name: str, tensor: Tensor, dtype: str) -> Tensor:
