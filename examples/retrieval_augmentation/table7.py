@@ -74,24 +74,32 @@ TABLE7 = Table(
 )  # fmt: skip
 
 
-def augment(data: Path, captioner: Path, output: Path, per_image: float) -> None:
+def augment(data: Path, captioner: Path, output: Path, per_image: float, regions: Path | None = None) -> None:
     """Make the data directory *output*: *data* and captions that *captioner* generates of its training images.
+
+    Args:
+        regions: the region store that it reads; None: that of its training, or of *data*.
 
     Raises:
         DataError: it failed.
     """
     program = str(Path(sys.executable).parent / "xgpt-augment")
-    command = [program, data, "--path", captioner, "--per-image", per_image, "--output", output]
+    command: list[object] = [program, data, "--path", captioner, "--per-image", per_image, "--output", output]
+    if regions is not None:
+        command += ["--regions", regions]
     output.parent.mkdir(parents=True, exist_ok=True)
     if subprocess.run([str(part) for part in command], check=False).returncode:
         raise DataError(f"{' '.join(map(str, command))} failed")
 
 
-def check_augmented(augmented: Path, *, data: Path, per_image: float, captioner: Path | None) -> None:
+def check_augmented(
+    augmented: Path, *, data: Path, per_image: float, captioner: Path | None, regions: Path | None = None
+) -> None:
     """Check that the directory *augmented*, of an earlier run, is what would be made now of *data*.
 
     Args:
         captioner: what would generate the captions; None: it is not compared.
+        regions: see `augment`.
 
     Raises:
         DataError: another number of captions per image, or another model; or *augmented* is of no xgpt-augment.
@@ -109,7 +117,8 @@ def check_augmented(augmented: Path, *, data: Path, per_image: float, captioner:
         raise DataError(f"{file} says that --per-image was {its_number:g}, now {per_image:g}: {instead}")
     if captioner is None:
         return
-    model = model_crc32(XGPTHubInterface.from_path(captioner, data=None if captioner.is_dir() else data))
+    trained_on: dict[str, Any] = {} if captioner.is_dir() else {"data": data, "regions": regions}
+    model = model_crc32(XGPTHubInterface.from_path(captioner, **trained_on))
     if its_model != model:
         raise DataError(f"{file} says that another model than {captioner} generated the captions: {instead}")
 
@@ -134,6 +143,9 @@ def main() -> None:
         "--start", metavar="FILE", help="checkpoint that all rows start from, or none [demo: the quickstart's last]"
     )
     parser.add_argument("--captioner", type=Path, metavar="FILE", help="demo: checkpoint that generates [--start]")
+    parser.add_argument(
+        "--regions", type=Path, metavar="STORE", help="demo: region store that it reads [xgpt-augment's]"
+    )
     parser.add_argument("--per-image", type=float, metavar="N", help=f"demo: captions generated ({PER_IMAGE})")
     parser.add_argument("--splits", default="test", metavar="LIST", help="splits that form the pool (%(default)s)")
     parser.add_argument("--cpu-bf16", action="store_true", help="bfloat16, on a CPU that has its arithmetic")
@@ -146,7 +158,8 @@ def main() -> None:
         if args.gpus:
             raise DataError("--cpu-bf16 is for CPUs (--gpus 0); on GPUs training is in float16, or as PRECISION says")
         check_cpu_bfloat16()
-    for option, value in (("--captioner", args.captioner), ("--per-image", args.per_image)):
+    for option in ("--captioner", "--regions", "--per-image"):
+        value = getattr(args, option[2:].replace("-", "_"))
         if value is not None and (args.scale != "demo" or args.augmented_data is not None):
             why = "with --augmented-data" if args.augmented_data is not None else "without --scale demo"
             raise DataError(f"{option} has no effect {why}: it is of the captions that are generated in --output")
@@ -165,13 +178,14 @@ def main() -> None:
     captioner = args.captioner or (None if start == "none" else Path(start))
     if needed and augmented.exists() and args.scale == "demo" and args.augmented_data is None:
         there = captioner is not None and (captioner.exists() or args.captioner is not None)
-        check_augmented(augmented, data=data, per_image=per_image, captioner=captioner if there else None)
+        compared = captioner if there else None
+        check_augmented(augmented, data=data, per_image=per_image, captioner=compared, regions=args.regions)
     if needed and not augmented.exists():
         if args.scale != "demo":
             raise DataError(f"{augmented} is not there: xgpt-augment {data} --path CHECKPOINT --output {augmented}")
         if captioner is None:
             raise DataError("--captioner FILE: name a checkpoint that generates the captions, or --augmented-data")
-        augment(data, captioner, augmented, per_image)
+        augment(data, captioner, augmented, per_image, args.regions)
     run_table(
         TABLE7,
         rows,

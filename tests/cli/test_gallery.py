@@ -7,6 +7,7 @@ import errno
 import json
 import shutil
 import subprocess
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -267,6 +268,23 @@ def test_attention(tiny_data: Path, tiny_vocabulary: Path, systems: list[str], t
         refused = error(*model_of_two, "--device", device, "--captions", "missing=nowhere.txt")
         assert refused.startswith(f"--device {device} cannot be used: ")
     assert "attention of layer 3: the model's are 1 to 2" in error(*model_of_two, "--attention-layers", "3")
+
+
+def test_attention_of_a_checkpoint_whose_regions_were_moved(
+    tiny_data: Path, tiny_vocabulary: Path, systems: list[str], tmp_path: Path, call_program
+) -> None:
+    store = DataDirectory(tiny_data).regions
+    config = XGPTConfig(feature_dim=store.feature_dim, **SIZES)
+    model = XGPTModel.build_model(config, SimpleNamespace(target_dictionary=Vocabulary(tiny_vocabulary).dictionary))
+    cfg = {"model": Namespace(**SIZES), "task": {"data": str(tiny_data), "regions": str(tmp_path / "gone")}}
+    torch.save({"model": model.state_dict(), "cfg": cfg}, tmp_path / "checkpoint.pt")
+    command = ["--data", tiny_data, "--captions", *systems, "--metrics", "cider", "--output", tmp_path / "page.html",
+               "--attention", f"two={tmp_path / 'checkpoint.pt'}"]  # fmt: skip
+    assert "which is not there: name it by --regions STORE" in call_program(main, *command).error
+    done = call_program(main, *command, "--regions", store.path)
+    assert done.status == 0, done.stderr
+    page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert all("weights" in details["said"][1] for details in page_details(page).values())
 
 
 def test_credits(tiny_data: Path, systems: list[str], tmp_path: Path, call_program) -> None:

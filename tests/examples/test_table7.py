@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,6 +64,7 @@ def test_the_columns_are_percent_but_for_ranks() -> None:
         (["--scale", "demo", "--start", "none", "--data", "d"], "--captioner FILE: name a checkpoint that generates"),
         (["--cpu-bf16", "--gpus", "2"], "--cpu-bf16 is for CPUs (--gpus 0); on GPUs training is in float16"),
         (["--captioner", "c.pt"], "--captioner has no effect without --scale demo: it is of the captions that are"),
+        (["--regions", "r"], "--regions has no effect without --scale demo"),
         (["--per-image", "2.1"], "--per-image has no effect without --scale demo"),
         (
             ["--scale", "demo", "--augmented-data", "a", "--per-image", "3"],
@@ -86,7 +88,7 @@ def test_generated_captions_of_other_options_are_not_taken(
     monkeypatch.setattr(table7, "run_table", lambda *_, **options: ran.append(options["environment"]["AUGMENTED_DATA"]))
     monkeypatch.setattr(table7, "augment", lambda *_: pytest.fail("captions were generated"))
     # of a file's text, in place of a model's parameters
-    monkeypatch.setattr(table7.XGPTHubInterface, "from_path", lambda path, data: path.read_text())
+    monkeypatch.setattr(table7.XGPTHubInterface, "from_path", lambda path, **_: path.read_text())
     monkeypatch.setattr(table7, "model_crc32", lambda text: f"crc of {text}")
     (tmp_path / "augmented").mkdir()
     file = tmp_path / "augmented" / "augmentation.json"
@@ -116,6 +118,28 @@ def test_generated_captions_of_other_options_are_not_taken(
         again()
         == f"{file} does not say how the captions were generated: KeyError('options'); --augmented-data takes it"
     )
+
+
+def test_the_captioner_s_regions_are_handed_on(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """To what generates captions, and to what compares its model with that of an earlier run."""
+    monkeypatch.setattr(table7, "run_table", lambda *_, **options: None)
+    monkeypatch.setattr(
+        table7.subprocess, "run", lambda command, **_: commands.append(command) or SimpleNamespace(returncode=0)
+    )
+    commands: list[list[str]] = []
+    arguments = ["--scale", "demo", "--data", tmp_path, "--start", tmp_path / "a.pt", "--output", tmp_path, "--gpus", 0]
+    for options in ([], ["--regions", tmp_path / "store"]):
+        assert call_program(table7.main, *arguments, *options).status == 0
+        assert commands[-1][-2:] == list(map(str, options or ["--output", tmp_path / "augmented"]))
+    (tmp_path / "augmented").mkdir()
+    report = {"model_crc32": "crc", "options": {"per_image": 2.1}}
+    (tmp_path / "augmented" / "augmentation.json").write_text(json.dumps(report))
+    (tmp_path / "a.pt").touch()
+    monkeypatch.setattr(table7, "model_crc32", lambda _: "crc")
+    opened: list[object] = []
+    monkeypatch.setattr(table7.XGPTHubInterface, "from_path", lambda _, **given: opened.append(given))
+    assert call_program(table7.main, *arguments, "--regions", tmp_path / "store").status == 0
+    assert opened == [{"data": tmp_path, "regions": tmp_path / "store"}]
 
 
 def recorded(program: str, folder: Path, *, status: int) -> dict[str, str]:

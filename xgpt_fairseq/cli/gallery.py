@@ -58,7 +58,8 @@ def gallery(args: argparse.Namespace) -> None:
     device = usable_device(args.device or own_device()) if models else "cpu"
     credits = None if args.credits is None else read_credits(args.credits)
     overlay = args.regions is not None
-    data = DataDirectory(args.data, regions=args.regions if isinstance(args.regions, Path) else None)
+    regions = args.regions if isinstance(args.regions, Path) else None
+    data = DataDirectory(args.data, regions=regions)
     references = data.references(args.split)
     metrics = [metric.strip() for metric in args.metrics.split(",")]
     systems = read_systems(args.captions, references, metrics, segmentation=args.segment)
@@ -74,7 +75,7 @@ def gallery(args: argparse.Namespace) -> None:
                     file=sys.stderr,
                 )
         if models:
-            systems = add_attention(systems, models, data, image_ids, heads=heads, device=device)
+            systems = add_attention(systems, models, data, image_ids, heads=heads, device=device, regions=regions)
         drawn = overlay or bool(models) or photos is None or len(photos.files) < len(image_ids)
         page = render_gallery(
             references,

@@ -26,6 +26,7 @@ from xgpt_fairseq.word_attention import Heads
 
 if TYPE_CHECKING:
     from xgpt_fairseq.data.directory import DataDirectory
+    from xgpt_fairseq.hub_interface import XGPTHubInterface
 
 _AT_ONCE = 32  # images whose attention is computed together
 
@@ -130,20 +131,22 @@ def add_attention(
     *,
     heads: Heads,
     device: str,
+    regions: Path | None = None,
 ) -> list[System]:
     """The *systems*, those that have a model with its attention for the images *image_ids*.
+
+    Args:
+        regions: the store of --regions, for a checkpoint whose own is not where it was trained.
 
     Raises:
         DataError: a model cannot be loaded, cannot read the regions, or has no such layer or head.
     """
     from tqdm import tqdm
 
-    from xgpt_fairseq.hub_interface import XGPTHubInterface
-
     store = data.regions
     opened = {}
     for name, path in models.items():  # all, before the slow part
-        captioner = XGPTHubInterface.from_path(path).to(device)
+        captioner = _opened(path, data, regions).to(device)
         captioner.check_store(store)
         decoder = captioner.model.decoder
         heads.check(layers=len(decoder.layers), heads=decoder.layers[0].attention.heads)
@@ -162,6 +165,21 @@ def add_attention(
                     bar.update(len(ids))
         found.append(dataclasses.replace(system, attention=looks))
     return found
+
+
+def _opened(path: Path, data: DataDirectory, regions: Path | None) -> XGPTHubInterface:
+    """The model *path*; a checkpoint whose data or store were moved, with those of the page, if *regions* names them.
+
+    They are asked last: by its own, a checkpoint says with which settings its regions were made, which are compared.
+    """
+    from xgpt_fairseq.hub_interface import XGPTHubInterface
+
+    try:
+        return XGPTHubInterface.from_path(path)
+    except DataError:
+        if regions is None or path.is_dir():
+            raise
+        return XGPTHubInterface.from_path(path, data=data.path, regions=regions)
 
 
 def read_credits(path: Path) -> dict[str, Credit]:
