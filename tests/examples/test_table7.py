@@ -128,9 +128,9 @@ def test_the_captioner_s_regions_are_handed_on(call_program, monkeypatch: pytest
     )
     commands: list[list[str]] = []
     arguments = ["--scale", "demo", "--data", tmp_path, "--start", tmp_path / "a.pt", "--output", tmp_path, "--gpus", 0]
-    for options in ([], ["--regions", tmp_path / "store"]):
+    for options in ((), ("--regions", tmp_path / "store")):
         assert call_program(table7.main, *arguments, *options).status == 0
-        assert commands[-1][-2:] == list(map(str, options or ["--output", tmp_path / "augmented"]))
+        assert commands[-1][-2:] == [str(part) for part in options or ("--output", tmp_path / "augmented")]
     (tmp_path / "augmented").mkdir()
     report = {"model_crc32": "crc", "options": {"per_image": 2.1}}
     (tmp_path / "augmented" / "augmentation.json").write_text(json.dumps(report))

@@ -299,7 +299,8 @@ def test_the_training_split_is_validated_without_captions(
 ) -> None:
     """fairseq-validate --valid-subset train, of a training with captions: the same loss as of one without."""
     found = []
-    for options in ({}, {"eval_captions": True, "best_checkpoint_metric": "cider"}):
+    with_captions: dict[str, Any] = {"eval_captions": True, "best_checkpoint_metric": "cider"}
+    for options in ({}, with_captions):
         task = task_of(tiny_data, **options)
         model = fond_of_unknown(task)
         criterion = XGPTCriterion(task, label_smoothing=0.0, sentence_avg=False)

@@ -178,7 +178,7 @@ class PhotoExtractor(ABC):
 
 def _file_of(image: Image.Image) -> str:
     """What an image of Pillow is called in messages."""
-    return getattr(image, "filename", "") or "image"
+    return str(getattr(image, "filename", "") or "image")
 
 
 def check_half(features: HalfArray, name: str) -> HalfArray:
