@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
-from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.epoch_batches import EpochBatches, too_long_error, turns
 from xgpt_fairseq.data.epoch_iterator import UpdateIterator
 from xgpt_fairseq.data.schedule import batches_of_update
@@ -27,7 +26,6 @@ from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.programs.memory import memory_holds_the_batch
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.programs.peers import begin_together, limit_waiting
-from xgpt_fairseq.regions.statistics import feature_statistics
 from xgpt_fairseq.tasks import early_stop
 from xgpt_fairseq.tasks.checks import (
     check_cpu_precision,
@@ -81,15 +79,6 @@ class PretrainingConfig(FairseqDataclass):
         metadata={"help": "turns: each objective on the same texts, an update of its own (section 4.3); joint: the "
                   "weighted sum of their mean losses in one update"},
     )  # fmt: skip
-
-
-@dataclass
-class RegionsConfig(XGPTTaskConfig):
-    """What all tasks of images have."""
-
-    regions: Optional[str] = field(
-        default=None, metadata={"help": "region store [the one that the data directory names]"}
-    )
 
 
 class XGPTTask(FairseqTask):
@@ -372,57 +361,3 @@ class XGPTTask(FairseqTask):
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         super().optimizer_step(optimizer, model, update_num)
-
-
-class RegionsTask(XGPTTask):
-    """A task over captions and their regions.
-
-    Args:
-        cfg: the task's configuration.
-        directory: the opened data directory.
-        objectives: see `XGPTTask`.
-    """
-
-    def __init__(self, cfg: Any, directory: DataDirectory, **objectives: Any) -> None:
-        super().__init__(cfg, directory.vocabulary, **objectives)
-        self.directory = directory
-
-    @classmethod
-    def open(cls, cfg: Any) -> "RegionsTask":
-        """Open the data directory and its region store, so that what is wrong with them is said before training."""
-        directory = DataDirectory(cfg.data, regions=cfg.regions)
-        store = directory.regions
-        logger.info(
-            f"{directory.path}: dictionary of {len(directory.vocabulary.dictionary):,} symbols; regions "
-            f"{store.path}: {len(store):,} images, features of width {store.feature_dim}"
-        )
-        return cls(cfg, directory)
-
-    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
-        """Build the model; one that is to train knows what the features of its region store look like."""
-        model = super().build_model(cfg, from_checkpoint)
-        if not from_checkpoint:
-            mean, std = feature_statistics(self.directory.regions)
-            model.encoder.regions.keep_statistics(torch.from_numpy(mean), torch.from_numpy(std))
-        return model
-
-    @property
-    def feature_dim(self) -> int:
-        """Width of the region features, for the model."""
-        return self.directory.regions.feature_dim
-
-    @property
-    def has_boxes(self) -> bool:
-        """Whether the regions have boxes, for the model."""
-        return self.directory.regions.has_boxes
-
-    @property
-    def feature_settings(self) -> dict[str, Any] | None:
-        """The settings of the extractor that made the regions, for the model; None: they were imported."""
-        settings: dict[str, Any] | None = self.directory.regions.source.get("extractor")
-        return settings
-
-    @property
-    def store_name(self) -> str:
-        """Where the regions come from, for error messages."""
-        return str(self.directory.regions.path)

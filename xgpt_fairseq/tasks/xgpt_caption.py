@@ -26,11 +26,11 @@ from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.search.constraints import read_constraints
 from xgpt_fairseq.search.generator import adapt, vocabulary_arguments
-from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
 from xgpt_fairseq.tasks.caption_log import CaptionLog
 from xgpt_fairseq.tasks.checks import root_config
 from xgpt_fairseq.tasks.limits import value_of
 from xgpt_fairseq.tasks.options import CAPTION_METRICS, renamed
+from xgpt_fairseq.tasks.regions import RegionsConfig, RegionsTask
 from xgpt_fairseq.tasks.search_checks import check_search
 from xgpt_fairseq.text.scripts import count_spacing
 from xgpt_fairseq.workarounds import sample_for_search

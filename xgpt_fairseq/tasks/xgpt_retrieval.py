@@ -9,8 +9,8 @@ from fairseq.tasks import register_task
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.matching_dataset import MatchingDataset
 from xgpt_fairseq.errors import check_at_least
-from xgpt_fairseq.tasks.base import RegionsConfig, RegionsTask
 from xgpt_fairseq.tasks.options import renamed
+from xgpt_fairseq.tasks.regions import RegionsConfig, RegionsTask
 
 NEGATIVES = ChoiceEnum(["four-way", "in-batch"])
 
