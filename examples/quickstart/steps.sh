@@ -32,11 +32,12 @@ check_settings() {
     exit 1
 }
 
-# any_made "MADE…"   whether one of these is in WORK. A folder checkpoints… counts where it has a checkpoint: a training that
-# fails at its start leaves empty ones.
+# any_made "MADE…"   whether one of these is in WORK, whole or begun, as .NAME.partial. A folder checkpoints… counts where it
+# has a checkpoint: a training that fails at its start leaves empty ones.
 any_made() {
     local name
     for name in $1; do
+        if [ -e "$WORK/.$name.partial" ]; then return 0; fi
         if [ ! -e "$WORK/$name" ]; then continue; fi
         case $name in
             checkpoints*) if [ -n "$(find -L "$WORK/$name" -name '*.pt' -print -quit)" ]; then return 0; fi ;;

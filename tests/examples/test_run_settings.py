@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,20 @@ def test_results_of_unknown_settings_are_not_taken_for_ones_own(photos: bool, pr
     (work / f"{settings}.settings").write_text("\n".join(lines) + "\n")  # as it says
     (work / "text.txt").touch()
     assert call(programs, script, *arguments, **environment).returncode == 0
+
+
+def test_settings_of_an_interrupted_extraction_are_kept(programs: Path, tmp_path: Path) -> None:
+    """Only with them it can go on: `.regions.partial` is what there is of the regions."""
+    work, settings = tmp_path / "work", tmp_path / "work" / "quickstart.settings"
+    call(programs, "quickstart/run.sh", WORK=str(work), PREPARE_ONLY="1")
+    for path in work.iterdir():
+        if path != settings:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = settings.read_text()
+    make(work, ".regions.partial/journal.json")
+    done = call(programs, "quickstart/run.sh", WORK=str(work), PREPARE_ONLY="1", SYMBOLS="7")
+    assert done.returncode == 1 and "was made with other settings" in done.stderr
+    assert settings.read_text() == before
 
 
 @pytest.mark.parametrize("name", ["SEED", "SCENES", "SYMBOLS", "ARCH", "BATCH", "PRECISION", "LR"])

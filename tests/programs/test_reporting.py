@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -174,17 +175,29 @@ thread.daemon = True
 thread.start()
 atexit.register(print, "an exit function")
 time.sleep(0.3)
-raise ValueError("a mistake")
+raise {error}
 """
 
 
-@pytest.mark.parametrize("reporting", [True, False])
-def test_an_error_beside_the_thread_that_makes_batches(reporting: bool) -> None:
-    """With --num-workers 0 it computes. If it no longer aborts without the report, `_end_beside_threads` can go."""
-    report = "from xgpt_fairseq.programs.reporting import report; sys.excepthook = report" if reporting else ""
-    program = BATCHES_AHEAD.format(import_report=report)
+@pytest.mark.parametrize(
+    ("error", "said", "status"),
+    [
+        ("ValueError('a mistake')", "ValueError: a mistake", 1),
+        ("KeyboardInterrupt", "interrupted", -signal.SIGINT),
+        ("reporting.Killed", "interrupted", 1),
+    ],
+)
+def test_an_error_beside_the_thread_that_makes_batches(error: str, said: str, status: int) -> None:
+    """With --num-workers 0 it computes."""
+    report = "from xgpt_fairseq.programs import reporting; sys.excepthook = reporting.report"
+    program = BATCHES_AHEAD.format(import_report=report, error=error)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "ValueError: a mistake" in done.stderr
-    assert done.stdout == "an exit function\n"
-    assert ("terminate called" in done.stderr) == (not reporting)
-    assert (done.returncode == 1) == reporting
+    assert said in done.stderr and "terminate called" not in done.stderr
+    assert (done.stdout, done.returncode) == ("an exit function\n", status)
+
+
+def test_python_aborts_beside_the_thread_that_makes_batches() -> None:
+    """If it no longer does, `_end_beside_threads` can go."""
+    program = BATCHES_AHEAD.format(import_report="", error="ValueError('a mistake')")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGABRT and "terminate called" in done.stderr

@@ -61,7 +61,7 @@ def test_a_training_that_is_resumed_goes_on_counting(maximize: bool) -> None:
     assert [should_stop_early(root, sign * loss) for loss in (4.0, 2.0, 3.0, 2.5)] == [False] * 4
     state = saved(root)
     early_stop.forget()
-    assert not saved(root)["XGPTTask"]
+    assert early_stop.RUNS not in saved(root)["XGPTTask"]
     go_on(root, state)
     assert saved(root) == state
     assert should_stop_early(root, sign * 2.1)
@@ -74,7 +74,7 @@ def test_one_whose_best_is_forgotten_counts_anew(reset: str) -> None:
     state: dict[str, Any] = {"XGPTTask": {early_stop.BEST: 2.0, early_stop.RUNS: 3}}
     assert not early_stop.is_over(state, root.checkpoint)
     go_on(root, state)
-    assert not saved(root)["XGPTTask"]
+    assert early_stop.RUNS not in saved(root)["XGPTTask"]
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,26 @@ def test_another_metric_counts_anew(changes: dict[str, object]) -> None:
     before, now = run_of(), run_of(**changes)
     for loss in (2.0, 3.0, 3.0, 3.0):
         should_stop_early(before, loss)
-    state = saved(before)
+    state = {"best": 2.0, **saved(before)}
     early_stop.forget()
     assert early_stop.is_over(state, before.checkpoint) and not early_stop.is_over(state, now.checkpoint)
     go_on(now, state)
-    assert not saved(now)["XGPTTask"]
+    assert early_stop.RUNS not in saved(now)["XGPTTask"]
+    assert not hasattr(save_checkpoint, "best")  # checkpoint_best.pt is of the new one
     go_on(before, state)
-    assert saved(before) == state
+    assert {"best": save_checkpoint.best, **saved(before)} == state
+
+
+def test_of_which_metric_a_best_is_is_kept_without_patience() -> None:
+    before, now = run_of(patience=-1), run_of(patience=-1, best_checkpoint_metric="cider")
+    state = {"best": 2.0, **saved(before)}
+    go_on(now, state)
+    assert not hasattr(save_checkpoint, "best")
+    for run in (before, now):  # one of an earlier version does not say
+        go_on(run, {"best": 2.0})
+        assert save_checkpoint.best == 2.0
+    go_on(before, state)
+    assert save_checkpoint.best == 2.0
 
 
 def test_more_patience_goes_on() -> None:

@@ -84,6 +84,7 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
         print(f"error: {in_one_line(line + kept)}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt | Killed):
         print(f"interrupted{kept}", file=sys.stderr)
+        _end_beside_threads(interrupted=isinstance(error, KeyboardInterrupt))
         return
     else:
         sys.__excepthook__(kind, error, traceback)
@@ -91,8 +92,10 @@ def report(kind: type[BaseException], error: BaseException, traceback: Traceback
     _end_beside_threads()
 
 
-def _end_beside_threads() -> None:
+def _end_beside_threads(*, interrupted: bool = False) -> None:
     """End this process, with status 1, where fairseq's thread that makes batches ahead may be at work.
+
+    One that was *interrupted* ends by that signal, as Python ends it.
 
     Works around: Python ends such a thread (a daemon) where it comes back from torch's C++, which then aborts the
     process: "terminate called without an active exception", status 134 (https://github.com/python/cpython/issues/87135).
@@ -102,6 +105,9 @@ def _end_beside_threads() -> None:
         atexit._run_exitfuncs()  # as Python does first
         sys.stdout.flush()
         sys.stderr.flush()
+        if interrupted:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         os._exit(1)
 
 

@@ -1,8 +1,9 @@
-"""--patience over several starts, and over several trainings of one process.
+"""--patience and the best checkpoint over several starts, and over several trainings of one process.
 
 fairseq keeps the best validation, and how many came since, in attributes of its functions. They end with the process,
 so that a resumed training began to count anew; and outlive a training, so that the next one of a sweep
-(`fairseq-hydra-train --multirun`) was compared with the one before.
+(`fairseq-hydra-train --multirun`) was compared with the one before. The best value is in checkpoints, but not of which
+metric: values of another one were compared with it.
 """
 
 from __future__ import annotations
@@ -29,23 +30,29 @@ def forget() -> None:
 
 
 def kept(checkpoint: Any) -> dict[str, Any]:
-    """What a checkpoint keeps: the value of the best validation, and how many came since; empty without --patience.
+    """What a checkpoint keeps: of which metric it is; with --patience, the best value of it, and how many came since.
 
     Args:
-        checkpoint: fairseq's configuration group, which says of which metric; empty where there is none.
+        checkpoint: fairseq's configuration group, which says the metric; empty where there is none.
     """
     stopper = _stopper()
     best = getattr(stopper, "best", None)
-    return {} if best is None else {BEST: float(best), RUNS: int(stopper.num_runs), **_metric(checkpoint)}
+    patience = {} if best is None else {BEST: float(best), RUNS: int(stopper.num_runs)}
+    return {**patience, **_metric(checkpoint)}
 
 
 def go_on(state: Mapping[str, Any], checkpoint: Any) -> None:
     """Go on counting from what `kept` returned, unless the best value is forgotten as well, or another metric's.
 
+    Another metric's is no best checkpoint's either: none would be better than a loss of 2, if CIDEr is 1.
+
     Args:
         state: that.
         checkpoint: fairseq's configuration group; empty where there is none.
     """
+    if not _is_of(state, checkpoint):
+        with contextlib.suppress(AttributeError):
+            del save_checkpoint.best
     stopper = _stopper()
     if stopper is not None and RUNS in state and _is_of(state, checkpoint) and not _forgets(checkpoint):
         stopper.best, stopper.num_runs = state[BEST], state[RUNS]

@@ -47,6 +47,8 @@ def rebuild(
             if settings.get("detector")
             else _with_backbone(settings, weights, offline, place)
         )
+    except DataError:  # which is a ValueError: a package or weights are missing, for instance
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"settings of the region extractor are damaged: {type(error).__name__} {error}") from None
     for name, then, now in settings_that_differ(settings, extractor.settings):
