@@ -28,8 +28,9 @@ def root_of(data: Path, *, max_valid_steps: int | None = None, save_dir: Path | 
     resolved = {"seed": 1, "update_freq": [1], "train_subset": "train", "best_checkpoint_metric": "loss", **options}
     given = {**vars(XGPTPretrainConfig(data=str(data))), **resolved}
     task = {name: value for name, value in given.items() if "${" not in str(value)}
-    dataset, checkpoint = {"max_valid_steps": max_valid_steps}, {"save_dir": str(save_dir or "")}
-    return OmegaConf.create({"task": task, "dataset": dataset, "checkpoint": checkpoint if save_dir else {}})
+    dataset = {"max_valid_steps": max_valid_steps}
+    checkpoint = CheckpointConfig(save_dir=str(save_dir)) if save_dir else {}
+    return OmegaConf.create({"task": task, "dataset": dataset, "checkpoint": checkpoint})
 
 
 def validate(task: XGPTPretrainTask, steps: int, **shard: int) -> list[str]:
