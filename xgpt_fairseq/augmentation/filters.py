@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from xgpt_fairseq.metrics.segmentation import segment
-from xgpt_fairseq.text.scripts import MARK, count_spacing, find_words
+from xgpt_fairseq.text.marks import MARK, find_words
+from xgpt_fairseq.text.scripts import count_spacing
 from xgpt_fairseq.text.vocabulary import normalize
 
 # Reasons to drop a caption, in the order in which they are checked: name in reports, and description.

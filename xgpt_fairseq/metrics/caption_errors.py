@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from xgpt_fairseq.metrics.degeneration import has_repeat
-from xgpt_fairseq.text.scripts import is_mark, is_unspaced
+from xgpt_fairseq.text.marks import is_mark
+from xgpt_fairseq.text.scripts import is_unspaced
 
 Span = tuple[int, int]
 

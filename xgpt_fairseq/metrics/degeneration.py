@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from xgpt_fairseq.text.scripts import MARK, find_words
+from xgpt_fairseq.text.marks import MARK, find_words
 
 # A caption that ends in one of these (English) was broken off.
 BAD_ENDS: Final = ("a", "an", "the", "of", "with", "in", "on", "and", "at", "to", "for", "next", "is", "are")
