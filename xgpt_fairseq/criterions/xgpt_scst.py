@@ -132,10 +132,10 @@ class XGPTSCSTCriterion(XGPTCriterion):
         images = {name: value for name, value in sample["net_input"].items() if name in IMAGE_INPUTS}
         began = time.perf_counter()
         tokens = self._sample(model, images, sample["id"])  # (B, S, T)
-        greedy = self._greedy(model, images).cpu() if self.greedy_baseline else None
+        greedy = self._greedy(model, images).cpu() if self.greedy_baseline else None  # (B, 1, T)
         # All that the host needs for rewards, before the kernels of `_score` are queued: it would wait for those, too.
-        ids, drawn = sample["id"].cpu(), tokens.cpu()
-        at = self._drawn_at(drawn.flatten(0, 1)).to(tokens.device)
+        ids, drawn = sample["id"].cpu(), tokens.cpu()  # (B,), (B, S, T)
+        at = self._drawn_at(drawn.flatten(0, 1)).to(tokens.device)  # (P,)
         sampled = time.perf_counter()
         logp, entropy, kl = self._score(model, images, tokens.flatten(0, 1), at)  # on GPUs, while rewards are computed
         scored = time.perf_counter()

@@ -74,7 +74,7 @@ class _CrossEntropy(Function):
         factor = loss_gradient / ctx.scale
         if gradient.is_cuda:
             # of no dimension, it would be rounded to the gradient's precision: float16 has only multiples of 6e-8
-            factor = factor.view(1, 1)
+            factor = factor.view(1, 1)  # against (M, V)
         return gradient.mul_(factor), None, None
 
 
