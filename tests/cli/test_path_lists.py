@@ -10,9 +10,12 @@ import pytest
 
 from tests.cli import test_extract_regions as extraction
 from tests.cli.test_extract_regions import Extract
+from tests.cli.test_extract_regions_interrupted import interrupted_after
 from tests.folders import contents
 from xgpt_fairseq.cli.path_lists import as_given, with_listed_paths
 from xgpt_fairseq.cli.photo_extraction import _calls
+from xgpt_fairseq.regions import writer as region_writer
+from xgpt_fairseq.regions.writer import RegionWriter
 from xgpt_fairseq.vision.photos import PhotoFile, PhotoForm
 from xgpt_runtime.cli import _listed
 
@@ -63,3 +66,36 @@ def test_what_goes_to_a_worker_does_not_grow_with_the_list() -> None:
 def test_relative_paths_are_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert as_given([Path("photos"), tmp_path / "more"]) == [f"photos (from {tmp_path})", f"{tmp_path}/more"]
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_a_list_is_read_from_a_folder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One list from two folders names other photos, unless its paths are absolute."""
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{tmp_path}/1.jpg\n{'2.jpg' if kind == 'relative' else tmp_path / '2.jpg'}\n")
+    given = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        args = argparse.Namespace(photos=[], list=listed)
+        given.append(with_listed_paths(argparse.ArgumentParser(), args).given)
+    assert (given[0] == given[1]) == (kind == "absolute")
+    if kind == "absolute":  # as extractions that earlier versions began have it
+        assert given[0][0].startswith(f"--list {listed} (") and " (from " not in given[0][0]
+
+
+def test_an_extraction_of_a_relative_list_does_not_go_on_from_elsewhere(
+    photos: Path, tmp_path: Path, extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{path.relative_to(photos)}\n" for path in sorted(photos.rglob("*.jpg"))))
+    monkeypatch.setattr(region_writer, "JOURNAL_SECONDS", 0)
+    command = ["--list", listed, "--output", tmp_path / "store", "--grid", 2, "--image-size", 64]
+    monkeypatch.chdir(photos)
+    with monkeypatch.context() as patch:
+        patch.setattr(RegionWriter, "add", interrupted_after(2))
+        assert extract(*command).status == 130
+    monkeypatch.chdir(tmp_path)
+    assert f"is the list of the photos in --list {listed}" in extract(*command).error
+    monkeypatch.chdir(photos)
+    assert extract(*command).status == 0

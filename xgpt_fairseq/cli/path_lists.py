@@ -27,7 +27,7 @@ def with_listed_paths(
 ) -> argparse.Namespace:
     """*args* with the paths of --list behind those of the command.
 
-    `args.given` is what the user gave, as text: paths, and the list with its checksum.
+    `args.given` is what the user gave, as text: paths, and the list with its checksum; of relative ones, from where.
 
     Raises:
         DataError: the file can't be read, or names nothing.
@@ -49,7 +49,8 @@ def with_listed_paths(
     if not paths:
         raise DataError(f"--list {args.list} names no files")
     args.photos = [*args.photos, *paths]
-    args.given.append(f"--list {args.list.absolute()} ({hashlib.sha256(content).hexdigest()[:16]})")
+    given = f"--list {args.list.absolute()} ({hashlib.sha256(content).hexdigest()[:16]})"
+    args.given.append(given if all(path.is_absolute() for path in paths) else f"{given} (from {Path.cwd()})")
     return args
 
 
