@@ -180,6 +180,16 @@ def test_without_a_path_it_is_the_captioner_of_the_package(
         XGPTModel.from_pretrained()
 
 
+def test_what_from_pretrained_is_given_counts(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = XGPTModel.from_pretrained(str(bundle), backbone_weights="weights.pt", offline=True)
+    assert (opened.backbone_weights, opened.offline) == (Path("weights.pt"), True)
+    with pytest.raises(TypeError, match="ofline"):
+        XGPTModel.from_pretrained(str(bundle), ofline=True)
+    monkeypatch.setattr(hub_interface, "RELEASED", bundle)  # which is not the checkpoint that is named
+    with pytest.raises(DataError, match=r"^checkpoint gone\.pt does not exist"):
+        XGPTModel.from_pretrained(checkpoint_file="gone.pt")
+
+
 @pytest.fixture
 def pets(
     tiny_captions: Path, tiny_vocabulary: Path, write_store: Callable[..., Path], tmp_path: Path,

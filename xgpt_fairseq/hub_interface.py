@@ -72,7 +72,7 @@ class XGPTHubInterface(nn.Module):
         *,
         data: Path | str | None = None,
         regions: Path | str | None = None,
-        backbone_weights: Path | None = None,
+        backbone_weights: Path | str | None = None,
         offline: bool = False,
     ) -> XGPTHubInterface:
         """Open a bundle, or a checkpoint with its data directory.
@@ -93,7 +93,8 @@ class XGPTHubInterface(nn.Module):
         if path.is_dir() and (data is not None or regions is not None):
             raise DataError(f"{path} is a bundle, which needs no data directory and no regions; only checkpoints do")
         bundle = Bundle.read(path) if path.is_dir() else Bundle.of_checkpoint(path, data, regions)
-        return cls(bundle, backbone_weights=backbone_weights, offline=offline)
+        weights = None if backbone_weights is None else Path(backbone_weights)
+        return cls(bundle, backbone_weights=weights, offline=offline)
 
     def save(self, output: Path) -> None:
         """Write the captioner as a bundle: `Bundle.write`."""

@@ -196,11 +196,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
 
         def build_stack(layer: type[TransformerLayer]) -> tuple[nn.ModuleList, nn.Module]:
             return build_layers(
-                layer,
-                count=count,
-                ffn_size=cfg.ffn_size,
-                normalize_before=cfg.normalize_before,
-                **attention,
+                layer, count=count, ffn_size=cfg.ffn_size, normalize_before=cfg.normalize_before, **attention
             )
 
         regions = alignment = None
@@ -263,23 +259,26 @@ class XGPTModel(FairseqEncoderDecoderModel):
         checkpoint_file: str | None = None,
         data_name_or_path: str | None = None,
         regions: str | None = None,
-        **unused: Any,
+        *,
+        backbone_weights: str | None = None,
+        offline: bool = False,
     ) -> Any:
         """A model that captions photos (`XGPTHubInterface`).
 
         Args:
             model_name_or_path: a bundle that xgpt-export wrote, a checkpoint, or the folder of *checkpoint_file*; None:
                 the captioner in the package, in versions that have one.
-            checkpoint_file: a checkpoint in that folder.
+            checkpoint_file: a checkpoint in that folder; without one, its path.
             data_name_or_path: the data directory of a checkpoint; None: the one that it was trained on.
             regions: the region store of a checkpoint; None: the one that it was trained on.
+            backbone_weights, offline: see `XGPTHubInterface.from_path`.
         """
         from xgpt_fairseq.hub_interface import XGPTHubInterface
 
-        path = model_name_or_path
-        if path is not None and checkpoint_file is not None:
-            path = str(Path(path, checkpoint_file))
-        return XGPTHubInterface.from_path(path, data=data_name_or_path, regions=regions)
+        path = model_name_or_path if checkpoint_file is None else Path(model_name_or_path or "", checkpoint_file)
+        return XGPTHubInterface.from_path(
+            path, data=data_name_or_path, regions=regions, backbone_weights=backbone_weights, offline=offline
+        )
 
     def forward(self, method: str = "predict_words", **inputs: Any) -> Any:
         """`predict_words`, or a head by its objective's name, which is given the model and *inputs*.
