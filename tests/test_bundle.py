@@ -140,6 +140,15 @@ def test_a_bundle_keeps_what_it_is_given(
     assert (opened.card, opened.training, opened.novelty) == ("", {}, None)
 
 
+def test_a_folder_of_something_else_is_no_place_for_a_bundle(captioner: XGPTHubInterface, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(DataError, match=r"is not a bundle \(it has no bundle\.json\), and is not replaced"):
+        captioner.save(tmp_path)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+    captioner.save(str(tmp_path / "bundle"))
+    assert (tmp_path / "bundle" / "bundle.json").exists()
+
+
 def test_float16_is_half_as_large_and_says_nearly_the_same(
     captioner: XGPTHubInterface,
     bundle: Path,

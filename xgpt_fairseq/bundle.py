@@ -28,7 +28,7 @@ from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hashing import tensors_sha256
-from xgpt_fairseq.io.atomic import atomic_directory, read_description, write_json
+from xgpt_fairseq.io.atomic import atomic_directory, check_output_folder, read_description, write_json
 from xgpt_fairseq.loading import load_model, model_config, trained_width
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.regions.limits import DEFAULT_REGIONS, MAX_REGIONS
@@ -168,12 +168,14 @@ class Bundle:
         """Write the bundle to the folder *output*, complete or not at all.
 
         Args:
-            output: the folder.
+            output: the folder; a bundle that is there is replaced.
             dtype: of the stored parameters, one of `DTYPES`; they are read as float32.
 
         Raises:
-            DataError: safetensors is not installed, or a parameter is too large for *dtype*.
+            DataError: *output* is a file, or a folder with other things than a bundle; safetensors is not installed; or
+                a parameter is too large for *dtype*.
         """
+        check_output_folder(output, "a bundle", DESCRIPTION, overwrite=True)
         safetensors = _safetensors()
         fields = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(XGPTConfig)}
         model = {name: str(v) if isinstance(v, str) else v for name, v in fields.items() if not name.startswith("_")}

@@ -96,9 +96,13 @@ class XGPTHubInterface(nn.Module):
         weights = None if backbone_weights is None else Path(backbone_weights)
         return cls(bundle, backbone_weights=weights, offline=offline)
 
-    def save(self, output: Path) -> None:
-        """Write the captioner as a bundle: `Bundle.write`."""
-        self.bundle.write(output)
+    def save(self, output: Path | str) -> None:
+        """Write the captioner as a bundle, in place of one that is there: `Bundle.write`.
+
+        Raises:
+            DataError: *output* is a file, or a folder with other things than a bundle.
+        """
+        self.bundle.write(Path(output))
 
     @property
     def device(self) -> torch.device:

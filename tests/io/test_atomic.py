@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable, write_json
+from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_output_folder, check_writable, write_json
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -27,6 +27,21 @@ def test_what_a_program_may_write(tmp_path: Path) -> None:
         check_writable(tmp_path / "file", overwrite=False)
     with pytest.raises(DataError, match=r"a/file: no folder .*a$"):
         check_writable(tmp_path / "a" / "file", overwrite=True)
+
+
+def test_what_folder_a_program_may_write(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        check_output_folder(tmp_path / name, "a bundle", "bundle.json", overwrite=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file is a file; a bundle is a folder"):
+        check_output_folder(tmp_path / "file", "a bundle", "bundle.json", overwrite=True)
+    with pytest.raises(DataError, match=r"is not a bundle \(it has no bundle\.json\), and is not replaced"):
+        check_output_folder(tmp_path, "a bundle", "bundle.json", overwrite=True)
+    (tmp_path / "bundle.json").touch()
+    check_output_folder(tmp_path, "a bundle", "bundle.json", overwrite=True)
+    with pytest.raises(DataError, match="exists and is not empty; --overwrite replaces a bundle in it"):
+        check_output_folder(tmp_path, "a bundle", "bundle.json", overwrite=False)
 
 
 @pytest.mark.parametrize("before", [{}, {"file": "old"}])

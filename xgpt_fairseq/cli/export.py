@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def export(args: argparse.Namespace) -> None:
     """Write the bundle, and print what it can caption."""
     from xgpt_fairseq.bundle import DESCRIPTION
+    from xgpt_fairseq.io.atomic import check_output_folder
     from xgpt_fairseq.regions.novelty import FEWEST_IMAGES
     from xgpt_fairseq.vision.rebuilding import needs_boxes
 
@@ -55,7 +56,7 @@ def export(args: argparse.Namespace) -> None:
         return
     if args.storage is not None:
         raise DataError("--storage is for --onnx; the parameters of a bundle are stored as --dtype says")
-    _check_output(output, "a bundle", DESCRIPTION, args.overwrite)
+    check_output_folder(output, "a bundle", DESCRIPTION, overwrite=args.overwrite)
     bundle = _read(args)
     if args.with_backbone:
         bundle.backbone = _packed(bundle, args)
@@ -74,9 +75,10 @@ def export(args: argparse.Namespace) -> None:
 
 def _export_onnx(args: argparse.Namespace) -> None:
     """Write the folder of graphs, and print what it can caption."""
+    from xgpt_fairseq.io.atomic import check_output_folder
     from xgpt_fairseq.onnx_export.folder import DESCRIPTION
 
-    _check_output(args.output, "a folder of --onnx", DESCRIPTION, args.overwrite)
+    check_output_folder(args.output, "a folder of --onnx", DESCRIPTION, overwrite=args.overwrite)
     exported = _write_graphs(args, args.output)
     print(f"{args.output}: {exported.megabytes:.1f} MB, weights stored as {args.storage or STORAGES[0]}")
     if exported.no_photos:
@@ -103,7 +105,7 @@ def _export_html(args: argparse.Namespace) -> None:
     """Write the page of a checkpoint, of a bundle, or of a folder of --onnx; as a file, as a folder, or both."""
     import tempfile
 
-    from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_writable
+    from xgpt_fairseq.io.atomic import atomic_directory, atomic_write, check_output_folder, check_writable
     from xgpt_fairseq.onnx_export.folder import DESCRIPTION
     from xgpt_fairseq.pages.standalone_page import (
         FOLDER_FILES,
@@ -125,7 +127,7 @@ def _export_html(args: argparse.Namespace) -> None:
     if args.html is not None:
         check_writable(args.html, overwrite=args.overwrite)
     if args.html_folder is not None:
-        _check_output(args.html_folder, "a folder of --html-folder", "page.js", args.overwrite)
+        check_output_folder(args.html_folder, "a folder of --html-folder", "page.js", overwrite=args.overwrite)
     shown = Shown(title=args.title, beams=BEAMS, beam=2, max_bytes=MAX_FILE_BYTES, max_pixels=MAX_PIXELS)
     ort = OrtWeb.read(args.ort_web)
     with tempfile.TemporaryDirectory() as name:
@@ -143,15 +145,6 @@ def _export_html(args: argparse.Namespace) -> None:
                 write_page_folder(folder, ort, shown, aside)
             size = sum(file.stat().st_size for file in args.html_folder.iterdir())
             print(f"{args.html_folder}: {size / 1e6:.1f} MB, for a web server; README.md in it says how")
-
-
-def _check_output(output: Path, kind: str, description: str, overwrite: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is a file; {kind} is a folder")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise DataError(f"{output} exists and is not empty; --overwrite replaces {kind} in it")
-    if output.is_dir() and any(output.iterdir()) and not (output / description).exists():
-        raise DataError(f"{output} is not {kind} (it has no {description}), and is not replaced")
 
 
 def _read(args: argparse.Namespace) -> Bundle:

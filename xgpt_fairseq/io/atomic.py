@@ -45,6 +45,26 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise DataError(f"{path}: its folder cannot be written to")
 
 
+def check_output_folder(path: Path, kind: str, description: str, *, overwrite: bool) -> None:
+    """Check, before any work, that a program may write the folder *path*.
+
+    Args:
+        kind: what the folder will be, for messages: "a bundle".
+        description: the file by which a folder is known as such.
+        overwrite: whether one that is there may be replaced; a folder of something else never is.
+
+    Raises:
+        DataError: *path* is a file, or a folder that is not empty, and *overwrite* is false or it is of something else.
+    """
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file; {kind} is a folder")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise DataError(f"{path} exists and is not empty; --overwrite replaces {kind} in it")
+        if not (path / description).exists():
+            raise DataError(f"{path} is not {kind} (it has no {description}), and is not replaced")
+
+
 @contextlib.contextmanager
 def writing(path: Path, aside: Path | None = None) -> Iterator[None]:
     """Name *path* in errors of writing it: those of the system say only "No space left on device".
