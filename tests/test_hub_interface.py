@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,6 +106,17 @@ def test_the_extractor_follows_the_model() -> None:
     assert first.device.type == "cpu" and captioner.extractor is first
     moved = captioner.to("meta").extractor
     assert moved.device.type == "meta" and moved.settings == settings and captioner.extractor is moved
+
+
+def test_copies_caption_the_same(tiny_vocabulary: Path, photos: list[Path]) -> None:
+    """Also of a captioner that has captioned, and so has an extractor."""
+    captioner = build(tiny_vocabulary)
+    expected = captioner.caption(photos[:2])
+    extractor = captioner.extractor
+    for copied in (copy.deepcopy(captioner), pickle.loads(pickle.dumps(captioner))):
+        assert copied.caption(photos[:2]) == expected
+        assert copied.model is copied.bundle.model and copied.model is not captioner.model
+    assert captioner.extractor is extractor
 
 
 def plain_captions(captioner: XGPTHubInterface, photos: list[Path], beam: int) -> list[str]:

@@ -65,6 +65,10 @@ class XGPTHubInterface(nn.Module):
         self.vocabulary = bundle.vocabulary
         self._extractor: PhotoExtractor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the extractor, which holds a lock: copies and unpickled captioners make their own."""
+        return {**self.__dict__, "_extractor": None}
+
     @classmethod
     def from_path(
         cls,
