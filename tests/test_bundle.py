@@ -79,6 +79,11 @@ def test_what_is_wrong_with_a_bundle_is_said(captioner: XGPTHubInterface, tmp_pa
     captioner.save(tmp_path / "bundle")
     with pytest.raises(DataError, match="is a bundle, which needs no data directory"):
         XGPTHubInterface.from_path(tmp_path / "bundle", data=tmp_path)
+    card = tmp_path / "bundle" / "README.md"
+    card.write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"README\.md is not readable: 'utf-8' codec"):
+        XGPTHubInterface.from_path(tmp_path / "bundle")
+    card.unlink()
     weights = tmp_path / "bundle" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
@@ -90,6 +95,9 @@ def test_what_is_wrong_with_a_bundle_is_said(captioner: XGPTHubInterface, tmp_pa
     description = tmp_path / "bundle" / "bundle.json"
     description.write_text(description.read_text().replace('"layers"', '"leaders"'))
     with pytest.raises(DataError, match=r"bundle.json is damaged: .*leaders"):
+        XGPTHubInterface.from_path(tmp_path / "bundle")
+    description.write_text(json.dumps({**json.loads(description.read_text()), "model": "x"}))
+    with pytest.raises(DataError, match=r"bundle.json is damaged: "):
         XGPTHubInterface.from_path(tmp_path / "bundle")
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.errors import DataError, foreign_bytes
 from xgpt_fairseq.hashing import tensors_sha256
 from xgpt_fairseq.io.atomic import atomic_directory, check_output_folder, read_description, write_json
 from xgpt_fairseq.loading import load_model, model_config, trained_width
@@ -101,11 +101,12 @@ class Bundle:
             max_regions = value.get("max_regions", DEFAULT_REGIONS)  # not in bundles of earlier versions
             if not isinstance(max_regions, int) or not 1 <= max_regions <= MAX_REGIONS:
                 raise TypeError(f"max_regions is {max_regions!r:.60}")
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # the last one of text in place of the model's options
             raise DataError(f"{file} is damaged: {error}") from None
         model = load_model(path / WEIGHTS, config, vocabulary, _load(path / WEIGHTS))
         novelty = _novelty_of(_load(path / NOVELTY)) if (path / NOVELTY).exists() else None
-        card = (path / CARD).read_text(encoding="utf-8") if (path / CARD).exists() else ""
+        with foreign_bytes(path / CARD):
+            card = (path / CARD).read_text(encoding="utf-8") if (path / CARD).exists() else ""
         training = value.get("training", {})
         backbone = path / BACKBONE if (path / BACKBONE).exists() else None
         return cls(
