@@ -102,11 +102,11 @@ def find_photos(paths: Sequence[Path]) -> list[PhotoFile]:
             files.setdefault(_absolute(file), file)
     if not files:
         return []
-    root = os.path.commonpath(folders)
+    root = _common(folders)
     found: list[PhotoFile] = []
     relative: list[str] = []
-    for file in files.values():
-        below = os.path.relpath(file, root)
+    for whole, file in files.items():
+        below = os.path.relpath(file, root) if root else whole
         for photo in _photos_in(file):
             found.append(photo)
             inside = (
@@ -114,6 +114,14 @@ def find_photos(paths: Sequence[Path]) -> list[PhotoFile]:
             )
             relative.append(inside)
     return _named(found, relative)
+
+
+def _common(folders: Sequence[str]) -> str:
+    """The deepest folder that all *folders* are in; empty where there is none, as on two drives of Windows."""
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:
+        return ""
 
 
 def is_file(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.security.test_bombs import tar_header
+from tests.tars import write_tar
 from xgpt_fairseq.io import tar_members
 from xgpt_fairseq.regions import image_ids
 from xgpt_fairseq.vision import photo_files, photo_formats, photos
@@ -147,6 +149,22 @@ def test_the_same_files_are_found_and_named(tmp_path: Path) -> None:
     ):  # fmt: skip
         expected = [(file.path, file.image_id) for file in photo_files.find_photos(paths)]
         assert [(file.path, file.image_id) for file in lite_files.find_photos(paths)] == expected
+
+
+def test_photos_on_two_drives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows: nothing is common to their folders, so that those of one name are named by their whole paths."""
+    for name in ("a/1.jpg", "b/1.jpg", "b/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    write_tar(tmp_path / "b" / "c.tar", {"in/1.jpg": b"", "in/3.jpg": b""})
+
+    def none_common(_: object) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", none_common)
+    found = [file.image_id for file in lite_files.find_photos([tmp_path / "a" / "1.jpg", tmp_path / "b"])]
+    whole = lite_files.canonical_image_id(tmp_path.as_posix())
+    assert found == [f"{whole}/a/1", f"{whole}/b/1", "2", f"{whole}/b/c.tar/in/1", "3"]
 
 
 def test_large_files_of_one_name_beside_a_photo(tmp_path: Path) -> None:
