@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with that status.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may be no Unicode: they keep their bytes
+        # Names of files may be no Unicode: they keep their bytes. A file or pipe gets UTF-8, whatever the code page.
+        encoding = None if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # once temporary files are taken away
     try:
@@ -338,18 +340,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     option: Callable[..., Any] = parser.add_argument
     option("photos", type=Path, nargs="*", metavar="PHOTO", help="photos, folders and tars of photos")
-    option(
-        "--list",
-        type=Path,
-        metavar="FILE",
-        help="a file that names more of them, a path a line, as `find` prints them",
-    )
-    option(
-        "--path",
-        type=Path,
-        metavar="FOLDER",
-        help="a folder of xgpt-export --onnx [the captioner in the package]",
-    )
+    more = "a file that names more of them, a path a line, as `find` prints them"
+    option("--list", type=Path, metavar="FILE", help=more)
+    option("--path", type=Path, metavar="FOLDER", help="a folder of xgpt-export --onnx [the captioner in the package]")
     option("--beam", type=int, default=2, help="beam size (%(default)s)")
     option("--lenpen", type=float, default=1.0, help="> 1: longer captions, < 1: shorter (%(default)s)")
     option("--max-len", type=int, default=60, help="longest caption in tokens (%(default)s)")

@@ -96,6 +96,17 @@ def test_names_that_would_break_a_line(both: Callable[..., Any], lite_folder: Pa
     assert b"caf\xe9.png" in named and b"a\nb.png" in named
 
 
+def test_output_to_a_file_is_utf_8_whatever_the_code_page(lite_folder: Path, photos: Path, tmp_path: Path) -> None:
+    """As under Windows; a caption may have words that the code page lacks, too."""
+    photo = tmp_path / "фото.png"
+    photo.write_bytes((photos / "0.png").read_bytes())
+    command = [sys.executable, "-m", "xgpt_runtime.cli", photo, "--path", lite_folder, "--json", tmp_path / "c.json"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT / "runtime")}
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=120)
+    assert done.returncode == 0 and done.stdout.startswith(f"{photo}\t".encode()), done.stderr
+    assert [Path(each["file"]) for each in json.loads((tmp_path / "c.json").read_text("utf-8"))] == [photo]
+
+
 def test_names_that_the_system_refuses(both: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     """They are files that can't be read; the others are captioned."""
     refused = [tmp_path / f"{'long' * 99}.{kind}" for kind in ("jpg", "tar", "parquet")]

@@ -43,7 +43,9 @@ def run(program: Callable[[], None]) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
     before = _end_orderly_when_killed()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may be no Unicode: they keep their bytes
+        # Names of files may be no Unicode: they keep their bytes. A file or pipe gets UTF-8, whatever the locale.
+        encoding = None if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
     try:
         program()
         sys.stdout.flush()
