@@ -388,6 +388,8 @@ def _listed(path: Path) -> list[Path]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"--list {path}: {error.strerror}") from None
+    if b"\0" in content:
+        raise DataError(f"--list {path} is no list of paths, a path a line: it holds bytes that no text has")
     lines = content.removeprefix(codecs.BOM_UTF8).splitlines()  # Notepad and PowerShell write one
     paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:

@@ -132,6 +132,7 @@ MISTAKES: dict[str, list[Any]] = {
     "n-grams below none": ["empty", "--no-repeat-ngram-size", -1],
     "a list that is not there": ["--list", "gone.txt"],
     "a list of nothing": ["--list", "nothing.txt"],
+    "a photo as a list": ["--list", "0.png"],
     "a file that is there": ["empty", "--json", "nothing.txt"],
     "a folder for the captions": ["empty", "--json", "empty"],
     "no folder for the captions": ["empty", "--json", "gone/captions.json"],
