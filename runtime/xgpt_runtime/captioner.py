@@ -144,7 +144,7 @@ class Captioner:
 
         Raises:
             PhotoError: a file cannot be read as a photo.
-            DataError: the captioner takes no photos.
+            DataError: the captioner takes no photos, or *photo* is none of these.
         """
         if self._form is None:
             raise DataError(f"{self.folder} captions only regions that are given: {self._settings['no_photos']}")

@@ -100,6 +100,7 @@ def load_photo(photo: Path | bytes | Image.Image, form: PhotoForm) -> Photo:
 
     Raises:
         PhotoError: there is no such file, or it cannot be read or decoded.
+        DataError: *photo* is none of these.
     """
     formats = known_formats()
     from PIL import Image, UnidentifiedImageError
@@ -109,6 +110,8 @@ def load_photo(photo: Path | bytes | Image.Image, form: PhotoForm) -> Photo:
             return _read(photo.copy(), form)
         except Exception as error:  # as below
             raise PhotoError(Path(getattr(photo, "filename", "") or "image"), _reason(error)) from error
+    if not isinstance(photo, Path | bytes):
+        raise DataError(f"a photo is a path, bytes, or an image of Pillow, not {type(photo).__name__}: {photo!r:.100}")
     path = Path("photo") if isinstance(photo, bytes) else photo
     try:
         if not isinstance(photo, bytes) and not photo.is_file():  # raises where the system refuses the name

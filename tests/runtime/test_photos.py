@@ -135,6 +135,13 @@ def test_images_of_pillow(tmp_path: Path) -> None:
         lite_photos.load_photo(Image.new("F", (9, 9)), LITE_FORM)
 
 
+@pytest.mark.parametrize("photo", [np.zeros((9, 9, 3), np.uint8), (each for each in "ab"), "photo.jpg" * 99, None])
+def test_what_is_no_photo(photo: object) -> None:
+    with pytest.raises(DataError, match="a photo is a path, bytes, or an image of Pillow, not ") as refused:
+        lite_photos.load_photo(photo, LITE_FORM)  # type: ignore[arg-type]
+    assert not isinstance(refused.value, lite_photos.PhotoError) and len(str(refused.value)) < 200
+
+
 def test_the_same_files_are_found_and_named(tmp_path: Path) -> None:
     for name in (
         "b/1.jpg", "b/2.png", "a/1.jpg", "a/COCO_val2014_000000000042.jpg", ".hidden/1.jpg", "a/.dot.jpg", "a/42.npz",
