@@ -275,7 +275,7 @@ class XGPTModel(FairseqEncoderDecoderModel):
         """
         from xgpt_fairseq.hub_interface import XGPTHubInterface
 
-        path = model_name_or_path if checkpoint_file is None else Path(model_name_or_path or "", checkpoint_file)
+        path = model_name_or_path if checkpoint_file is None else str(Path(model_name_or_path or "", checkpoint_file))
         return XGPTHubInterface.from_path(
             path, data=data_name_or_path, regions=regions, backbone_weights=backbone_weights, offline=offline
         )
