@@ -24,7 +24,7 @@ import torch
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.experiments.runs import DECIDING
+from xgpt_fairseq.experiments.runs import DECIDING, has_results
 from xgpt_fairseq.io.atomic import write_json
 
 SCRIPT = Path(__file__).resolve().parent.parent / "xgpt_base" / "2_out_of_domain.sh"
@@ -87,18 +87,20 @@ def _parameters(args: argparse.Namespace, name: str, arguments: list[str]) -> to
 def _check_settings(folder: Path, own: dict[str, Any]) -> None:
     """Write down the settings of the run in *folder*; its script takes a finished run for done, whatever its settings.
 
+    Where no training has left a checkpoint, they may change.
+
     Raises:
         DataError: it was made, or begun, with others, or with settings that are not known.
     """
     file = folder / "settings.json"
-    if not file.exists():
-        if (folder / "out_of_domain").exists():
-            raise DataError(
-                f"{folder} holds a run of an earlier version, without {file.name}, which says what it was made with: "
-                "use another --output, or remove the folder"
-            )
+    if not has_results(folder):
         write_json(file, own)
         return
+    if not file.exists():
+        raise DataError(
+            f"{folder} holds a run of an earlier version, without {file.name}, which says what it was made with: use "
+            "another --output, or remove the folder"
+        )
     other = json.loads(file.read_text(encoding="utf-8"))
     for name in sorted(own.keys() | other.keys()):
         if own.get(name) != other.get(name):

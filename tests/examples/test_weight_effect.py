@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -98,3 +99,23 @@ def test_a_run_of_unknown_settings_is_not_taken_for_these(
         f"{settings.parent} holds a run of an earlier version, without settings.json"
     )
     assert not settings.exists()
+
+
+def test_settings_may_change_where_nothing_was_made(
+    weight_effect: ModuleType, call_program: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a mistyped --data, with which no training got as far as a checkpoint."""
+    command = ["--output", tmp_path / "runs", "--objectives", "ic", "--data"]
+    with monkeypatch.context() as patch:
+
+        def failing(command: list[str], *, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+            (Path(env["CHECKPOINTS"]) / "out_of_domain").mkdir()  # as fairseq-train leaves it
+            return subprocess.CompletedProcess(command, 1)
+
+        patch.setattr(subprocess, "run", failing)
+        done = call_program(weight_effect.main, *command, tmp_path / "typo")
+        assert done.status == 1 and done.error.startswith("2_out_of_domain.sh failed")
+    assert call_program(weight_effect.main, *command, tmp_path / "data").status == 0
+    settings = json.loads((tmp_path / "runs" / "all-1" / "settings.json").read_text())
+    assert settings["data"] == str(tmp_path / "data")
+    assert "made with other data" in call_program(weight_effect.main, *command, tmp_path / "typo").error

@@ -198,3 +198,27 @@ def test_a_stage_of_other_settings_is_refused(tmp_path: Path) -> None:
     assert "other arguments ([], now ['--lr', '1']): use another --output" in failed
     (start,) = Fake(1).run(tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="text.pt"))
     assert "other start (none, now text.pt)" in start
+
+
+def test_settings_may_change_where_nothing_was_made(tmp_path: Path) -> None:
+    """As after a mistyped --data, with which no training got as far as a checkpoint."""
+    row = TABLES["table3"].rows[0]
+    (node,) = tree([row], 1, output=tmp_path, start="none")
+
+    def run(data: str, *, broken: str = "") -> list[str]:
+        fake = Fake(1, broken=broken)
+        fake.setting = Setting(demo=None, environment={"IN_DOMAIN_DATA": data})
+        return fake.run([node])
+
+    (failed,) = run("typo", broken=node.stage.name)
+    assert failed.endswith(": it broke")
+    (failed,) = run("data", broken=node.stage.name)
+    assert failed.endswith(": it broke")
+    settings = json.loads((node.folder / "settings.json").read_text())
+    assert settings["variables"]["IN_DOMAIN_DATA"] == "data"
+    (node.average.parent / "checkpoint_last.pt").parent.mkdir(parents=True)
+    (node.average.parent / "checkpoint_last.pt").touch()
+    (failed,) = run("other")
+    assert "says that this stage was run with other variables" in failed
+    assert json.loads((node.folder / "settings.json").read_text()) == settings
+    assert run("data") == []

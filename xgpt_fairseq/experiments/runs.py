@@ -76,6 +76,12 @@ def is_done(node: Node) -> bool:
     return scored and node.average.is_file()
 
 
+def has_results(folder: Path) -> bool:
+    """Whether checkpoints or scores lie in *folder*, or below it: a training that fails at its start leaves none."""
+    files = (name for _, _, names in os.walk(folder, followlinks=True) for name in names)
+    return any(name.endswith(".pt") or name == "scores-test.json" for name in files)
+
+
 def _scoring(node: Node) -> dict[str, str]:
     """The variables of the stage's scoring that the user has set."""
     return {name: value for name in node.stage.script.scoring if (value := os.environ.get(name))}
@@ -218,6 +224,8 @@ class Runner:
     def _check_settings(self, node: Node) -> None:
         """A stage that was run, or begun, with other settings is no part of this table.
 
+        Where it has left neither checkpoint nor scores, they may change: a mistyped value can be corrected.
+
         Raises:
             DataError: it was.
         """
@@ -227,7 +235,7 @@ class Runner:
         if node.is_root:
             own["start"] = node.start
         file = node.folder / "settings.json"
-        if not file.exists():
+        if not file.exists() or not has_results(node.folder):
             node.folder.mkdir(parents=True, exist_ok=True)
             write_json(file, own)
         elif (other := json.loads(file.read_text(encoding="utf-8"))) != own:
