@@ -165,7 +165,7 @@ def features_table(named: Sequence[tuple[str, Path]]) -> Table:
         raise DataError(f"{FEATURES} compares two or more data directories, --features NAME=DATA each: {given}")
     rows = []
     for name, data in named:
-        stage = Stage(f"captions-{name}", FINETUNE, variables=(("IN_DOMAIN_DATA", str(data.resolve())),))
+        stage = Stage(f"captions-{name}", FINETUNE, variables=(("IN_DOMAIN_DATA", str(data.absolute())),))
         rows.append(Row(name, (stage,), against=() if name == names[0] else (names[0],)))
     return Table("features of regions, image captioning alone, from scratch", tuple(rows), METRICS, _DEMO_STRUCTURES)
 
@@ -244,7 +244,8 @@ def main() -> None:
         name=args.table,
         output=(args.output or Path("ablations", args.scale, args.table)).resolve(),
         start=args.start,
-        environment={"IN_DOMAIN_DATA": str(data.resolve()), "OUT_OF_DOMAIN_DATA": str(out_of_domain.resolve())},
+        # not resolved: a data directory may find its regions from the link that leads to it
+        environment={"IN_DOMAIN_DATA": str(data.absolute()), "OUT_OF_DOMAIN_DATA": str(out_of_domain.absolute())},
         training=training,
     )
 

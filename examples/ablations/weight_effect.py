@@ -67,7 +67,7 @@ def _parameters(args: argparse.Namespace, name: str, arguments: list[str]) -> to
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "OUT_OF_DOMAIN_DATA": str(args.data.resolve()),
+        "OUT_OF_DOMAIN_DATA": str(args.data.absolute()),  # a link may be what it finds its regions from
         "CHECKPOINTS": str(folder),
         "FROM": "none",
         "ITERATIONS": str(args.iterations),

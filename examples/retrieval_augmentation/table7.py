@@ -194,8 +194,9 @@ def main() -> None:
         output=output,
         start=start,
         environment={
-            "ORIGINAL_DATA": str(data.resolve()),
-            "AUGMENTED_DATA": str(augmented.resolve()),
+            # not resolved: a data directory may find its regions from the link that leads to it
+            "ORIGINAL_DATA": str(data.absolute()),
+            "AUGMENTED_DATA": str(augmented.absolute()),
             "SPLITS": args.splits,
             **({"PRECISION": "--cpu-bf16"} if args.cpu_bf16 else {}),
         },

@@ -119,6 +119,24 @@ def test_features_are_compared_with_the_first(call_program, monkeypatch: pytest.
     assert [row.against for row in table.rows] == [(), ("a",), ("a",)]
 
 
+def test_a_link_to_data_is_handed_on_as_it_is(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A data directory may find its regions from the link."""
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(Runner, "_script", lambda self, node, script, variables, arguments: given.append(variables))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "data"
+    link.symlink_to("elsewhere")
+    call_program(
+        ablations.main, "table6", "--rows", "multi [MASK]", "--scale", "demo", "--seeds", "1", "--data", "data",
+        "--gpus", 0, "--output", "out",
+    )  # fmt: skip
+    for name in ("IN_DOMAIN_DATA", "OUT_OF_DOMAIN_DATA"):
+        assert {each[name] for each in given if name in each} == {str(link)}
+    (first, _) = ablations.features_table([("a", Path("data")), ("b", tmp_path)]).rows
+    assert first.stages[0].variables == (("IN_DOMAIN_DATA", str(link)),)
+
+
 def test_a_row_s_own_option_is_that_of_its_pre_training(
     call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

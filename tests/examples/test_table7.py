@@ -120,6 +120,19 @@ def test_generated_captions_of_other_options_are_not_taken(
     )
 
 
+def test_links_to_data_are_handed_on_as_they_are(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A data directory may find its regions from the link."""
+    given: dict[str, str] = {}
+    monkeypatch.setattr(table7, "run_table", lambda *_, **options: given.update(options["environment"]))
+    monkeypatch.chdir(tmp_path)
+    for name in ("people", "both"):
+        (tmp_path / f"{name}-elsewhere").mkdir()
+        (tmp_path / name).symlink_to(f"{name}-elsewhere")
+    arguments = ["--data", "people", "--augmented-data", "both", "--start", "none", "--gpus", 0]
+    assert call_program(table7.main, *arguments).status == 0
+    assert (given["ORIGINAL_DATA"], given["AUGMENTED_DATA"]) == (str(tmp_path / "people"), str(tmp_path / "both"))
+
+
 def test_the_captioner_s_regions_are_handed_on(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """To what generates captions, and to what compares its model with that of an earlier run."""
     monkeypatch.setattr(table7, "run_table", lambda *_, **options: None)

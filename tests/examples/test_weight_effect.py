@@ -119,3 +119,23 @@ def test_settings_may_change_where_nothing_was_made(
     settings = json.loads((tmp_path / "runs" / "all-1" / "settings.json").read_text())
     assert settings["data"] == str(tmp_path / "data")
     assert "made with other data" in call_program(weight_effect.main, *command, tmp_path / "typo").error
+
+
+def test_a_link_to_data_is_handed_on_as_it_is(
+    weight_effect: ModuleType, call_program: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data directory may find its regions from the link; its settings are those of what it leads to."""
+    trained, data = subprocess.run, []
+
+    def noted(command: list[str], *, env: dict[str, str], **more: Any) -> subprocess.CompletedProcess[bytes]:
+        data.append(env["OUT_OF_DOMAIN_DATA"])
+        return trained(command, env=env, **more)
+
+    monkeypatch.setattr(subprocess, "run", noted)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    for name in ("link", "elsewhere"):
+        command = ["--output", tmp_path / "runs", "--objectives", "ic", "--data", tmp_path / name]
+        assert call_program(weight_effect.main, *command).status == 0
+        assert set(data) == {str(tmp_path / name)}
+        data.clear()

@@ -222,3 +222,20 @@ def test_settings_may_change_where_nothing_was_made(tmp_path: Path) -> None:
     assert "says that this stage was run with other variables" in failed
     assert json.loads((node.folder / "settings.json").read_text()) == settings
     assert run("data") == []
+
+
+def test_data_by_another_path_are_the_same(tmp_path: Path) -> None:
+    """Earlier versions recorded resolved paths, with which such links did not work."""
+    (node,) = tree(TABLES["table3"].rows[:1], 1, output=tmp_path / "out", start="none")
+    for name in ("data", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+
+    def run(data: str) -> list[str]:
+        fake = Fake(1)
+        fake.setting = Setting(demo=None, environment={"IN_DOMAIN_DATA": str(tmp_path / data)})
+        return fake.run([node])
+
+    assert run("data") == run("link") == []
+    (failed,) = run("other")
+    assert "was run with other variables" in failed

@@ -82,6 +82,15 @@ def has_results(folder: Path) -> bool:
     return any(name.endswith(".pt") or name == "scores-test.json" for name in files)
 
 
+def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+    """A stage's settings with resolved paths of data, as earlier versions recorded them."""
+    variables = {
+        name: os.path.realpath(value) if name.endswith("_DATA") else value
+        for name, value in settings.get("variables", {}).items()
+    }
+    return {**settings, "variables": variables}
+
+
 def _scoring(node: Node) -> dict[str, str]:
     """The variables of the stage's scoring that the user has set."""
     return {name: value for name in node.stage.script.scoring if (value := os.environ.get(name))}
@@ -238,7 +247,9 @@ class Runner:
         if not file.exists() or not has_results(node.folder):
             node.folder.mkdir(parents=True, exist_ok=True)
             write_json(file, own)
-        elif (other := json.loads(file.read_text(encoding="utf-8"))) != own:
+            return
+        own, other = _comparable(own), _comparable(json.loads(file.read_text(encoding="utf-8")))
+        if other != own:
             (difference, *_) = [name for name in own if own[name] != other.get(name)]
             raise DataError(
                 f"{file} says that this stage was run with other {difference} ({other.get(difference)}, now "
