@@ -64,6 +64,30 @@ def test_an_architecture_of_the_users_is_refused_at_the_papers_scale(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_table_of_another_split_is_refused(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before the first training: its scores would be of no file that tables read."""
+    monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("a training was begun"))
+    monkeypatch.setenv("SUBSET", "valid")
+    outcome = call_program(ablations.main, "table3", "--gpus", 0, "--output", tmp_path / "out")
+    assert outcome.error == "SUBSET=valid: tables are of the split test; unset SUBSET"
+
+
+def test_a_table_of_other_runs_stays_where_all_are_refused(
+    call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "seed1" / "captions-tiny-enc"
+    folder.mkdir(parents=True)
+    (folder / "scores-test.json").write_text('{"scores": {"CIDEr": 0.5}, "per_image": {}}')
+    (tmp_path / "table3.md").write_text("the table")
+    monkeypatch.setattr(Runner, "run", lambda *_: {folder: "other settings"})
+    command = [ablations.main, "table3", "--rows", "Tiny Enc", "--seeds", 1, "--gpus", 0, "--output", tmp_path]
+    outcome = call_program(*command)
+    assert outcome.error == "1 of the stages failed; the first: other settings" and outcome.stdout == ""
+    assert (tmp_path / "table3.md").read_text() == "the table"
+    monkeypatch.setattr(Runner, "run", lambda *_: {tmp_path / "seed2": "other settings"})
+    assert "| Tiny Enc | 1 | 50.0 " in call_program(*command).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -11,6 +11,7 @@ import pytest
 from tests.scripts import example
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments import results
+from xgpt_fairseq.experiments.comparison import comparisons
 from xgpt_fairseq.experiments.rows import Row, Script, Stage
 from xgpt_fairseq.experiments.runs import DECIDING, Node, Runner, Setting, count, devices, folder_of, tree
 
@@ -107,23 +108,28 @@ class Fake(Runner):
         node.average.touch()
 
 
+def failures(runner: Runner, nodes: list[Node]) -> list[str]:
+    return list(runner.run(nodes).values())
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_every_stage_runs_after_the_one_before_and_only_once(at_once: int, tmp_path: Path) -> None:
     rows = TABLES["table2"].rows
     nodes = [node for seed in (1, 2) for node in tree(rows, seed, output=tmp_path, start="none")]
     fake = Fake(at_once)
-    assert fake.run(nodes) == []
+    assert fake.run(nodes) == {}
     assert len(fake.started) == 2 * 18
     assert [seed for seed, _ in fake.started][:10] == [1] * 10  # a whole table of one seed first
     assert all(len(found) == 2 for found in results.read_scores(rows, [1, 2], tmp_path).values())
     assert not list(tmp_path.rglob("checkpoint*.pt")) and len(list(tmp_path.rglob("averaged.pt"))) == 36
-    assert fake.run(nodes) == [] and len(fake.started) == 2 * 18
+    assert fake.run(nodes) == {} and len(fake.started) == 2 * 18
 
 
 def test_a_stage_that_fails_takes_its_rows_alone_with_it(tmp_path: Path) -> None:
     rows = TABLES["table2"].rows
     failed = Fake(2, broken="in_domain-ic+tifg").run(tree(rows, 1, output=tmp_path, start="none"))
-    assert failed == ["seed 1, out_of_domain-ic+tifg > in_domain-ic+tifg: it broke"]
+    folder = tmp_path / "seed1" / "out_of_domain-ic+tifg" / "in_domain-ic+tifg"
+    assert failed == {folder: "seed 1, out_of_domain-ic+tifg > in_domain-ic+tifg: it broke"}
     scores = results.read_scores(rows, [1], tmp_path)
     assert [name for name, found in scores.items() if not found] == ["ic+tifg in domain"]
 
@@ -131,10 +137,10 @@ def test_a_stage_that_fails_takes_its_rows_alone_with_it(tmp_path: Path) -> None
 def test_a_length_of_the_users_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At paper's scale, too, where no variable of the scripts is set by the table itself."""
     nodes = tree(TABLES["table3"].rows[:1], 1, output=tmp_path, start="none")
-    assert Fake(1).run(nodes) == []
-    assert Fake(1).run(nodes) == []
+    assert Fake(1).run(nodes) == {}
+    assert Fake(1).run(nodes) == {}
     monkeypatch.setenv("ITERATIONS", "1000")
-    (failed,) = Fake(1).run(nodes)
+    (failed,) = failures(Fake(1), nodes)
     assert "says that this stage was run with other variables" in failed and "'ITERATIONS': '1000'" in failed
 
 
@@ -147,13 +153,13 @@ def test_the_settings_of_a_stage_are_what_it_is_run_with(tmp_path: Path, monkeyp
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ITERATIONS", "10")
     monkeypatch.setenv("HARD_POOL", "50")
-    assert Fake(1).run([node]) == []
+    assert Fake(1).run([node]) == {}
     variables = json.loads((node.folder / "settings.json").read_text())["variables"]
     assert (variables["ITERATIONS"], variables["HARD_POOL"]) == ("10", "50")
-    assert Fake(1).run([node]) == []
+    assert Fake(1).run([node]) == {}
     for name, other, before in (("ITERATIONS", "20", "10"), ("HARD_POOL", "10", "50")):
         monkeypatch.setenv(name, other)
-        (failed,) = Fake(1).run([node])
+        (failed,) = failures(Fake(1), [node])
         assert "was run with other variables" in failed and f"'{name}': '{other}'" in failed
         monkeypatch.setenv(name, before)
 
@@ -167,7 +173,7 @@ def test_stages_are_scored_again_with_other_metrics(tmp_path: Path, monkeypatch:
 
     def scored_again() -> bool:
         (folder / "scores-test.json").write_text("earlier ones")
-        assert Fake(1).run(nodes) == []
+        assert Fake(1).run(nodes) == {}
         return (folder / "scores-test.json").read_text() != "earlier ones"
 
     Fake(1).run(nodes)
@@ -178,9 +184,11 @@ def test_stages_are_scored_again_with_other_metrics(tmp_path: Path, monkeypatch:
     assert not scored_again()
     monkeypatch.setenv("SEGMENT", "char")
     assert scored_again() and not scored_again()
-    monkeypatch.setattr(Fake, "_script", lambda *_: None)  # interrupted before there are scores
+    monkeypatch.setattr(Fake, "_script", lambda *_: None)  # ends before there are scores
     monkeypatch.delenv("SEGMENT")
-    assert Fake(1).run(nodes) == [] and not (folder / "scores-test.json").exists()
+    assert failures(Fake(1), nodes) == [
+        f"seed 1, out_of_domain-ic+ida > finetune: 5_caption.sh left no scores-test.json in {folder}"
+    ]
     monkeypatch.undo()
     for name in ("METRICS", "SEGMENT"):
         monkeypatch.delenv(name, raising=False)
@@ -189,15 +197,21 @@ def test_stages_are_scored_again_with_other_metrics(tmp_path: Path, monkeypatch:
 
 
 def test_a_stage_of_other_settings_is_refused(tmp_path: Path) -> None:
-    nodes = tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="none")
-    Fake(1).run(nodes)
+    """And what it has left, with what hangs on it, is no part of the table."""
+    rows = TABLES["table6"].rows[:2]
+    nodes = tree(rows, 1, output=tmp_path, start="none")
+    Fake(1).run(nodes[:1])
     other = Fake(1)
     other.setting = Setting(demo=None, environment={}, arguments=["--lr", "1"])
-    (failed,) = other.run(nodes)
-    assert f"{tmp_path / 'seed1' / 'out_of_domain-ic+ida' / 'settings.json'} says" in failed
-    assert "other arguments ([], now ['--lr', '1']): use another --output" in failed
-    (start,) = Fake(1).run(tree(TABLES["table6"].rows[:1], 1, output=tmp_path, start="text.pt"))
+    failed = other.run(nodes)
+    folder = tmp_path / "seed1" / "out_of_domain-ic+ida"
+    assert list(failed) == [folder] and f"{folder / 'settings.json'} says" in failed[folder]
+    assert "other arguments ([], now ['--lr', '1']): use another --output" in failed[folder]
+    (start,) = failures(Fake(1), tree(rows[:1], 1, output=tmp_path, start="text.pt"))
     assert "other start (none, now text.pt)" in start
+    scores = results.read_scores(rows, [1], tmp_path, without=failed)
+    assert [name for name, found in scores.items() if not found] == ["single [MASK]"]
+    assert comparisons(rows, [1], tmp_path) and not comparisons(rows, [1], tmp_path, without=failed)
 
 
 def test_settings_may_change_where_nothing_was_made(tmp_path: Path) -> None:
@@ -208,7 +222,7 @@ def test_settings_may_change_where_nothing_was_made(tmp_path: Path) -> None:
     def run(data: str, *, broken: str = "") -> list[str]:
         fake = Fake(1, broken=broken)
         fake.setting = Setting(demo=None, environment={"IN_DOMAIN_DATA": data})
-        return fake.run([node])
+        return failures(fake, [node])
 
     (failed,) = run("typo", broken=node.stage.name)
     assert failed.endswith(": it broke")
@@ -234,7 +248,7 @@ def test_data_by_another_path_are_the_same(tmp_path: Path) -> None:
     def run(data: str) -> list[str]:
         fake = Fake(1)
         fake.setting = Setting(demo=None, environment={"IN_DOMAIN_DATA": str(tmp_path / data)})
-        return fake.run([node])
+        return failures(fake, [node])
 
     assert run("data") == run("link") == []
     (failed,) = run("other")

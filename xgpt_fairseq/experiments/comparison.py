@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from xgpt_fairseq.experiments.rows import Row
-from xgpt_fairseq.experiments.runs import folder_of
+from xgpt_fairseq.experiments.runs import scores_file
 
 METRIC = "CIDEr"  # of a corpus it is the mean of its images', so that differences can be taken image by image
 
@@ -50,27 +50,33 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, resamples: int = 10_000, 
     return Difference(float(difference.mean()), float(low), float(high), tuple(difference.mean(axis=1).tolist()))
 
 
-def read_images(row: Row, seeds: Sequence[int], output: Path) -> dict[int, dict[str, float] | None]:
-    """Seed → image id → 100 × `METRIC`, of the seeds that are finished; None where `METRIC` was not computed."""
+def read_images(
+    row: Row, seeds: Sequence[int], output: Path, without: Iterable[Path] = ()
+) -> dict[int, dict[str, float] | None]:
+    """Seed → image id → 100 × `METRIC`, of the seeds that are finished; None where `METRIC` was not computed.
+
+    Args:
+        without: folders of stages whose scores are left out, with those below them.
+    """
     found: dict[int, dict[str, float] | None] = {}
     for seed in seeds:
-        file = folder_of(row, seed, output) / "scores-test.json"
-        if file.is_file():
+        file = scores_file(row, seed, output, without)
+        if file is not None:
             images = json.loads(file.read_text(encoding="utf-8"))["per_image"]
             known = all(METRIC in scores for scores in images.values())
             found[seed] = {image_id: 100 * scores[METRIC] for image_id, scores in images.items()} if known else None
     return found
 
 
-def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> str:
+def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path, without: Iterable[Path] = ()) -> str:
     """A table in Markdown: each row less those that it is compared with, over the seeds that both have finished.
 
     Below it stands which rows are not compared since their scores lack `METRIC` (METRICS of the recipe chooses others),
-    or are of different images. Empty where there is nothing to compare.
+    or are of different images. Empty where there is nothing to compare. *without*: see `read_images`.
     """
     known = {row.name: row for row in rows}
     pairs = [(row, known[name]) for row in rows for name in row.against if name in known]
-    scores = {row.name: read_images(row, seeds, output) for pair in pairs for row in pair}
+    scores = {row.name: read_images(row, seeds, output, without) for pair in pairs for row in pair}
     lines, different = [], []
     for row, other in pairs:
         a, b = ({s: images for s, images in scores[each.name].items() if images is not None} for each in (row, other))

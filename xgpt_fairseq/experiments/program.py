@@ -95,7 +95,7 @@ def run_table(
     environment: dict[str, str],
     training: Sequence[str],
 ) -> None:
-    """Run *rows*, and write *output*/NAME.md and NAME.png of what is finished.
+    """Run *rows*, and write *output*/NAME.md and NAME.png of what is finished, with these settings.
 
     Args:
         args: those of `add_options`.
@@ -104,11 +104,14 @@ def run_table(
         training: more arguments for every fairseq-train.
 
     Raises:
-        DataError: a stage failed; the others are run, and the table written, all the same. Or ARCH is set at the
-            paper's scale, where rows have sizes of their own.
+        DataError: a stage failed; the others are run, and the table written, all the same, unless no row has scores. Or
+            ARCH is set at the paper's scale, where rows have sizes of their own; or SUBSET to another split than test,
+            which is the tables'.
     """
     if args.scale == "paper" and os.environ.get("ARCH"):
         raise DataError(f"ARCH={os.environ['ARCH']} is for --scale demo: at the paper's, rows have sizes of their own")
+    if os.environ.get("SUBSET", "test") not in ("", "test"):
+        raise DataError(f"SUBSET={os.environ['SUBSET']}: tables are of the split test; unset SUBSET")
     setting = Setting(
         demo=table.demo if args.scale == "demo" else None,
         environment=environment,
@@ -120,13 +123,16 @@ def run_table(
     start = start if start == "none" else str(Path(start).resolve())
     # a whole table of one seed first
     failed = runner.run([node for seed in args.seeds for node in tree(rows, seed, output=output, start=start)])
-    scores = results.read_scores(rows, args.seeds, output, table.read)
+    scores = results.read_scores(rows, args.seeds, output, table.read, failed)
+    problem = f"{len(failed)} of the stages failed; the first: {next(iter(failed.values()))}" if failed else ""
+    if failed and not any(scores.values()):
+        raise DataError(problem)  # a table of other runs stays as it is
     text = results.table(rows, scores, table.title, table.metrics)
-    if compared := comparisons(rows, args.seeds, output):
+    if compared := comparisons(rows, args.seeds, output, failed):
         text += "\n" + compared
     with atomic_write(output / f"{name}.md") as aside:
         aside.write_text(text, encoding="utf-8")
     results.plot(rows, scores, table.title, table.metrics, output / f"{name}.png")
     print(text, end="")
     if failed:
-        raise DataError(f"{len(failed)} of the stages failed; the first: {failed[0]}")
+        raise DataError(problem)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xgpt_fairseq.experiments.rows import Row, caption_scores
-from xgpt_fairseq.experiments.runs import folder_of
+from xgpt_fairseq.experiments.runs import scores_file
 from xgpt_fairseq.io.atomic import atomic_write
 
 Scores = Mapping[str, float]
@@ -20,12 +20,17 @@ def read_scores(
     seeds: Sequence[int],
     output: Path,
     read: Callable[[Mapping[str, Any]], dict[str, float]] = caption_scores,
+    without: Iterable[Path] = (),
 ) -> dict[str, list[Scores]]:
-    """Row → the scores of its finished seeds, as *read* takes them from their scores-test.json."""
+    """Row → the scores of its finished seeds, as *read* takes them from their scores-test.json.
+
+    Args:
+        without: folders of stages whose scores are left out, with those below them.
+    """
     found: dict[str, list[Scores]] = {}
     for row in rows:
-        files = [folder_of(row, seed, output) / "scores-test.json" for seed in seeds]
-        found[row.name] = [read(json.loads(file.read_text(encoding="utf-8"))) for file in files if file.is_file()]
+        files = [scores_file(row, seed, output, without) for seed in seeds]
+        found[row.name] = [read(json.loads(file.read_text(encoding="utf-8"))) for file in files if file is not None]
     return found
 
 

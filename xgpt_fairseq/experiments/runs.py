@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +54,13 @@ class Node:
 def folder_of(row: Row, seed: int, output: Path) -> Path:
     """Where the last stage of *row* leaves its scores: a folder a stage, each within that of the one before."""
     return output.joinpath(f"seed{seed}", *(stage.name for stage in row.stages))
+
+
+def scores_file(row: Row, seed: int, output: Path, without: Iterable[Path] = ()) -> Path | None:
+    """The scores of *row*; None where there are none, or a stage of theirs has its folder among *without*."""
+    folder = folder_of(row, seed, output)
+    file = folder / "scores-test.json"
+    return file if file.is_file() and not any(folder.is_relative_to(other) for other in without) else None
 
 
 def tree(rows: Sequence[Row], seed: int, *, output: Path, start: str) -> list[Node]:
@@ -169,15 +176,16 @@ class Runner:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = threading.Event()
 
-    def run(self, nodes: Sequence[Node]) -> list[str]:
+    def run(self, nodes: Sequence[Node]) -> dict[Path, str]:
         """Run *nodes* and all that hang on them.
 
         A stage that fails takes those that hang on it with it, and no others.
 
         Returns:
-            list: what failed, a line each.
+            dict: folder of each stage that failed, or is of other settings → a line that says so. What lies in it, also
+            of the stages that hang on it, is no part of these runs.
         """
-        failed: list[str] = []
+        failed: dict[Path, str] = {}
         with (
             ThreadPoolExecutor(len(self.devices)) as pool,
             tqdm(total=count(nodes), unit=" stages", desc="stages") as bar,
@@ -192,8 +200,8 @@ class Runner:
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         node = running.pop(future)
                         if (error := future.exception()) is not None:
-                            failed.append(f"{node.label}: {error}")
-                            bar.write(failed[-1], file=sys.stderr)
+                            failed[node.folder] = f"{node.label}: {error}"
+                            bar.write(failed[node.folder], file=sys.stderr)
                             bar.update(count([node]))
                             continue
                         if (seconds := future.result()) is not None:
@@ -208,7 +216,11 @@ class Runner:
         return failed
 
     def _stage(self, node: Node) -> float | None:
-        """Run one stage; the seconds that it took, or None where it was done."""
+        """Run one stage; the seconds that it took, or None where it was done.
+
+        Raises:
+            DataError: it was run with other settings, fails, or leaves no scores.
+        """
         self._check_settings(node)
         if is_done(node):
             return None
@@ -226,6 +238,8 @@ class Runner:
                 _begin_scoring(node)
                 scored = {"CHECKPOINT": str(node.average), "OUT": str(node.folder)}
                 self._script(node, script.scored_by, {**variables, **device, **place, **scored}, [])
+                if not (node.folder / "scores-test.json").is_file():
+                    raise DataError(f"{script.scored_by} left no scores-test.json in {node.folder}")
         finally:
             self._free.put(device)
         return time.monotonic() - started
