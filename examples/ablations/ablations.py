@@ -23,7 +23,14 @@ from typing import Literal
 from xgpt_fairseq.captions.references import read_references
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.experiments.program import add_options, chosen, run_quickstart, run_table, split_at_dashes
+from xgpt_fairseq.experiments.program import (
+    add_options,
+    check_environment,
+    chosen,
+    run_quickstart,
+    run_table,
+    split_at_dashes,
+)
 from xgpt_fairseq.experiments.rows import Row, Script, Stage, Table
 
 METRICS = ("CIDEr", "BLEU@4", "METEOR", "SPICE")  # the columns of the paper's tables
@@ -226,7 +233,12 @@ def main() -> None:
     if args.features and args.table != FEATURES:
         raise DataError(f"--features belongs to the table {FEATURES}, not to {args.table}")
     table = features_table(args.features) if args.table == FEATURES else TABLES[args.table]
+    pretrains = any(stage.script == OUT_OF_DOMAIN for row in table.rows for stage in row.stages)
     demo = args.scale == "demo"
+    options = {"IN_DOMAIN_DATA": "--features" if args.table == FEATURES else "--data", "FROM": "--start"}
+    if pretrains:
+        options["OUT_OF_DOMAIN_DATA"] = "--out-of-domain-data"
+    check_environment(args, options, draws=demo and args.table != FEATURES and args.data is None)
     rows = chosen(table.rows, args.rows, args.table)
     data, out_of_domain = args.data, args.out_of_domain_data
     if args.features:

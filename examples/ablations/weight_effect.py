@@ -24,6 +24,7 @@ import torch
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.experiments.program import check_variable
 from xgpt_fairseq.experiments.runs import DECIDING, has_results
 from xgpt_fairseq.io.atomic import write_json
 
@@ -31,6 +32,8 @@ SCRIPT = Path(__file__).resolve().parent.parent / "xgpt_base" / "2_out_of_domain
 OBJECTIVES = ("ic", "imlm", "ida", "tifg")
 # Variables of its script that decide where a run ends.
 VARIABLES = ("ARCH", "SEED", "OBJECTIVES", *DECIDING)
+
+VALIDATIONS = 2  # the first is within the warm-up, or soon after it: two, so that there is one to average
 
 
 def main() -> None:
@@ -49,6 +52,10 @@ def main() -> None:
     for name in changed:
         if name not in OBJECTIVES:
             raise DataError(f"--objectives: unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+    check_variable("ITERATIONS", args.iterations, "--iterations is the length")
+    check_variable("VALIDATIONS", VALIDATIONS, f"there are {VALIDATIONS}")
+    check_variable("OUT_OF_DOMAIN_DATA", args.data, "--data names the data directory")
+    check_variable("FROM", "none", "trainings are from scratch")
     reference = _parameters(args, "all-1", training)
     print(f"after {args.iterations} iterations of {', '.join(OBJECTIVES)}: distance of the parameters")
     for name in changed:
@@ -71,7 +78,7 @@ def _parameters(args: argparse.Namespace, name: str, arguments: list[str]) -> to
         "CHECKPOINTS": str(folder),
         "FROM": "none",
         "ITERATIONS": str(args.iterations),
-        "VALIDATIONS": "2",  # the first is within the warm-up, or soon after it: two, so that there is one to average
+        "VALIDATIONS": str(VALIDATIONS),
     }
     folder.mkdir(parents=True, exist_ok=True)
     given = {name: environment[name] for name in VARIABLES if name in environment}

@@ -27,7 +27,14 @@ from xgpt_fairseq.augmentation.generate import model_crc32
 from xgpt_fairseq.augmentation.output import REPORT_JSON
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.experiments.program import add_options, chosen, run_quickstart, run_table, split_at_dashes
+from xgpt_fairseq.experiments.program import (
+    add_options,
+    check_environment,
+    chosen,
+    run_quickstart,
+    run_table,
+    split_at_dashes,
+)
 from xgpt_fairseq.experiments.rows import Row, Script, Stage, Table
 from xgpt_fairseq.hub_interface import XGPTHubInterface
 from xgpt_fairseq.precision import check_cpu_bfloat16
@@ -152,6 +159,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for runs and tables [table7/SCALE]")
     own, training = split_at_dashes(sys.argv[1:])
     args = parser.parse_args(own)
+    options = {
+        "ORIGINAL_DATA": "--data", "AUGMENTED_DATA": "--augmented-data", "FROM": "--start", "SPLITS": "--splits",
+    }  # fmt: skip
+    check_environment(args, options, draws=args.scale == "demo" and args.data is None)
     rows = chosen(TABLE7.rows, args.rows, "table7")
     output = (args.output or Path("table7", args.scale)).resolve()
     if args.cpu_bf16:

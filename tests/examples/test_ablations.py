@@ -64,12 +64,39 @@ def test_an_architecture_of_the_users_is_refused_at_the_papers_scale(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_of_another_split_is_refused(call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Before the first training: its scores would be of no file that tables read."""
-    monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("a training was begun"))
-    monkeypatch.setenv("SUBSET", "valid")
-    outcome = call_program(ablations.main, "table3", "--gpus", 0, "--output", tmp_path / "out")
-    assert outcome.error == "SUBSET=valid: tables are of the split test; unset SUBSET"
+@pytest.mark.parametrize(
+    ("name", "value", "arguments", "instead"),
+    [
+        ("SUBSET", "valid", [], "tables are of the split test"),
+        ("EPOCHS", "3", ["--scale", "demo", "--data", "d"], "at demo scale ITERATIONS is the length"),
+        ("GPUS", "2", ["--scale", "demo"], "--gpus is for tables"),
+        ("SEED", "2", [], "--seeds is for tables"),
+        ("IN_DOMAIN_DATA", "d", [], "--data is for tables"),
+        ("OUT_OF_DOMAIN_DATA", "d", [], "--out-of-domain-data is for tables"),
+        ("FROM", "text.pt", [], "--start is for tables"),
+    ],
+)
+def test_variables_that_a_table_would_ignore_are_refused(
+    call_program, monkeypatch: pytest.MonkeyPatch, name: str, value: str, arguments: list[str], instead: str
+) -> None:
+    """Before the quickstart, and the first training."""
+    monkeypatch.setattr(ablations, "run_quickstart", lambda *_, **__: pytest.fail("the quickstart was run"))
+    monkeypatch.setattr(ablations, "run_table", lambda *_, **__: pytest.fail("a training was begun"))
+    monkeypatch.setenv(name, value)
+    outcome = call_program(ablations.main, "table2", "--gpus", 0, *arguments)
+    assert outcome.error == f"{name}={value} has no effect here: {instead}"
+
+
+def test_variables_that_say_what_the_options_say_are_no_matter(
+    call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor is the SEED of the quickstart, or what no stage of the table reads."""
+    monkeypatch.setattr(ablations, "run_quickstart", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(ablations, "run_table", lambda *_, **__: None)
+    for name, value in {"SUBSET": "test", "GPUS": "0", "FROM": "none", "SEED": "3", "OUT_OF_DOMAIN_DATA": "d"}.items():
+        monkeypatch.setenv(name, value)
+    for arguments in (["table3", "--scale", "demo"], ["table2", "--seeds", "3", "--out-of-domain-data", "d"]):
+        assert call_program(ablations.main, *arguments, "--gpus", 0).status == 0
 
 
 def test_a_table_of_other_runs_stays_where_all_are_refused(

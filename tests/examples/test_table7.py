@@ -80,6 +80,14 @@ def test_what_is_missing_is_named(
     assert call_program(table7.main, *arguments).error.startswith(message)
 
 
+def test_variables_that_the_table_would_ignore_are_refused(call_program, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, option in (("ORIGINAL_DATA", "--data"), ("SPLITS", "--splits"), ("FROM", "--start")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "other")
+            outcome = call_program(table7.main, "--gpus", 0)
+        assert outcome.error == f"{name}=other has no effect here: {option} is for tables"
+
+
 def test_generated_captions_of_other_options_are_not_taken(
     call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

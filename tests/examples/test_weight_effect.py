@@ -139,3 +139,27 @@ def test_a_link_to_data_is_handed_on_as_it_is(
         assert call_program(weight_effect.main, *command).status == 0
         assert set(data) == {str(tmp_path / name)}
         data.clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "instead"),
+    [
+        ("ITERATIONS", "7", "--iterations is the length"),
+        ("VALIDATIONS", "7", "there are 2"),
+        ("OUT_OF_DOMAIN_DATA", "d", "--data names the data directory"),
+        ("FROM", "text.pt", "trainings are from scratch"),
+    ],
+)
+def test_variables_that_would_be_ignored_are_refused(
+    weight_effect: ModuleType,
+    call_program: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    instead: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = call_program(weight_effect.main, "--data", tmp_path, "--output", tmp_path / "runs")
+    assert done.error == f"{name}={value} has no effect here: {instead}"
+    assert not (tmp_path / "runs").exists()

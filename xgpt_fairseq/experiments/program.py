@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -84,6 +84,42 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-checkpoints", action="store_true", help="also those that were averaged")
 
 
+def check_variable(name: str, used: object, instead: str) -> None:
+    """Check that the variable *name* of the stage scripts is unset, or says what is *used* in its place.
+
+    Raises:
+        DataError: it says something else, which would be ignored; *instead* says what to do.
+    """
+    value = os.environ.get(name)
+    if value and value != str(used):
+        raise DataError(f"{name}={value} has no effect here: {instead}")
+
+
+def check_environment(args: argparse.Namespace, options: Mapping[str, str], *, draws: bool) -> None:
+    """Check that no variable of the stage scripts is set that the table would ignore.
+
+    Args:
+        args: those of `add_options`, and of *options*.
+        options: variable → the program's option in its place, beside those of `add_options`.
+        draws: whether `run_quickstart` follows, which has a SEED of its own.
+
+    Raises:
+        DataError: one is: ARCH at the paper's scale, where rows have sizes of their own; EPOCHS at demo scale, where
+            ITERATIONS is the length; SUBSET, since tables are of test; or one that an option stands for, with another
+            value than the option's.
+    """
+    if args.scale == "paper" and os.environ.get("ARCH"):
+        raise DataError(f"ARCH={os.environ['ARCH']} is for --scale demo: at the paper's, rows have sizes of their own")
+    if args.scale == "demo":
+        check_variable("EPOCHS", None, "at demo scale ITERATIONS is the length")
+    check_variable("SUBSET", "test", "tables are of the split test")
+    check_variable("GPUS", args.gpus, "--gpus is for tables")
+    if not draws:
+        check_variable("SEED", ",".join(map(str, args.seeds)), "--seeds is for tables")
+    for name, option in options.items():
+        check_variable(name, getattr(args, option[2:].replace("-", "_")), f"{option} is for tables")
+
+
 def run_table(
     table: Table,
     rows: Sequence[Row],
@@ -95,7 +131,7 @@ def run_table(
     environment: dict[str, str],
     training: Sequence[str],
 ) -> None:
-    """Run *rows*, and write *output*/NAME.md and NAME.png of what is finished, with these settings.
+    """Run *rows*, after `check_environment`; write *output*/NAME.md and NAME.png of what is finished by these settings.
 
     Args:
         args: those of `add_options`.
@@ -104,14 +140,8 @@ def run_table(
         training: more arguments for every fairseq-train.
 
     Raises:
-        DataError: a stage failed; the others are run, and the table written, all the same, unless no row has scores. Or
-            ARCH is set at the paper's scale, where rows have sizes of their own; or SUBSET to another split than test,
-            which is the tables'.
+        DataError: a stage failed; the others are run, and the table written, all the same, unless no row has scores.
     """
-    if args.scale == "paper" and os.environ.get("ARCH"):
-        raise DataError(f"ARCH={os.environ['ARCH']} is for --scale demo: at the paper's, rows have sizes of their own")
-    if os.environ.get("SUBSET", "test") not in ("", "test"):
-        raise DataError(f"SUBSET={os.environ['SUBSET']}: tables are of the split test; unset SUBSET")
     setting = Setting(
         demo=table.demo if args.scale == "demo" else None,
         environment=environment,
