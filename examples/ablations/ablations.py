@@ -37,11 +37,12 @@ METRICS = ("CIDEr", "BLEU@4", "METEOR", "SPICE")  # the columns of the paper's t
 
 EXAMPLES = Path(__file__).resolve().parent.parent
 RECIPE = EXAMPLES / "xgpt_base"
-OUT_OF_DOMAIN = Script(RECIPE, "2_out_of_domain.sh", "out_of_domain")
-IN_DOMAIN = Script(RECIPE, "3_in_domain.sh", "captions/in_domain")
+OUT_OF_DOMAIN = Script(RECIPE, "2_out_of_domain.sh", "out_of_domain", reads=("OUT_OF_DOMAIN_DATA",))
+IN_DOMAIN = Script(RECIPE, "3_in_domain.sh", "captions/in_domain", reads=("IN_DOMAIN_DATA",))
 FINETUNE = Script(
-    RECIPE, "4_finetune.sh", "captions/finetune", scored_by="5_caption.sh", scoring=("METRICS", "SEGMENT")
-)
+    RECIPE, "4_finetune.sh", "captions/finetune", scored_by="5_caption.sh", scoring=("METRICS", "SEGMENT"),
+    reads=("IN_DOMAIN_DATA",),
+)  # fmt: skip
 
 
 def _pretrained(
@@ -215,7 +216,7 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--data", type=Path, help="data directory in domain [paper: data/coco; demo: drawn scenes]")
     parser.add_argument(
-        "--out-of-domain-data", type=Path, metavar="DATA", help="data directory [paper: data/cc; demo: --data]"
+        "--out-of-domain-data", type=Path, metavar="DATA", help="of tables 2 and 6 [paper: data/cc; demo: --data]"
     )
     parser.add_argument(
         "--features",
@@ -226,7 +227,7 @@ def main() -> None:
         help="of the table features: data directories of the same captions with other regions; the others are compared "
         "with the first",
     )
-    parser.add_argument("--start", default="none", metavar="FILE", help="checkpoint that all rows start from [none]")
+    parser.add_argument("--start", default="none", metavar="FILE", help="of tables 2 and 6: checkpoint of all [none]")
     parser.add_argument("--output", type=Path, help="folder for runs and tables [ablations/SCALE/TABLE]")
     own, training = split_at_dashes(sys.argv[1:])
     args = parser.parse_args(own)
@@ -234,6 +235,12 @@ def main() -> None:
         raise DataError(f"--features belongs to the table {FEATURES}, not to {args.table}")
     table = features_table(args.features) if args.table == FEATURES else TABLES[args.table]
     pretrains = any(stage.script == OUT_OF_DOMAIN for row in table.rows for stage in row.stages)
+    if not pretrains and args.start != "none":
+        raise DataError(f"--start {args.start} has no effect on {args.table}, whose rows are trained from scratch")
+    if not pretrains and args.out_of_domain_data is not None:
+        raise DataError(f"--out-of-domain-data has no effect on {args.table}, whose rows are not pre-trained")
+    if args.table == FEATURES and args.data is not None:
+        raise DataError(f"--data has no effect on {FEATURES}: its data directories are those of --features")
     demo = args.scale == "demo"
     options = {"IN_DOMAIN_DATA": "--features" if args.table == FEATURES else "--data", "FROM": "--start"}
     if pretrains:

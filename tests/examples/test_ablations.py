@@ -99,6 +99,24 @@ def test_variables_that_say_what_the_options_say_are_no_matter(
         assert call_program(ablations.main, *arguments, "--gpus", 0).status == 0
 
 
+@pytest.mark.parametrize(
+    ("table", "option", "why"),
+    [
+        ("features", "--data", "its data directories are those of --features"),
+        *((table, "--start", "whose rows are trained from scratch") for table in ("table3", "features")),
+        ("table3", "--out-of-domain-data", "whose rows are not pre-trained"),
+        ("captions_per_image", "--out-of-domain-data", "whose rows are not pre-trained"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, table: str, option: str, why: str
+) -> None:
+    monkeypatch.setattr(ablations, "run_table", lambda *_, **__: pytest.fail("a training was begun"))
+    features = ["--features", "a=a", "--features", "b=b"] if table == "features" else []
+    outcome = call_program(ablations.main, table, *features, option, tmp_path, "--gpus", 0)
+    assert outcome.error.startswith(option) and f"has no effect on {table}" in outcome.error and why in outcome.error
+
+
 def test_a_table_of_other_runs_stays_where_all_are_refused(
     call_program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -253,3 +253,24 @@ def test_data_by_another_path_are_the_same(tmp_path: Path) -> None:
     assert run("data") == run("link") == []
     (failed,) = run("other")
     assert "was run with other variables" in failed
+
+
+def test_a_stage_s_settings_are_what_its_script_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier versions recorded all; their runs go on. Other out-of-domain data are no other fine-tuning."""
+    for name in DECIDING:
+        monkeypatch.delenv(name, raising=False)
+    (pretrain,) = nodes = tree(TABLES["table2"].rows[:1], 1, output=tmp_path, start="none")
+    finetune = pretrain.children["finetune"]
+    fake = Fake(1)
+    data = {"IN_DOMAIN_DATA": "/in", "OUT_OF_DOMAIN_DATA": "/out"}
+    fake.setting = Setting(demo=TABLES["table2"].demo, environment=data)
+    assert fake.run(nodes) == {}
+    for node, reads in ((pretrain, "OUT_OF_DOMAIN_DATA"), (finetune, "IN_DOMAIN_DATA")):
+        file = node.folder / "settings.json"
+        settings = json.loads(file.read_text())
+        assert settings["variables"].keys() & data.keys() == {reads}
+        settings["variables"] |= {**data, "EPOCHS": "3"}
+        file.write_text(json.dumps(settings))
+    assert fake.run(nodes) == {} and len(fake.started) == 2
+    fake.setting = Setting(demo=TABLES["table2"].demo, environment={**data, "OUT_OF_DOMAIN_DATA": "/other"})
+    assert list(fake.run([finetune])) == [] and list(fake.run([pretrain])) == [pretrain.folder]

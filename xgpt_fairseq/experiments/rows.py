@@ -21,6 +21,7 @@ class Script:
         checkpoint_dir: where it leaves its average, averaged.pt, below CHECKPOINTS with DATASET=captions.
         scored_by: the script in *folder* that scores the average (CHECKPOINT) into OUT/scores-test.json, if any does.
         scoring: variables of that script that decide what it computes.
+        reads: which of a table's variables the two read (`Setting.environment`); None: all.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class Script:
     checkpoint_dir: str
     scored_by: str | None = None
     scoring: tuple[str, ...] = ()
+    reads: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,12 +89,19 @@ def has_results(folder: Path) -> bool:
     return any(name.endswith(".pt") or name == "scores-test.json" for name in files)
 
 
-def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
-    """A stage's settings with resolved paths of data, as earlier versions recorded them."""
+def _comparable(settings: dict[str, Any], unread: Collection[str]) -> dict[str, Any]:
+    """A stage's settings as far as they count.
+
+    Earlier versions recorded variables that are *unread*, EPOCHS beside the ITERATIONS that win over it, and resolved
+    paths of data.
+    """
     variables = {
         name: os.path.realpath(value) if name.endswith("_DATA") else value
         for name, value in settings.get("variables", {}).items()
+        if name not in unread
     }
+    if "ITERATIONS" in variables:
+        variables.pop("EPOCHS", None)
     return {**settings, "variables": variables}
 
 
@@ -130,7 +137,7 @@ class Setting:
 
     Attributes:
         demo: each script's variables at demo scale; None: the recipe alone.
-        environment: variables of the stage scripts.
+        environment: variables of the stage scripts; a stage is given those that its script reads.
         arguments: more arguments for every training.
         keep_checkpoints: leave those that were averaged.
     """
@@ -144,9 +151,10 @@ class Setting:
         """The variables and arguments of a stage's script."""
         stage = node.stage
         demo = {} if self.demo is None else {**DEMO_ENVIRONMENT, **self.demo.get(stage.script, {})}
+        reads = self.environment if stage.script.reads is None else stage.script.reads
         variables = {
             **({"ARCH": f"xgpt_{stage.size}"} if self.demo is None else {}),
-            **self.environment,
+            **{name: value for name, value in self.environment.items() if name in reads},
             "SEED": str(node.seed),
             # the user's own win: ITERATIONS=50, BATCH=32; but not what tells rows apart, such as their data
             **{n: os.environ.get(n, value) if n in DECIDING else value for n, value in stage.variables},
@@ -262,7 +270,8 @@ class Runner:
             node.folder.mkdir(parents=True, exist_ok=True)
             write_json(file, own)
             return
-        own, other = _comparable(own), _comparable(json.loads(file.read_text(encoding="utf-8")))
+        unread = self.setting.environment.keys() - variables.keys()
+        own, other = (_comparable(each, unread) for each in (own, json.loads(file.read_text(encoding="utf-8"))))
         if other != own:
             (difference, *_) = [name for name in own if own[name] != other.get(name)]
             raise DataError(
