@@ -96,6 +96,27 @@ def test_scores_are_in_percent_with_the_best_marked() -> None:
     assert [text.get_text() for text in axes.texts] == ["50.0", "12.0"]
 
 
+def test_units_are_those_of_what_is_drawn() -> None:
+    """The loss of image retrieval is of choices, of which the accuracy is in percent."""
+    retrieval = TrainingLog(
+        Path("retrieval.log"),
+        steps={"matching_nll_loss": {5: 2.0, 10: 1.5}},
+        valid={"valid": {"matching_nll_loss": {10: 1.6}, "matching_accuracy": {10: 62.5}}},
+    )
+    alone = panels(draw_curves({"retrieval": retrieval}))
+    losses = ("Training loss", "Validation loss")
+    assert [alone[title].get_ylabel() for title in losses] == ["bits per choice"] * 2
+    assert alone["Validation scores"].get_ylabel() == "%"
+    assert curves(alone["Validation scores"]) == {"Right pairs": [(10, 62.5)]}
+    caption = panels(draw_curves({"cap": CAPTIONING}))
+    assert [caption[title].get_ylabel() for title in (*losses, "Validation scores")] == ["bits per token"] * 2 + [
+        "× 100"
+    ]
+    both = panels(draw_curves({"cap": CAPTIONING, "retrieval": retrieval}, "stages"))
+    assert both["Training loss"].get_ylabel() == "bits per token (IC)\nbits per choice (MATCHING)"
+    assert both["Validation scores"].get_ylabel() == "× 100 (CIDEr, BLEU@4)\n% (Right pairs)"
+
+
 def test_a_diverged_run_is_drawn() -> None:
     log = TrainingLog(Path("a"), valid={"valid": {"cider": {1: math.nan, 2: 0.3, 3: math.nan}, "bleu4": {1: math.nan}}})
     assert [text.get_text() for text in panels(draw_curves({"a": log}))["Validation scores"].texts] == ["30.0"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -43,7 +43,7 @@ _GREY = "0.4"
 
 # Names with a fixed colour in every figure; the others get the remaining colours.
 _KNOWN = ("IC", "IMLM", "IDA", "TIFG", "MLM", "MASS")
-_SCORES = {"cider": "CIDEr", "bleu4": "BLEU@4"}
+_SCORES = {"cider": ("CIDEr", 100), "bleu4": ("BLEU@4", 100), "matching_accuracy": ("Right pairs", 1)}  # and its factor
 
 _NOT_IN_PROPORTION = "updates (short stages are drawn wider)"
 _CAPTIONS = 6  # of an image
@@ -69,6 +69,7 @@ class Panel:
     Attributes:
         title: title of the panel.
         unit: unit of its vertical axis.
+        units: of curves that have another, by what they are.
         curves: returns the curves of a log.
         best: whether to mark the highest value of each curve.
     """
@@ -77,6 +78,16 @@ class Panel:
     unit: str
     curves: Callable[[TrainingLog], list[Curve]]
     best: bool = False
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    def units_of(self, logs: Iterable[TrainingLog]) -> str:
+        """The unit of its curves of *logs*; where they have several, each with its curves."""
+        found: dict[str, dict[str, None]] = {}  # of each unit, its curves, in order
+        for curve in (curve for log in logs for curve in self.curves(log)):
+            found.setdefault(self.units.get(curve.what, self.unit), {})[curve.what] = None
+        if len(found) < 2:
+            return next(iter(found), self.unit)
+        return "\n".join(f"{unit} ({', '.join(curves)})" for unit, curves in found.items())
 
 
 def _training_words(log: TrainingLog) -> list[Curve]:
@@ -97,9 +108,9 @@ def _validation_regions(log: TrainingLog) -> list[Curve]:
 
 def _scores(log: TrainingLog) -> list[Curve]:
     return [
-        Curve(label, {update: 100 * value for update, value in values[name].items()}, subset)
+        Curve(label, {update: factor * value for update, value in values[name].items()}, subset)
         for subset, values in log.valid.items()
-        for name, label in _SCORES.items()
+        for name, (label, factor) in _SCORES.items()
         if values.get(name)
     ]
 
@@ -117,12 +128,15 @@ def _learning_rate(log: TrainingLog) -> list[Curve]:
     return [Curve("Learning rate", series)] if series else []
 
 
+# the loss of a choice of the right pair, as of image retrieval
+_CHOICES = {"MATCHING": "bits per choice"}
+
 PANELS = (
-    Panel("Training loss", "bits per token", _training_words),
-    Panel("Validation loss", "bits per token", _validation_words),
+    Panel("Training loss", "bits per token", _training_words, units=_CHOICES),
+    Panel("Validation loss", "bits per token", _validation_words, units=_CHOICES),
     Panel("Training error of regions", "squared, mean over dimensions", _training_regions),
     Panel("Validation error of regions", "squared, mean over dimensions", _validation_regions),
-    Panel("Validation scores", "× 100", _scores, best=True),
+    Panel("Validation scores", "× 100", _scores, best=True, units={"Right pairs": "%"}),
     Panel("Learning rate", "", _learning_rate),
     Panel("Gradient norm", "before clipping", _gradient_norms),
     Panel("Clipped updates", "%", _clipped),
@@ -204,7 +218,7 @@ def draw_curves(
         for row, panel in zip(grid, panels, strict=True):
             for axes, (name, log) in zip(row, logs.items(), strict=True):
                 _draw(axes, panel, {name: log}, layout)
-            row[0].set_ylabel("\n".join(filter(None, (panel.title, panel.unit))))
+            row[0].set_ylabel("\n".join(filter(None, (panel.title, panel.units_of(logs.values())))))
         for axes, name in zip(grid[0], logs, strict=True):
             axes.set_title(_literal(name), fontsize=12, fontweight="bold")
         for axes in grid[-1]:
@@ -217,7 +231,7 @@ def draw_curves(
     for axes, panel in zip(grid, panels, strict=False):
         _draw(axes, panel, logs, layout)
         axes.set_title(panel.title, fontsize=11, loc="left", pad=30 if layout == "stages" else None)
-        axes.set_ylabel(panel.unit)
+        axes.set_ylabel(panel.units_of(logs.values()))
         axes.set_xlabel("updates" if layout != "stages" or _axis(logs).in_proportion else _NOT_IN_PROPORTION)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
