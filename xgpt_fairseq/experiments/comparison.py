@@ -34,8 +34,11 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, resamples: int = 10_000, 
     """The mean of *a* less that of *b*, with an interval for other images and other seeds.
 
     Both vary: a row that is better on these images, or by these seeds, need not be better by others. So images and
-    seeds are drawn with replacement, each by itself (the pigeonhole bootstrap, Owen 2007, which is rather too wide than
-    too narrow), the same ones for both rows. Three seeds are few to draw from: `by_seed` should agree, too.
+    seeds are drawn with replacement, each by itself (the pigeonhole bootstrap, Owen 2007), the same ones for both rows.
+    Of many images and many seeds it is rather too wide than too narrow. Of few seeds it may be too narrow: their means,
+    drawn anew, stay between the least and the largest of `by_seed`. Where seeds differ and images hardly do, the true
+    mean lies there 1 - 2 / 2^S of the time (differences above and below it being as likely): 75 % for three seeds. Read
+    it with `by_seed`.
 
     Args:
         a, b: (S, N) score of image n after training with seed s; the same images and seeds in both.
