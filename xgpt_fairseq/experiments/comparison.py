@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, resamples: int = 10_000, 
 
 
 def read_images(
-    row: Row, seeds: Sequence[int], output: Path, without: Iterable[Path] = ()
+    row: Row, seeds: Sequence[int], output: Path, without: Collection[Path] = ()
 ) -> dict[int, dict[str, float] | None]:
     """Seed → image id → 100 × `METRIC`, of the seeds that are finished; None where `METRIC` was not computed.
 
@@ -71,7 +71,7 @@ def read_images(
     return found
 
 
-def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path, without: Iterable[Path] = ()) -> str:
+def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path, without: Collection[Path] = ()) -> str:
     """A table in Markdown: each row less those that it is compared with, over the seeds that both have finished.
 
     Below it stands which rows are not compared since their scores lack `METRIC` (METRICS of the recipe chooses others),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def read_scores(
     seeds: Sequence[int],
     output: Path,
     read: Callable[[Mapping[str, Any]], dict[str, float]] = caption_scores,
-    without: Iterable[Path] = (),
+    without: Collection[Path] = (),
 ) -> dict[str, list[Scores]]:
     """Row → the scores of its finished seeds, as *read* takes them from their scores-test.json.
 

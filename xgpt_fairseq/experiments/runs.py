@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ def folder_of(row: Row, seed: int, output: Path) -> Path:
     return output.joinpath(f"seed{seed}", *(stage.name for stage in row.stages))
 
 
-def scores_file(row: Row, seed: int, output: Path, without: Iterable[Path] = ()) -> Path | None:
+def scores_file(row: Row, seed: int, output: Path, without: Collection[Path] = ()) -> Path | None:
     """The scores of *row*; None where there are none, or a stage of theirs has its folder among *without*."""
     folder = folder_of(row, seed, output)
     file = folder / "scores-test.json"
