@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from xgpt_fairseq.errors import DataError, foreign_bytes
 from xgpt_fairseq.io.arrays import check_not_cut
+
+# Items whose places are checked at once.
+_PIECE: Final = 1 << 20
 
 
 class TokenFile(MMapIndexedDataset):
@@ -49,13 +53,26 @@ class TokenFile(MMapIndexedDataset):
 
     def _check_index(self) -> None:
         """Raise DataError unless the items lie one behind the other, from the beginning of the ids to their end."""
-        index, width = self._index, self._index.dtype().itemsize
-        sizes, pointers = index._sizes, index._pointers
-        ends = np.cumsum(sizes, dtype=np.int64) * width
-        fits = len(sizes) == len(pointers) and bool((sizes >= 1).all())
-        fits = fits and np.array_equal(pointers, ends - sizes.astype(np.int64) * width)
-        if not fits or (ends[-1] if len(ends) else 0) != len(self._bin_buffer_mmap):
+        if self._end_of_items() != len(self._bin_buffer_mmap):
             raise DataError(
                 f"{index_file_path(self._path)} is damaged: its items are not those of {data_file_path(self._path)}; "
                 "prepare the data again"
             )
+
+    def _end_of_items(self) -> int | None:
+        """The byte where the last item ends; None where an item is empty, or begins elsewhere than the last one ends.
+
+        `_PIECE` items are looked at at once: the memory of a process does not grow with the corpus.
+        """
+        index, width = self._index, self._index.dtype().itemsize
+        if len(index._sizes) != len(index._pointers):
+            return None
+        end = 0
+        for first in range(0, len(index._sizes), _PIECE):
+            lengths = index._sizes[first : first + _PIECE].astype(np.int64) * width
+            ends = np.cumsum(lengths)
+            ends += end
+            if lengths.min() < 1 or not np.array_equal(index._pointers[first : first + _PIECE], ends - lengths):
+                return None
+            end = int(ends[-1])
+        return end
