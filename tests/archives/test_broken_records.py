@@ -76,6 +76,37 @@ def test_they_are_left_out_counted_and_listed(archive: Path, tmp_path: Path, imp
     assert not Path(f"{tmp_path / 'expected'}.broken.txt").exists()
 
 
+def test_features_come_as_float16_and_what_the_store_refuses_as_it_is(
+    archive: Path, tmp_path: Path, import_archive: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that little goes from process to process, and the error says the value of the archive."""
+    types: dict[str, str] = {}
+    add = RegionWriter.add
+
+    def seen(writer: RegionWriter, image_id: str, features: np.ndarray, *args: Any, **columns: Any) -> None:
+        types[image_id] = features.dtype.name
+        add(writer, image_id, features, *args, **columns)
+
+    monkeypatch.setattr(RegionWriter, "add", seen)
+    records = lines()
+    features, boxes = image(7, 2)
+    features[1, 2] = 70000
+    records[7] = tsv_line(7, features, boxes)
+    archive.write_text("".join(records))
+    for workers in (0, 2):
+        types.clear()
+        store = tmp_path / f"store{workers}"
+        assert import_archive(archive, store, "--skip-broken", 7, "--workers", workers).status == 0
+        assert {name for name, dtype in types.items() if dtype == "float32"} == {"4", "5", "7"}
+        assert types.pop("6") == types.pop("13") == "float16"
+        said = Path(f"{store}.broken.txt").read_text()
+        assert (
+            f"{archive}, line 8\timage 7, region 1: feature 2 is 70000; the maximum of float16, the store's type, is "
+            "65504\n"
+        ) in said
+    assert contents(tmp_path / "store0") == contents(tmp_path / "store2")
+
+
 def test_one_more_than_is_allowed(archive: Path, tmp_path: Path, import_archive: Call) -> None:
     store = tmp_path / "store"
     for allowed, line in ((0, 1), (1, 5), (5, 20)):

@@ -63,6 +63,17 @@ def test_features_are_stored_as_float16_or_refused(values: list[float]) -> None:
             check_features(features, width, "x")
 
 
+def test_features_in_the_store_s_type_are_not_copied() -> None:
+    half = np.ones((2, 3), dtype=np.float16)
+    assert check_features(half, 3, "x") is half
+    for other in (half.astype(">f2"), np.asfortranarray(half), half.astype(np.float32)):
+        stored = check_features(other, 3, "x")
+        assert stored.dtype == np.dtype("<f2") and stored.flags.c_contiguous and (stored == half).all()
+    half[1, 2] = np.nan
+    with pytest.raises(DataError, match="x, region 1: feature 2 is nan; features must be finite"):
+        check_features(half, 3, "x")
+
+
 def test_scores_and_labels_go_with_the_regions() -> None:
     assert check_scores(np.array([2, 1], dtype=np.float64), 2, "x").dtype == np.dtype("<f4")
     assert check_labels(["a dog", "ÿ"], 2, "x") == [b"a dog", "ÿ".encode()]

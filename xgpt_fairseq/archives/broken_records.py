@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from xgpt_fairseq.archives.base import Pending, Record, RegionReader
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.resumable import partial_path
 from xgpt_fairseq.regions.left_out import LeftOut
+from xgpt_fairseq.regions.validation import check_features
 from xgpt_fairseq.regions.writer import RegionWriter
 
 SKIP_HINT = "(--skip-broken N leaves out up to N broken records)"
@@ -81,6 +84,20 @@ def decode(item: Pending) -> Record | str:
         return item.decode()
     except DataError as error:
         return str(error)
+
+
+def decode_as_stored(item: Pending, width: int) -> Record | str:
+    """The record, with features (n, *width*) in the store's type, float16; or what is wrong with it.
+
+    For worker processes: the conversion takes longer than the rest of what the writer does, and half as many bytes go
+    from process to process. Features that the store refuses stay as they are, so that the writer says what is wrong.
+    """
+    record = decode(item)
+    if isinstance(record, Record):
+        with contextlib.suppress(DataError):
+            features = check_features(record.features, width, record.image_id)
+            record = dataclasses.replace(record, features=features)
+    return record
 
 
 def sample_records(reader: RegionReader, count: int, skip_broken: int) -> list[Record]:

@@ -141,7 +141,7 @@ def _import(args: argparse.Namespace) -> tuple[RegionReader, RegionStore, int, i
 def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[RegionReader, RegionStore, int, int]:
     from tqdm import tqdm
 
-    from xgpt_fairseq.archives.broken_records import BrokenRecords, decode, sample_records
+    from xgpt_fairseq.archives.broken_records import BrokenRecords, decode_as_stored, sample_records
     from xgpt_fairseq.regions.store import RegionStore
     from xgpt_fairseq.regions.writer import RegionWriter
 
@@ -168,7 +168,7 @@ def _write_store(args: argparse.Namespace, reader: RegionReader) -> tuple[Region
         left = None if args.limit is None else args.limit - resumed_at
         most = None if left is None else left + broken.allowed
         pending = itertools.islice(reader.pending(writer.position), most)
-        calls = ((partial(decode, item), (item, next_position)) for item, next_position in pending)
+        calls = ((partial(decode_as_stored, item, feature_dim), (item, following)) for item, following in pending)
         records = submit_ordered(calls, pool, MAX_PENDING_CALLS * args.workers)
         by_bytes = reader.unit == "B"
         with tqdm(

@@ -78,7 +78,7 @@ def check_feature_shape(features: Array, where: str) -> None:
 
 
 def check_features(features: Array, width: int, image: str) -> HalfArray:
-    """Check the features of one image, and convert them to float16 (regions, *width*).
+    """Check the features of one image, and convert them to float16 (regions, *width*); those that are so stay as given.
 
     Raises:
         DataError: another shape or type, no regions, or a value beyond float16.
@@ -89,7 +89,7 @@ def check_features(features: Array, width: int, image: str) -> HalfArray:
     if features.shape[1] != width:
         raise DataError(f"{image}: features are {features.shape[1]} wide; the store's, by its first image, {width}")
     with np.errstate(over="ignore"):
-        half: HalfArray = features.astype("<f2", order="C")
+        half: HalfArray = features.astype("<f2", order="C", copy=False)
     bad = half_not_finite(half)
     if bad.any():
         region, index = divmod(int(bad.argmax()), width)
