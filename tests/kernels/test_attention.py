@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack
+
 import pytest
 import torch
 from hypothesis import given
@@ -30,18 +33,57 @@ def test_dropout_leaves_out_weights_of_the_softmax(causal, dtype, rtol, atol):
     assert 1 - float(left[weights != 0].float().mean()) == pytest.approx(p, abs=0.03)
 
 
-def test_cudnn_s_attention_is_left_out_on_gpus_and_only_there():
-    def enabled() -> list[bool]:
-        kernels = torch.backends.cuda
-        return [kernels.cudnn_sdp_enabled(), kernels.flash_sdp_enabled(), kernels.mem_efficient_sdp_enabled(),
-                kernels.math_sdp_enabled()]  # fmt: skip
+def enabled() -> list[bool]:
+    """torch's switches: cuDNN's kernel, and the three others."""
+    kernels = torch.backends.cuda
+    return [kernels.cudnn_sdp_enabled(), kernels.flash_sdp_enabled(), kernels.mem_efficient_sdp_enabled(),
+            kernels.math_sdp_enabled()]  # fmt: skip
 
-    before = enabled()
+
+@pytest.fixture(params=[True, False])
+def before(request):
+    """The switches, with cuDNN's kernel on, as by default, or off."""
+    default = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(request.param)
+    yield [request.param, True, True, True]
+    torch.backends.cuda.enable_cudnn_sdp(default)
+
+
+@pytest.mark.parametrize("compiling", [True, False])
+def test_cudnn_s_attention_is_left_out_on_gpus_and_only_there(before, compiling, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    assert enabled() == before
     with kernels_of("cuda"):
+        assert enabled() == [False, True, True, True]
+        with kernels_of("cuda"):
+            assert enabled() == [False, True, True, True]
         assert enabled() == [False, True, True, True]
     with kernels_of("cpu"):
         assert enabled() == before
     assert enabled() == before
+
+
+def test_an_error_within_attention_leaves_the_switches_as_they_were(before):
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"), kernels_of("cuda"):
+            raise RuntimeError("out of memory")
+        assert enabled() == before
+
+
+def test_cudnn_s_attention_is_out_as_long_as_any_thread_needs_it(before):
+    """The first one's end must not switch it on for the second, nor the second one's leave it off."""
+    first, second, seen = ExitStack(), ExitStack(), []
+    for step in (
+        lambda: first.enter_context(kernels_of("cuda")),
+        lambda: second.enter_context(kernels_of("cuda")),
+        first.close,
+        second.close,
+    ):
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+        seen.append(enabled()[0])
+    assert seen == [False, False, False, before[0]]
 
 
 @given(rows=st.integers(1, 4), heads=st.integers(1, 3), length=st.integers(1, 4))

@@ -8,6 +8,7 @@ less where many layers have the same mask.
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from xgpt_fairseq.kernels.switch import fast
 
 # Of torch's kernels for GPUs, all (tests/gpu compares them with float64) but cuDNN's, preferred by torch on newer ones:
 # with masks its backward pass reads foreign memory in float16, and gives NaN at some lengths (pytorch#196678, #191612).
+# The others are on unless someone has switched them off.
 GPU_KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 FEW_QUERIES = 8  # up to this many, as in a decoding step, plain products take two thirds of the fused kernel's time
 FEW_PRODUCTS = 1 << 16  # up to this many, the number of operators decides, and the fused kernel is one
@@ -62,9 +64,41 @@ def attention(
         return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=p))
 
 
+class _WithoutCuDNN(contextlib.AbstractContextManager[None]):
+    """torch's switch of cuDNN's attention, which the whole process has in common: off as long as any thread is within.
+
+    It takes a tenth of the time of torch's `sdpa_kernel`, which looks five switches up by their names, and sets them
+    all, twice: 16 µs, and a decoding step calls attention 24 times.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within = 0
+        self._before = True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._within == 0:
+                self._before = torch.backends.cuda.cudnn_sdp_enabled()
+                torch.backends.cuda.enable_cudnn_sdp(False)
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if self._within == 0:
+                torch.backends.cuda.enable_cudnn_sdp(self._before)
+
+
+_without_cudnn = _WithoutCuDNN()
+
+
 def kernels_of(device_type: str) -> contextlib.AbstractContextManager[object]:
-    """Torch's attention with `GPU_KERNELS` alone on GPUs; elsewhere with what torch has."""
-    return sdpa_kernel(list(GPU_KERNELS)) if device_type == "cuda" else contextlib.nullcontext()
+    """Torch's attention without cuDNN's kernel on GPUs; elsewhere with what torch has."""
+    if device_type != "cuda":
+        return contextlib.nullcontext()
+    # torch.compile knows what sdpa_kernel does; a lock would break its graphs apart
+    return sdpa_kernel(list(GPU_KERNELS)) if torch.compiler.is_compiling() else _without_cudnn
 
 
 def eager_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, p: float = 0.0) -> Tensor:
