@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,35 @@ def test_the_draw_depends_on_seed_epoch_and_image_alone(tiny_store: Path, views:
     for item in range(6):
         alone |= drawn(data, [item], 2)
     assert alone == together
+
+
+@pytest.mark.parametrize("with_views", [True, False])
+def test_a_batch_s_regions_are_asked_for_at_once_before_they_are_read(
+    with_views: bool, tiny_store: Path, views: list[RegionStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset(tiny_store, [5] * 8, [0, 4, 4, 7, 9, 11, 2, 5], views=views if with_views else [])
+    asked: list[tuple[RegionStore, int]] = []
+    read: list[tuple[RegionStore, int]] = []
+    features = RegionStore.features
+
+    def prefetch(store: RegionStore, rows: Iterable[int]) -> None:
+        assert not read
+        asked.extend((store, row) for row in rows)
+
+    def seen(store: RegionStore, row: int) -> np.ndarray:
+        read.append((store, row))
+        return features(store, row)
+
+    monkeypatch.setattr(RegionStore, "prefetch", prefetch)
+    monkeypatch.setattr(RegionStore, "features", seen)
+    for epoch in (1, 2):
+        asked.clear()
+        read.clear()
+        data.collater([data[data.index_codec.pack(epoch, 0, item)] for item in range(8)])
+        assert sorted(row for _, row in read) == [0, 2, 4, 5, 7, 9, 11]
+        assert len(asked) == len(read) and {(id(store), row) for store, row in asked} == {
+            (id(store), row) for store, row in read
+        }
 
 
 def test_without_views_it_is_the_store(tiny_store: Path) -> None:

@@ -148,6 +148,8 @@ class CaptionDataset(ObjectiveDataset):
         stores = [self.store, *self.views]
         draws = ((np.random.default_rng([self.seed, epoch, row]), row) for row in rows.tolist())
         drawn = [(stores[rng.integers(len(stores))], row) for rng, row in draws]
+        for each in stores:
+            each.prefetch(row for store, row in drawn if store is each)
         return pad_regions([store.features(row) for store, row in drawn], [store.boxes(row) for store, row in drawn])
 
     def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any) -> tuple[np.ndarray, list[int]]:
@@ -282,6 +284,7 @@ def load_regions(store: RegionStore, rows: np.ndarray) -> dict[str, Tensor]:
         dict: `features` (I, N, D) float16 as stored, `boxes` (I, N, 4) float32, `padding_mask` (I, N) True at padding.
     """
     rows = rows.tolist()
+    store.prefetch(rows)
     return pad_regions([store.features(row) for row in rows], [store.boxes(row) for row in rows])
 
 

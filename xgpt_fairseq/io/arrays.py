@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import mmap
@@ -55,13 +56,36 @@ def check_not_cut(mapped: npt.NDArray[Any], folder: Path | str, name: str = "") 
 
     It takes a microsecond. A file that is cut in the moment between this and the reading is not noticed.
     """
-    base: Any = mapped
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap) and base.size() < len(base):
+    base = _map_of(mapped)
+    if base is not None and base.size() < len(base):
         raise DataError(
             f"{Path(folder, name)} was cut to {base.size():,} bytes while it was in use, {len(base):,} expected"
         )
+
+
+def read_ahead(mapped: npt.NDArray[Any], first: int, last: int) -> None:
+    """Ask the system to read rows *first* to *last* - 1 of the mapped file of *mapped*, an array as from `map_array`.
+
+    It is advice, and the call returns at once. Without it a file that is not in memory is read page fault by page
+    fault, each of which waits for some 128 KB. An array in memory, or a system without such advice: nothing is done.
+    """
+    base = _map_of(mapped)
+    if base is None or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    row = math.prod(mapped.shape[1:]) * mapped.itemsize  # bytes
+    begin = len(base) - mapped.nbytes  # of the array in its map, which ends with it
+    start, end = begin + first * row, begin + last * row
+    start -= start % mmap.PAGESIZE  # the system rounds the end
+    with contextlib.suppress(OSError, ValueError):  # a file system takes no advice; rows that reading will refuse
+        base.madvise(mmap.MADV_WILLNEED, start, end - start)
+
+
+def _map_of(array: npt.NDArray[Any]) -> mmap.mmap | None:
+    """The memory map that *array* is in; None where it is in memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
