@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xgpt_fairseq.data import matching_dataset
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.data.matching_dataset import MatchingDataset, mean_features, nearest_images
+from xgpt_fairseq.data.hard_images import mean_features, nearest_images
+from xgpt_fairseq.data.matching_dataset import MatchingDataset
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.objectives import ALL_OBJECTIVES, Symbols, build_objectives
 
@@ -176,27 +176,3 @@ def test_negatives_are_no_longer_than_the_model_reads(tiny_data: Path) -> None:
         assert all(sizes[number] <= limit for _, number in pairs[1:] if number != pairs[0][1])
     with pytest.raises(DataError, match="split 'train' has 0 images with captions that are short enough"):
         dataset_of(tiny_data, longest=1)
-
-
-@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 14), st.integers(1, 5))
-def test_the_nearest_are_those_of_a_plain_sort(seed: int, images: int, count: int, block: int) -> None:
-    # whole numbers of few lengths: many ties
-    features = np.random.default_rng(seed).integers(-1, 2, (images, 3)).astype(np.float32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching_dataset, "BLOCK", block)
-        nearest = nearest_images(features, count)
-    assert nearest.shape == (images, min(count, images - 1))
-    lengths = [float(np.linalg.norm(row)) or 1.0 for row in features]
-    for i, line in enumerate(nearest.tolist()):
-        cosine = {j: float(features[i] @ features[j]) / lengths[i] / lengths[j] for j in range(images) if j != i}
-        assert i not in line and len(set(line)) == len(line)
-        expected = sorted(cosine.values(), reverse=True)[: len(line)]
-        assert [cosine[j] for j in line] == pytest.approx(expected, abs=1e-6)
-
-
-def test_mean_features(tiny_data: Path) -> None:
-    store = DataDirectory(tiny_data).regions
-    means = mean_features(store, np.array([3, 1]))
-    for row, mean in zip((3, 1), means, strict=True):
-        regions = store.features(row).astype(np.float64)
-        assert mean == pytest.approx(sum(regions) / len(regions), abs=1e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,13 +10,11 @@ import numpy as np
 import torch
 
 from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions
+from xgpt_fairseq.data.hard_images import hard_images
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
 
-logger = logging.getLogger(__name__)
-
 DRAWS = 20  # attempts to find a negative; if all captions are equal there is none
-BLOCK = 1024  # images whose similarities to all others are in memory at once
 
 Pair = tuple[int, int]  # row of the image, number of the caption
 
@@ -52,6 +49,7 @@ class MatchingDataset(CaptionDataset):
         hard_pool: number of nearest images to draw the hard image from.
         max_negatives: most negatives per question of `in-batch`.
         longest: most tokens of a negative (end of sentence included), the model's limit; None: any.
+        device: where the nearest images are searched, when the dataset is made.
 
     Raises:
         DataError: the split has fewer than two images with captions.
@@ -68,6 +66,7 @@ class MatchingDataset(CaptionDataset):
         hard_pool: int = 100,
         max_negatives: int = 3,
         longest: int | None = None,
+        device: str = "cpu",
         **common: Any,
     ) -> None:
         super().__init__(captions, image_rows, store, objectives, captions_per_image=1, **common)
@@ -87,8 +86,7 @@ class MatchingDataset(CaptionDataset):
         self._place = {row: place for place, row in enumerate(self.images.tolist())}
         self.hard = None
         if negatives == "four-way":
-            logger.info(f"{self.split}: searching the {hard_pool} nearest images of each of {len(self.images):,}")
-            self.hard = nearest_images(mean_features(store, self.images), hard_pool)
+            self.hard = hard_images(store, self.images, hard_pool, split=self.split, device=device)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item: its pair and, for `four-way`, its negatives."""
@@ -205,35 +203,3 @@ def _some(rng: np.random.Generator, images: np.ndarray) -> Iterator[int]:
     """Endless random draws from *images*."""
     while True:
         yield int(images[rng.integers(len(images))])
-
-
-def mean_features(store: RegionStore, rows: np.ndarray) -> np.ndarray:
-    """(I, D) float32: the mean of each image's region features. Reads them once, image by image."""
-    means = np.empty((len(rows), store.feature_dim), dtype=np.float32)
-    for mean, row in zip(means, rows.tolist(), strict=True):
-        mean[:] = store.features(row).mean(axis=0, dtype=np.float32)
-    return means
-
-
-def nearest_images(features: np.ndarray, count: int) -> np.ndarray:
-    """(I, count) the nearest other images of each by cosine, nearest first; ties by index.
-
-    *count* is limited to the I - 1 other images. Similarities are computed for `BLOCK` images at a time, so that memory
-    grows with I, not with its square.
-    """
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = features / np.where(length > 0, length, 1)
-    count = min(count, len(unit) - 1)
-    nearest = np.empty((len(unit), count), dtype=np.int32)
-    for start in range(0, len(unit), BLOCK):
-        block = slice(start, start + BLOCK)
-        similarity = unit[block] @ unit.T  # (≤ BLOCK, I)
-        lines = np.arange(len(similarity))
-        similarity[lines, start + lines] = -np.inf
-        if count < len(unit) - 1:
-            candidates = np.sort(np.argpartition(-similarity, count - 1, axis=1)[:, :count], axis=1)
-        else:
-            candidates = np.broadcast_to(np.arange(len(unit)), similarity.shape)
-        order = np.argsort(-np.take_along_axis(similarity, candidates, axis=1), axis=1, kind="stable")[:, :count]
-        nearest[block] = np.take_along_axis(candidates, order, axis=1)
-    return nearest

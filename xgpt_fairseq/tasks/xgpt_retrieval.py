@@ -9,6 +9,7 @@ from fairseq.tasks import register_task
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.matching_dataset import MatchingDataset
 from xgpt_fairseq.errors import check_at_least
+from xgpt_fairseq.tasks.checks import uses_gpu
 from xgpt_fairseq.tasks.options import renamed
 from xgpt_fairseq.tasks.regions import RegionsConfig, RegionsTask
 
@@ -75,4 +76,5 @@ class XGPTRetrievalTask(RegionsTask):
             hard_pool=self._hard_pool,
             max_negatives=self.cfg.max_negatives,
             longest=self._longest,
+            device="cuda" if uses_gpu(self.cfg) else "cpu",
         )
