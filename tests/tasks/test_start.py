@@ -32,12 +32,12 @@ def start(tmp_path: Path) -> Any:
     return start
 
 
-def save(path: Path, updates: int, *, began_with: str = "", **extra_state: Any) -> Path:
+def save(path: Path, updates: int, *, began_with: str = "", optimizer: bool = True, **extra_state: Any) -> Path:
     path.parent.mkdir(exist_ok=True)
     checkpoint = {"reset_optimizer": False, "reset_dataloader": False}
     state = {"model": {}, "cfg": {"checkpoint": {**checkpoint, began_with: True}}, "extra_state": extra_state,
              "optimizer_history": [{"num_updates": updates}]}  # fmt: skip
-    torch.save(state, path)
+    torch.save({**state, "last_optimizer_state": {}} if optimizer else state, path)
     return path
 
 
@@ -67,6 +67,17 @@ def test_another_checkpoint_than_the_last(
     with pytest.raises(DataError) as caught:
         start(options)
     assert f"{other} would begin at update {begin}, and overwrite {last}, which has made {made}: " in str(caught.value)
+
+
+def test_an_average_counts_from_0(start: Any, tmp_path: Path) -> None:
+    """fairseq reads the number of updates with the optimizer's state, which an average has not."""
+    average, last = save(tmp_path / "averaged.pt", 20, optimizer=False), tmp_path / "run" / "checkpoint_last.pt"
+    start({"checkpoint.restore_file": str(average), "optimization.max_update": 10})
+    with pytest.raises(DataError, match=r"other\.pt has made 20 updates already: --max-update 10 leaves nothing"):
+        start({"checkpoint.restore_file": str(save(tmp_path / "other.pt", 20)), "optimization.max_update": 10})
+    save(last, 5)
+    with pytest.raises(DataError, match=r"averaged\.pt would begin at update 0, and overwrite .*, which has made 5: "):
+        start({"checkpoint.restore_file": str(average)})
 
 
 def test_a_last_checkpoint_that_is_damaged_is_replaced(start: Any, tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def check_start(root: Any) -> None:
     if given is not None and not is_remote(given):
         state = _whole(Path(given), "--restore-file")
         _check_position(state, Path(given), root)
-        if max_update and not checkpoint.reset_optimizer and updates_of(state) >= max_update:
+        if max_update and (begin := _first_update(state, checkpoint)) >= max_update:
             raise DataError(
-                f"--restore-file {given} has made {updates_of(state)} updates already: --max-update {max_update} "
+                f"--restore-file {given} has made {begin} updates already: --max-update {max_update} "
                 "leaves nothing to train (--reset-optimizer counts from 0)"
             )
         _check_newer(last, Path(given), state, checkpoint)
@@ -74,6 +74,15 @@ def check_start(root: Any) -> None:
         _check_hours(state, f"{what} {start}", root)
         if checkpoint.continue_once:
             _check_patience(state, f"{what} {start}", checkpoint)
+
+
+def _first_update(state: Mapping[str, Any], checkpoint: Any) -> int:
+    """The number of updates from which a training that goes on with the checkpoint *state* counts.
+
+    fairseq reads it with the optimizer's state. Where there is none, as in an average, it counts from 0.
+    """
+    counts_anew = checkpoint.reset_optimizer or state.get("last_optimizer_state") is None
+    return 0 if counts_anew else updates_of(state)
 
 
 def _why_over(state: Mapping[str, Any], root: Any) -> str | None:
@@ -143,7 +152,7 @@ def _check_newer(last: Path, given: Path, state: Mapping[str, Any], checkpoint: 
         made = updates_of(load_checkpoint(last))
     except DataError:
         return  # --restore-file is how to go on without it
-    begin = 0 if checkpoint.reset_optimizer else updates_of(state)
+    begin = _first_update(state, checkpoint)
     if made > begin and not checkpoint.no_save:
         again = " and --reset-optimizer" if checkpoint.reset_optimizer else ""
         raise DataError(
