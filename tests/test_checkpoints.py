@@ -195,6 +195,7 @@ def test_the_latest_whole_checkpoint_beside_a_damaged_one(tmp_path: Path) -> Non
 def test_checkpoints_that_fairseq_names() -> None:
     assert named_checkpoints("a/1.pt:b.pt") == [Path("a/1.pt"), Path("b.pt")]
     assert named_checkpoints("s3://bucket/1.pt") == named_checkpoints(None) == []
+    assert named_checkpoints("a/1.pt:b.pt", "_b") == [Path("a/1_b.pt"), Path("b_b.pt")]
 
 
 def test_a_path_with_a_colon(tmp_path: Path) -> None:

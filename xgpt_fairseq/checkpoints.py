@@ -133,8 +133,17 @@ def is_remote(name: str) -> bool:
     return "://" in name
 
 
-def named_checkpoints(names: str | None) -> list[Path]:
+def name_with_suffix(name: str, suffix: str) -> str:
+    """The file that fairseq reads where *name* is given, and --checkpoint-suffix."""
+    return name.replace(".pt", f"{suffix}.pt")
+
+
+def named_checkpoints(names: str | None, suffix: str = "") -> list[Path]:
     """The files on this machine that fairseq's --path names, separated by colons.
+
+    Args:
+        names: the option's value.
+        suffix: --checkpoint-suffix.
 
     Raises:
         DataError: a file's own path has a colon.
@@ -144,7 +153,7 @@ def named_checkpoints(names: str | None) -> list[Path]:
             f"{names}: its path has a colon, which fairseq takes for the border between two checkpoints: rename it, or "
             "give a path without one, such as that of a link"
         )
-    return [] if not names or is_remote(names) else [Path(name) for name in names.split(":")]
+    return [] if not names or is_remote(names) else [Path(name_with_suffix(name, suffix)) for name in names.split(":")]
 
 
 def updates_of(state: Mapping[str, Any]) -> int:

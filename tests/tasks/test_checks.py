@@ -122,6 +122,7 @@ def test_a_mistake_of_a_training(check: Any, changes: dict[str, object], message
         ({"common.fp16": True}, "--fp16 needs a GPU"),
         ({"common_eval.model_overrides": "dropout=0"}, "--model-overrides needs a dictionary, such as"),
         ({"common_eval.path": "none.pt"}, "checkpoint none.pt does not exist"),
+        ({"common_eval.path": "none.pt", "checkpoint.checkpoint_suffix": "_b"}, "checkpoint none_b.pt does not exist"),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks.early_stop import BEST, RUNS
-from xgpt_fairseq.tasks.start import check_start
+from xgpt_fairseq.tasks.start import check_start, last_checkpoint
 
 
 @pytest.fixture
@@ -83,6 +83,23 @@ def test_an_average_counts_from_0(start: Any, tmp_path: Path) -> None:
 def test_a_last_checkpoint_that_is_damaged_is_replaced(start: Any, tmp_path: Path) -> None:
     save(tmp_path / "run" / "checkpoint_last.pt", 30).write_bytes(b"PK")
     start({"checkpoint.restore_file": str(save(tmp_path / "run" / "checkpoint1.pt", 20))})
+
+
+def test_the_suffix_of_checkpoints(start: Any, tmp_path: Path) -> None:
+    """fairseq adds it to the name of --restore-file as well; where no such file is, it would train from scratch."""
+    other = save(tmp_path / "other.pt", 20)
+    save(tmp_path / "run" / "checkpoint_last_b.pt", 30)
+    changes: dict[str, object] = {"checkpoint.checkpoint_suffix": "_b", "checkpoint.restore_file": str(other)}
+    with pytest.raises(DataError, match=r"--restore-file .*other_b\.pt does not exist"):
+        start(changes)
+    save(tmp_path / "other_b.pt", 10)
+    with pytest.raises(DataError, match=r"other_b\.pt would begin at update 10, and overwrite .*_last_b\.pt, "):
+        start(changes)
+    by_name = str(tmp_path / "run" / "checkpoint_last.pt")
+    with pytest.raises(SystemExit):
+        start({**changes, "checkpoint.restore_file": by_name, "optimization.max_update": 30})
+    assert last_checkpoint({"save_dir": "run", "checkpoint_suffix": "_b"}) == Path("run/checkpoint_last_b.pt")
+    assert last_checkpoint({"save_dir": "run"}) == Path("run/checkpoint_last.pt")
 
 
 @pytest.mark.parametrize("name", ["reset_optimizer", "reset_dataloader"])

@@ -6,7 +6,6 @@ fairseq would fail later, with a traceback that names no file, or go on in silen
 import difflib
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from xgpt_fairseq.programs.generated_file import write_aside
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.tasks import early_stop
 from xgpt_fairseq.tasks.limits import check_betas, check_limits, check_overrides, option, value_of
-from xgpt_fairseq.tasks.start import LAST, check_start, optimises_captions
+from xgpt_fairseq.tasks.start import check_start, last_checkpoint, optimises_captions
 from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
 
 FAIRSEQ_LR = 0.25  # fairseq's default of --lr
@@ -92,15 +91,16 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         check_start(root)
     else:
         check_overrides(root["common_eval"].model_overrides)
-        for path in named_checkpoints(root["common_eval"].path):
+        # of fairseq-validate, the command line's check has read it, and the suffix here is that of the training
+        suffix = root["checkpoint"].checkpoint_suffix
+        for path in [] if from_checkpoint else named_checkpoints(root["common_eval"].path, suffix):
             load_checkpoint(path)
 
 
 def finetune_from(task_cfg: Any) -> str | None:
     """--finetune-from-model; None where there is a run to resume."""
     checkpoint = root_config(task_cfg).get("checkpoint") or {}
-    resumes = (Path(checkpoint.get("save_dir", "")) / LAST).exists()
-    return None if resumes else checkpoint.get("finetune_from_model")
+    return None if last_checkpoint(checkpoint).exists() else checkpoint.get("finetune_from_model")
 
 
 def check_processes(distributed: Any, *, joint: bool) -> None:

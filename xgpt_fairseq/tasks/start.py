@@ -10,7 +10,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from xgpt_fairseq.checkpoints import is_remote, load_checkpoint, updates_of, whole_checkpoint_beside, why_missing
+from xgpt_fairseq.checkpoints import (
+    is_remote,
+    load_checkpoint,
+    name_with_suffix,
+    updates_of,
+    whole_checkpoint_beside,
+    why_missing,
+)
 from xgpt_fairseq.data.schedule import batches_of_update
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.tasks import early_stop
@@ -31,8 +38,8 @@ def check_start(root: Any) -> None:
         SystemExit: nothing is left to train of this run.
     """
     checkpoint, max_update = root["checkpoint"], root["optimization"].max_update
-    last = Path(checkpoint.save_dir, LAST.replace(".pt", f"{checkpoint.checkpoint_suffix}.pt"))
-    given = None if checkpoint.restore_file == LAST else checkpoint.restore_file
+    last, suffix = last_checkpoint(checkpoint), checkpoint.checkpoint_suffix
+    given = None if checkpoint.restore_file == LAST else name_with_suffix(checkpoint.restore_file, suffix)
     is_last = given is not None and last.exists() and os.path.realpath(given) == os.path.realpath(last)
     resets = [option(name) for name in RESETS if checkpoint[name]]
     if checkpoint.finetune_from_model and (given or resets):
@@ -74,6 +81,15 @@ def check_start(root: Any) -> None:
         _check_hours(state, f"{what} {start}", root)
         if checkpoint.continue_once:
             _check_patience(state, f"{what} {start}", checkpoint)
+
+
+def last_checkpoint(checkpoint: Any) -> Path:
+    """The checkpoint of --save-dir from which fairseq goes on, whether it exists or not.
+
+    Args:
+        checkpoint: fairseq's configuration group; empty where there is none.
+    """
+    return Path(checkpoint.get("save_dir", ""), name_with_suffix(LAST, checkpoint.get("checkpoint_suffix") or ""))
 
 
 def _first_update(state: Mapping[str, Any], checkpoint: Any) -> int:
