@@ -221,7 +221,7 @@ def test_a_checkpoint_that_does_not_say_in_which_update_it_was_saved(
 ) -> None:
     """Earlier versions' said how many batches of each process were done, which depends on their number."""
     run = {"optimization": {"update_freq": [4]}, "distributed_training": {"distributed_world_size": 1}}
-    state = {"model": {}, "cfg": run, "extra_state": {"train_iterator": position}}
+    state = {"model": {}, "cfg": run, "last_optimizer_state": {}, "extra_state": {"train_iterator": position}}
     path = tmp_path / ("named.pt" if named else "new/checkpoint_last.pt")
     path.parent.mkdir(exist_ok=True)
     torch.save(state, path)

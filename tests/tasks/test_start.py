@@ -80,6 +80,31 @@ def test_an_average_counts_from_0(start: Any, tmp_path: Path) -> None:
         start({"checkpoint.restore_file": str(average)})
 
 
+@pytest.mark.parametrize(
+    ("changes", "goes_on"),
+    [
+        ({}, False),
+        ({"optimization.max_epoch": 3}, False),
+        ({"optimization.max_epoch": 2}, True),  # fairseq makes none
+        ({"checkpoint.reset_optimizer": True}, True),
+    ],
+    ids=str,
+)
+def test_a_last_checkpoint_without_the_optimizer(
+    start: Any, tmp_path: Path, changes: dict[str, object], goes_on: bool
+) -> None:
+    """That of --no-save-optimizer-state: each start would begin at update 0."""
+    position = {"epoch": 3, "iterations_in_epoch": 0}
+    save(tmp_path / "run" / "checkpoint_last.pt", 30, optimizer=False, train_iterator=position)
+    if goes_on:
+        start(changes)
+        return
+    with pytest.raises(DataError, match=r"checkpoint_last\.pt has no state of the optimizer \(--no-save-optimizer-sta"):
+        start(changes)
+    with pytest.raises(SystemExit):
+        start({**changes, "optimization.max_update": 30})
+
+
 def test_a_last_checkpoint_that_is_damaged_is_replaced(start: Any, tmp_path: Path) -> None:
     save(tmp_path / "run" / "checkpoint_last.pt", 30).write_bytes(b"PK")
     start({"checkpoint.restore_file": str(save(tmp_path / "run" / "checkpoint1.pt", 20))})

@@ -68,6 +68,8 @@ def check_start(root: Any) -> None:
         if (why := _why_over(state, root)) is not None:
             logger.info(f"{last} {why}")
             _end(root)
+        else:
+            _check_optimizer(state, last, root)
         _check_position(state, last, root)
         if checkpoint.reset_optimizer:
             _check_hours(state, str(last), root)
@@ -175,6 +177,22 @@ def _check_newer(last: Path, given: Path, state: Mapping[str, Any], checkpoint: 
             f"--restore-file {given} would begin at update {begin}, and overwrite {last}, which has made {made}: to go "
             f"on with that, leave --restore-file{again} out; to begin again, give another --save-dir"
         )
+
+
+def _check_optimizer(state: Mapping[str, Any], last: Path, root: Any) -> None:
+    """Check that the last checkpoint *last* has the optimizer's state; that of --no-save-optimizer-state has none.
+
+    fairseq would go on in its epoch, but with update 0 and a new optimizer, at each start. Where all epochs are made,
+    it makes no update.
+    """
+    position = (state.get("extra_state") or {}).get("train_iterator") or {}
+    is_over = 0 < (root["optimization"].max_epoch or 0) < position.get("epoch", 1)
+    if is_over or root["checkpoint"].reset_optimizer or state.get("last_optimizer_state") is not None:
+        return
+    raise DataError(
+        f"{last} has no state of the optimizer (--no-save-optimizer-state leaves it out), without which no training "
+        f"goes on: to begin again with its weights, give another --save-dir, with --finetune-from-model {last}"
+    )
 
 
 def _check_reset_again(state: Mapping[str, Any], last: Path, checkpoint: Any) -> None:
