@@ -34,6 +34,7 @@ def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             "task": {"_name": "xgpt_caption"}, "criterion": {"_name": "xgpt"},
             "optimizer": {"_name": "adam", "adam_betas": "(0.9, 0.98)"}, "lr_scheduler": {"_name": "fixed"},
             "optimization.lr": [1e-4], "checkpoint.save_dir": str(tmp_path / "new"), "common.cpu": True,
+            "distributed_training.distributed_world_size": 1,
         }  # fmt: skip
         for name, value in {**right, **changes}.items():
             OmegaConf.update(root, name, value, force_add=True)
@@ -118,6 +119,10 @@ def test_a_mistake_of_a_training(check: Any, changes: dict[str, object], message
     ("changes", "message"),
     [
         ({"dataset.num_shards": 2}, "xgpt-caption --num-shards N --shard-id I"),
+        (
+            {"distributed_training.distributed_world_size": 2},
+            "--distributed-world-size 2: fairseq-generate would caption one part of the images, and end as if",
+        ),
         ({"common.bf16": True}, "--bf16: fairseq-generate ignores it; its half precision is --fp16"),
         ({"common.fp16": True}, "--fp16 needs a GPU"),
         ({"common_eval.model_overrides": "dropout=0"}, "--model-overrides needs a dictionary, such as"),
@@ -234,6 +239,34 @@ def test_a_checkpoint_that_does_not_say_in_which_update_it_was_saved(
     said = f"{path} was saved by an earlier version in the midst of epoch 2, with --update-freq 4 and 1 process, now "
     with pytest.raises(DataError, match=re.escape(said)):
         check("fairseq-train", options)
+
+
+@pytest.mark.parametrize(
+    ("program", "environment", "world", "refused"),
+    [
+        ("fairseq-train", {"WORLD_SIZE": "2", "RANK": "0"}, 1, True),
+        ("fairseq-hydra-train", {"WORLD_SIZE": "2", "RANK": "1"}, 1, True),
+        ("fairseq-train", {"WORLD_SIZE": "2", "RANK": "0"}, 2, False),
+        ("fairseq-train", {"WORLD_SIZE": "1", "RANK": "0"}, 1, False),
+        ("fairseq-train", {"WORLD_SIZE": "2"}, 1, False),
+        ("fairseq-validate", {"WORLD_SIZE": "2", "RANK": "0"}, 1, False),
+    ],
+    ids=str,
+)
+def test_processes_of_torchrun_train_together(
+    check: Any, monkeypatch: pytest.MonkeyPatch, program: str, environment: dict[str, str], world: int, refused: bool
+) -> None:
+    """On machines of one GPU each, fairseq does not look whether there are other processes."""
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    changes = {"distributed_training.distributed_world_size": world}
+    if not refused:
+        check(program, changes)
+        return
+    with pytest.raises(DataError, match="2 processes, and each would train alone: add --distributed-world-size 2"):
+        check(program, changes)
 
 
 @pytest.mark.parametrize("unused", [True, False])

@@ -59,6 +59,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
             "--num-shards: fairseq ignores it, so that every process would do all of the work. Captions by several "
             "processes: xgpt-caption --num-shards N --shard-id I; training: torchrun or --distributed-world-size"
         )
+    _check_launch(root["distributed_training"], program)
     check_limits(root)
     common = root["common"]
     given = [name for name in (*HALF_PRECISION, "profile") if common.get(name)]
@@ -125,6 +126,24 @@ def check_processes(distributed: Any, *, joint: bool) -> None:
         raise DataError(
             "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
             "reaches all parameters"
+        )
+
+
+def _check_launch(distributed: Any, program: str) -> None:
+    """Check that each process knows of the others, and that fairseq's program does."""
+    world = distributed.distributed_world_size
+    if program == "fairseq-generate" and world > 1:  # fairseq's default is 1, on several GPUs as well
+        raise DataError(
+            f"--distributed-world-size {world}: fairseq-generate would caption one part of the images, and end as if "
+            "those were all: leave it out. Captions by several processes: xgpt-caption --num-shards N --shard-id I"
+        )
+    started = os.environ.get("WORLD_SIZE", "")
+    if trains(program) and world == 1 and "RANK" in os.environ and started.isdecimal() and int(started) > 1:
+        # fairseq reads these of torchrun's only where --distributed-world-size, by default the number of the machine's
+        # GPUs, is more than 1
+        raise DataError(
+            f"torchrun has started {started} processes, and each would train alone: add --distributed-world-size "
+            f"{started}"
         )
 
 
