@@ -249,6 +249,31 @@ def test_a_tpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bf16_on_a_tpu(*ours, "--bf16", "--tpu") == (True, True)
 
 
+# keep_cpus_to_one_process
+
+
+def processes(monkeypatch: pytest.MonkeyPatch, gpus: int, *arguments: str) -> int:
+    """How many processes fairseq's configuration of a command line has, on a machine with so many GPUs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    command = ["data", *arguments]
+    monkeypatch.setattr("sys.argv", ["fairseq-train", *command])
+    args = options.parse_args_and_arch(options.get_training_parser(), command)
+    return int(convert_namespace_to_omegaconf(args).distributed_training.distributed_world_size)
+
+
+def test_stock_fairseq_starts_a_process_for_each_gpu_that_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes(monkeypatch, 3, "--arch", "transformer", "--cpu") == 3, MENDED
+
+
+@pytest.mark.parametrize("name", ["xgpt", "xgpt_demo"])
+def test_a_cpu_trains_in_one_process(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    ours = ("--task", "xgpt_caption", "--arch", name, "--criterion", "xgpt")
+    assert processes(monkeypatch, 3, *ours, "--cpu") == 1
+    assert processes(monkeypatch, 3, *ours) == 3
+    assert processes(monkeypatch, 3, *ours, "--cpu", "--distributed-world-size", "2") == 2
+    assert processes(monkeypatch, 3, *ours, "--cpu", "--distributed-world-size=2") == 2
+
+
 # --amp, which is refused (`tasks/checks.py`)
 
 

@@ -86,6 +86,23 @@ def keep_bf16_off_tpus(args: Any) -> None:
         args.tpu = False
 
 
+def keep_cpus_to_one_process(args: Any) -> None:
+    """Let --cpu train on a machine with several GPUs.
+
+    fairseq's default of --distributed-world-size is their number, with --cpu as well: it starts that many processes,
+    which fail on the first GPU. Called as `keep_bf16_off_tpus`; a YAML file has to say it itself.
+    """
+    given = any(argument.split("=")[0] == "--distributed-world-size" for argument in sys.argv)
+    if getattr(args, "cpu", False) and not given:
+        args.distributed_world_size = 1
+
+
+def correct_options(args: Any) -> None:
+    """What fairseq's command line has made of the options of a training, corrected before it is a configuration."""
+    keep_bf16_off_tpus(args)
+    keep_cpus_to_one_process(args)
+
+
 def load_checkpoints_on_all_ranks(task_cfg: Any) -> None:
     """Let every process read checkpoints itself: --load-checkpoint-on-all-dp-ranks.
 

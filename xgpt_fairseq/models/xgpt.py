@@ -44,7 +44,7 @@ from xgpt_fairseq.models.transfer import (
     warn_of_other_features,
 )
 from xgpt_fairseq.regions.feature_settings import compared_settings
-from xgpt_fairseq.workarounds import keep_bf16_off_tpus
+from xgpt_fairseq.workarounds import correct_options
 
 # The structures of section 6: the encoder's layers, and the decoder's where they are not the same.
 SHARING_LAYERS: dict[str, tuple[type[TransformerLayer], type[TransformerLayer] | None]] = {
@@ -400,10 +400,10 @@ def _register(name: str) -> None:
     @register_model_architecture("xgpt", name)
     def architecture(cfg: Namespace) -> None:
         apply_architecture(name, cfg)
-        keep_bf16_off_tpus(cfg)
+        correct_options(cfg)
 
 
 for _name in ARCHITECTURES:
     _register(_name)
 # `--arch xgpt`, which fairseq has registered with the model; `build_model` fills its sizes
-ARCH_CONFIG_REGISTRY["xgpt"] = keep_bf16_off_tpus
+ARCH_CONFIG_REGISTRY["xgpt"] = correct_options
