@@ -75,6 +75,18 @@ TRAINING: list[tuple[dict[str, object], str]] = [
     ({"optimization.lr": []}, "--lr must be above 0, got none"),
     ({"optimization.update_freq": [1, 0]}, "--update-freq must be at least 1, got 0"),
     ({"optimization.stop_min_lr": 1e-3}, "--stop-min-lr 0.001 would end the training before its first update"),
+    (
+        {"lr_scheduler": {"_name": "inverse_sqrt", "warmup_updates": 0}},
+        "--lr-scheduler inverse_sqrt needs --warmup-updates of at least 1, got 0 (without a warm-up: ",
+    ),
+    (
+        {"lr_scheduler": {"_name": "tri_stage", "hold_steps": 9, "decay_steps": 0}},
+        "--lr-scheduler tri_stage without --phase-ratio: --decay-steps must be at least 1, got 0",
+    ),
+    (
+        {"checkpoint.keep_interval_updates": 2, "checkpoint.keep_interval_updates_pattern": 0},
+        "--keep-interval-updates-pattern must be at least 1 (-1: off), got 0",
+    ),
     ({"checkpoint.patience": -3}, "--patience must be at least 1 (-1: off), got -3"),
     (
         {"checkpoint.maximize_best_checkpoint_metric": True},
@@ -113,6 +125,19 @@ def test_a_mistake_of_a_training(check: Any, changes: dict[str, object], message
         check("fairseq-train", changes)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not list(tmp_path.glob("new/*"))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"_name": "inverse_sqrt", "warmup_updates": 1}, {"_name": "fixed", "warmup_updates": 0},
+        {"_name": "tri_stage", "phase_ratio": (0.1, 0.4, 0.5), "decay_steps": 0},
+        {"_name": "tri_stage", "decay_steps": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_schedule_that_fairseq_can_compute(check: Any, scheduler: dict[str, object]) -> None:
+    check("fairseq-train", {"lr_scheduler": scheduler})
 
 
 @pytest.mark.parametrize(

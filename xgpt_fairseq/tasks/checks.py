@@ -217,6 +217,14 @@ def _check_rate(optimization: Any, scheduler: Any) -> None:
             f"--lr {FAIRSEQ_LR} is fairseq's default, far too high for this model: pass --lr (1e-4 in the paper's "
             "pre-training, 1e-5 in its fine-tuning)"
         )
+    name, steps = value_of(scheduler, "_name"), value_of(scheduler, "decay_steps", 0)
+    if name == "inverse_sqrt" and value_of(scheduler, "warmup_updates") == 0:  # by which fairseq divides, as below
+        raise DataError(
+            "--lr-scheduler inverse_sqrt needs --warmup-updates of at least 1, got 0 (without a warm-up: "
+            "--lr-scheduler fixed or polynomial_decay)"
+        )
+    if name == "tri_stage" and value_of(scheduler, "phase_ratio") is None:
+        check_at_least("--lr-scheduler tri_stage without --phase-ratio: --decay-steps", steps, 1)
     warms_up = value_of(scheduler, "warmup_updates", 0) > 0
     first = max(0, value_of(scheduler, "warmup_init_lr", 0)) if warms_up else rates[0]
     if optimization.stop_min_lr >= first:

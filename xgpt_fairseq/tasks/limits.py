@@ -49,6 +49,7 @@ LIMITS: Mapping[str, Mapping[str, Limit]] = {
     "checkpoint": {
         "keep_best_checkpoints": OFF_BY_DEFAULT,
         "keep_interval_updates": OFF_BY_DEFAULT,
+        "keep_interval_updates_pattern": OFF_BY_DEFAULT,
         "keep_last_epochs": OFF_BY_DEFAULT,
         "patience": OFF_BY_DEFAULT,
         "save_interval": Limit(1),
