@@ -53,11 +53,6 @@ def test_what_is_right_passes(program, command):
         ("fairseq-generate", "data --path a.pt", "--task is missing: xgpt_caption, "),
         ("fairseq-validate", "data --task xgpt_caption", "--path CHECKPOINT is missing"),
         ("fairseq-validate", "data --task xgpt_caption --path none.pt", "checkpoint none.pt does not exist"),
-        (
-            "fairseq-validate",
-            "data --task xgpt_caption --path none.pt --checkpoint-suffix _b",
-            "checkpoint none_b.pt does not exist",
-        ),
         ("fairseq-validate", "data --task xgpt_caption --path a.pt:b.pt", "a.pt:b.pt: fairseq-validate validates one"),
         ("fairseq-interactive", "data --task xgpt_caption --path a.pt", "xgpt-caption"),
         ("fairseq-eval-lm", "data --task xgpt_text_pretrain --path a.pt", "fairseq-validate"),

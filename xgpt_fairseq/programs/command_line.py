@@ -75,7 +75,7 @@ def check_command_line(program: str | None, arguments: Sequence[str], *, archite
     if program == "fairseq-validate":  # which loads its models before it asks the task
         if given.path is None:
             raise DataError("--path CHECKPOINT is missing: the model that is to be validated")
-        paths = named_checkpoints(given.path, given.checkpoint_suffix)
+        paths = named_checkpoints(given.path)
         if len(paths) > 1:
             raise DataError(f"--path {given.path}: {program} validates one checkpoint, and {len(paths)} are named")
         for path in paths:

@@ -92,7 +92,8 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         check_start(root)
     else:
         check_overrides(root["common_eval"].model_overrides)
-        # of fairseq-validate, the command line's check has read it, and the suffix here is that of the training
+        # fairseq-validate has no suffix: the one here is that of the training; and what checks its command line has
+        # read the checkpoint
         suffix = root["checkpoint"].checkpoint_suffix
         for path in [] if from_checkpoint else named_checkpoints(root["common_eval"].path, suffix):
             load_checkpoint(path)
