@@ -43,8 +43,8 @@ class WholeCheckpoints:
     def __init__(self, config: Any) -> None:
         self._folder = Path(config.get("save_dir") or "")
         self._suffix = config.get("checkpoint_suffix") or ""
-        # where nothing is copied, nothing is lost; and where the folder is none
-        self._off = not config or config.get("write_checkpoints_asynchronously", False) or is_remote(str(self._folder))
+        # where nothing is trained, or the folder is none
+        self._off = not config or is_remote(str(self._folder))
         self._begun = False
 
     def hold(self) -> None:

@@ -133,9 +133,7 @@ class BestCheckpoints:
         root = task_cfg._get_root() if OmegaConf.is_config(task_cfg) else {}
         self._cfg: Any = root.get("checkpoint") or {}
         self._distributed: Any = root.get("distributed_training") or {}
-        # nobody makes the copies if fairseq writes checkpoints in the background
-        off = self._cfg.get("no_save", False) or self._cfg.get("write_checkpoints_asynchronously", False)
-        self._count: int = 0 if off else self._cfg.get("keep_best_checkpoints", 0)
+        self._count: int = 0 if self._cfg.get("no_save", False) else self._cfg.get("keep_best_checkpoints", 0)
         self._epoch = 0
         self._coming: tuple[int, str] | None = None  # the last validated update, and its checkpoint's name
         self._validating = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import xgpt_fairseq.plugin  # noqa: F401  (the names are fairseq's registries')
 from xgpt_fairseq.errors import DataError
@@ -48,6 +49,19 @@ def test_what_is_right_passes(program, command):
             "data --task xgpt_caption --arch xgpt_base --optimizer adam --lr-scheduler polynomial_decay",
             "--lr-scheduler polynomial_decay needs --total-num-update: ",
         ),
+        ("fairseq-train", "data --task xgpt_caption --arch xgpt_base --save-async", "asynchronously (--save-async): "),
+        (
+            "fairseq-train",
+            "data --task xgpt_caption --fp16 --bf16",
+            "--fp16 and --bf16 are two kinds of half precision",
+        ),
+        ("fairseq-generate", "data --task xgpt_caption --fp16 --memory-efficient-bf16", "--fp16 and --bf16 are two"),
+        ("fairseq-generate", "data --task xgpt_caption --replace-unk", "<unk> is never generated"),
+        (
+            "fairseq-train",
+            "data --task xgpt_caption --optimizer-overrides lr=1e-5",
+            "--optimizer-overrides needs a dict",
+        ),
         ("fairseq-train", "data --task xgpt_caption", "--arch is missing: xgpt_base, xgpt_demo"),
         ("fairseq-train", "data --arch xgpt_base", "--task is missing: xgpt_caption, "),
         ("fairseq-generate", "data --path a.pt", "--task is missing: xgpt_caption, "),
@@ -62,6 +76,15 @@ def test_what_is_wrong_is_said(program, command, message):
     with pytest.raises(DataError) as caught:
         check(program, command)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_overrides_of_a_validation(tmp_path):
+    """fairseq evaluates them before it makes a task."""
+    torch.save({"model": {}}, tmp_path / "a.pt")
+    command = f"data --task xgpt_caption --path {tmp_path / 'a.pt'} --model-overrides "
+    check("fairseq-validate", command + "{'dropout':0}")
+    with pytest.raises(DataError, match=r"--model-overrides needs a dictionary, such as .*, got dropout=0"):
+        check("fairseq-validate", command + "dropout=0")
 
 
 def test_the_nearest_name_comes_first():

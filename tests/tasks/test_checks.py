@@ -62,6 +62,9 @@ def test_validation_may_have_several_splits(check: Any, tmp_path: Path) -> None:
 
 TRAINING: list[tuple[dict[str, object], str]] = [
     ({"common.fp16": True}, "--fp16 needs a GPU, and "),
+    ({"common.fp16": True, "common.bf16": True}, "--fp16 and --bf16 are two kinds of half precision"),
+    ({"checkpoint.write_checkpoints_asynchronously": True}, "--write-checkpoints-asynchronously (--save-async): "),
+    ({"checkpoint.optimizer_overrides": "lr=1e-5"}, "--optimizer-overrides needs a dictionary, such as"),
     ({"common.amp": True}, "--amp: fairseq divides its gradients by the loss scale twice"),
     ({"common.profile": True}, "--profile needs a GPU, and "),
     ({"dataset.num_shards": 2}, "--num-shards: fairseq ignores it"),
@@ -152,6 +155,7 @@ def test_a_schedule_that_fairseq_can_compute(check: Any, scheduler: dict[str, ob
         ({"common.fp16": True}, "--fp16 needs a GPU"),
         ({"common_eval.model_overrides": "dropout=0"}, "--model-overrides needs a dictionary, such as"),
         ({"common_eval.path": "none.pt"}, "checkpoint none.pt does not exist"),
+        ({"generation.lm_path": "none.pt"}, "--lm-path: checkpoint none.pt does not exist"),
         ({"common_eval.path": "none.pt", "checkpoint.checkpoint_suffix": "_b"}, "checkpoint none_b.pt does not exist"),
     ],
     ids=str,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.tasks.limits import LIMITS, check_betas, check_limits, check_overrides, option, value_of
+from xgpt_fairseq.tasks.limits import LIMITS, check_betas, check_limits, option, value_of
 
 OPTIONS = [(group, name) for group, limits in LIMITS.items() for name in limits]
 
@@ -61,11 +61,3 @@ def test_betas(betas):
 def test_betas_that_are_none(betas):
     with pytest.raises(DataError, match=r"--adam-betas needs two numbers .*, got "):
         check_betas(betas)
-
-
-def test_overrides():
-    check_overrides("{}")
-    check_overrides("{'dropout': 0}")
-    for text in ("foo", "3", "{'a':", "[1]"):
-        with pytest.raises(DataError, match="--model-overrides needs a dictionary"):
-            check_overrides(text)

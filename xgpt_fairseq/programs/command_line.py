@@ -14,6 +14,7 @@ from fairseq import options
 
 from xgpt_fairseq.checkpoints import load_checkpoint, named_checkpoints
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.programs.refused import check_half_precision, check_overrides, check_training_options
 from xgpt_fairseq.programs.task_help import print_help
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
@@ -72,6 +73,9 @@ def check_command_line(program: str | None, arguments: Sequence[str], *, archite
         raise DataError(f"{program} {INSTEAD[program]}")
     if program == "fairseq-generate" and given.task in MAKES_NO_CAPTIONS:
         raise DataError(f"--task {given.task} makes no captions; it {MAKES_NO_CAPTIONS[given.task]}")
+    check_half_precision(given)
+    if program == "fairseq-generate" and given.replace_unk is not None:
+        raise DataError("--replace-unk: no caption has an unknown word, since <unk> is never generated: leave it out")
     if program == "fairseq-validate":  # which loads its models before it asks the task
         if given.path is None:
             raise DataError("--path CHECKPOINT is missing: the model that is to be validated")
@@ -80,6 +84,9 @@ def check_command_line(program: str | None, arguments: Sequence[str], *, archite
             raise DataError(f"--path {given.path}: {program} validates one checkpoint, and {len(paths)} are named")
         for path in paths:
             load_checkpoint(path)
+        check_overrides("--model-overrides", given.model_overrides)
+    if program == "fairseq-train":
+        check_training_options(given, given)
     if program == "fairseq-train" and given.arch not in architectures:
         problem = "--arch is missing" if given.arch is None else f"--arch {given.arch} is no model of {given.task}"
         raise DataError(f"{problem}: {', '.join(architectures)}")

@@ -6,6 +6,7 @@ fairseq would fail later, with a traceback that names no file, or go on in silen
 import difflib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.optim.lr_scheduler import LR_SCHEDULER_REGISTRY
 from omegaconf import OmegaConf
 
-from xgpt_fairseq.checkpoints import load_checkpoint, named_checkpoints
+from xgpt_fairseq.checkpoints import is_remote, load_checkpoint, named_checkpoints
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.programs.generated_file import write_aside
 from xgpt_fairseq.programs.names import fairseq_program, trains
+from xgpt_fairseq.programs.refused import check_overrides, check_training_options
 from xgpt_fairseq.tasks import early_stop
-from xgpt_fairseq.tasks.limits import check_betas, check_limits, check_overrides, option, value_of
+from xgpt_fairseq.tasks.limits import check_betas, check_limits, option, value_of
 from xgpt_fairseq.tasks.start import check_start, last_checkpoint, optimises_captions
 from xgpt_fairseq.whole_checkpoints import WholeCheckpoints
 
@@ -62,6 +64,8 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
     _check_launch(root["distributed_training"], program)
     check_limits(root)
     common = root["common"]
+    if trains(program):
+        check_training_options(common, root["checkpoint"])
     given = [name for name in (*HALF_PRECISION, "profile") if common.get(name)]
     on_cpu = common.cpu
     if from_checkpoint:
@@ -91,12 +95,14 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         _check_samples(root)
         check_start(root)
     else:
-        check_overrides(root["common_eval"].model_overrides)
+        check_overrides("--model-overrides", root["common_eval"].model_overrides)
         # fairseq-validate has no suffix: the one here is that of the training; and what checks its command line has
         # read the checkpoint
         suffix = root["checkpoint"].checkpoint_suffix
         for path in [] if from_checkpoint else named_checkpoints(root["common_eval"].path, suffix):
             load_checkpoint(path)
+        if not from_checkpoint:
+            _check_language_model(value_of(root.get("generation"), "lm_path"))
 
 
 def finetune_from(task_cfg: Any) -> str | None:
@@ -128,6 +134,16 @@ def check_processes(distributed: Any, *, joint: bool) -> None:
             "several processes need --ddp-backend legacy_ddp (or --find-unused-parameters): not every objective "
             "reaches all parameters"
         )
+
+
+def _check_language_model(path: str | None) -> None:
+    """Check that the checkpoint of --lm-path can be read."""
+    if path is None or is_remote(path):
+        return
+    try:
+        load_checkpoint(Path(path))
+    except DataError as error:
+        raise DataError(f"--lm-path: {error}") from None
 
 
 def _check_launch(distributed: Any, program: str) -> None:

@@ -90,20 +90,6 @@ def check_betas(betas: Any) -> None:
         )
 
 
-def check_overrides(overrides: str) -> None:
-    """Check `--model-overrides`: a dictionary, as Python writes it.
-
-    Raises:
-        DataError: it is something else.
-    """
-    try:
-        values = ast.literal_eval(overrides)
-    except (SyntaxError, ValueError):
-        values = None
-    if not isinstance(values, dict):
-        raise DataError(f"--model-overrides needs a dictionary, such as \"{{'dropout': 0}}\", got {overrides}")
-
-
 def value_of(group: Any, name: str, default: Any = None) -> Any:
     """An option of a *group* of the configuration, in which parts of earlier fairseq are plain namespaces."""
     value = group.get(name) if isinstance(group, Mapping) or OmegaConf.is_config(group) else getattr(group, name, None)
