@@ -15,6 +15,8 @@ from xgpt_fairseq.tasks.search_checks import check_search
     [
         {}, {"beam": 4, "diverse_beam_groups": 2}, {"beam": 3, "nbest": 3}, {"min_len": 59},
         {"min_len": 5, "max_len_b": 5}, {"no_early_stop": True},
+        {"constraints": "ordered", "diverse_beam_groups": -1, "diversity_rate": -1.0},
+        {"sampling": True, "constraints": None},
     ],
     ids=str,
 )  # fmt: skip
@@ -33,6 +35,13 @@ def test_what_is_right_passes(options: dict[str, object]) -> None:
         ({"min_len": 9, "max_len_b": 5}, "--min-len 9 is more than the longest caption, of 5 tokens"),
         ({"no_repeat_ngram_size": -1}, "--no-repeat-ngram-size must be at least 0 (0: off), got -1"),
         ({"no_early_stop": True, "prefix_size": 1}, "--no-early-stop is for plain beam search"),
+        ({"match_source_len": True}, "--match-source-len would give a caption as many tokens as its image has regions"),
+        ({"constraints": "ordered", "sampling": True}, "--constraints is a search of its own: leave --sampling out"),
+        ({"constraints": "unordered", "beam": 4, "diverse_beam_groups": 2}, "leave --diverse-beam-groups out"),
+        ({"constraints": "ordered", "diversity_rate": 0.5}, "leave --diversity-rate out"),
+        ({"retain_dropout": True}, "--retain-dropout has no effect"),
+        ({"retain_dropout_modules": ["decoder"]}, "--retain-dropout has no effect"),
+        ({"retain_iter_history": True}, "--retain-iter-history is for models that refine"),
         ({"print_step": True}, "--print-step is for models that refine"),
         ({"print_alignment": "hard"}, "--print-alignment: captions have no source words"),
     ],

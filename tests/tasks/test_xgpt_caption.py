@@ -259,6 +259,16 @@ def test_no_search_says_unknown(tiny_data: Path, tmp_path: Path, search: dict[st
             assert len(hypothesis["tokens"]) > 1 and unknown not in hypothesis["tokens"]
 
 
+def test_constraints_and_their_file_go_together(tiny_data: Path) -> None:
+    model = SimpleNamespace(max_decoder_positions=lambda: 60)
+    with pytest.raises(DataError, match="--constraints needs --constraints-file FILE"):
+        task_of(tiny_data).build_generator([model], Namespace(constraints="ordered"))
+    task = task_of(tiny_data, constraints_file="phrases.tsv")
+    with pytest.raises(DataError, match="--constraints-file has no effect without --constraints: add it"):
+        task.build_generator([model], Namespace(constraints=None))
+    task.build_generator([fond_of_unknown(task)], Namespace(beam=1))  # validation's
+
+
 def test_a_prefix_may_hold_an_unknown_word(tiny_data: Path) -> None:
     task = task_of(tiny_data)
     task.load_dataset("test")

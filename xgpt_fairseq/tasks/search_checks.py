@@ -35,9 +35,28 @@ def check_search(args: Any, *, max_positions: int) -> None:
             f"--min-len {shortest} is more than the longest caption, of {longest} tokens (the smaller of --max-len-b "
             f"and the model's {max_positions - 1})"
         )
+    if getattr(args, "match_source_len", False):
+        raise DataError("--match-source-len would give a caption as many tokens as its image has regions: leave it out")
+    if getattr(args, "constraints", None):
+        others = [name for name, given in _other_searches(args).items() if given]
+        if others:
+            raise DataError(f"--constraints is a search of its own: leave {' and '.join(others)} out")
+    if getattr(args, "retain_dropout", False) or getattr(args, "retain_dropout_modules", None):
+        raise DataError("--retain-dropout has no effect: captions are searched without dropout; leave it out")
+    if getattr(args, "retain_iter_history", False):
+        raise DataError("--retain-iter-history is for models that refine a sentence in steps, and this one does not")
     if getattr(args, "no_early_stop", False) and getattr(args, "prefix_size", 0):
         raise DataError("--no-early-stop is for plain beam search: leave --prefix-size out")
     if getattr(args, "print_step", False):
         raise DataError("--print-step is for models that refine a sentence in steps, and this one does not")
     if getattr(args, "print_alignment", None):
         raise DataError("--print-alignment: captions have no source words to be aligned with")
+
+
+def _other_searches(args: Any) -> dict[str, bool]:
+    """The options by which fairseq takes another search than that of --constraints, and whether they are given."""
+    return {
+        "--sampling": getattr(args, "sampling", False),
+        "--diverse-beam-groups": getattr(args, "diverse_beam_groups", -1) > 0,
+        "--diversity-rate": getattr(args, "diversity_rate", -1) > -1,
+    }

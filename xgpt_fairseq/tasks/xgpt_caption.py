@@ -219,6 +219,10 @@ class XGPTCaptionTask(RegionsTask):
         """Build the generator; it never emits `<unk>` or non-words (`<mask>`, `<s>`, dictionary padding)."""
         if getattr(args, "constraints", False) and not self.cfg.constraints_file:
             raise DataError("--constraints needs --constraints-file FILE: image ids and the phrases to generate")
+        # the options of validation's search have no such thing
+        without = hasattr(args, "constraints") and not args.constraints
+        if without and getattr(self.cfg, "constraints_file", None):
+            raise DataError("--constraints-file has no effect without --constraints: add it")
         check_search(args, max_positions=min(model.max_decoder_positions() for model in models))
         extra = {**(extra_gen_cls_kwargs or {}), **vocabulary_arguments(self.vocabulary)}
         if seq_gen_cls is None:
