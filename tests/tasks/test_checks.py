@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,6 +204,23 @@ def test_the_best_value_is_not_that_of_a_training_before(check: Any) -> None:
     save_checkpoint.best = 0.5
     check("fairseq-hydra-train", {})
     assert not hasattr(save_checkpoint, "best")
+
+
+def test_the_log_is_not_that_of_a_training_before(check: Any, tmp_path: Path) -> None:
+    """The file of this one is open by then."""
+    program = logging.getLogger("fairseq_cli.train")
+    before, now = (logging.FileHandler(tmp_path / name) for name in ("before.log", "now.log"))
+    try:
+        for handler in (before, now):
+            program.addHandler(handler)
+        check("fairseq-hydra-train", {"common.log_file": str(tmp_path / "now.log")})
+        assert before not in program.handlers and now in program.handlers
+        check("fairseq-hydra-train", {})
+        assert now not in program.handlers
+    finally:
+        for handler in (before, now):
+            program.removeHandler(handler)
+            handler.close()
 
 
 DAMAGES = {

@@ -26,6 +26,7 @@ from xgpt_fairseq.precision import autocast, check_cpu_bfloat16
 from xgpt_fairseq.programs.memory import memory_holds_the_batch
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.programs.peers import begin_together, limit_waiting
+from xgpt_fairseq.programs.training_logs import keep_one_file
 from xgpt_fairseq.tasks import early_stop
 from xgpt_fairseq.tasks.checks import (
     check_cpu_precision,
@@ -295,7 +296,8 @@ class XGPTTask(FairseqTask):
         return most
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Check how several processes train together (`check_processes`); limit waiting for others."""
+        """Check how several processes train together (`check_processes`); limit waiting for others; log once."""
+        keep_one_file()
         distributed = root_config(self.cfg).get("distributed_training")
         if distributed is not None:
             check_processes(distributed, joint=self.joint and len(self.objectives) > 1)

@@ -19,6 +19,7 @@ from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.programs.generated_file import write_aside
 from xgpt_fairseq.programs.names import fairseq_program, trains
 from xgpt_fairseq.programs.refused import check_overrides, check_training_options
+from xgpt_fairseq.programs.training_logs import begin_logs
 from xgpt_fairseq.tasks import early_stop
 from xgpt_fairseq.tasks.limits import check_betas, check_limits, option, value_of
 from xgpt_fairseq.tasks.start import check_start, last_checkpoint, optimises_captions
@@ -82,6 +83,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         _check_gpu(option(given[0]), on_cpu=on_cpu)
     if trains(program):
         early_stop.forget()  # fairseq's own state is restored later, of the checkpoint
+        begin_logs(common.log_file)
         for precision in ("fp16", "bf16"):  # fairseq's command line sets both, and its reader of YAML does not
             common[precision] = common[precision] or common[f"memory_efficient_{precision}"]
         whole = WholeCheckpoints(root["checkpoint"])

@@ -1,0 +1,43 @@
+"""The logs of a training, apart from those of other trainings in its process, as of a sweep of hydra's.
+
+fairseq keeps TensorBoard's writers in a table of the process, by the names of splits: the curves of all trainings went
+to the folder of the first. It never closes what --log-file names, so that later trainings were logged there, too; and
+opens it once more in each epoch, so that a line of the tenth stood there ten times.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from fairseq.logging import progress_bar
+
+TRAIN: Final = "fairseq_cli.train"
+
+
+def begin_logs(log_file: str | None) -> None:
+    """Close what earlier trainings of this process were logged to; call it where a training begins.
+
+    Args:
+        log_file: the training's --log-file, which fairseq's program has opened by then.
+    """
+    writers = progress_bar._tensorboard_writers
+    for writer in writers.values():
+        writer.close()
+    writers.clear()
+    _close_files(TRAIN, but_the_last=0 if log_file is None else 1)
+    _close_files(progress_bar.__name__, but_the_last=0)
+
+
+def keep_one_file() -> None:
+    """Write a line of fairseq's progress to --log-file once; call it where an epoch begins."""
+    _close_files(progress_bar.__name__, but_the_last=1)
+
+
+def _close_files(name: str, *, but_the_last: int) -> None:
+    """Close the files of the logger *name*, in the order in which they were opened."""
+    logger = logging.getLogger(name)
+    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    for handler in files[: max(0, len(files) - but_the_last)]:
+        logger.removeHandler(handler)
+        handler.close()
