@@ -9,8 +9,9 @@ import pytest
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.programs.refused import check_half_precision, check_overrides, check_training_options
 
-PRECISIONS = dict.fromkeys(("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16"), False)
-SAVING = {"optimizer_overrides": "{}", "write_checkpoints_asynchronously": False}
+NAMES = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
+PRECISIONS: dict[str, object] = dict.fromkeys(NAMES, False)
+SAVING: dict[str, object] = {"optimizer_overrides": "{}", "write_checkpoints_asynchronously": False}
 
 
 @pytest.mark.parametrize(
