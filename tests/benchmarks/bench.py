@@ -24,6 +24,7 @@ BENCHMARKS = (
     "extraction",
     "processes",
     "scst",
+    "rewards",
     "startup",
     "help",
 )

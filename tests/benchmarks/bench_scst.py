@@ -11,7 +11,7 @@ from tests.benchmarks import peers
 from tests.benchmarks.directories import data_directory, finish, start_training, updates
 from tests.benchmarks.measuring import Line, by_turns, middle
 
-IMAGES, CAPTIONS, UPDATES = 8, 5, 2
+IMAGES, CAPTIONS, UPDATES, STORE = 8, 5, 2, 64
 CROSS_ENTROPY = ["--batch-size", str(IMAGES * CAPTIONS), "--captions-per-image", str(CAPTIONS)]
 # an untrained model's captions end by the limit: it is the length of the others
 SCST = ["--criterion", "xgpt_scst", "--batch-size", str(IMAGES), "--scst-samples", str(CAPTIONS),
@@ -20,7 +20,7 @@ SCST = ["--criterion", "xgpt_scst", "--batch-size", str(IMAGES), "--scst-samples
 
 def measure(rounds: int) -> list[Line]:
     with tempfile.TemporaryDirectory() as name:
-        store = peers.write_store(Path(name) / "store", images=64)
+        store = peers.write_store(Path(name) / "store", images=STORE)
         data = data_directory(Path(name) / "data", store, captions=CAPTIONS)
         lines = []
         for candidates in ("beam", "sample"):
@@ -40,7 +40,7 @@ def measure(rounds: int) -> list[Line]:
                     "at most 4",
                     [ours / theirs for ours, theirs in times],
                     f"{optimised:.2f} against {trained:.2f} s for {IMAGES} images: search {sampling:.2f}, rewards "
-                    f"{rewards:.3f}, the rest is the update",
+                    f"{rewards:.3f} with the references of {STORE} images, the rest is the update",
                 )
             )
         return lines
