@@ -49,14 +49,13 @@ class ToyVocabulary:
 
 
 def task_of(vocabulary: ToyVocabulary) -> Any:
-    captions = [
-        [*vocabulary.encode_ids(text), vocabulary.dictionary.eos()] for of_image in REFERENCES for text in of_image
-    ]
+    eos, pad = vocabulary.dictionary.eos(), vocabulary.dictionary.pad()
+    captions = [[*vocabulary.encode_ids(text), eos, pad, pad][:3] for of_image in REFERENCES for text in of_image]
     return SimpleNamespace(
         objectives={"ic": None},
         vocabulary=vocabulary,
         target_dictionary=vocabulary.dictionary,
-        training_captions=lambda: ([np.array(each) for each in captions], np.repeat([0, 1], 2)),
+        training_captions=lambda: (iter([np.array(captions)]), np.repeat([0, 1], 2)),
     )
 
 

@@ -1,4 +1,4 @@
-"""The check of token files: what is damaged is found in any piece of the index, in little memory."""
+"""Files of token ids: damage is found in any piece of the index, and many items at once are as one by one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from xgpt_fairseq.data.token_file import TokenFile
 from xgpt_fairseq.errors import DataError
 
 WORDS = 100
+ITEMS = [[5, 6, 2], [2], [7, 299, 8, 8, 2], [9, 2]]
 HEADER = 9 + 8 + 1 + 8  # bytes of the index before the lengths (see `indexed_writer`)
 
 
@@ -80,3 +81,37 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     damage(tmp_path / "train.text", place, np.int64, 2)
     with pytest.raises(DataError, match=r"train\.text\.idx is damaged: its items are not those of"):
         TokenFile(tmp_path / "train.text", WORDS)
+
+
+# ids take two bytes or four
+@pytest.fixture(params=[300, 70_000])
+def prefix(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    with IndexedWriter(tmp_path / "train.captions", vocabulary_size=request.param) as writer:
+        for ids in ITEMS:
+            writer.add(ids, [len(ids)])
+        writer.finish()
+    return tmp_path / "train.captions"
+
+
+def test_items_are_padded(prefix: Path) -> None:
+    padded = TokenFile(prefix, 300).padded(np.array([2, 0, 2]), 1)
+    assert padded.dtype == np.int64
+    assert padded.tolist() == [[7, 299, 8, 8, 2], [5, 6, 2, 1, 1], [7, 299, 8, 8, 2]]
+    assert TokenFile(prefix, 300).padded(np.array([1]), 1).tolist() == [[2]]
+    assert TokenFile(prefix, 300).padded(np.array([], dtype=np.int64), 1).shape == (0, 0)
+
+
+def test_an_id_of_no_word(prefix: Path) -> None:
+    damaged = TokenFile(prefix, 299)
+    assert damaged.padded(np.array([0, 1, 3]), 1).shape == (3, 3)
+    with pytest.raises(DataError, match=r"captions\.bin: item 2 has the token ids 2 to 299, of a dictionary of 299"):
+        damaged.padded(np.array([0, 2]), 1)
+
+
+def test_a_file_cut_since_it_was_opened(prefix: Path) -> None:
+    tokens = TokenFile(prefix, 300)
+    file = Path(f"{prefix}.bin")
+    with file.open("r+b") as stream:
+        stream.truncate(4)
+    with pytest.raises(DataError, match=r"captions\.bin was cut to 4 bytes"):
+        tokens.padded(np.array([0]), 1)

@@ -16,9 +16,11 @@ from omegaconf import OmegaConf
 from xgpt_fairseq.criterions.xgpt_criterion import XGPTCriterion
 from xgpt_fairseq.criterions.xgpt_scst import XGPTSCSTConfig, XGPTSCSTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
+from xgpt_fairseq.data.token_file import TokenFile
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
+from xgpt_fairseq.tasks import xgpt_caption
 from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
 
 
@@ -80,6 +82,22 @@ def test_rewards_need_words(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(task, "to_text", lambda tokens: "一个男人在海滩上骑马")
     with pytest.raises(DataError, match=r"xgpt_scst: the captions of .* have no spaces between words"):
         task.build_criterion(cfg)
+
+
+def test_rewards_read_the_training_captions_many_at_a_time(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image by image, in the order of the dataset's items, also where the captions of an image are apart."""
+    task = task_of(tiny_data)
+    file, pairs = task.directory.captions("train"), np.array(task.directory.pairs("train"))
+    pairs = pairs[np.random.default_rng(0).permutation(len(pairs))]
+    monkeypatch.setattr(DataDirectory, "pairs", lambda self, split: pairs)
+    images = list(dict.fromkeys(pairs.tolist()))
+    expected = [file[i].tolist() for image in images for i in np.flatnonzero(pairs == image)]
+    monkeypatch.setattr(xgpt_caption, "_AT_ONCE", 3)
+    monkeypatch.setattr(TokenFile, "__getitem__", None)  # half a million tensors took a minute
+    chunks, numbers = task.training_captions()
+    found = [row[row != task.target_dictionary.pad()].tolist() for chunk in chunks for row in chunk]
+    assert found == expected and len(found) > 3
+    assert numbers.tolist() == sorted(images.index(row) for row in pairs.tolist())
 
 
 def test_items_of_training_validation_and_generation(tiny_data: Path) -> None:

@@ -309,15 +309,8 @@ def _bare(model: Any) -> Any:
 
 def _reference_scorer(task: Any, words: WordIds) -> NgramScorer:
     """The scorer of the training split, whose references are its captions as they were encoded."""
-    captions, rows = task.training_captions()
-    every, lengths = [], []
-    pad = task.target_dictionary.pad()
-    for start in range(0, len(captions), 4096):
-        chunk = [captions[index] for index in range(start, min(start + 4096, len(captions)))]
-        padded = np.full((len(chunk), max(map(len, chunk))), pad)
-        for row, caption in zip(padded, chunk, strict=True):
-            row[: len(caption)] = caption
-        of_chunk, sizes = words(padded, with_end=np.ones(len(chunk), dtype=bool))
-        every.append(of_chunk)
-        lengths.append(sizes)
-    return NgramScorer(np.concatenate(every), np.concatenate(lengths), rows)
+    captions, images = task.training_captions()
+    found = [words(tokens, with_end=np.ones(len(tokens), dtype=bool)) for tokens in captions]
+    every, lengths = (np.concatenate(each) for each in zip(*found, strict=True))
+    del found  # the scorer is a matter of memory
+    return NgramScorer(every, lengths, images)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
 from torch import Tensor
 
@@ -49,6 +50,27 @@ class TokenFile(MMapIndexedDataset):
                 f"{data_file_path(self._path)}: item {i} has the token ids {int(tokens.min())} to {int(tokens.max())}, "
                 f"of a dictionary of {self._vocabulary_size}: the file is damaged; prepare the data again"
             )
+        return tokens
+
+    def padded(self, items: npt.NDArray[np.integer], pad: int) -> npt.NDArray[np.int64]:
+        """Many items at once, int64 (N, T), filled up with *pad* on the right.
+
+        Args:
+            items: (N,) their numbers.
+
+        Raises:
+            DataError: as for single items.
+        """
+        check_not_cut(self._bin_buffer_mmap, f"{self._path}.bin")
+        ids = self._bin_buffer_mmap.view(self._index.dtype)
+        sizes = self.sizes[items]
+        first = self._index._pointers[items] // ids.itemsize
+        columns = np.arange(sizes.max(initial=0))
+        inside = columns < sizes[:, None]
+        tokens = np.full(inside.shape, pad, dtype=np.int64)
+        tokens[inside] = ids[(first[:, None] + columns)[inside]]
+        for row in np.flatnonzero((inside & ((tokens < 0) | (tokens >= self._vocabulary_size))).any(axis=1)):
+            self[int(items[row])]  # which says what is wrong with it
         return tokens
 
     def _check_index(self) -> None:

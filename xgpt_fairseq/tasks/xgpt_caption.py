@@ -2,6 +2,7 @@
 
 import logging
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -38,6 +39,7 @@ from xgpt_fairseq.workarounds import sample_for_search
 logger = logging.getLogger(__name__)
 
 _LOOKED_AT = 1000  # captions that tell whether words are separated
+_AT_ONCE = 4096  # captions whose tokens are padded to one array
 
 
 @dataclass
@@ -200,13 +202,19 @@ class XGPTCaptionTask(RegionsTask):
             criterion.set_num_updates(update_num)
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
-    def training_captions(self) -> tuple[Any, np.ndarray]:
-        """The training split's token ids of captions, and the number of each one's image in the split, in order."""
+    def training_captions(self) -> tuple[Iterator[np.ndarray], np.ndarray]:
+        """The training split's captions, image by image, as it numbers them.
+
+        Returns:
+            tuple: token ids, some thousand captions at a time, int64 (n, T), padded on the right; the number of each
+            caption's image, in order (captions,).
+        """
         rows = np.asarray(self.directory.pairs(self.cfg.train_subset))
         order, first, count = group_captions(rows, 0)
         images = np.repeat(np.arange(len(first)), count)
-        captions = self.directory.captions(self.cfg.train_subset)
-        return [captions[index] for index in order.tolist()], images
+        captions, pad = self.directory.captions(self.cfg.train_subset), self.target_dictionary.pad()
+        chunks = (order[start : start + _AT_ONCE] for start in range(0, len(order), _AT_ONCE))
+        return (captions.padded(chunk, pad) for chunk in chunks), images
 
     def build_generator(
         self,
