@@ -12,6 +12,7 @@ import pytest
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.metrics import ptb
 from xgpt_fairseq.metrics.java import java_first_in_path
 from xgpt_fairseq.metrics.ptb import PtbTokenizer, ptb_tokenize
 
@@ -97,6 +98,56 @@ def test_a_caption_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokenize(["A dog.", "a cat", "A dog."]) == ["a dog", "a cat", "a dog"]
     monkeypatch.setenv("PATH", "")  # no Java any more
     assert tokenize(["a cat", "A dog."]) == ["a cat", "a dog"]
+
+
+WORDS = [
+    "a", "an", "the", "man", "dog's", "can't", "don't", "cannot", "Cannot", "gonna", "wanna", "gimme", "lemme",
+    "dunno", "o'clock", "y'all", "c'mon", "d'Avignon", "n't", "t-shirt", "well-known", "black-and-white", "e-mail",
+    "x-ray", "rock", "n", "roll", "colour", "mr", "Mr", "mrs", "st", "St", "inc", "Inc", "no", "No", "nos", "art",
+    "fig", "etc", "vs", "U", "u", "s", "p", "m", "jan", "Ave", "dr", "ft", "al", "ca", "d", "I", "x", "alex", "Miss",
+    "wed",
+]  # fmt: skip
+
+
+def asked_of_java(patch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The captions of each run of Java, from now on."""
+    runs: list[list[str]] = []
+
+    def recorded(captions: list[str]) -> list[str]:
+        runs.append(captions)
+        return ptb_tokenize(captions)
+
+    patch.setattr(ptb, "ptb_tokenize", recorded)
+    return runs
+
+
+def test_captions_are_put_together_from_known_words(coco_mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is as Java has it, in real captions and where words are next to each other that Java knows rules for."""
+    images = json.loads((coco_mini / "dataset_coco_mini.json").read_text())["images"]
+    real = [text for image in images for s in image["sentences"] for text in (s["raw"], s["raw"].lower())]
+    rng = random.Random(0)
+    drawn = [" ".join(rng.choice(WORDS) + rng.choice(["", "", ",", " ,"]) for _ in range(5)) for _ in range(3000)]
+    drawn = [text + rng.choice(["", ".", " ."]) for text in drawn] + [f"{a} {b}" for a in WORDS for b in WORDS]
+    tokenize = PtbTokenizer()
+    tokenize([" ".join(real), " ".join(WORDS)])
+    runs = asked_of_java(monkeypatch)
+    for captions, most in ((real, 0.04), (drawn, 0.6)):
+        runs.clear()
+        # What is left to Java is left out: a full stop behind an abbreviation is told by the next line.
+        assert len(tokenize(captions)) == len(captions)
+        [left] = runs
+        assert len(left) < most * len(captions)
+        known = [caption for caption in dict.fromkeys(captions) if caption not in left]
+        assert tokenize(known) == ptb_tokenize(known)
+
+
+@pytest.mark.parametrize("caption", ["by st.", "by st,", "a u.", "a dog. a man.", "a dog  a man", "a dog!", "2 dogs"])
+def test_what_is_more_than_known_words_is_left_to_java(caption: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenize = PtbTokenizer()
+    tokenize(["a dog by a man", "st", "u", "dogs"])
+    runs = asked_of_java(monkeypatch)
+    assert tokenize(["a dog, by a man .", caption]) == ["a dog by a man", *ptb_tokenize([caption])]
+    assert runs == [[caption]]
 
 
 def fake_java(folder: Path, script: str) -> None:

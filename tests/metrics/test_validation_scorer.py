@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 
 from xgpt_fairseq.captions.references import References
-from xgpt_fairseq.metrics import ptb
 from xgpt_fairseq.metrics.ptb import ptb_tokenize
 from xgpt_fairseq.metrics.scores import score_systems
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
@@ -128,19 +130,28 @@ def test_captions_without_spaces_are_scored_by_characters(tmp_path: Path) -> Non
     assert ValidationScorer.degeneration(sums).repeats == 0
 
 
-def test_captions_seen_before_are_not_tokenized_again(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[list[str]] = []
+def test_few_batches_start_java(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes half a second for each: for the references, and where a caption has a new word or other characters."""
+    runs: list[object] = []
+    start = subprocess.run
 
-    def counted(captions: list[str]) -> list[str]:
-        calls.append(captions)
-        return ptb_tokenize(captions)
+    def counted(*arguments: Any, **options: Any) -> Any:
+        runs.append(arguments)
+        return start(*arguments, **options)
 
-    monkeypatch.setattr(ptb, "ptb_tokenize", counted)
+    monkeypatch.setattr(subprocess, "run", counted)
     scorer = ValidationScorer(split[0])
-    first = scorer.add([0, 1, 2], ["a dog", "a cat", "a dog"])
-    assert scorer.add([0, 1, 2], ["a dog", "a cat", "a dog"]) == first
-    scorer.add([0], ["a bird"])
-    assert [len(captions) for captions in calls] == [sum(map(len, split[0])), 2, 0, 1]
+    rng, text = random.Random(0), " ".join(caption for of_image in split[0] for caption in of_image)
+    words = sorted(set(re.findall(r"(?<= )[a-z]{3,}(?= )", text)))
+    captions = [f"a {' '.join(rng.sample(words, 6))}, a {rng.choice(words)}." for _ in range(400)]
+    for number in range(100):
+        scorer.add([0, 1, 2, 3], captions[4 * number : 4 * number + 4])
+    assert len(runs) == 1
+    first = scorer.add([0, 1], ["a dog of zyzzyva", "2 dogs"])
+    assert len(runs) == 2
+    assert scorer.add([0, 1], ["a dog of zyzzyva", "2 dogs"]) == first
+    scorer.add([0], ["a zyzzyva and a cat"])
+    assert len(runs) == 2
 
 
 def test_wrong_calls(scorer: ValidationScorer) -> None:
