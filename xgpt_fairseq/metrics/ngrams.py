@@ -1,4 +1,4 @@
-"""CIDEr-D and BLEU@4 of many captions at once, in numpy, for rewards in training.
+"""CIDEr-D and BLEU@4 of many captions at once, in numpy, for rewards in training and for validation.
 
 Captions are sequences of word ids, concatenated: `words` (W,) uint64 and `lengths` (N,). An n-gram is a 64-bit hash of
 its words, so that a caption's n-grams are compared by sorting and searching; the probability that any two of ten
@@ -91,6 +91,22 @@ def _places(keys: Words, wanted: Words) -> Ints:
     return at
 
 
+class Comparison(NamedTuple):
+    """Captions, each against the references of its image.
+
+    Attributes:
+        cider: (N,) CIDEr-D, 0 to 10.
+        correct: (N, ORDERS) n-grams that a reference has, too: as often as the one that has it most often.
+        guesses: (N, ORDERS) n-grams of the caption.
+        nearest: (N,) words of the reference whose length is nearest; of two, the shorter.
+    """
+
+    cider: Floats
+    correct: Floats
+    guesses: Ints
+    nearest: Ints
+
+
 class NgramScorer:
     """Scores captions against the references of their images.
 
@@ -147,6 +163,18 @@ class NgramScorer:
         """CIDEr-D (0 to 10) and BLEU@4 (0 to 1) of captions, (N,) both.
 
         Args:
+            words, lengths, images: see `compare`.
+        """
+        found = self.compare(words, lengths, images)
+        precision = np.exp(np.log((found.correct + _TINY) / (found.guesses + _SMALL)).mean(axis=1))
+        ratio = (found.guesses[:, 0] + _TINY) / (found.nearest + _SMALL)
+        bleu: Floats = precision * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
+        return found.cider, bleu
+
+    def compare(self, words: Words, lengths: Ints, images: Ints) -> Comparison:
+        """What CIDEr-D and BLEU are made of.
+
+        Args:
             words, lengths: the captions, concatenated.
             images: (N,) the image of each caption.
         """
@@ -197,20 +225,12 @@ class NgramScorer:
         clipped = np.minimum(found.counts, most)
         places = found.captions * ORDERS + found.orders
         correct = np.bincount(places, clipped, len(lengths) * ORDERS).reshape(-1, ORDERS).astype(np.float64)
-        bleu = self._bleu(correct, lengths, caption, their_lengths[pair_reference])
-        return cider, bleu
-
-    @staticmethod
-    def _bleu(correct: Floats, lengths: Ints, caption: Ints, reference_lengths: Ints) -> Floats:
         guesses = np.maximum(lengths[:, None] - np.arange(ORDERS), 0)
-        precision = np.exp(np.log((correct + _TINY) / (guesses + _SMALL)).mean(axis=1))
-        # the length of the reference that is nearest; of two, the shorter
-        distance = np.abs(reference_lengths - lengths[caption]) * (1 << 20) + reference_lengths
+        of_pair = their_lengths[pair_reference]
+        distance = np.abs(of_pair - lengths[caption]) * (1 << 20) + of_pair
         nearest = np.full(len(lengths), np.iinfo(np.int64).max)
         np.minimum.at(nearest, caption, distance)
-        ratio = (lengths + _TINY) / (nearest % (1 << 20) + _SMALL)
-        bleu: Floats = precision * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
-        return bleu
+        return Comparison(cider, correct, guesses, nearest % (1 << 20))
 
 
 def _images_with(

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from pycocoevalcap.bleu.bleu_scorer import BleuScorer, cook_refs, cook_test
+import numpy as np
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
-from xgpt_fairseq.metrics.cider import Cider
 from xgpt_fairseq.metrics.degeneration import Degeneration, ends_badly, has_repeat, words_of
+from xgpt_fairseq.metrics.ngrams import ORDERS, Ints, NgramScorer, Words
 from xgpt_fairseq.metrics.ptb import PtbTokenizer
 from xgpt_fairseq.metrics.segmentation import segment
 from xgpt_fairseq.text.scripts import count_spacing
 
 logger = logging.getLogger(__name__)
 
-_ORDERS = (1, 2, 3, 4)
+_ORDERS = range(1, ORDERS + 1)
 
 STATISTICS = (
     "_cider_sum",
@@ -55,10 +56,16 @@ class ValidationScorer:
         if self._by_characters:
             self._tokenize = partial(segment, by="char")
             logger.info("captions without spaces between words: cider and bleu4 are of characters (--segment char)")
-        tokenized = iter(self._tokenize([caption for of_image in references for caption in of_image]))
-        of_images = [[next(tokenized) for _ in of_image] for of_image in references]
-        self._cider = Cider(of_images)
-        self._bleu_references = [cook_refs(captions) for captions in of_images]
+        self._words: dict[str, int] = {}  # numbered, as they come
+        tokenized = self._tokenize([caption for of_image in references for caption in of_image])
+        images = np.repeat(np.arange(len(references)), [len(of_image) for of_image in references])
+        self._scorer = NgramScorer(*self._numbered(tokenized), images)
+
+    def _numbered(self, captions: Sequence[str]) -> tuple[Words, Ints]:
+        """The words of tokenized captions, concatenated, and how many each has."""
+        split = [caption.split() for caption in captions]
+        words = [self._words.setdefault(word, len(self._words)) for caption in split for word in caption]
+        return np.array(words, dtype=np.uint64), np.array([len(caption) for caption in split])
 
     def add(self, image_indices: Sequence[int], captions: Sequence[str]) -> dict[str, float]:
         """Score *captions* (raw text) of the images *image_indices*, each against its image's references.
@@ -69,17 +76,19 @@ class ValidationScorer:
         """
         if len(image_indices) != len(captions):
             raise ValueError(f"{len(image_indices)} images but {len(captions)} captions")
-        tests = self._tokenize(captions)
         sums = dict.fromkeys(STATISTICS, 0.0)
+        if not captions:
+            return sums
+        tests = self._tokenize(captions)
+        found = self._scorer.compare(*self._numbered(tests), np.asarray(image_indices))
         sums["_caption_images"] = float(len(tests))
-        for index, raw, test in zip(image_indices, captions, tests, strict=True):
-            sums["_cider_sum"] += self._cider.score(index, test)
-            counts = cook_test(test, self._bleu_references[index], eff="closest")
-            for n in _ORDERS:
-                sums[f"_bleu_correct_{n}"] += counts["correct"][n - 1]
-                sums[f"_bleu_guess_{n}"] += counts["guess"][n - 1]
-            sums["_bleu_test_length"] += counts["testlen"]
-            sums["_bleu_reference_length"] += counts["reflen"]
+        sums["_cider_sum"] = float(found.cider.sum())
+        for n in _ORDERS:
+            sums[f"_bleu_correct_{n}"] = float(found.correct[:, n - 1].sum())
+            sums[f"_bleu_guess_{n}"] = float(found.guesses[:, n - 1].sum())
+        sums["_bleu_test_length"] = float(found.guesses[:, 0].sum())
+        sums["_bleu_reference_length"] = float(found.nearest.sum())
+        for raw, test in zip(captions, tests, strict=True):
             words = words_of(raw if self._by_characters else test)  # characters repeat in any text
             sums["_repeats"] += has_repeat(words)
             sums["_bad_ends"] += ends_badly(words)
