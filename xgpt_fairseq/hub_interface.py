@@ -268,7 +268,7 @@ class XGPTHubInterface(nn.Module):
             DataError: its features do not have the model's width.
         """
         self.check_store(store)
-        chosen = range(len(store)) if rows is None else rows
+        chosen = store.ahead(range(len(store)) if rows is None else rows, batch_size)
         images = ((store.image_id(row), store.features(row), store.boxes(row)) for row in chosen)
         return self._caption(images, options, batch_size, attention)
 

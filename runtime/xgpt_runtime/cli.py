@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with that status.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may be no Unicode: they keep their bytes. A file or pipe gets UTF-8, whatever the code page.
+        # Names of files may be no Unicode: they keep their bytes. A file or pipe gets UTF-8, whatever the code page
+        # or PYTHONIOENCODING: names from a code page of another encoding are written as UTF-8, too.
         encoding = None if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
     if threading.current_thread() is threading.main_thread():

@@ -39,6 +39,15 @@ def test_features_and_boxes_of_these_images(store_path: Path, asked: list[np.nda
         assert same_memory(asked, expected)
 
 
+def test_images_one_by_one_are_asked_for_some_at_once(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RegionStore(store_path)
+    events: list[Any] = []
+    monkeypatch.setattr(store, "prefetch", lambda images: events.append(list(images)))
+    for image in store.ahead(iter([3, 1, 2]), at_once=2):
+        events.append(image)
+    assert events == [[3, 1], 3, 1, [2], 2]
+
+
 def test_what_cannot_be_read_is_the_same_error(store_path: Path) -> None:
     store = RegionStore(store_path)
     with pytest.raises(IndexError, match="image 4 in a store of 4 images"):

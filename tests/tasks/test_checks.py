@@ -316,6 +316,22 @@ def test_processes_of_torchrun_train_together(
         check(program, changes)
 
 
+@pytest.mark.parametrize(("tasks", "port", "refused"), [("2", 9999, True), ("2", -1, False), ("1", 9999, False)])
+def test_processes_of_slurm_train_together(
+    check: Any, monkeypatch: pytest.MonkeyPatch, tasks: str, port: int, refused: bool
+) -> None:
+    """Without a port, tasks may be those of the job around this training."""
+    monkeypatch.setenv("SLURM_NTASKS", tasks)
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    changes = {"distributed_training.distributed_world_size": 1, "distributed_training.distributed_port": port}
+    if not refused:
+        check("fairseq-train", changes)
+        return
+    with pytest.raises(DataError, match=r"SLURM has started 2 processes, .* add --distributed-world-size 2"):
+        check("fairseq-train", changes)
+
+
 @pytest.mark.parametrize("unused", [True, False])
 @pytest.mark.parametrize(
     ("backend", "world", "refused"), [("pytorch_ddp", 2, True), ("pytorch_ddp", 1, False), ("legacy_ddp", 2, False)]

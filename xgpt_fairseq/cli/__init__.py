@@ -43,7 +43,8 @@ def run(program: Callable[[], None]) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
     before = _end_orderly_when_killed()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may be no Unicode: they keep their bytes. A file or pipe gets UTF-8, whatever the locale.
+        # Names of files may be no Unicode: they keep their bytes. A file or pipe gets UTF-8, whatever the locale
+        # or PYTHONIOENCODING: names from a locale of another encoding are written as UTF-8, too.
         encoding = None if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
     try:

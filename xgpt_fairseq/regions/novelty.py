@@ -71,7 +71,7 @@ class NoveltyDetector:
         if len(distinct) < FEWEST_IMAGES:
             return None
         sample = np.random.default_rng(0).permutation(distinct)[:IMAGES].tolist()
-        images = np.stack([_image(store.features(index)) for index in sample])
+        images = np.stack([_image(store.features(index)) for index in store.ahead(sample)])
         fitted, others = np.array_split(images, 2)
         mean = fitted.mean(axis=0)
         directions = np.linalg.svd(fitted - mean, full_matrices=False)[2][: min(DIRECTIONS, images.shape[1] // 8)]

@@ -28,7 +28,7 @@ def feature_statistics(
     total = 0
     sums = np.zeros((2, store.feature_dim))  # of the values and of their squares
     origin = None
-    for image_index in np.linspace(0, len(store) - 1, count).round().astype(np.int64).tolist():
+    for image_index in store.ahead(np.linspace(0, len(store) - 1, count).round().astype(np.int64).tolist()):
         features = store.features(image_index).astype(np.float32)  # (n, D)
         if origin is None:
             origin = features.mean(axis=0)  # near the mean, to keep precision if the mean is far from 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import bisect
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import resource
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -235,6 +236,13 @@ class RegionStore:
             first, last = self._span(image_index)
             read_ahead(*self._place(first, last))
             read_ahead(boxes, first, last)
+
+    def ahead(self, image_indices: Iterable[int], at_once: int = 32) -> Iterator[int]:
+        """The same indices, each *at_once* of them asked for (`prefetch`) before the first: for one image at a time."""
+        rest = iter(image_indices)
+        while chunk := list(itertools.islice(rest, at_once)):
+            self.prefetch(chunk)
+            yield from chunk
 
     def boxes(self, image_index: int) -> FloatArray:
         """The boxes of image *image_index*, (n, 4) float32, x1 y1 x2 y2 in 0..1 of its width and height."""

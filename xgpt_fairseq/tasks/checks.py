@@ -164,6 +164,13 @@ def _check_launch(distributed: Any, program: str) -> None:
             f"torchrun has started {started} processes, and each would train alone: add --distributed-world-size "
             f"{started}"
         )
+    tasks = os.environ.get("SLURM_NTASKS", "")
+    if trains(program) and world == 1 and distributed.distributed_port > 0 and tasks.isdecimal() and int(tasks) > 1:
+        # as above; the port says that they are meant to meet, which SLURM_NTASKS alone does not
+        raise DataError(
+            f"--distributed-port {distributed.distributed_port}: SLURM has started {tasks} processes, and each would "
+            f"train alone: add --distributed-world-size {tasks}"
+        )
 
 
 def _check_gpu(given: str, *, on_cpu: bool) -> None:
