@@ -18,6 +18,8 @@ from xgpt_fairseq.criterions.xgpt_scst import XGPTSCSTConfig, XGPTSCSTCriterion
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.token_file import TokenFile
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.metrics import validation_scorer
+from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 from xgpt_fairseq.models.transfer import LoadMode
 from xgpt_fairseq.models.xgpt import XGPTConfig, XGPTModel
 from xgpt_fairseq.tasks import xgpt_caption
@@ -320,6 +322,35 @@ def test_validation_by_captions_says_no_unknown(tiny_data: Path, monkeypatch: py
     batch = task.dataset("valid").collater([task.dataset("valid")[0]])
     task.valid_step(batch, model, XGPTCriterion(task, label_smoothing=0.0, sentence_avg=False))
     assert said and all(task.target_dictionary.unk() not in tokens for tokens in said)
+
+
+def test_captions_are_scored_against_their_own_images_references(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch's images are in the store's order, whatever the order of its items and of the captions."""
+    monkeypatch.setattr(validation_scorer, "PtbTokenizer", lambda: lambda texts: [t.lower().strip(".") for t in texts])
+    task = task_of(tiny_data, train_subset="valid", eval_captions=True)
+    task.load_dataset("train", epoch=1)
+    data, references = task.dataset("train"), task.directory.references("train").captions
+    first = {image_id: captions[0] for image_id, captions in references.items()}
+    logged: list[tuple[Any, ...]] = []
+    ids: list[int] = []
+    monkeypatch.setattr(task._log, "add", lambda *line: logged.append(line))
+    sums = dict.fromkeys(STATISTICS, 0.0)
+    for items in ((7, 6, 5, 4), (3, 2, 1, 0)):
+        batch = data.collater([data[item] for item in items])
+        said = [first[image_id] for image_id in batch["image_ids"]]
+        found = [[{"tokens": torch.from_numpy(task.vocabulary.encode_ids(text))}] for text in said]
+        task._greedy = SimpleNamespace(generate=lambda models, sample, found=found: found)
+        for name, value in task._score_greedy_captions(batch).items():
+            sums[name] += value
+        split, _, image_ids, captions, people = logged[-1]
+        assert (split, image_ids, people) == ("train", batch["image_ids"], said)
+        assert [text.lower() for text in said] == captions
+        ids += batch["id"].tolist()
+    assert ids[:4] != sorted(ids[:4]) and sorted(ids) == list(range(8))
+    expected = ValidationScorer(list(references.values())).add(range(8), list(first.values()))
+    assert sums == pytest.approx(expected) and expected["_cider_sum"] > 8
 
 
 def test_the_training_split_is_validated_without_captions(
