@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator
@@ -84,22 +85,30 @@ def every_caption(dictionary: Dictionary) -> Iterator[list[int]]:
             yield [*chosen, dictionary.eos()]
 
 
+def next_words(model: XGPTModel, dictionary: Dictionary, image: int, caption: list[int], temperature: float) -> Any:
+    """Before each token of a caption that is drawn, log-probabilities of `WORDS` and the end (tokens, 3) in float64."""
+    inputs = {name: tensor[image : image + 1] for name, tensor in batch()["net_input"].items()}
+    inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs.items()}
+    allowed = [dictionary.index(word) for word in WORDS] + [dictionary.eos()]
+    found = []
+    for place in range(min(len(caption), MAX_LEN)):
+        previous = torch.tensor([[dictionary.eos(), *caption[:place]]])
+        logits, _ = model(**inputs, prev_output_tokens=previous)
+        found.append((logits[0, -1, allowed] / temperature).log_softmax(0))
+    return torch.stack(found)
+
+
 def rated_captions(
     criterion: XGPTSCSTCriterion, model: XGPTModel, image: int, temperature: float
 ) -> list[tuple[torch.Tensor, float]]:
     """Log-probability and reward of each caption that can be drawn, one token after the other in float64."""
     dictionary = criterion.task.target_dictionary
-    inputs = {name: tensor[image : image + 1] for name, tensor in batch()["net_input"].items()}
-    inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs.items()}
     allowed = [dictionary.index(word) for word in WORDS] + [dictionary.eos()]
     rated = []
     for caption in every_caption(dictionary):
-        log_probability = torch.zeros((), dtype=torch.float64)
-        for place in range(min(len(caption), MAX_LEN)):
-            previous = torch.tensor([[dictionary.eos(), *caption[:place]]])
-            logits, _ = model(**inputs, prev_output_tokens=previous)
-            chosen = (logits[0, -1, allowed] / temperature).log_softmax(0)
-            log_probability = log_probability + chosen[allowed.index(caption[place])]
+        words = next_words(model, dictionary, image, caption, temperature)
+        drawn = torch.tensor([allowed.index(token) for token in caption[: len(words)]])
+        log_probability = words.gather(1, drawn[:, None]).sum()
         rated.append((log_probability, criterion._reward(torch.tensor([image]), torch.tensor([[caption]])).item()))
     assert sum(log_probability.exp().item() for log_probability, _ in rated) == pytest.approx(1)
     return rated
@@ -171,7 +180,12 @@ def test_the_reward_is_cider_d_with_the_end_as_a_word() -> None:
     [[cat_1, cat_2], [dog_2, wrong]] = criterion._reward(torch.tensor([0, 1]), tokens).tolist()
     assert cat_1 > cat_2 > wrong == 0 and dog_2 > 0  # the limit of two tokens ended "cat cat", so it has no end
     weighted, _ = build(scst_bleu_weight=2.0)
-    assert weighted._reward(torch.tensor([0, 1]), tokens)[0, 0] > cat_1
+    more = (weighted._reward(torch.tensor([0, 1]), tokens) - criterion._reward(torch.tensor([0, 1]), tokens)).flatten()
+    array = tokens.flatten(0, 1).numpy()
+    words, lengths = weighted._words(array, with_end=weighted._ended(array))
+    assert weighted._scorer is not None
+    _, bleu = weighted._scorer.score(words, lengths, np.array([0, 0, 1, 1]))
+    assert bleu[0] > 0 and more.tolist() == pytest.approx((2 * bleu).tolist())
 
 
 def test_what_is_logged_of_samples() -> None:
@@ -220,6 +234,31 @@ def test_entropy_and_kl_pull_by_their_weights() -> None:
     loss, size, log = kl(model, batch())
     assert log["scst_kl"] / size > 0.01
     assert loss.item() == pytest.approx(plain(model, batch())[0].item() + 0.5 * log["scst_kl"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("of_entropy", "of_kl", "temperature"), [(0.4, 0.0, 1.0), (0.0, 0.7, 0.6), (0.4, 0.7, 1.0)])
+def test_entropy_and_kl_are_sums_over_all_next_words(of_entropy: float, of_kl: float, temperature: float) -> None:
+    """-Σ p log p and Σ p (log p - log p₀), token by token of given captions, and what both add to the gradient."""
+    options = {"scst_candidates": "beam", "scst_samples": 7, "scst_temperature": temperature}  # all that can be drawn
+    (plain, _), (criterion, model) = build(**options), build(**options, scst_entropy=of_entropy, scst_kl=of_kl)
+    dictionary = criterion.task.target_dictionary
+    before = copy.deepcopy(criterion._start_model(model)).double()
+    with torch.no_grad():
+        model.decoder.output.bias[dictionary.index("cat")] += 1.0
+    now = copy.deepcopy(model).double()
+    entropy, kl = torch.zeros(2, dtype=torch.float64)
+    for image, caption in itertools.product(range(2), every_caption(dictionary)):
+        log_p, log_p0 = (next_words(each, dictionary, image, caption, temperature) for each in (now, before))
+        entropy = entropy - (log_p.exp() * log_p).sum()
+        kl = kl + (log_p.exp() * (log_p - log_p0)).sum()
+    loss, size, log = criterion(model, batch())
+    assert size == 14 and kl > 0.1
+    assert log["scst_entropy"] == pytest.approx(entropy.item(), rel=1e-4)
+    assert log["scst_kl"] == pytest.approx(kl.item() if of_kl else 0.0, rel=1e-4)
+    expected = gradient(of_kl * kl - of_entropy * entropy, now)
+    added = gradient(loss, model) - gradient(plain(model, batch())[0], model)
+    assert expected.norm() > 0.1
+    assert (added - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_the_start_has_no_dropout_and_is_in_no_checkpoint() -> None:
