@@ -185,6 +185,14 @@ def test_parts_of_an_earlier_version(
     assert done.status == 1 and "pass --overwrite" in done.error
     done = merge(call_program, monkeypatch, tmp_path / "store.parts", "--output", tmp_path / "store")
     assert done.status == 0, done.stderr
+    store = verify(tmp_path / "store")
+    parts = [RegionStore(tmp_path / "store.parts" / name) for name in ("0-of-2", "1-of-2")]
+    images = [(part, image) for part in parts for image in range(len(part))]
+    assert store.image_ids() == [part.image_id(image) for part, image in images]
+    for place, (part, image) in enumerate(images):
+        np.testing.assert_array_equal(store.features(place), part.features(image))
+        np.testing.assert_array_equal(store.boxes(place), part.boxes(image))
+        assert store.labels(place) == part.labels(image)
 
 
 def test_two_processes_of_torchrun(photos: Path, tmp_path: Path, extract: Extract, call_program: Any) -> None:
