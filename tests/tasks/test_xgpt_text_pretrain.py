@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,32 @@ def test_training_is_shuffled_a_part_at_a_time_and_validation_is_whole(tiny_text
         task.load_dataset(split, epoch=1)
     assert len(task.dataset("train").ordered_indices()) == 7 < len(task.dataset("train"))
     assert task.dataset("valid").ordered_indices().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory'")
+def test_an_interrupted_part_goes_on_with_its_own_sentences(tiny_text_data: Path) -> None:
+    """Batches of the epoch that goes on are drawn before fairseq tells a data set its number."""
+
+    def iterator() -> Any:
+        task = task_of(tiny_text_data, sentences_per_epoch=7, update_freq=[1])
+        task.load_dataset("train", epoch=1)
+        return task.get_batch_iterator(task.dataset("train"), max_sentences=2)
+
+    def rest(begun: Any) -> Iterator[tuple[str, list[int], list[list[int]]]]:
+        while begun.has_next():
+            batch = next(begun)
+            yield batch["objective"], batch["id"].tolist(), batch["target"].tolist()
+
+    whole = iterator()
+    assert {item for _, items, _ in rest(whole.next_epoch_itr()) for item in items} == set(range(7))
+    second = whole.next_epoch_itr()
+    next(second)
+    state = whole.state_dict()
+    expected = list(rest(second))
+    assert len(expected) == 7 and {item for _, items, _ in expected for item in items} == set(range(7, 14))
+    resumed = iterator()
+    resumed.load_state_dict(state)
+    assert list(rest(resumed.next_epoch_itr())) == expected
 
 
 @pytest.mark.parametrize(
