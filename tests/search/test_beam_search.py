@@ -11,7 +11,7 @@ import pytest
 import torch
 from fairseq.search import DiverseBeamSearch, Sampling
 from fairseq.sequence_generator import SequenceGenerator
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.models.small import build, images
@@ -50,6 +50,7 @@ def assert_same(found: list[list[dict[str, Any]]], expected: list[list[dict[str,
 SEARCHES = st.fixed_dictionaries(
     {
         "beam_size": st.sampled_from([1, 2, 5]),
+        "max_len_a": st.sampled_from([0, 0.5]),  # tokens a region, beside max_len_b
         "max_len_b": st.integers(3, 30),  # the model's own limit is 23
         "min_len": st.integers(0, 3),
         "len_penalty": st.sampled_from([0.0, 0.4, 1.0, 2.0, -0.5]),
@@ -68,6 +69,10 @@ SEARCHES = st.fixed_dictionaries(
     steps_unseen=st.sampled_from([None, 1, 3, 50]),
     seed=st.integers(0, 3),
 )
+@example(  # no caption ends by itself: all are as long as they may be
+    sharing="enc-dec-share", words=15, counts=[9, 2], options={"beam_size": 2, "max_len_a": 0.5, "max_len_b": 3},
+    fond_of_ends=-9.0, steps_unseen=None, seed=0,
+)  # fmt: skip
 @settings(max_examples=15, deadline=None)
 def test_hypotheses_and_scores_are_fairseq_s(
     sharing: str,

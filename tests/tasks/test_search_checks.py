@@ -14,7 +14,7 @@ from xgpt_fairseq.tasks.search_checks import check_search
     "options",
     [
         {}, {"beam": 4, "diverse_beam_groups": 2}, {"beam": 3, "nbest": 3}, {"min_len": 59},
-        {"min_len": 5, "max_len_b": 5}, {"no_early_stop": True},
+        {"min_len": 5, "max_len_b": 5}, {"no_early_stop": True}, {"max_len_a": 1, "max_len_b": 0, "min_len": 3},
         {"constraints": "ordered", "diverse_beam_groups": -1, "diversity_rate": -1.0},
         {"sampling": True, "constraints": None},
     ],
