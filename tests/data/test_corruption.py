@@ -64,6 +64,9 @@ def test_masks_are_80_10_10():
     assert np.mean(corrupted == MASK) == pytest.approx(0.8, abs=0.01)
     # a random word is the same one in 1 of 95 draws
     assert np.mean(corrupted == tokens) == pytest.approx(0.1 + 0.1 / 95, abs=0.01)
+    random_words = corrupted[(corrupted != MASK) & (corrupted != tokens)]
+    times = np.bincount(random_words - WORDS[0], minlength=95)  # some 104 each, the first and the last among them
+    assert len(times) == 95 and (np.abs(times - times.mean()) < 5 * np.sqrt(times.mean())).all()
 
 
 @given(length=lengths, seed=seeds, ratio=ratios, one_span=st.booleans())
