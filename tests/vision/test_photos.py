@@ -18,6 +18,8 @@ from PIL import Image, ImageDraw
 
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.photos import (
+    DRAFT,
+    REDUCING_GAP,
     LargePhotoError,
     NoPhotoError,
     Photo,
@@ -110,6 +112,22 @@ def test_a_huge_jpeg_is_not_decoded_whole(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Image.Image, "resize", remember)
     load_photo(path, PhotoForm(64))
     assert resized[0] == (128, 64)
+
+
+def test_a_draft_s_last_pixels_beyond_the_photo_are_not_seen(tmp_path: Path) -> None:
+    """At an eighth, 49 rows are seven, the last of one row and of what pads it: with it whole, all would shift."""
+    path = saved(scene(265, 49), tmp_path / "a.jpg", quality=95)
+    photo = load_photo(path, PhotoForm(16, stride=1))
+    expected = np.asarray(Image.open(path).resize((16, 3), Image.Resampling.BILINEAR))
+    assert difference(photo.pixels, expected) <= 8
+
+
+def test_how_large_photos_are_reduced_is_part_of_their_features(tmp_path: Path) -> None:
+    """No store's settings name these two, and other values give other features: noise tells them apart."""
+    assert (DRAFT, REDUCING_GAP) == (2, 3.0)
+    noise = np.random.default_rng(0).integers(0, 256, (500, 700, 3), dtype=np.uint8)
+    photo = load(saved(Image.fromarray(noise), tmp_path / "a.png"))
+    assert photo.pixels.sum(axis=(0, 1)).tolist() == [260774, 260699, 260952]
 
 
 def test_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
