@@ -8,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Optional
 
+import torch
 from torch import Tensor
 
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.models.xgpt import SHARING_LAYERS, XGPTConfig, XGPTModel, apply_architecture
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, Objective
+from xgpt_fairseq.regions.statistics import comparable_statistics
 from xgpt_fairseq.text.vocabulary import Vocabulary
 
 # the types of such options of the configuration; fairseq knows no `int | None`
@@ -127,7 +129,10 @@ def build_model(
     directory: DataDirectory | None = None,
     objectives: Mapping[str, Objective] | None = None,
 ) -> XGPTModel:
-    """Build a model to load weights into; *config*'s feature width must be that of *directory*'s regions."""
+    """Build a model to load weights into; *config*'s feature width must be that of *directory*'s regions.
+
+    It knows what their features look like, to compare them with the checkpoint's.
+    """
     task = SimpleNamespace(
         target_dictionary=vocabulary.dictionary, objectives=objectives or {}, spare_heads=PRETRAINING_OBJECTIVES
     )
@@ -135,7 +140,11 @@ def build_model(
         task.feature_dim, task.store_name = directory.regions.feature_dim, str(directory.regions.path)
         task.has_boxes = directory.regions.has_boxes
         task.feature_settings = directory.regions.source.get("extractor")
-    return XGPTModel.build_model(config, task)
+    model = XGPTModel.build_model(config, task)
+    statistics = None if directory is None else comparable_statistics(directory.regions)
+    if statistics is not None:
+        model.encoder.regions.keep_statistics(*map(torch.from_numpy, statistics))
+    return model
 
 
 def model_config(path: Path, state: Mapping[str, Any]) -> XGPTConfig:

@@ -178,18 +178,18 @@ def check_features(
 def warn_of_other_features(
     own: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor], *, store: str | None, checkpoint: str | None
 ) -> None:
-    """Warn if the features of a training are not of the detector that its initial checkpoint was trained on.
+    """Warn if the features of a store are not of the detector that a checkpoint was trained on.
 
     Args:
-        own: mean (D,) and standard deviation (D,) of the features of *store*, the training data.
+        own: mean (D,) and standard deviation (D,) of the features of *store*.
         given: those of the training data of *checkpoint*.
     """
     found = distance(own, given)
     if found.far and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):  # one process says it
         logger.warning(
-            f"the features of the region store {store} are far from those that {checkpoint} was trained on: {found}. "
-            "All stages must use features of one detector with the same preprocessing (or are these images of another "
-            "kind, such as drawings?)"
+            f"the features of the region store {store} are far from those that {checkpoint or 'the checkpoint'} was "
+            f"trained on: {found}. All stages must use features of one detector with the same preprocessing (or are "
+            "these images of another kind, such as drawings?)"
         )
 
 

@@ -381,18 +381,19 @@ class XGPTModel(FairseqEncoderDecoderModel):
     def _settle_statistics(self, given: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
         """The statistics of features, by name, after loading a checkpoint that has *given*.
 
-        A training that starts from the checkpoint keeps those of its own store, and compares; a resumed one, and a
-        model that generates, has the checkpoint's. Checkpoints of text, and old ones, have none.
+        A training that starts from the checkpoint keeps those of its own store; a resumed one, and a model that
+        generates, has the checkpoint's. Where both are known, they are compared. Checkpoints of text, and old ones,
+        have none.
         """
         regions = self.encoder.regions
         if regions is None:
             return {}
         if given is not None:
             own = statistics_of(self.state_dict())
+            if own is not None:
+                warn_of_other_features(own, given, store=self.store_name, checkpoint=self.checkpoint)
             if self.load_mode is not LoadMode.START or own is None:
                 regions.keep_statistics(*given)
-            else:
-                warn_of_other_features(own, given, store=self.store_name, checkpoint=self.checkpoint)
         return {name: tensor for name, tensor in self.state_dict().items() if name in STATISTICS}
 
 

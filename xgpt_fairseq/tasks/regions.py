@@ -8,7 +8,7 @@ import torch
 from fairseq.dataclass import FairseqDataclass
 
 from xgpt_fairseq.data.directory import DataDirectory
-from xgpt_fairseq.regions.statistics import feature_statistics
+from xgpt_fairseq.regions.statistics import comparable_statistics, feature_statistics
 from xgpt_fairseq.tasks.base import XGPTTask, XGPTTaskConfig
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,14 @@ class RegionsTask(XGPTTask):
         return cls(cfg, directory)
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> Any:
-        """Build the model; one that is to train knows what the features of its region store look like."""
+        """Build the model, which knows what the features of its region store look like.
+
+        A trained one that is loaded to be used compares them with its checkpoint's, and needs enough images for that.
+        """
         model = super().build_model(cfg, from_checkpoint)
-        if not from_checkpoint:
-            mean, std = feature_statistics(self.directory.regions)
-            model.encoder.regions.keep_statistics(torch.from_numpy(mean), torch.from_numpy(std))
+        measure = comparable_statistics if from_checkpoint else feature_statistics
+        if (statistics := measure(self.directory.regions)) is not None:
+            model.encoder.regions.keep_statistics(*map(torch.from_numpy, statistics))
         return model
 
     @property
