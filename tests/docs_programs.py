@@ -35,6 +35,7 @@ CHANGES: dict[str, list[Change]] = {
         Change("a model of 100 000 parameters", more="+model.layers=1 +model.hidden_size=64 +model.ffn_size=128"),
         Change("heads that divide its width", more="+model.attention_heads=4"),
         Change("two updates", more="optimization.max_update=2 lr_scheduler.warmup_updates=1 dataset.batch_size=8"),
+        Change("of one batch", more="optimization.update_freq=[1]"),
         Change("the worker processes of a data loader take longer to start", more="dataset.num_workers=0"),
     ],
     "fairseq-generate": [Change("there may be no GPU", more="--cpu --batch-size 8")],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,18 @@ def test_the_yaml_says_what_the_script_passes(stage: str, recorder: Path) -> Non
     # and nothing that the script passes is missing
     passed = {part[2:].replace("-", "_") for part in called(recorder.parent)[0] if part.startswith("--")}
     assert passed - {"arch", "distributed_world_size"} <= set(said)
+
+
+def test_the_documented_command_has_the_papers_batch_on_one_gpu() -> None:
+    """The files are for 8 GPUs: without an update_freq, an update would have an eighth of the captions."""
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^```bash\n(fairseq-hydra-train .*?)^```", page, re.DOTALL | re.MULTILINE)
+    words = shlex.split(command)
+    file = RECIPE / "yaml" / f"{words[words.index('--config-name') + 1]}.yaml"
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    typed = dict(word.split("=", 1) for word in words if "=" in word)
+    [batches] = yaml.safe_load(typed["optimization.update_freq"])
+    assert settings["dataset"]["batch_size"] * batches == 512
 
 
 def train_by_yaml(stage: str, data: Path, folder: Path, start: Path | None) -> str:
