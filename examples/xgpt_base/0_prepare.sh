@@ -10,6 +10,10 @@
 # without them. What is prepared already is not looked at again.
 set -euo pipefail
 
+if (($# > 0)); then
+    echo "error: $1: 0_prepare.sh takes no arguments, but variables before its name (TEXT=FILE bash …/0_prepare.sh)" >&2
+    exit 1
+fi
 DATA=${DATA:-data}
 # shellcheck source=names.sh
 . "$(dirname "$0")/names.sh"

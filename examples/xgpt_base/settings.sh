@@ -2,7 +2,7 @@
 #
 #   GPUS=4 CHECKPOINTS=/big/xgpt bash examples/xgpt_base/2_out_of_domain.sh
 #
-# Arguments of a script are passed to fairseq-train after the recipe's own, and so override them:
+# Arguments of a training's script are passed to fairseq-train after the recipe's own, and so override them:
 #
 #   ITERATIONS=50000 bash examples/xgpt_base/2_out_of_domain.sh --tensorboard-logdir runs/cc
 set -euo pipefail
@@ -41,7 +41,7 @@ if ((BATCH % PROCESSES != 0)); then
     echo "error: BATCH=$BATCH is no multiple of GPUS=$GPUS; choose GPUS (1, 2, 4 …) or BATCH (IMAGES in 6_scst.sh)" >&2
     exit 1
 fi
-if [ -z "${GPU_BATCH:-}" ]; then                  # captions per GPU
+if [ -z "${GPU_BATCH:-}" ]; then                  # captions per GPU; 6_scst.sh: images, as BATCH
     # xgpt_base needs up to 46 MB per caption with 100 regions (IMLM, TIFG), and 2 GB for weights and optimizer
     MOST=$((MEMORY > 0 ? (MEMORY - 3000) / 48 / PER_ROW : 64))
     GPU_BATCH=$((BATCH / PROCESSES))

@@ -20,11 +20,11 @@ SCRIPT = ROOT / "examples" / "xgpt_base" / "0_prepare.sh"
 TRAIN, VALID = "Train_GCC-training.tsv", "Validation GCC-1.1.0-Validation.tsv"
 
 
-def prepare(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def prepare(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The script in *folder*, with the programs that are there, if there are any."""
     path = os.pathsep.join([str(folder / "programs"), str(Path(sys.executable).parent), "/usr/bin", "/bin"])
     environment = {"PATH": path, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(["bash", SCRIPT], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(["bash", SCRIPT, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -73,6 +73,14 @@ def test_refused_before_the_import(variables: dict[str, str], message: str, tmp_
     done = prepare(tmp_path, **variables)
     assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
     assert not (tmp_path / "data").exists()
+
+
+def test_arguments_are_refused(recorder: Path) -> None:
+    """As those of the other scripts, which go to fairseq: they would be dropped without a word."""
+    done = prepare(recorder, "--max-missing", "0.3", TEXT="wiki")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --max-missing: 0_prepare.sh takes no arguments, but variables before")
+    assert not (recorder / "calls").exists() and not (recorder / "data").exists()
 
 
 CC = {"TEXT": "wiki", "CC_REGIONS": "cc"}
