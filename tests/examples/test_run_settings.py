@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -247,6 +248,20 @@ def test_captions_are_scored_again_by_other_metrics(tmp_path: Path) -> None:
     assert scored() == scored() == 3
     assert scored(SEGMENT="char") == scored(SEGMENT="char") == 4
     assert scored("b", SEGMENT="char") == 5
+
+
+@pytest.mark.parametrize(("example", "least"), [("real_photos", 10), ("quickstart", 8)])
+def test_the_readme_has_the_defaults_of_the_script(example: str, least: int) -> None:
+    """`NAME` (VALUE) in the text: the value that NAME has where it is not set; first, that for photos."""
+    page = (EXAMPLES / example / "README.md").read_text(encoding="utf-8")
+    script = (EXAMPLES / example / "run.sh").read_text(encoding="utf-8")
+    for_photos = script[: script.find("exec bash")] if example == "quickstart" else script
+    stated = re.findall(r"`([A-Z_]+)`\s\(([\w. ]*\w)\)", page)
+    for name, value in stated:
+        if value not in ("all", "none"):
+            given = re.findall(rf"\$\{{{name}:-([^}}]*)\}}", for_photos)
+            assert value.replace(" ", "") in given, f"{name}: {value} stated, {given}"
+    assert len(stated) >= least
 
 
 def test_settings_at_their_default_have_no_line() -> None:
