@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--copy-photos",
         action="store_true",
-        help="put the copies into a folder beside the page, FILE.photos, instead of into it",
+        help="put the copies into a folder beside the page, page.photos of page.html, instead of into it",
     )
     parser.add_argument(
         "--photo-size",

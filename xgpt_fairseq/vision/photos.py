@@ -218,8 +218,8 @@ def load_photo(
     Args:
         photo: the file, or an image of Pillow.
         form: of the result; None: the default backbone's.
-        max_pixels: refuse a photo of more pixels by its header, before it is decoded; None: Pillow's limit alone, 179
-            megapixels.
+        max_pixels: refuse a photo of more pixels by its header, before it is decoded; None: Pillow's limit alone,
+            178 956 970.
         view: what of the photo is seen; None: all of it.
 
     Raises:
