@@ -100,7 +100,7 @@ def test_a_trained_model_that_is_opened_knows_its_store_if_that_has_images_enoug
     few, enough = (write(tmp_path / str(n), draw(n)) for n in (FEWEST_IMAGES - 1, FEWEST_IMAGES))
     assert comparable_statistics(few) is None
     models = [of_extractor(None), of_extractor(None)]
-    monkeypatch.setattr(loading.XGPTModel, "build_model", lambda config, task: models.pop())
+    monkeypatch.setattr(XGPTModel, "build_model", lambda config, task: models.pop())
     for store in (few, enough):
         directory: Any = SimpleNamespace(regions=store)
         vocabulary: Any = SimpleNamespace(dictionary=None)

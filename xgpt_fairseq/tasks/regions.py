@@ -53,8 +53,9 @@ class RegionsTask(XGPTTask):
         A trained one that is loaded to be used compares them with its checkpoint's, and needs enough images for that.
         """
         model = super().build_model(cfg, from_checkpoint)
-        measure = comparable_statistics if from_checkpoint else feature_statistics
-        if (statistics := measure(self.directory.regions)) is not None:
+        store = self.directory.regions
+        statistics = comparable_statistics(store) if from_checkpoint else feature_statistics(store)
+        if statistics is not None:
             model.encoder.regions.keep_statistics(*map(torch.from_numpy, statistics))
         return model
 
