@@ -184,7 +184,7 @@ def test_every_process_reads_checkpoints(tiny_data: Path) -> None:
     assert root.checkpoint.load_checkpoint_on_all_dp_ranks is True
 
 
-def test_a_model_that_trains_knows_its_features(tiny_data: Path) -> None:
+def test_a_model_that_trains_knows_its_features(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of(tiny_data)
     config = OmegaConf.structured(XGPTConfig(layers=1, hidden_size=16, ffn_size=32, attention_heads=2, _name="xgpt"))
     store = task.directory.regions
@@ -193,8 +193,11 @@ def test_a_model_that_trains_knows_its_features(tiny_data: Path) -> None:
     assert model.store_name == str(store.path)
     np.testing.assert_allclose(model.encoder.regions.feature_mean, features.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(model.encoder.regions.feature_std, features.std(axis=0), atol=1e-6)
-    loaded = task.build_model(config, from_checkpoint=True)  # to generate: it has its checkpoint's
+    loaded = task.build_model(config, from_checkpoint=True)  # to generate, from a few images
     assert loaded.encoder.regions.feature_mean is None and loaded.store_name == str(store.path)
+    monkeypatch.setattr("xgpt_fairseq.regions.statistics.FEWEST_IMAGES", len(store))
+    compared = task.build_model(config, from_checkpoint=True)
+    np.testing.assert_array_equal(compared.encoder.regions.feature_mean, model.encoder.regions.feature_mean)
 
 
 def test_a_training_starts_from_a_checkpoint_where_it_has_none_of_its_own(tiny_data: Path, tmp_path: Path) -> None:
