@@ -229,7 +229,7 @@ def test_settings_may_change_where_nothing_was_made(tmp_path: Path) -> None:
     (failed,) = run("data", broken=node.stage.name)
     assert failed.endswith(": it broke")
     settings = json.loads((node.folder / "settings.json").read_text())
-    assert settings["variables"]["IN_DOMAIN_DATA"] == "data"
+    assert settings["variables"]["IN_DOMAIN_DATA"] == os.path.realpath("data")
     (node.average.parent / "checkpoint_last.pt").parent.mkdir(parents=True)
     (node.average.parent / "checkpoint_last.pt").touch()
     (failed,) = run("other")
@@ -239,7 +239,7 @@ def test_settings_may_change_where_nothing_was_made(tmp_path: Path) -> None:
 
 
 def test_data_by_another_path_are_the_same(tmp_path: Path) -> None:
-    """Earlier versions recorded resolved paths, with which such links did not work."""
+    """And a link that was pointed to others since is not; the script is given the link itself."""
     (node,) = tree(TABLES["table3"].rows[:1], 1, output=tmp_path / "out", start="none")
     for name in ("data", "other"):
         (tmp_path / name).mkdir()
@@ -248,11 +248,17 @@ def test_data_by_another_path_are_the_same(tmp_path: Path) -> None:
     def run(data: str) -> list[str]:
         fake = Fake(1)
         fake.setting = Setting(demo=None, environment={"IN_DOMAIN_DATA": str(tmp_path / data)})
+        assert fake.setting.command(node)[0]["IN_DOMAIN_DATA"] == str(tmp_path / data)
         return failures(fake, [node])
 
-    assert run("data") == run("link") == []
+    assert run("link") == run("data") == run("link") == []
     (failed,) = run("other")
     assert "was run with other variables" in failed
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    (failed,) = run("link")
+    assert "was run with other variables" in failed
+    assert run("data") == []
 
 
 def test_a_stage_s_settings_are_what_its_script_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,14 +92,9 @@ def has_results(folder: Path) -> bool:
 def _comparable(settings: dict[str, Any], unread: Collection[str]) -> dict[str, Any]:
     """A stage's settings as far as they count.
 
-    Earlier versions recorded variables that are *unread*, EPOCHS beside the ITERATIONS that win over it, and resolved
-    paths of data.
+    Earlier versions recorded variables that are *unread*, and EPOCHS beside the ITERATIONS that win over it.
     """
-    variables = {
-        name: os.path.realpath(value) if name.endswith("_DATA") else value
-        for name, value in settings.get("variables", {}).items()
-        if name not in unread
-    }
+    variables = {name: value for name, value in settings.get("variables", {}).items() if name not in unread}
     if "ITERATIONS" in variables:
         variables.pop("EPOCHS", None)
     return {**settings, "variables": variables}
@@ -262,6 +257,8 @@ class Runner:
         """
         variables, arguments = self.setting.command(node)
         variables |= {name: os.environ[name] for name in DECIDING if name in os.environ and name not in variables}
+        # where links lead now: they may lead elsewhere when this is compared
+        variables = {n: os.path.realpath(value) if n.endswith("_DATA") else value for n, value in variables.items()}
         own: dict[str, Any] = {"script": node.stage.script.name, "variables": variables, "arguments": arguments}
         if node.is_root:
             own["start"] = node.start
