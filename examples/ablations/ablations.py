@@ -26,6 +26,7 @@ from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.experiments.program import (
     add_options,
     check_environment,
+    check_variable,
     chosen,
     run_quickstart,
     run_table,
@@ -242,20 +243,23 @@ def main() -> None:
     if args.table == FEATURES and args.data is not None:
         raise DataError(f"--data has no effect on {FEATURES}: its data directories are those of --features")
     demo = args.scale == "demo"
-    options = {"IN_DOMAIN_DATA": "--features" if args.table == FEATURES else "--data", "FROM": "--start"}
+    draws = demo and args.table != FEATURES and args.data is None
+    data = args.data if demo else args.data or Path("data/coco")
+    out_of_domain = args.out_of_domain_data or (data if demo else Path("data/cc"))
+    options: dict[str, tuple[str, object]] = {"IN_DOMAIN_DATA": ("--data", data), "FROM": ("--start", args.start)}
+    if args.table == FEATURES:
+        options["IN_DOMAIN_DATA"] = ("--features", None)
     if pretrains:
-        options["OUT_OF_DOMAIN_DATA"] = "--out-of-domain-data"
-    check_environment(args, options, draws=demo and args.table != FEATURES and args.data is None)
+        options["OUT_OF_DOMAIN_DATA"] = ("--out-of-domain-data", out_of_domain)
+    check_environment(args, options, draws=draws)
+    check_variable("OBJECTIVES", None, "rows have objectives of their own")
     rows = chosen(table.rows, args.rows, args.table)
-    data, out_of_domain = args.data, args.out_of_domain_data
     if args.features:
-        data = args.features[0][1]
+        data = out_of_domain = args.features[0][1]
         check_same_images([each for each in args.features if each[0] in {row.name for row in rows}])
-    if demo and data is None:
+    if draws:
         scenes = run_quickstart(EXAMPLES / "quickstart" / "run.sh", prepare_only=True)
         data, out_of_domain = scenes / "captions", out_of_domain or scenes / "web"
-    data = data or Path("data/coco")
-    out_of_domain = out_of_domain or (data if demo else Path("data/cc"))
     run_table(
         table,
         rows,

@@ -56,6 +56,7 @@ def main() -> None:
     check_variable("VALIDATIONS", VALIDATIONS, f"there are {VALIDATIONS}")
     check_variable("OUT_OF_DOMAIN_DATA", args.data, "--data names the data directory")
     check_variable("FROM", "none", "trainings are from scratch")
+    check_variable("CHECKPOINTS", None, "--output is where runs go")
     reference = _parameters(args, "all-1", training)
     print(f"after {args.iterations} iterations of {', '.join(OBJECTIVES)}: distance of the parameters")
     for name in changed:

@@ -159,40 +159,40 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for runs and tables [table7/SCALE]")
     own, training = split_at_dashes(sys.argv[1:])
     args = parser.parse_args(own)
-    options = {
-        "ORIGINAL_DATA": "--data", "AUGMENTED_DATA": "--augmented-data", "FROM": "--start", "SPLITS": "--splits",
-    }  # fmt: skip
-    check_environment(args, options, draws=args.scale == "demo" and args.data is None)
-    rows = chosen(TABLE7.rows, args.rows, "table7")
+    demo = args.scale == "demo"
     output = (args.output or Path("table7", args.scale)).resolve()
+    data = args.data if demo else args.data or Path("data/flickr30k")
+    augmented = args.augmented_data or (output / "augmented" if demo else Path("data/flickr30k-augmented"))
+    options = {
+        "ORIGINAL_DATA": ("--data", data), "AUGMENTED_DATA": ("--augmented-data", augmented),
+        "FROM": ("--start", args.start), "SPLITS": ("--splits", args.splits),
+    }  # fmt: skip
+    check_environment(args, options, draws=demo and args.data is None)
+    rows = chosen(TABLE7.rows, args.rows, "table7")
     if args.cpu_bf16:
         if args.gpus:
             raise DataError("--cpu-bf16 is for CPUs (--gpus 0); on GPUs training is in float16, or as PRECISION says")
         check_cpu_bfloat16()
     for option in ("--captioner", "--regions", "--per-image"):
         value = getattr(args, option[2:].replace("-", "_"))
-        if value is not None and (args.scale != "demo" or args.augmented_data is not None):
+        if value is not None and (not demo or args.augmented_data is not None):
             why = "with --augmented-data" if args.augmented_data is not None else "without --scale demo"
             raise DataError(f"{option} has no effect {why}: it is of the captions that are generated in --output")
     per_image = PER_IMAGE if args.per_image is None else args.per_image
-    data, start, augmented = args.data, args.start, args.augmented_data
-    if args.scale == "demo":
-        if data is None:
-            scenes = run_quickstart(EXAMPLES / "quickstart" / "run.sh", prepare_only=False)
-            data, start = scenes / "captions", start or str(scenes / "checkpoints/captions/finetune/averaged.pt")
-        augmented = augmented or output / "augmented"
-    data = data or Path("data/flickr30k")
-    augmented = augmented or Path("data/flickr30k-augmented")
+    start = args.start
+    if demo and data is None:
+        scenes = run_quickstart(EXAMPLES / "quickstart" / "run.sh", prepare_only=False)
+        data, start = scenes / "captions", start or str(scenes / "checkpoints/captions/finetune/averaged.pt")
     if start is None:
         raise DataError("--start FILE: name a checkpoint, of whatever stage, that all rows start from (or none)")
     needed = any(("TRAIN_ON", "augmented") in stage.variables for row in rows for stage in row.stages)
     captioner = args.captioner or (None if start == "none" else Path(start))
-    if needed and augmented.exists() and args.scale == "demo" and args.augmented_data is None:
+    if needed and augmented.exists() and demo and args.augmented_data is None:
         there = captioner is not None and (captioner.exists() or args.captioner is not None)
         compared = captioner if there else None
         check_augmented(augmented, data=data, per_image=per_image, captioner=compared, regions=args.regions)
     if needed and not augmented.exists():
-        if args.scale != "demo":
+        if not demo:
             raise DataError(f"{augmented} is not there: xgpt-augment {data} --path CHECKPOINT --output {augmented}")
         if captioner is None:
             raise DataError("--captioner FILE: name a checkpoint that generates the captions, or --augmented-data")

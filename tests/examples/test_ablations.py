@@ -73,7 +73,10 @@ def test_an_architecture_of_the_users_is_refused_at_the_papers_scale(
         ("SEED", "2", [], "--seeds is for tables"),
         ("IN_DOMAIN_DATA", "d", [], "--data is for tables"),
         ("OUT_OF_DOMAIN_DATA", "d", [], "--out-of-domain-data is for tables"),
+        ("OUT_OF_DOMAIN_DATA", "data/coco", ["--data", "data/coco"], "--out-of-domain-data is for tables"),
         ("FROM", "text.pt", [], "--start is for tables"),
+        ("CHECKPOINTS", "runs", [], "--output is for tables"),
+        ("OBJECTIVES", "ic", ["--scale", "demo"], "rows have objectives of their own"),
     ],
 )
 def test_variables_that_a_table_would_ignore_are_refused(
@@ -97,6 +100,19 @@ def test_variables_that_say_what_the_options_say_are_no_matter(
         monkeypatch.setenv(name, value)
     for arguments in (["table3", "--scale", "demo"], ["table2", "--seeds", "3", "--out-of-domain-data", "d"]):
         assert call_program(ablations.main, *arguments, "--gpus", 0).status == 0
+    monkeypatch.delenv("OUT_OF_DOMAIN_DATA")
+    monkeypatch.chdir(tmp_path)
+    here, absolute = Path("data/coco"), tmp_path / "data" / "coco"
+    for value, options in (
+        ("data/coco", []), ("data/coco/", ["--data", here]), (absolute, []), ("data/coco", ["--data", absolute]),
+    ):  # fmt: skip
+        monkeypatch.setenv("IN_DOMAIN_DATA", str(value))
+        assert call_program(ablations.main, "table2", "--seeds", 3, *options, "--gpus", 0).status == 0
+    monkeypatch.setenv("OUT_OF_DOMAIN_DATA", "data/cc")  # those of the paper's scale
+    assert call_program(ablations.main, "table2", "--seeds", 3, "--gpus", 0).status == 0
+    monkeypatch.setenv("OUT_OF_DOMAIN_DATA", "data/coco")  # those of the other scale: --data
+    demo = ["--scale", "demo", "--data", "data/coco", "--seeds", 3]
+    assert call_program(ablations.main, "table2", *demo, "--gpus", 0).status == 0
 
 
 @pytest.mark.parametrize(

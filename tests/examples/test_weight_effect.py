@@ -148,6 +148,7 @@ def test_a_link_to_data_is_handed_on_as_it_is(
         ("VALIDATIONS", "7", "there are 2"),
         ("OUT_OF_DOMAIN_DATA", "d", "--data names the data directory"),
         ("FROM", "text.pt", "trainings are from scratch"),
+        ("CHECKPOINTS", "runs", "--output is where runs go"),
     ],
 )
 def test_variables_that_would_be_ignored_are_refused(

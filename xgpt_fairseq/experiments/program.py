@@ -87,37 +87,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check_variable(name: str, used: object, instead: str) -> None:
     """Check that the variable *name* of the stage scripts is unset, or says what is *used* in its place.
 
+    Args:
+        used: of a path, all that lead there are the same.
+        instead: what to do.
+
     Raises:
-        DataError: it says something else, which would be ignored; *instead* says what to do.
+        DataError: it says something else, which would be ignored.
     """
     value = os.environ.get(name)
+    if value and isinstance(used, Path) and os.path.realpath(value) == os.path.realpath(used):
+        return
     if value and value != str(used):
         raise DataError(f"{name}={value} has no effect here: {instead}")
 
 
-def check_environment(args: argparse.Namespace, options: Mapping[str, str], *, draws: bool) -> None:
+def check_environment(args: argparse.Namespace, options: Mapping[str, tuple[str, object]], *, draws: bool) -> None:
     """Check that no variable of the stage scripts is set that the table would ignore.
 
     Args:
-        args: those of `add_options`, and of *options*.
-        options: variable → the program's option in its place, beside those of `add_options`.
+        args: those of `add_options`.
+        options: variable → the program's option in its place, beside those of `add_options`, and what is used.
         draws: whether `run_quickstart` follows, which has a SEED of its own.
 
     Raises:
         DataError: one is: ARCH at the paper's scale, where rows have sizes of their own; EPOCHS at demo scale, where
-            ITERATIONS is the length; SUBSET, since tables are of test; or one that an option stands for, with another
-            value than the option's.
+            ITERATIONS is the length; SUBSET, since tables are of test; CHECKPOINTS, since runs are in the output; or
+            one that an option stands for, with another value than what is used.
     """
     if args.scale == "paper" and os.environ.get("ARCH"):
         raise DataError(f"ARCH={os.environ['ARCH']} is for --scale demo: at the paper's, rows have sizes of their own")
     if args.scale == "demo":
         check_variable("EPOCHS", None, "at demo scale ITERATIONS is the length")
     check_variable("SUBSET", "test", "tables are of the split test")
+    check_variable("CHECKPOINTS", None, "--output is for tables")
     check_variable("GPUS", args.gpus, "--gpus is for tables")
     if not draws:
         check_variable("SEED", ",".join(map(str, args.seeds)), "--seeds is for tables")
-    for name, option in options.items():
-        check_variable(name, getattr(args, option[2:].replace("-", "_")), f"{option} is for tables")
+    for name, (option, used) in options.items():
+        check_variable(name, used, f"{option} is for tables")
 
 
 def run_table(
