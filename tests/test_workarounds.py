@@ -274,6 +274,13 @@ def test_a_cpu_trains_in_one_process(monkeypatch: pytest.MonkeyPatch, name: str)
     assert processes(monkeypatch, 3, *ours, "--cpu", "--distributed-world-size=2") == 2
 
 
+def test_processes_of_torchrun_train_on_cpus_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with several GPUs, where fairseq looks for what torchrun says."""
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert processes(monkeypatch, 3, "--task", "xgpt_caption", "--arch", "xgpt", "--criterion", "xgpt", "--cpu") > 1
+
+
 # --amp, which is refused (`tasks/checks.py`)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import shutil
 import sys
@@ -90,10 +91,12 @@ def keep_cpus_to_one_process(args: Any) -> None:
     """Let --cpu train on a machine with several GPUs.
 
     fairseq's default of --distributed-world-size is their number, with --cpu as well: it starts that many processes,
-    which fail on the first GPU. Called as `keep_bf16_off_tpus`; a YAML file has to say it itself.
+    which fail on the first GPU. Those that torchrun has started are as many as it says. Called as `keep_bf16_off_tpus`;
+    a YAML file has to say it itself.
     """
     given = any(argument.split("=")[0] == "--distributed-world-size" for argument in sys.argv)
-    if getattr(args, "cpu", False) and not given:
+    started = os.environ.keys() >= {"MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK"}  # as fairseq asks
+    if getattr(args, "cpu", False) and not given and not started:
         args.distributed_world_size = 1
 
 

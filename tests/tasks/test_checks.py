@@ -288,6 +288,7 @@ def test_a_checkpoint_that_does_not_say_in_which_update_it_was_saved(
         check("fairseq-train", options)
 
 
+@pytest.mark.parametrize(("gpu", "cpu"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize(
     ("program", "environment", "world", "refused"),
     [
@@ -301,9 +302,16 @@ def test_a_checkpoint_that_does_not_say_in_which_update_it_was_saved(
     ids=str,
 )
 def test_processes_of_torchrun_train_together(
-    check: Any, monkeypatch: pytest.MonkeyPatch, program: str, environment: dict[str, str], world: int, refused: bool
+    check: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    environment: dict[str, str],
+    world: int,
+    refused: bool,
+    gpu: bool,
+    cpu: bool,
 ) -> None:
-    """On machines of one GPU each, fairseq does not look whether there are other processes."""
+    """On machines of one GPU each, and on CPUs, fairseq does not look whether there are other processes."""
     for name in ("WORLD_SIZE", "RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -312,8 +320,14 @@ def test_processes_of_torchrun_train_together(
     if not refused:
         check(program, changes)
         return
-    with pytest.raises(DataError, match="2 processes, and each would train alone: add --distributed-world-size 2"):
-        check(program, changes)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    advice = "add --distributed-world-size 2"
+    if cpu or not gpu:  # fairseq would divide by the number of GPUs
+        advice += ' --distributed-rank "$RANK" --distributed-init-method env:// --distributed-no-spawn '
+        advice += "--distributed-backend gloo"
+    with pytest.raises(DataError) as caught:
+        check(program, {**changes, "common.cpu": cpu})
+    assert str(caught.value) == f"torchrun has started 2 processes, and each would train alone: {advice}"
 
 
 @pytest.mark.parametrize(("tasks", "port", "refused"), [("2", 9999, True), ("2", -1, False), ("1", 9999, False)])
@@ -328,7 +342,8 @@ def test_processes_of_slurm_train_together(
     if not refused:
         check("fairseq-train", changes)
         return
-    with pytest.raises(DataError, match=r"SLURM has started 2 processes, .* add --distributed-world-size 2"):
+    said = r'SLURM has started 2 .* add --distributed-world-size 2 --distributed-rank "\$SLURM_PROCID" .* tcp://.*:9999'
+    with pytest.raises(DataError, match=said):
         check("fairseq-train", changes)
 
 

@@ -62,9 +62,9 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
             "--num-shards: fairseq ignores it, so that every process would do all of the work. Captions by several "
             "processes: xgpt-caption --num-shards N --shard-id I; training: torchrun or --distributed-world-size"
         )
-    _check_launch(root["distributed_training"], program)
-    check_limits(root)
     common = root["common"]
+    _check_launch(root["distributed_training"], program, on_cpu=common.cpu or not torch.cuda.is_available())
+    check_limits(root)
     if trains(program):
         check_training_options(common, root["checkpoint"])
     given = [name for name in (*HALF_PRECISION, "profile") if common.get(name)]
@@ -148,7 +148,7 @@ def _check_language_model(path: str | None) -> None:
         raise DataError(f"--lm-path: {error}") from None
 
 
-def _check_launch(distributed: Any, program: str) -> None:
+def _check_launch(distributed: Any, program: str, *, on_cpu: bool) -> None:
     """Check that each process knows of the others, and that fairseq's program does."""
     world = distributed.distributed_world_size
     if program == "fairseq-generate" and world > 1:  # fairseq's default is 1, on several GPUs as well
@@ -161,16 +161,31 @@ def _check_launch(distributed: Any, program: str) -> None:
         # fairseq reads these of torchrun's only where --distributed-world-size, by default the number of the machine's
         # GPUs, is more than 1
         raise DataError(
-            f"torchrun has started {started} processes, and each would train alone: add --distributed-world-size "
-            f"{started}"
+            f"torchrun has started {started} processes, and each would train alone: "
+            + _how_to_meet(started, "$RANK", "env://", on_cpu=on_cpu)
         )
     tasks = os.environ.get("SLURM_NTASKS", "")
     if trains(program) and world == 1 and distributed.distributed_port > 0 and tasks.isdecimal() and int(tasks) > 1:
         # as above; the port says that they are meant to meet, which SLURM_NTASKS alone does not
+        port = distributed.distributed_port
         raise DataError(
-            f"--distributed-port {distributed.distributed_port}: SLURM has started {tasks} processes, and each would "
-            f"train alone: add --distributed-world-size {tasks}"
+            f"--distributed-port {port}: SLURM has started {tasks} processes, and each would train alone: "
+            + _how_to_meet(tasks, "$SLURM_PROCID", f"tcp://FIRST_NODE:{port}", on_cpu=on_cpu)
         )
+
+
+def _how_to_meet(processes: str, rank: str, place: str, *, on_cpu: bool) -> str:
+    """Which options let *processes* train together.
+
+    On CPUs, fairseq's own reading of the launcher's variables chooses a GPU, or divides by their number.
+    """
+    world = f"add --distributed-world-size {processes}"
+    if not on_cpu:
+        return world
+    return (
+        f'{world} --distributed-rank "{rank}" --distributed-init-method {place} --distributed-no-spawn '
+        "--distributed-backend gloo"
+    )
 
 
 def _check_gpu(given: str, *, on_cpu: bool) -> None:
