@@ -167,6 +167,12 @@ def test_a_mistake_of_a_generation(check: Any, changes: dict[str, object], messa
     assert message in str(caught.value)
 
 
+def test_a_part_of_a_generation(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank in (["--distributed-rank", "0"], ["--distributed-rank=1"]):
+        monkeypatch.setattr("sys.argv", ["fairseq-generate", "data", *rank])
+        check("fairseq-generate", {"distributed_training.distributed_world_size": 2})
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "amp", "memory_efficient_bf16"])
 def test_the_precision_of_a_training_is_not_that_of_its_validation(
     check: Any, monkeypatch: pytest.MonkeyPatch, precision: str

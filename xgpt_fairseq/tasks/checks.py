@@ -151,10 +151,12 @@ def _check_language_model(path: str | None) -> None:
 def _check_launch(distributed: Any, program: str, *, on_cpu: bool) -> None:
     """Check that each process knows of the others, and that fairseq's program does."""
     world = distributed.distributed_world_size
-    if program == "fairseq-generate" and world > 1:  # fairseq's default is 1, on several GPUs as well
+    named = any(argument.split("=")[0] == "--distributed-rank" for argument in sys.argv)
+    if program == "fairseq-generate" and world > 1 and not named:  # with a rank, one part is what is asked for
         raise DataError(
             f"--distributed-world-size {world}: fairseq-generate would caption one part of the images, and end as if "
-            "those were all: leave it out. Captions by several processes: xgpt-caption --num-shards N --shard-id I"
+            "those were all: leave it out, or say which part (--distributed-rank). Captions by several processes: "
+            "xgpt-caption --num-shards N --shard-id I"
         )
     started = os.environ.get("WORLD_SIZE", "")
     if trains(program) and world == 1 and "RANK" in os.environ and started.isdecimal() and int(started) > 1:
