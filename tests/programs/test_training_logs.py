@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fairseq.logging import progress_bar
@@ -88,3 +89,59 @@ def test_each_training_has_its_own_logs(tmp_path: Path) -> None:
     assert lines(tmp_path / "b") == ["begins 2", "loss 2"]
     curves = {"a": [1, 1], "b": [2], "c": [3]}
     assert drawn == {str(tmp_path / name / "train"): values for name, values in curves.items()}
+
+
+class Wandb:
+    """In place of Weights & Biases."""
+
+    def __init__(self) -> None:
+        self.run: SimpleNamespace | None = None
+        self.runs: list[SimpleNamespace] = []
+
+    def init(self, *, reinit: bool = False, **_: object) -> None:
+        if self.run is None or reinit:
+            self.run = SimpleNamespace(losses=[])
+            self.runs.append(self.run)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        assert self.run is not None
+        self.run.losses += values.values()
+
+    def finish(self) -> None:
+        self.run = None
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wandb]:
+    module = Wandb()
+    monkeypatch.setattr(progress_bar, "wandb", module)
+    yield module
+    begin_logs(None)
+
+
+def train_with_wandb(loss: float, project: str | None = "captions", *, apart: bool = True) -> None:
+    if apart:
+        begin_logs(None, project)
+    progress_bar.progress_bar([], "simple", wandb_project=project).print({"loss": loss}, tag="train", step=1)
+
+
+def test_stock_fairseq_has_one_run_for_two_trainings(wandb: Wandb) -> None:
+    train_with_wandb(1, apart=False)
+    train_with_wandb(2, apart=False)
+    assert [run.losses for run in wandb.runs] == [[1, 2]], MENDED
+
+
+def test_each_training_has_its_own_run(wandb: Wandb) -> None:
+    train_with_wandb(1)
+    train_with_wandb(2)
+    train_with_wandb(3, project=None)
+    assert wandb.run is None
+    train_with_wandb(4)
+    assert [run.losses for run in wandb.runs] == [[1], [2], [4]]
+
+
+def test_a_run_that_was_open_before_stays_open(wandb: Wandb) -> None:
+    wandb.init()
+    train_with_wandb(1)
+    train_with_wandb(2)
+    assert [run.losses for run in wandb.runs] == [[1, 2]] and wandb.run is wandb.runs[0]

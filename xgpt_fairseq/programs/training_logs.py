@@ -2,7 +2,8 @@
 
 fairseq keeps TensorBoard's writers in a table of the process, by the names of splits: the curves of all trainings went
 to the folder of the first. It never closes what --log-file names, so that later trainings were logged there, too; and
-opens it once more in each epoch, so that a line of the tenth stood there ten times.
+opens it once more in each epoch, so that a line of the tenth stood there ten times. Nor does it end a run of Weights
+& Biases that it has opened, which later trainings joined.
 """
 
 from __future__ import annotations
@@ -14,13 +15,23 @@ from fairseq.logging import progress_bar
 
 TRAIN: Final = "fairseq_cli.train"
 
+_opens_run = False  # whether the training that began last opens a run of Weights & Biases, which it then leaves open
 
-def begin_logs(log_file: str | None) -> None:
+
+def begin_logs(log_file: str | None, wandb_project: str | None = None) -> None:
     """Close what earlier trainings of this process were logged to; call it where a training begins.
+
+    A run of Weights & Biases that was open before them, such as the user's or an agent's, stays open.
 
     Args:
         log_file: the training's --log-file, which fairseq's program has opened by then.
+        wandb_project: its --wandb-project, whose run is opened later.
     """
+    global _opens_run  # a process has one run
+    wandb = progress_bar.wandb
+    if _opens_run and wandb.run is not None:
+        wandb.finish()
+    _opens_run = bool(wandb_project) and wandb is not None and wandb.run is None
     writers = progress_bar._tensorboard_writers
     for writer in writers.values():
         writer.close()

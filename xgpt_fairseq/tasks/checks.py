@@ -83,7 +83,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         _check_gpu(option(given[0]), on_cpu=on_cpu)
     if trains(program):
         early_stop.forget()  # fairseq's own state is restored later, of the checkpoint
-        begin_logs(common.log_file)
+        begin_logs(common.log_file, common.wandb_project)
         for precision in ("fp16", "bf16"):  # fairseq's command line sets both, and its reader of YAML does not
             common[precision] = common[precision] or common[f"memory_efficient_{precision}"]
         whole = WholeCheckpoints(root["checkpoint"])
