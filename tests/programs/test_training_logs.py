@@ -12,6 +12,7 @@ import pytest
 from fairseq.logging import progress_bar
 
 from xgpt_fairseq.programs.training_logs import TRAIN, begin_logs, keep_one_file
+from xgpt_fairseq.tasks.caption_log import CaptionLog
 
 MENDED = "fairseq has mended this: the workaround can go"
 drawn: dict[str, list[float]] = defaultdict(list)  # TensorBoard's folder → values
@@ -89,6 +90,16 @@ def test_each_training_has_its_own_logs(tmp_path: Path) -> None:
     assert lines(tmp_path / "b") == ["begins 2", "loss 2"]
     curves = {"a": [1, 1], "b": [2], "c": [3]}
     assert drawn == {str(tmp_path / name / "train"): values for name, values in curves.items()}
+
+
+def test_a_log_file_holds_the_captions_of_its_training(tmp_path: Path) -> None:
+    """Once each, beside what fairseq writes."""
+    for name, log_file in (("a", True), ("b", True), ("c", False)):
+        train(tmp_path / name, 1, apart=True, epochs=2, log_file=log_file)
+        CaptionLog(1, tensorboard_logdir=None, wandb_project=None).add("valid", 2, ["7"], [f"a {name}"], ["a dog"])
+    for name in "ab":
+        said = f"captions of 'valid' subset | num_updates 2 | image 7 | a {name}"
+        assert lines(tmp_path / name) == ["begins 1", "loss 1", "loss 1", said]
 
 
 class Wandb:

@@ -3,7 +3,8 @@
 fairseq keeps TensorBoard's writers in a table of the process, by the names of splits: the curves of all trainings went
 to the folder of the first. It never closes what --log-file names, so that later trainings were logged there, too; and
 opens it once more in each epoch, so that a line of the tenth stood there ten times. Nor does it end a run of Weights
-& Biases that it has opened, which later trainings joined.
+& Biases that it has opened, which later trainings joined. And captions of validation, which are not its own log's, did
+not go to --log-file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 from fairseq.logging import progress_bar
 
 TRAIN: Final = "fairseq_cli.train"
+CAPTIONS: Final = "xgpt_fairseq.tasks.caption_log"
 
 _opens_run = False  # whether the training that began last opens a run of Weights & Biases, which it then leaves open
 
@@ -21,7 +23,8 @@ _opens_run = False  # whether the training that began last opens a run of Weight
 def begin_logs(log_file: str | None, wandb_project: str | None = None) -> None:
     """Close what earlier trainings of this process were logged to; call it where a training begins.
 
-    A run of Weights & Biases that was open before them, such as the user's or an agent's, stays open.
+    Captions of its validations go to its --log-file, too. A run of Weights & Biases that was open before all of them,
+    such as the user's or an agent's, stays open.
 
     Args:
         log_file: the training's --log-file, which fairseq's program has opened by then.
@@ -36,7 +39,12 @@ def begin_logs(log_file: str | None, wandb_project: str | None = None) -> None:
     for writer in writers.values():
         writer.close()
     writers.clear()
+    captions = logging.getLogger(CAPTIONS)
+    for handler in _files(TRAIN):
+        captions.removeHandler(handler)
     _close_files(TRAIN, but_the_last=0 if log_file is None else 1)
+    for handler in _files(TRAIN):
+        captions.addHandler(handler)
     _close_files(progress_bar.__name__, but_the_last=0)
 
 
@@ -47,8 +55,11 @@ def keep_one_file() -> None:
 
 def _close_files(name: str, *, but_the_last: int) -> None:
     """Close the files of the logger *name*, in the order in which they were opened."""
-    logger = logging.getLogger(name)
-    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    files = _files(name)
     for handler in files[: max(0, len(files) - but_the_last)]:
-        logger.removeHandler(handler)
+        logging.getLogger(name).removeHandler(handler)
         handler.close()
+
+
+def _files(name: str) -> list[logging.FileHandler]:
+    return [handler for handler in logging.getLogger(name).handlers if isinstance(handler, logging.FileHandler)]

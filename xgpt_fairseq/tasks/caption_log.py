@@ -1,7 +1,8 @@
 """Logs validation's captions of the same few images again and again: how "a man a man" becomes a sentence.
 
-They go into fairseq's log, for `xgpt-curves --captions`; and where fairseq's options ask for it, to TensorBoard
-(`--tensorboard-logdir`, under "Text", photos under "Images") and to Weights & Biases (`--wandb-project`, a table).
+They go into fairseq's log, and its `--log-file` by `programs/training_logs.py`, for `xgpt-curves --captions`; and where
+fairseq's options ask for it, to TensorBoard (`--tensorboard-logdir`, under "Text", photos under "Images") and to
+Weights & Biases (`--wandb-project`, a table).
 """
 
 from __future__ import annotations
