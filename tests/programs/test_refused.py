@@ -7,7 +7,12 @@ from argparse import Namespace
 import pytest
 
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.programs.refused import check_half_precision, check_overrides, check_training_options
+from xgpt_fairseq.programs.refused import (
+    check_half_precision,
+    check_overridden_rate,
+    check_overrides,
+    check_training_options,
+)
 
 NAMES = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
 PRECISIONS: dict[str, object] = dict.fromkeys(NAMES, False)
@@ -57,3 +62,11 @@ def test_overrides() -> None:
     for text in ("foo", "3", "{'a':", "[1]", "{[]: 1}", "dropout=0"):
         with pytest.raises(DataError, match="--model-overrides needs a dictionary"):
             check_overrides("--model-overrides", text)
+
+
+def test_a_learning_rate_that_would_not_be_overridden() -> None:
+    check_overridden_rate("{'weight_decay': 0.01}", "fixed")
+    check_overridden_rate("{'lr': 1e-5}", "reduce_lr_on_plateau")
+    for name in ("fixed", "inverse_sqrt", "polynomial_decay"):
+        with pytest.raises(DataError, match=f"lr has no effect with --lr-scheduler {name}, .* by --lr: change that"):
+            check_overridden_rate("{'weight_decay': 0.01, 'lr': [1e-5]}", name)

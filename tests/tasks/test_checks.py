@@ -75,6 +75,7 @@ TRAINING: list[tuple[dict[str, object], str]] = [
     ({"dataset.curriculum": 2}, "--curriculum 2: the batches of all epochs are shuffled"),
     ({"dataset.required_seq_len_multiple": 8}, "--required-seq-len-multiple 8: texts are padded to the longest"),
     ({"optimization.lr": [0.25]}, "--lr 0.25 is fairseq's default, far too high"),
+    ({"checkpoint.optimizer_overrides": "{'lr': [1e-5]}"}, "lr has no effect with --lr-scheduler fixed, which sets"),
     ({"optimization.lr": [0.0]}, "--lr must be above 0, got 0.0"),
     ({"optimization.lr": []}, "--lr must be above 0, got none"),
     ({"optimization.update_freq": [1, 0]}, "--update-freq must be at least 1, got 0"),

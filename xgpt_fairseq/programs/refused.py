@@ -7,6 +7,8 @@ from typing import Any
 
 from xgpt_fairseq.errors import DataError
 
+KEEPS_RATE = ("reduce_lr_on_plateau", "manual", "pass_through")  # these may go on from the optimizer's learning rate
+
 
 def check_training_options(common: Any, checkpoint: Any) -> None:
     """Check a training's options of fairseq's groups `common` and `checkpoint`, or of its whole command line.
@@ -46,5 +48,21 @@ def check_overrides(option: str, overrides: str) -> None:
     except (SyntaxError, TypeError, ValueError):
         values = None
     if not isinstance(values, dict):
-        example = "{'lr': [1e-5]}" if option == "--optimizer-overrides" else "{'dropout': 0}"
+        example = "{'weight_decay': 0.01}" if option == "--optimizer-overrides" else "{'dropout': 0}"
         raise DataError(f'{option} needs a dictionary, such as "{example}", got {overrides}')
+
+
+def check_overridden_rate(overrides: str, scheduler: str) -> None:
+    """Check that `--optimizer-overrides` has no learning rate that the scheduler of this name would set anew at once.
+
+    Args:
+        overrides: a dictionary, as `check_overrides` lets pass.
+
+    Raises:
+        DataError: it has.
+    """
+    if "lr" in ast.literal_eval(overrides) and scheduler not in KEEPS_RATE:
+        raise DataError(
+            f"--optimizer-overrides {overrides}: lr has no effect with --lr-scheduler {scheduler}, which sets the "
+            "learning rate by --lr: change that, and leave lr out"
+        )

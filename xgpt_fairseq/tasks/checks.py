@@ -18,7 +18,7 @@ from xgpt_fairseq.checkpoints import is_remote, load_checkpoint, named_checkpoin
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.programs.generated_file import write_aside
 from xgpt_fairseq.programs.names import fairseq_program, trains
-from xgpt_fairseq.programs.refused import check_overrides, check_training_options
+from xgpt_fairseq.programs.refused import check_overridden_rate, check_overrides, check_training_options
 from xgpt_fairseq.programs.training_logs import begin_logs
 from xgpt_fairseq.tasks import early_stop
 from xgpt_fairseq.tasks.limits import check_betas, check_limits, option, value_of
@@ -93,6 +93,7 @@ def check_run(task_cfg: Any, *, from_checkpoint: bool = False) -> None:
         _check_data(root)
         _check_parts(root)
         _check_rate(root["optimization"], root["lr_scheduler"])
+        check_overridden_rate(root["checkpoint"].optimizer_overrides, value_of(root["lr_scheduler"], "_name"))
         _check_direction(root["checkpoint"])
         _check_samples(root)
         check_start(root)
