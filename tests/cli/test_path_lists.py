@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.cli import test_extract_regions as extraction
 from tests.cli.test_extract_regions import Extract
 from tests.cli.test_extract_regions_interrupted import interrupted_after
 from tests.folders import contents
+from xgpt_fairseq.cli import caption
 from xgpt_fairseq.cli.path_lists import as_given, with_listed_paths
 from xgpt_fairseq.cli.photo_extraction import _calls
 from xgpt_fairseq.regions import writer as region_writer
@@ -99,3 +101,22 @@ def test_an_extraction_of_a_relative_list_does_not_go_on_from_elsewhere(
     assert f"is the list of the photos in --list {listed}" in extract(*command).error
     monkeypatch.chdir(photos)
     assert extract(*command).status == 0
+
+
+def test_lines_of_captions_are_of_what_the_list_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an earlier version has said it, where the list is that one's: so its lines go on, too."""
+    said: list[Any] = []
+    monkeypatch.setattr(caption, "_write", lambda *_, images: said.append(images["given"]))
+    listed = tmp_path / "list.txt"
+    listed.write_text("1.jpg\n")
+    args = with_listed_paths(argparse.ArgumentParser(), argparse.Namespace(photos=[], list=listed))
+    args.batch_size, args.jsonl, args.detections = 4, tmp_path / "captions.jsonl", None
+    before = [args.given[0].split(" (from ")[0]]
+    nothing: Any = None
+
+    class Files(list[str]):
+        given, names_sha256 = before, "0123"
+
+    files: Any = Files(["1.jpg"])
+    caption._caption_listed(args, captioner=nothing, options=nothing, files=files, shard=None)
+    assert said == [before]

@@ -72,6 +72,28 @@ def test_a_list_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert made is None and len(found) == 2
 
 
+def test_a_list_that_earlier_versions_made_of_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They did not record from where. So it counts where its photos are."""
+    paths, place = [Path("1.jpg"), tmp_path / "2.jpg"], tmp_path / "list"
+    for name in ("photos", "elsewhere"):
+        (tmp_path / name).mkdir()
+    for photo in (tmp_path / "photos" / "1.jpg", tmp_path / "2.jpg"):
+        photo.touch()
+    monkeypatch.chdir(tmp_path / "photos")
+    before = "--list /photos.txt (0123)"
+    listed_photos(paths, place, given=[before], exclude=[], again=False)[0].close()
+
+    def go_on(given: str) -> None:
+        listed_photos(paths, place, given=[f"{given} (from {Path.cwd()})"], exclude=[], again=False)[0].close()
+
+    go_on(before)
+    with pytest.raises(DataError, match="is the list of the photos in --list"):
+        go_on("--list /photos.txt (4567)")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is the list of the photos in --list"):
+        go_on(before)
+
+
 def test_a_list_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="there are no files in"):

@@ -196,7 +196,8 @@ def _caption_listed(
     from xgpt_fairseq.vision.photo_shards import shard_range
 
     group, name = photo_group(args.batch_size), args.jsonl
-    images: dict[str, Any] = {"given": args.given, "photos": len(files), "names_sha256": files.names_sha256}
+    # what the list is of, as it is recorded there: an earlier version may have said it in other words than args.given
+    images: dict[str, Any] = {"given": files.given, "photos": len(files), "names_sha256": files.names_sha256}
     if shard is not None:
         part = shard_range(files, shard, group)
         files, name = files[part.start : part.stop], shard.file(args.jsonl)

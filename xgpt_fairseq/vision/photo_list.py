@@ -143,7 +143,7 @@ def listed_photos(
             _flock(lock, fcntl.LOCK_SH)
             if _is_of(lock, place):
                 found = PhotoList(place)
-                if found.given != list(given):
+                if found.given != list(given) and not _is_of_earlier_version(found, given):
                     raise DataError(
                         f"{place} is the list of the photos in {', '.join(found.given)}, not in {', '.join(given)}: "
                         "remove it to begin with others"
@@ -154,6 +154,17 @@ def listed_photos(
             os.close(lock)
             raise
         os.close(lock)
+
+
+def _is_of_earlier_version(found: PhotoList, given: Sequence[str]) -> bool:
+    """Whether *found* was made of *given* by a version that did not record from where --list names relative paths.
+
+    That its photos are here says that it was from here.
+    """
+    before = [text.rsplit(" (from ", 1)[0] if text.startswith("--list ") else text for text in given]
+    return found.given == before and all(
+        (file.tar or (file.cell.table if file.cell else file.path)).exists() for file in found
+    )
 
 
 def remove_list(place: Path) -> None:
