@@ -98,8 +98,8 @@ def comparisons(rows: Sequence[Row], seeds: Sequence[int], output: Path, without
     if lines:
         title = f"| {METRIC} | images | difference, 95 % interval | by seed |"
         parts.append("\n".join([title, "|---" * 4 + "|", *lines]) + "\n")
-    without = {name: [str(seed) for seed, images in found.items() if images is None] for name, found in scores.items()}
-    if lacking := [f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in without.items() if of]:
+    unscored = {name: [str(seed) for seed, images in found.items() if images is None] for name, found in scores.items()}
+    if lacking := [f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in unscored.items() if of]:
         parts.append(f"Not compared, since their scores have no {METRIC}: {', '.join(lacking)}.\n")
     if different:
         parts.append(f"Not compared, since their scores are of different images: {', '.join(different)}.\n")
