@@ -10,7 +10,7 @@ JOBS ?= 3
 help:
 	@echo "make quickstart            all stages in miniature on scenes that it draws; DATA=FOLDER: on photos with captions"
 	@echo "make test                  lint, types and all tests"
-	@echo "make test-thorough         more structures, mistakes and rows of a kind, which take minutes: before a release"
+	@echo "make test-thorough         more structures, mistakes, rows and examples of a kind, minutes of them: before a release"
 	@echo "make test-gpu              the tests of a GPU alone, on a machine that has one"
 	@echo "make coverage              all tests, and which lines of the package they ran"
 	@echo "make mutants               small random changes of the code, and how many the tests notice (half an hour)"
@@ -63,7 +63,7 @@ test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-thorough: $(INSTALLED)
-	XGPT_THOROUGH=1 $(BIN)/python -m pytest -n $(JOBS) -m thorough
+	XGPT_THOROUGH=1 $(BIN)/python -m pytest -n $(JOBS) -m "thorough or more"
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest tests/gpu -rs

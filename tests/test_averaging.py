@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.thorough import examples
 from xgpt_fairseq.averaging import average, best_checkpoints, last_checkpoints
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError
@@ -188,6 +189,7 @@ def write_run(folder: Path, values: dict[int, float | None], *, maximize: bool) 
         save(folder / f"checkpoint{updates}.pt", updates=updates, value=value, metric="cider", maximize=maximize)
 
 
+@examples(25)
 @given(
     st.dictionaries(st.integers(1, 30), st.sampled_from([None, 0.5, 0.25, 1.0, -3.0, 7.5]), max_size=6),
     st.booleans(),

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tests.test_workarounds import MENDED
+from tests.thorough import examples
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.workarounds import BestCheckpoints
 
@@ -101,7 +102,7 @@ def test_the_best_are_kept_whatever_their_order(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-@settings(max_examples=50)
+@examples(20, max_examples=50)
 @given(
     values=st.lists(st.sampled_from([0.0, 0.5, 0.501, 1.25, 1.249, 12.0]), min_size=1, max_size=9),
     count=st.integers(1, 4),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.captions.test_formats import CC, SAMPLES, detect, put, read
+from tests.thorough import examples
 from xgpt_fairseq.captions.base import Caption, CaptionedImage, ReadingLog
 from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
 from xgpt_fairseq.errors import DataError
@@ -61,7 +62,7 @@ def test_several_maps(tmp_path: Path) -> None:
     assert [names(url) for url in URLS] == ["a", "b", "d"]  # of two names of a URL the first counts
 
 
-@settings(max_examples=100)
+@examples(30)
 @given(st.dictionaries(st.text(st.sampled_from("abc/é")), st.sampled_from(["1", "x", "köln", "a b"]), min_size=1))
 def test_a_map_is_a_dictionary(entries: dict[str, str]) -> None:
     names = {f"http://{key}": name for key, name in entries.items()}

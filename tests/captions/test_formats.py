@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import examples
 from xgpt_fairseq.captions.base import (
     Caption,
     CaptionedImage,
@@ -259,7 +260,7 @@ texts = st.builds(
 names = st.one_of(st.integers(0, 10**12), st.text(st.sampled_from("aZ09_-#. "), min_size=1)).filter(canonical_image_id)
 
 
-@settings(max_examples=100)
+@examples(30)
 @given(
     st.lists(
         st.tuples(names, st.sampled_from(["train", "val", "test", "mine"]), st.lists(texts, max_size=3)),

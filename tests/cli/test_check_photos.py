@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests.folders import contents
 from tests.tars import write_tar
+from tests.thorough import examples
 from xgpt_fairseq.cli import photo_extraction, prepare_captions
 from xgpt_fairseq.cli.extract_options import parse_arguments
 from xgpt_fairseq.errors import DataError
@@ -155,7 +156,7 @@ def write_captions(folder: Path, images: Sequence[tuple[str, str]], first_id: in
     return [folder / "train.json", folder / "val.json"]
 
 
-@settings(max_examples=100)
+@examples(25)
 @given(
     photos=st.lists(PATHS, min_size=2, max_size=8, unique_by=canonical_image_id),
     wrong=st.sets(WRONG, max_size=2),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tests.thorough import examples
 from xgpt_fairseq.data.caption_dataset import CaptionDataset, group_captions, load_regions
 from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.data.objective_dataset import batches_of, pad_right
@@ -115,6 +116,7 @@ def test_pad_right(captions: list[list[int]]) -> None:
     assert padded.dtype == torch.int64
 
 
+@examples(25)
 @given(CAPTIONS, st.integers(0, 5), st.data())
 def test_collater_against_a_loop(
     tiny_store: Path, captions: list[tuple[int, int]], per_image: int, draw: st.DataObject

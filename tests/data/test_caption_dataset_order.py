@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.test_caption_dataset import CAPTIONS, IC, PAD, dataset, made_up, pieces_of
+from tests.thorough import examples
 from xgpt_fairseq.data.caption_dataset import CaptionDataset, region_classes
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.store import RegionStore
@@ -128,6 +129,7 @@ def test_a_window_of_neighbours_is_divided_by_its_own_size(tiny_store: Path, mon
     assert asked == [260, 20, 100, 260, 260]
 
 
+@examples(25)
 @given(CAPTIONS, st.integers(1, 15), st.integers(0, 9))
 def test_windows_hold_neighbours_of_the_store(
     tiny_store: Path, captions: list[tuple[int, int]], locality: int, seed: int
@@ -184,6 +186,7 @@ def test_filter_by_size(tiny_store: Path, captions: list[tuple[int, int]], limit
         assert sorted(kept.tolist() + left_out) == sorted(indices.tolist())
 
 
+@examples(25)
 @given(CAPTIONS, st.integers(0, 3))
 def test_num_tokens(tiny_store: Path, captions: list[tuple[int, int]], per_image: int) -> None:
     data = dataset(tiny_store, [length for _, length in captions], [row for row, _ in captions],
@@ -197,6 +200,7 @@ def test_num_tokens(tiny_store: Path, captions: list[tuple[int, int]], per_image
     assert data.num_tokens_vec(np.arange(len(data))).tolist() == expected
 
 
+@examples(25)
 @given(
     CAPTIONS,
     st.integers(0, 5),
@@ -234,6 +238,7 @@ def positions(data: CaptionDataset, batch: Any) -> int:
     return images * max(map(data.store.region_count, rows)) + len(rows) * max(data.sizes[i] for i in batch)
 
 
+@examples(25)
 @given(CAPTIONS, st.integers(1, 7), st.integers(1, 12), st.sampled_from([1, 4, 8]), st.sampled_from([None, 10_000]))
 def test_batches_hold_exactly_the_captions_that_were_asked_for(
     tiny_store: Path, captions: list[tuple[int, int]], per_image: int, size: int, multiple: int, max_tokens: int | None
@@ -262,6 +267,7 @@ def test_64_captions_of_5_an_image(tiny_store: Path) -> None:
     assert in_two == [1, 1, 1, 1, 0, 1, 1, 1, 1, 0]
 
 
+@examples(25)
 @given(CAPTIONS, st.integers(2, 5), st.integers(16, 60), st.one_of(st.none(), st.integers(1, 12)))
 def test_with_max_tokens_a_batch_takes_what_goes_in(
     tiny_store: Path, captions: list[tuple[int, int]], per_image: int, max_tokens: int, size: int | None

@@ -13,6 +13,7 @@ from fairseq.data.iterators import GroupedIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import examples
 from xgpt_fairseq.data.epoch_iterator import UpdateIterator
 from xgpt_fairseq.data.schedule import IndexCodec, interleave_objectives
 
@@ -71,6 +72,7 @@ class Run:
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory'")
 
 
+@examples(25)
 @given(
     after=st.integers(1, 20), before=st.sampled_from([(1, 4), (2, 2), (4, 1)]), now=st.sampled_from([(1, 4), (2, 2)])
 )

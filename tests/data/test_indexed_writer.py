@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from fairseq.data.indexed_dataset import MMapIndexedDataset, make_builder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import examples
 from xgpt_fairseq.data import indexed_writer
 from xgpt_fairseq.data.indexed_writer import IndexedWriter, ids_dtype
 from xgpt_fairseq.errors import DataError
@@ -40,7 +41,7 @@ def corpora(draw: st.DrawFn) -> tuple[int, list[np.ndarray]]:
     return size, [np.array(sentence, dtype=np.int64) for sentence in sentences]
 
 
-@settings(max_examples=150)
+@examples(30, max_examples=150)
 @given(corpora(), st.integers(1, 5), st.integers(1, 4))
 def test_the_same_bytes_as_fairseqs(corpus: tuple[int, list[np.ndarray]], at_once: int, piece: int) -> None:
     size, sentences = corpus

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from tests.thorough import examples
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io import resumable_lines
 from xgpt_fairseq.io.resumable_lines import ResumableLines
@@ -37,7 +38,7 @@ def write(path: Path, count: int, group: int, until: int | None = None, **change
     return before
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.integers(1, 30), st.integers(1, 7), st.data())
 def test_wherever_it_was_killed_it_ends_the_same(tmp_path: Path, count: int, group: int, data: st.DataObject) -> None:
     """Also in the middle of a line."""

@@ -6,10 +6,11 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider as Pycocoevalcap
 
+from tests.thorough import examples
 from xgpt_fairseq.metrics.cider import Cider
 
 # few words, so that n-grams are shared; some of no reference
@@ -23,7 +24,7 @@ def by_pycocoevalcap(references: list[list[str]], candidates: list[str]) -> list
     return [float(score) for score in per_image]
 
 
-@settings(max_examples=200)
+@examples(50, max_examples=200)
 @given(st.lists(st.tuples(st.lists(captions, min_size=1, max_size=4), captions), min_size=1, max_size=6))
 def test_scores_are_those_of_pycocoevalcap(split: list[tuple[list[str], str]]) -> None:
     references, candidates = [each for each, _ in split], [each for _, each in split]

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
+from tests.thorough import examples
 from xgpt_fairseq.metrics import ngrams
 from xgpt_fairseq.metrics.ngrams import NgramScorer
 
@@ -50,7 +51,7 @@ def pycoco(references: Sequence[Sequence[str]], images: Sequence[int], captions:
 caption = st.lists(st.integers(0, 6), min_size=1, max_size=12).map(lambda words: " ".join(map(str, words)))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(25, max_examples=50)
 @given(st.data(), st.lists(st.lists(caption, min_size=1, max_size=5), min_size=2, max_size=6))
 def test_the_same_as_pycocoevalcap(data: st.DataObject, references: list[list[str]]) -> None:
     images = data.draw(st.lists(st.integers(0, len(references) - 1), min_size=1, max_size=6))

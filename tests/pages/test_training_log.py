@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import examples
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.pages.training_log import TrainingLog, read_training_log
 
@@ -116,6 +117,7 @@ def test_lines_that_fairseq_repeats_are_one(tmp_path: Path) -> None:
     assert log.restarts == []
 
 
+@examples(30)
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(allow_nan=False)), min_size=1))
 def test_the_later_line_of_an_update_counts(tmp_path_factory: pytest.TempPathFactory, lines) -> None:
     log = read(tmp_path_factory.mktemp("log"), "\n".join(step(update, loss) for update, loss in lines))

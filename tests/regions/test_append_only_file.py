@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from tests.thorough import examples
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.append_only_file import (
     HEADER_BYTES,
@@ -37,8 +38,8 @@ def test_a_header_that_is_too_long() -> None:
         npy_header("<f2", (10**40,) * 5)
 
 
+@examples(30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=st.lists(st.integers(0, 4), max_size=4), lost=st.integers(1, 50), after=st.integers(0, 4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_written_after_the_state_is_cut_off(tmp_path: Path, before: list[int], lost: int, after: int) -> None:
     """As after a kill: the file is longer than the journal says, by any number of bytes."""
     path = tmp_path / "rows.npy"

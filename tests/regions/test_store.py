@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
 from tests.preloaded import python
 from tests.regions.stores import WIDTH, rewrite, write_store
+from tests.thorough import examples
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions import store as region_store
 from xgpt_fairseq.regions.append_only_file import HEADER_BYTES, npy_header
@@ -178,7 +179,7 @@ def images(draw: st.DrawFn) -> list[tuple[np.ndarray, np.ndarray]]:
     return result
 
 
-@settings(max_examples=40)
+@examples(20, max_examples=40)
 @given(images=images(), rows_per_shard=st.integers(1, 10))
 def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory, images: list[tuple[np.ndarray, np.ndarray]], rows_per_shard: int

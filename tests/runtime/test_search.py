@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import examples
 from xgpt_runtime.errors import DataError
 from xgpt_runtime.search import Hypothesis, SearchOptions, search
 
@@ -86,7 +87,7 @@ def plain(image: int, options: SearchOptions, longest: int) -> list[Hypothesis]:
     return sorted(found, key=lambda each: -each.score)[: options.beam]
 
 
-@settings(max_examples=80)
+@examples(40, max_examples=80)
 @given(
     st.integers(1, 5), st.integers(1, 5), st.sampled_from([-0.5, 0.0, 0.7, 1.0, 2.0]), st.integers(1, 9),
     st.integers(0, 4), st.integers(0, 3) | st.just("late"), st.integers(5, 12),

@@ -9,10 +9,11 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sacremoses import MosesDetokenizer
 
+from tests.thorough import examples
 from xgpt_fairseq.text import fragile as product_fragile
 from xgpt_fairseq.text.moses import CachedMosesTokenizer
 from xgpt_fairseq.text.vocabulary import Vocabulary, learn_vocabulary, normalize
@@ -36,7 +37,7 @@ ROBUST = [
 ]
 
 
-@settings(max_examples=800)
+@examples(200, max_examples=800)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(ROBUST, min_size=1, max_size=3)), max_size=12))
 @example(["jones", "'", "house"])
 @example(['"', "a", '"', '"', "b"])

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.folders import contents
+from tests.thorough import examples
 from xgpt_fairseq.captions.registry import read_captions
 from xgpt_fairseq.cli import draw_scenes
 from xgpt_fairseq.errors import DataError
@@ -215,8 +216,8 @@ def test_what_is_inside_covers_nothing_of_what_is_around_it(container: str) -> N
 # What is said
 
 
+@examples(100, max_examples=300)
 @given(CLEAN_NAMES)
-@settings(max_examples=300)
 def test_clean_captions_are_true_and_complete(name: Name) -> None:
     scene = scene_of(name)
     facts = scenes.facts(scene, 256)
@@ -303,8 +304,8 @@ def test_held_out_pairs_are_one_of_each_kind_and_leave_every_colour_its_share(se
     assert set(Counter(colour for colour, _ in held_out).values()) == {len(KINDS) // len(COLOURS)}
 
 
+@examples(100, max_examples=300)
 @given(NAMES)
-@settings(max_examples=300)
 def test_held_out_pairs_are_seen_and_named_in_unseen_alone(name: Name) -> None:
     held_out = held_out_pairs(name.seed)
     shown = {(thing.colour, thing.kind) for thing in scene_of(name).things}

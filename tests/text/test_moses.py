@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sacremoses import MosesTokenizer
 
+from tests.thorough import examples
 from xgpt_fairseq.text import moses
 from xgpt_fairseq.text.moses import CachedMosesTokenizer
 from xgpt_fairseq.text.vocabulary import normalize
@@ -34,7 +35,7 @@ def plain(text: str) -> list[str]:
     return SACREMOSES.tokenize(normalize(text), escape=False)
 
 
-@settings(max_examples=600)
+@examples(200, max_examples=600)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(CHARACTERS, min_size=1, max_size=5)), max_size=9))
 @example(["'", "a", "'"])
 @example(["no.", "5"])
@@ -45,7 +46,7 @@ def test_the_same_as_sacremoses(words: Sequence[str]) -> None:
     assert WORDS(normalize(text)) == plain(text)
 
 
-@settings(max_examples=300)
+@examples(100, max_examples=300)
 @given(st.text(max_size=30))
 def test_the_same_for_any_text(text: str) -> None:
     assert WORDS(normalize(text)) == plain(text)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import examples
 from xgpt_fairseq.captions.base import (
     Caption,
     CaptionedImage,
@@ -39,7 +40,7 @@ def lines(paths: list[Path]) -> list[str]:
     return [line for block in read_blocks(paths) for line in block.lines()]
 
 
-@settings(max_examples=100)
+@examples(30)
 @given(
     st.lists(st.binary(max_size=40).map(lambda data: data.translate(None, b"\xefP")), max_size=3),
     st.integers(1, 20),
