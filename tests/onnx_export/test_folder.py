@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 from tests.test_hub_interface import build
 from xgpt_fairseq.cli import export
 from xgpt_fairseq.onnx_export import folder as onnx_folder
+from xgpt_fairseq.onnx_export import storage
 from xgpt_fairseq.vision.extractor import RegionExtractor
 from xgpt_fairseq.vision.photos import Photo
 from xgpt_runtime import Captioner
@@ -41,9 +43,58 @@ def test_the_folder_is_whole_and_says_no_place_of_a_machine(lite_folder: Path) -
     assert "Apache" in (lite_folder / "LICENSE.backbone").read_text()
 
 
-def test_16_bits_are_the_default_and_half_as_large(
-    call_program: Callable[..., Any], tiny_vocabulary: Path, tmp_path: Path
-) -> None:
+def test_the_graphs_stored_in_16_bits_are_half_as_large_and_say_the_same(lite_folder: Path, tmp_path: Path) -> None:
+    graphs = {file.name: onnx.load(file) for file in lite_folder.glob("*.onnx")}
+    less = shutil.copytree(lite_folder, tmp_path / "onnx")
+    storage.write_graphs(graphs, less, storage="16-bit")
+    size = {folder: (folder / storage.WEIGHTS).stat().st_size for folder in (lite_folder, less)}
+    assert 0.5 * size[lite_folder] < size[less] < 0.55 * size[lite_folder]
+    regions = Regions(np.random.default_rng(0).random((4, 1280)).astype(np.float16), np.tile([0, 0, 1, 1], (4, 1)))
+    (exact, *_), (found, *_) = (Captioner(folder).candidates([regions])[0] for folder in (lite_folder, less))
+    assert found.text == exact.text and found.score == pytest.approx(exact.score, abs=1e-2)
+
+
+def test_a_folder_without_the_graph_of_photos_captions_regions_alone(lite_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(lite_folder, tmp_path / "onnx", ignore=shutil.ignore_patterns("photo.onnx"))
+    described = json.loads((folder / "captioner.json").read_text())
+    reason = "the model was trained on others"
+    (folder / "captioner.json").write_text(json.dumps(described | {"photos": None, "no_photos": reason}))
+    lite = Captioner(folder)
+    [found] = lite.candidates([Regions(np.ones((4, 1280), np.float16), np.tile([0, 0, 1, 1], (4, 1)))])
+    assert found[0].text
+    with pytest.raises(ValueError, match=f"captions only regions that are given: {reason}"):
+        lite.caption(tmp_path / "photo.jpg")
+
+
+def test_what_the_export_is_asked_for_and_says(
+    call_program: Callable[..., Any], tiny_bundle: Path, lite_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """16 bits by default; and what is there is not replaced unasked, nor what is none of its own."""
+    stored = []
+
+    def write_folder(*_: object, storage: str, **__: object) -> onnx_folder.Exported:
+        stored.append(storage)
+        return onnx_folder.Exported(1.5, "" if storage == "mixed" else "the model was trained on others")
+
+    monkeypatch.setattr(onnx_folder, "write_folder", write_folder)
+    command = [export.main, tiny_bundle, "--onnx"]
+    none = call_program(*command, "--output", tmp_path / "onnx")
+    assert none.stdout == (
+        f"{tmp_path / 'onnx'}: 1.5 MB, weights stored as 16-bit\n"
+        "captions only regions that are given to it, no photos: the model was trained on others\n"
+    )
+    done = call_program(*command, "--output", tmp_path / "onnx", "--storage", "mixed")
+    assert "weights stored as mixed\ncaptions photos" in done.stdout and stored == ["16-bit", "mixed"]
+    again = call_program(*command, "--output", lite_folder)
+    assert again.error.endswith("exists and is not empty; --overwrite replaces a folder of --onnx in it")
+    other = call_program(*command, "--overwrite", "--output", tiny_bundle)
+    assert "is not a folder of --onnx (it has no captioner.json), and is not replaced" in other.error
+    assert len(stored) == 2
+
+
+@pytest.mark.thorough
+def test_a_captioner_without_photos(call_program: Callable[..., Any], tiny_vocabulary: Path, tmp_path: Path) -> None:
     """Of a model whose regions are given to it, of a store of some other network; of one layer, half the export."""
     captioner = build(tiny_vocabulary, extractor=False, sharing="enc-dec", layers=1)
     captioner.save(tmp_path / "bundle")
@@ -62,11 +113,6 @@ def test_16_bits_are_the_default_and_half_as_large(
     assert found[0].text
     with pytest.raises(ValueError, match=r"captions only regions that are given: the model was trained on"):
         lite.caption(tmp_path / "photo.jpg")
-    # what is there is not replaced unasked, nor what is none of its own
-    again = call_program(export.main, tmp_path / "bundle", "--onnx", "--output", tmp_path / "onnx")
-    assert again.error.endswith("exists and is not empty; --overwrite replaces a folder of --onnx in it")
-    other = call_program(export.main, tmp_path / "bundle", "--onnx", "--overwrite", "--output", tmp_path / "bundle")
-    assert "is not a folder of --onnx (it has no captioner.json), and is not replaced" in other.error
 
 
 @pytest.mark.parametrize(
