@@ -20,6 +20,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
+from tests.preloaded import python
 from xgpt_fairseq.captions.references import References
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.metrics import scores as metrics
@@ -272,7 +273,7 @@ def test_an_interrupt_ends_meteor_and_the_program(tmp_path: Path, how: signal.Si
     java.write_text(f"#!/bin/sh\nread line\necho $$ > {pid}.aside\nmv {pid}.aside {pid}\nexec sleep 600\n")
     java.chmod(0o755)
     environment = {**os.environ, "JAVA_HOME": str(tmp_path)}
-    command = [sys.executable, "-c", INTERRUPTED]
+    command = [python(), "-c", INTERRUPTED]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + 100
