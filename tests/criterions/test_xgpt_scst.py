@@ -140,9 +140,10 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str, temperature:
     expected = torch.stack([torch.stack([logp.exp() * reward for logp, reward in each]).sum() for each in rated])
     exact = gradient(-expected.mean(), model)
     sampled, rewards = gradient_of(
-        *build(scst_baseline=baseline, scst_temperature=temperature, scst_samples=500), updates=15
+        *build(scst_baseline=baseline, scst_temperature=temperature, scst_samples=500), updates=4
     )
-    assert rewards == pytest.approx(expected.mean().item(), rel=0.03)
+    # 4000 samples: a standard error of 0.01 of the reward, and of at most 0.05 of the gradient
+    assert rewards == pytest.approx(expected.mean().item(), rel=0.04)
     assert exact.norm() > 0.1
     assert (sampled - exact).norm() < 0.12 * exact.norm()
 
