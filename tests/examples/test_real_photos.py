@@ -70,11 +70,11 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
 ) -> None:
     photos = layout("kaggle_flickr8k", tmp_path / ODD)
     work = photos / 'what\'s come "out"\n$it'  # a second run does not take it for captions
-    done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="2")
+    done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     for stage in ("in_domain", "finetune", "scst"):
         trained_on = load_checkpoint(work / "checkpoints" / "captions" / stage / "checkpoint_last.pt")["cfg"]["task"]
-        assert trained_on["views"] == f"{work}/view-1:{work}/view-2"
+        assert trained_on["views"] == f"{work}/view-1"
     assert f"captions of {photos}: {photos / 'captions.txt'} --hold-out val=0.1" in done.stdout
     images = json.loads((work / "captions" / "dataset.json").read_text())["splits"]["valid"]["images"]
     assert f"| {NAME}, valid | {images} | " in done.stdout
@@ -86,20 +86,11 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     assert "photos      efficientnet-lite0 at 96 pixels, a grid of 2 x 2" in about.stdout
     assert f"| {NAME}, valid | {images} | " in about.stdout
     assert re.search(r"reward\W+[\d.]+", (work / "logs" / "scst.log").read_text())
-    trained = (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns
-    scores = next(work.glob("results/*/scores-valid.json"))
-    before = scores.stat().st_mtime_ns
-    again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="2")
-    assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
-    assert scores.stat().st_mtime_ns == before
-    assert (work / "checkpoints" / "captions" / "scst" / "averaged.pt").stat().st_mtime_ns == trained
-    captioner = scores.with_name("captioner")
+    captioner = next(work.glob("results/*/captioner"))
     assert captioner.read_text() == "checkpoints/captions/scst/averaged.pt\nMETRICS: bleu,rouge,cider\n"
-    # another length, which is allowed: the scores, the page and the card are those of the captioner in the bundle
-    other = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="2", SCST_ITERATIONS="0")
-    assert other.returncode == 0, other.stdout[-2000:] + other.stderr[-2000:]
-    assert captioner.read_text() == "checkpoints/captions/finetune/averaged.pt\nMETRICS: bleu,rouge,cider\n"
-    assert scores.stat().st_mtime_ns > before
+    again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="1", PREPARE_ONLY="1")
+    assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
+    assert f"captions of {photos}: {photos / 'captions.txt'} --hold-out val=0.1" in again.stdout
 
 
 def test_several_folders_one_of_them_also_out_of_domain(tmp_path: Path) -> None:

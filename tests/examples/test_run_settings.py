@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.programs import ROOT
+from tests.preloaded import python
 
 EXAMPLES = ROOT / "examples"
 PROGRAMS = (
@@ -44,7 +45,7 @@ def programs(tmp_path: Path) -> Path:
         # one GPU, of a machine that has it; find_captions.py would read the folder, and report.py scores
         'case "$*" in\n*device_count*) echo 1 80000 --bf16;;\n*find_captions.py*) printf "captions.json\\0";;\n'
         "*/real_photos/report.py*) ;;\n"
-        f'*) exec {sys.executable} "$@";;\nesac\n'
+        f'*) exec {python()} "$@";;\nesac\n'  # joins_words.py imports the package, and so fairseq
     )
     for file in folder.iterdir():
         file.chmod(0o755)
@@ -276,16 +277,53 @@ def test_settings_at_their_default_have_no_line() -> None:
         assert subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout == lines
 
 
-def test_captions_without_spaces_between_words_are_scored_by_characters(programs: Path, tmp_path: Path) -> None:
-    """And not optimised for CIDEr, whose words they do not tell apart: who asks for that learns it before trainings."""
-    photos, calls = tmp_path / "photos", tmp_path / "calls"
-    photos.mkdir()
+@pytest.fixture
+def calls(programs: Path, tmp_path: Path) -> Path:
+    """A file with the calls of programs that succeed, a line for each: trainings, averages, captions, scores, pages."""
+    calls = tmp_path / "calls"
     recorded = ("fairseq-train", "xgpt-average-checkpoints", "fairseq-generate", "xgpt-evaluate", "xgpt-gallery")
     for name in (*recorded, "xgpt-curves", "xgpt-export"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "{calls}"\n')
         (programs / name).chmod(0o755)
     with (programs / "xgpt-average-checkpoints").open("a") as averager:  # its last argument is the output
         averager.write('for file; do :; done\nmkdir -p "${file%/*}"\n: > "$file"\necho "average of 4 written"\n')
+    with (programs / "xgpt-evaluate").open("a") as evaluator:
+        evaluator.write('while [ "$1" != --output ]; do shift; done\n: > "$2"\n')
+    return calls
+
+
+def test_another_length_scores_shows_and_exports_another_captioner(programs: Path, calls: Path, tmp_path: Path) -> None:
+    """Without the last stage, after a run with it: that of the stage before, which is trained already."""
+    photos, work = tmp_path / "photos", tmp_path / "work"
+    photos.mkdir()
+    make(work, "text.txt")
+
+    def run(**environment: str) -> tuple[list[str], list[str]]:
+        """The programs that were called, and the stages whose averages were captioned with, shown and exported."""
+        calls.write_text("")
+        done = call(programs, "real_photos/run.sh", photos, WORK=str(work), VIEWS="2", **LENGTHS, **environment)
+        assert done.returncode == 0, done.stderr
+        words = [line.split() for line in calls.read_text().splitlines()]
+        trainings = [line for line in words if line[0] == "fairseq-train"]
+        assert all(line[line.index("--views") + 1] == f"{work}/view-1:{work}/view-2" for line in trainings)
+        named = [word.removeprefix("captioner=") for line in words for word in line if word.endswith("/averaged.pt")]
+        of = [Path(file).parent.name for file in named]
+        return [line[0] for line in words if line[0] != "xgpt-curves"], of[-3:]
+
+    trained = ["fairseq-train", "xgpt-average-checkpoints"] * 2
+    scored, shown = ["fairseq-generate", "xgpt-evaluate"], ["xgpt-gallery", "xgpt-export"]
+    assert run() == ([*trained, *scored, *shown], ["scst"] * 3)
+    assert run() == (shown, ["scst"] * 2)
+    assert run(SCST_ITERATIONS="0") == ([*scored, *shown], ["finetune"] * 3)
+    assert (work / "results" / "photos" / "captioner").read_text() == "checkpoints/captions/finetune/averaged.pt\n"
+
+
+def test_captions_without_spaces_between_words_are_scored_by_characters(
+    programs: Path, calls: Path, tmp_path: Path
+) -> None:
+    """And not optimised for CIDEr, whose words they do not tell apart: who asks for that learns it before trainings."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
     chinese = references("一只黑色的狗坐在椅子的左边")
 
     def run(work: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str], list[str]]:
