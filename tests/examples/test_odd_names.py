@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.programs import ROOT
+from tests.preloaded import python
 
 EXAMPLES = ROOT / "examples"
 PROGRAMS = (
@@ -41,7 +42,7 @@ def programs(tmp_path: Path) -> Path:
 
 def run(programs: Path, command: list[str], **environment: str) -> list[list[str]]:
     """Run *command* in a folder whose name is odd, too; the calls of programs."""
-    path = f"{programs}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{programs}{os.pathsep}{Path(python()).parent}{os.pathsep}{os.environ['PATH']}"
     folder = programs.parent / ODD
     folder.mkdir(exist_ok=True)
     done = subprocess.run(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.programs import ROOT
+from tests.preloaded import python
 from tests.scripts import example
 
 check_captions = example("xgpt_base/check_captions.py")
@@ -22,7 +23,7 @@ TRAIN, VALID = "Train_GCC-training.tsv", "Validation GCC-1.1.0-Validation.tsv"
 
 def prepare(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The script in *folder*, with the programs that are there, if there are any."""
-    path = os.pathsep.join([str(folder / "programs"), str(Path(sys.executable).parent), "/usr/bin", "/bin"])
+    path = os.pathsep.join([str(folder / "programs"), str(Path(python()).parent), "/usr/bin", "/bin"])
     environment = {"PATH": path, "PYTHONPATH": str(ROOT), **variables}
     return subprocess.run(["bash", SCRIPT, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
