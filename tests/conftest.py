@@ -7,6 +7,7 @@ import fcntl
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -194,6 +195,23 @@ def tiny_bundle(tiny_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory)
         if path.is_dir():
             return path
         return _write_bundle(tiny_vocabulary, path)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """once(name, make): the folder *name* as make(folder) fills it, once for all processes. Not to be changed."""
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        place = _shared(tmp_path_factory) / f"once-{name}"
+        with _locked(place):
+            if not (place / "whole").exists():
+                shutil.rmtree(place / name, ignore_errors=True)
+                (place / name).mkdir()
+                make(place / name)
+                (place / "whole").touch()
+        return place / name
+
+    return made
 
 
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,18 @@ from xgpt_fairseq.precision import cpu_has_bfloat16
 
 
 @pytest.fixture(scope="module")
-def run_folder(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(tiny_data: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """A short training run with validation by captions: `checkpoints/` and `train.log`."""
-    folder = tmp_path_factory.mktemp("run")
-    result = train(
-        tiny_data, folder / "checkpoints", "--max-epoch", "4", "--eval-captions", "--keep-best-checkpoints", "4",
-        "--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric", "--captions-per-image", "3",
-        "--tensorboard-logdir", folder / "tensorboard",
-    )  # fmt: skip
-    (folder / "train.log").write_text(result.stdout)
-    (folder / "vocabulary").symlink_to(tiny_data.parent / "vocabulary")
-    return folder
+
+    def make(folder: Path) -> None:
+        result = train(
+            tiny_data, folder / "checkpoints", "--max-epoch", "4", "--eval-captions", "--keep-best-checkpoints", "4",
+            "--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric", "--captions-per-image", "3",
+            "--tensorboard-logdir", folder / "tensorboard",
+        )  # fmt: skip
+        (folder / "train.log").write_text(result.stdout)
+
+    return once("captioning", make)
 
 
 def test_loss_falls_and_validation_logs_cider_and_bleu(run_folder):
@@ -197,14 +199,16 @@ def test_what_is_wrong_with_the_data_is_said_before_training(tiny_data, tmp_path
     assert store.returncode != 0 and "name it by --regions STORE" in store.stderr
 
 
-def test_a_checkpoint_of_another_dictionary_or_width_is_refused(run_folder, tiny_captions, write_store, tmp_path):
+def test_a_checkpoint_of_another_dictionary_or_width_is_refused(
+    run_folder, tiny_captions, tiny_vocabulary, write_store, tmp_path
+):
     """By fairseq-train and fairseq-generate, in one line that says why."""
     last = run_folder / "checkpoints" / "checkpoint_last.pt"
     store = write_store(tmp_path / "wide.regions", feature_dim=24)
     preprocess("learn_bpe.py", "--input", tiny_captions, "--output", tmp_path / "v", "--symbols", "30")
     preprocess("prepare_captions.py", tiny_captions, "--vocabulary", tmp_path / "v", "--regions", store,
                "--output", tmp_path / "words")  # fmt: skip
-    preprocess("prepare_captions.py", tiny_captions, "--vocabulary", run_folder / "vocabulary", "--regions", store,
+    preprocess("prepare_captions.py", tiny_captions, "--vocabulary", tiny_vocabulary, "--regions", store,
                "--output", tmp_path / "wide")  # fmt: skip
     width = "trained on region features of width 16, the region store has width 24"
     for data, message in (("words", "is not the dictionary of the checkpoint"), ("wide", width)):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from tests.end_to_end.programs import PLUGIN, generate, path, train
 
 
 @pytest.fixture(scope="module")
-def captioner(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("captioner")
-    train(tiny_data, folder, "--max-update", "1", "--disable-validation", "--no-epoch-checkpoints")
-    return folder / "checkpoint_last.pt"
+def captioner(tiny_data: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    options = ["--max-update", "1", "--disable-validation", "--no-epoch-checkpoints"]
+    return once("captioner", lambda folder: train(tiny_data, folder, *options)) / "checkpoint_last.pt"
 
 
 def names(folder: Path) -> list[str]:

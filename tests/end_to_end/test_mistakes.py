@@ -8,7 +8,7 @@ one way: `make test` has them without a program, in `tests/tasks/test_checks.py`
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,14 +30,15 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("mistakes")
-    train(tiny_data, folder / "run", "--max-update", "2")
-    whole = (folder / "run" / "checkpoint_last.pt").read_bytes()
-    for name, content in [("cut.pt", whole[:20_000]), ("empty.pt", b""), ("text.pt", b"no checkpoint\n")]:
-        (folder / name).write_bytes(content)
-    torch.save({"weights": torch.zeros(2)}, folder / "other.pt")
-    return Run(tiny_data, folder)
+def finished(tiny_data: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Run:
+    def make(folder: Path) -> None:
+        train(tiny_data, folder / "run", "--max-update", "2")
+        whole = (folder / "run" / "checkpoint_last.pt").read_bytes()
+        for name, content in [("cut.pt", whole[:20_000]), ("empty.pt", b""), ("text.pt", b"no checkpoint\n")]:
+            (folder / name).write_bytes(content)
+        torch.save({"weights": torch.zeros(2)}, folder / "other.pt")
+
+    return Run(tiny_data, once("mistakes", make))
 
 
 def mistake(*command: object, cwd: Path, **environment: str) -> str:
@@ -274,11 +275,12 @@ checkpoint: {{save_dir: {tmp_path / "new"}}}
     assert result.stderr.splitlines()[-1].startswith(f"error: {reason}")
 
 
-def test_a_finished_run_makes_no_more_updates(finished):
-    before = {path: path.read_bytes() for path in finished.checkpoint.parent.iterdir()}
-    again = train(finished.data, finished.checkpoint.parent, "--max-update", "2")
+def test_a_finished_run_makes_no_more_updates(finished, tmp_path):
+    folder = shutil.copytree(finished.checkpoint.parent, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    again = train(finished.data, folder, "--max-update", "2")
     assert "checkpoint_last.pt has made 2 updates: --max-update 2 is reached" in again.stderr + again.stdout
-    assert {path: path.read_bytes() for path in finished.checkpoint.parent.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_restoring_a_run_that_is_longer(finished, tmp_path):

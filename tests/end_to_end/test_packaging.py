@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from email import message_from_string
 from email.message import Message
 from pathlib import Path
@@ -33,29 +34,33 @@ def copied() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """The wheel, built as in the container: of the files that it copies, and no others."""
-    folder = tmp_path_factory.mktemp("source")
-    for name in copied():
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "output"))
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    command = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", "."]
-    done = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Deprecat" not in done.stderr
-    [built] = (folder / "wheels").iterdir()
+
+    def make(folder: Path) -> None:
+        for name in copied():
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "output"))
+            else:
+                shutil.copy(ROOT / name, folder / name)
+        command = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels", "."]
+        done = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "Deprecat" not in done.stderr
+
+    [built] = (once("wheel", make) / "wheels").iterdir()
     return built
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path) -> Path:
+def installed(wheel: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """A folder for PYTHONPATH, into which the wheel is installed."""
-    site = wheel.parents[1] / "site"
-    command = ["pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
-    subprocess.run([sys.executable, "-m", *map(str, command)], check=True)
-    return site
+
+    def make(site: Path) -> None:
+        command = ["pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
+        subprocess.run([sys.executable, "-m", *map(str, command)], check=True)
+
+    return once("site", make)
 
 
 def metadata(wheel: Path) -> Message:

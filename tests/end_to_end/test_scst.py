@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,10 @@ PLAIN = ["--dropout", "0", "--attention-dropout", "0"]
 
 
 @pytest.fixture(scope="module")
-def start(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def start(tiny_data: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """A captioner."""
-    folder = tmp_path_factory.mktemp("cross-entropy")
-    train(tiny_data, folder, *PLAIN, "--max-update", "30", "--disable-validation", "--no-epoch-checkpoints")
-    return folder / "checkpoint_last.pt"
+    options = [*PLAIN, "--max-update", "30", "--disable-validation", "--no-epoch-checkpoints"]
+    return once("cross-entropy", lambda folder: train(tiny_data, folder, *options)) / "checkpoint_last.pt"
 
 
 def test_it_raises_the_reward(tiny_data: Path, start: Path, tmp_path: Path) -> None:
