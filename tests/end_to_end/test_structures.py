@@ -45,15 +45,21 @@ def test_a_structure_trains_all_objectives_resumes_averages_and_captions(
     generate(tiny_data, tmp_path / "captions" / "checkpoint_last.pt", tmp_path, "--beam", "2")
     assert all(caption for (caption, *_) in generated(tmp_path).values())
 
-    # another structure: no resume; a start only where the parameters are the same
-    other = train(tiny_data, tmp_path / "parts", *two, "--task", "xgpt_pretrain", "--max-epoch", "3", check=False)
+
+@pytest.mark.thorough  # the rules are those of tests/models/test_transfer.py
+@pytest.mark.parametrize("sharing", ["enc-dec", "enc"])
+def test_another_structure_does_not_resume_and_starts_only_where_parameters_are_the_same(
+    sharing: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    options = ["--layers", "2", "--max-update", "1"]
+    train(tiny_data, tmp_path / "run", *options, "--sharing", sharing)
+    start = ["--finetune-from-model", tmp_path / "run" / "checkpoint_last.pt"]
+    other = train(tiny_data, tmp_path / "run", "--layers", "2", "--max-update", "2", check=False)
     assert other.returncode == 1
     assert other.stderr.splitlines()[-1] == (
         f"error: the checkpoint is a model of --sharing {sharing}, this is one of --sharing enc-dec-share"
     )
-    shared = train(
-        tiny_data, tmp_path / "shared", *two, "--finetune-from-model", average, "--max-update", "1", check=False
-    )  # fmt: skip
+    shared = train(tiny_data, tmp_path / "shared", *options, *start, check=False)
     if sharing == "enc":
         assert "a model of --sharing enc: its weights are reused in one of --sharing enc-dec-share" in shared.stdout
     else:
