@@ -87,10 +87,10 @@ def test_an_image_with_one_caption_has_no_held_back_one(tmp_path: Path) -> None:
 
 
 TINY = {
-    "ARCH": "xgpt_demo", "BATCH": "8", "WORKERS": "0", "TEXT_LINES": "300", "SYMBOLS": "120", "TEXT_ITERATIONS": "6",
-    "WEB_ITERATIONS": "2", "IN_DOMAIN_ITERATIONS": "2", "FINETUNE_ITERATIONS": "6", "VALIDATIONS": "3",
+    "ARCH": "xgpt_demo", "BATCH": "8", "WORKERS": "0", "TEXT_LINES": "300", "SYMBOLS": "120", "TEXT_ITERATIONS": "8",
+    "WEB_ITERATIONS": "2", "IN_DOMAIN_ITERATIONS": "2", "FINETUNE_ITERATIONS": "6", "VALIDATIONS": "2",
     "VALID_LINES": "20",
-    "SCENES": "--web-train 16 --web-val 4 --train 8 --val 4 --test 6 --unseen 5",
+    "SCENES": "--web-train 8 --web-val 2 --train 8 --val 2 --test 6 --unseen 5",
     "TRAINING": "--layers 1 --hidden-size 32 --ffn-size 64 --attention-heads 2", "CUDA_VISIBLE_DEVICES": "",
     "METRICS": "bleu,rouge,cider",
 }  # fmt: skip
@@ -118,7 +118,7 @@ def test_a_killed_quickstart_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (tmp_path / "regions" / "store.json").stat().st_mtime_ns == regions
     text = (tmp_path / "logs" / "text.log").read_text()
-    assert re.search(r"Loaded checkpoint \S+/text/checkpoint_last.pt \(epoch \d+ @ [48] updates\)", text)
+    assert re.search(r"Loaded checkpoint \S+/text/checkpoint_last.pt \(epoch \d+ @ (8|16) updates\)", text)
     for subset, images in (("test", 6), ("unseen", 5)):
         assert f"{subset}: {images} images, scores × 100" in done.stdout
         rows = re.search(rf"{subset}: \d+ images.*?CIDEr fine-tuned / human: ([\d.]+)", done.stdout, re.DOTALL)
