@@ -188,8 +188,9 @@ def test_two_runs_of_one_seed_are_equal_and_workers_change_nothing(tiny_data, tm
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.thorough
 def test_what_is_wrong_with_the_data_is_said_before_training(tiny_data, tmp_path):
-    """More in `test_mistakes.py`."""
+    """The rules are tested by themselves, and the way to the terminal in `test_mistakes.py`."""
     cider = ["--best-checkpoint-metric", "cider", "--maximize-best-checkpoint-metric"]
     metric = train(tiny_data, tmp_path / "checkpoints", *cider, check=False)
     assert metric.returncode != 0 and metric.stderr.endswith("needs --eval-captions\n")

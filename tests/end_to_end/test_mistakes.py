@@ -117,7 +117,6 @@ def test_a_last_checkpoint_that_is_cut_short(finished, tmp_path):
         ({"arguments": ["--max-tokens", "12"], "without": ["--batch-size"]}, "--max-tokens 12: item"),
         ({"arguments": ["--max-tokens", "2"], "without": ["--batch-size"]}, "or than --max-tokens (the shortest has"),
         ({"without": ["--optimizer"]}, "--optimizer is missing: the paper's is adam"),
-        ({"without": ["--lr"]}, "--lr 0.25 is fairseq's default, far too high"),
         ({"without": ["--criterion"]}, "--criterion cross_entropy knows nothing of this task's objectives"),
         ({"arguments": ["--best-checkpoint-metric", "cidr"]}, "--best-checkpoint-metric cidr: validation logs loss, "),
         ({"arguments": ["--attention-heads", "5"]}, "--hidden-size 64 is not a multiple of --attention-heads 5"),
@@ -125,6 +124,7 @@ def test_a_last_checkpoint_that_is_cut_short(finished, tmp_path):
         ({"arguments": ["--seed", "-1"]}, "--seed must be at least 0 and less than 2**32"),
         ({"arguments": ["--save-dir", __file__]}, "test_mistakes.py/dummy: Not a directory"),
         *thorough(
+            ({"without": ["--lr"]}, "--lr 0.25 is fairseq's default, far too high"),
             (
                 {"arguments": ["--arch", "transformer"], "without": ["--arch"]},
                 "--arch transformer is no model of xgpt_cap",
@@ -200,7 +200,6 @@ def test_training_by_two_processes(tmp_path):
     ("arguments", "reason"),
     [
         ([], "--path CHECKPOINT is missing"),
-        (["--path", "{}", "--min-len", "9", "--max-len-b", "5"], "longest caption, of 5 tokens"),
         (["--path", "{}", "--sampling-topk", "3"], "--sampling-topk requires --sampling"),
         (["--path", "{}", "--max-tokens", "5"], "--max-tokens 5: item"),
         (["--path", "{}", "--post-process", "nosuch"], "--post-process (--remove-bpe) nosuch is unknown"),
@@ -208,6 +207,7 @@ def test_training_by_two_processes(tmp_path):
         (["--path", "{}", "--beem", "2"], ""),
         *thorough(
             (["--path", "{}", "--num-shards", "2", "--shard-id", "0"], "xgpt-caption --num-shards N --shard-id I"),
+            (["--path", "{}", "--min-len", "9", "--max-len-b", "5"], "longest caption, of 5 tokens"),
             (["--path", "{}", "--min-len", "70"], "--min-len 70 is more than the longest caption, of 59 tokens"),
             (["--path", "{}", "--beam", "5", "--diverse-beam-groups", "2"], "--beam 5 cannot be divided into"),
             (["--path", "{}", "--beam", "2", "--nbest", "3"], "--nbest 3 needs as many hypotheses"),

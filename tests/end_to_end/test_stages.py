@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.end_to_end.programs import PLUGIN, generate, generated, logged, run, train
 from xgpt_fairseq.checkpoints import load_checkpoint
@@ -73,6 +74,7 @@ def test_text_in_epochs_of_a_part_of_the_corpus(tiny_text_data: Path, tmp_path: 
     assert logged(log, "mlm_updates", "train") == [1, 1, 1]  # 8 sentences are one batch, a turn of each objective
 
 
+@pytest.mark.thorough  # as `test_mistakes.py` says other starts that are none
 def test_a_start_that_is_not_there_is_said_in_a_line(tiny_text_data: Path, tmp_path: Path) -> None:
     failed = train(tiny_text_data, tmp_path, *TEXT, "--finetune-from-model", "nowhere.pt", check=False)
     assert failed.returncode != 0
