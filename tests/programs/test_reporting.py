@@ -184,7 +184,7 @@ raise {error}
     [
         ("ValueError('a mistake')", "ValueError: a mistake", 1),
         ("KeyboardInterrupt", "interrupted", -signal.SIGINT),
-        ("reporting.Killed", "interrupted", 1),
+        pytest.param("reporting.Killed", "interrupted", 1, marks=pytest.mark.thorough),
     ],
 )
 def test_an_error_beside_the_thread_that_makes_batches(error: str, said: str, status: int) -> None:
