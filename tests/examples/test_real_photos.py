@@ -30,7 +30,7 @@ RUN = EXAMPLES / "real_photos" / "run.sh"
 TINY = {
     "ARCH": "xgpt_demo", "BATCH": "8", "WORKERS": "0", "TEXT_LINES": "300", "SYMBOLS": "120", "TEXT_ITERATIONS": "3",
     "WEB_ITERATIONS": "2", "IN_DOMAIN_ITERATIONS": "2", "FINETUNE_ITERATIONS": "6", "SCST_ITERATIONS": "3",
-    "VALIDATIONS": "3", "IMAGES": "4",
+    "VALIDATIONS": "2", "FINETUNE_VALIDATIONS": "2", "IMAGES": "4",
     "VALID_LINES": "20", "GRID": "2", "IMAGE_SIZE": "96", "CUDA_VISIBLE_DEVICES": "", "METRICS": "bleu,rouge,cider",
     "TRAINING": "--layers 1 --hidden-size 32 --ffn-size 64 --attention-heads 2", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
