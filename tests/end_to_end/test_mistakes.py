@@ -192,7 +192,7 @@ def test_training_by_two_processes(tmp_path):
         cwd=tmp_path, check=False,
     )  # fmt: skip
     assert result.returncode != 0
-    assert "error: none is not a data directory" in result.stderr
+    assert "error: torchrun has started 2 processes, and each would train alone" in result.stderr
     assert "fairseq_cli/train.py" not in result.stderr
 
 

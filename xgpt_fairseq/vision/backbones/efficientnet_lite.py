@@ -60,7 +60,10 @@ class _Convolution(nn.Module):
         if self.pad is not None:
             x = F.pad(x, self.pad)
         x = self.convolution(x)
-        return F.relu6(x, inplace=True) if self.relu else x
+        if not self.relu:
+            return x
+        # in place, an export to ONNX would take it to pieces, with questions about all open sizes: half of its time
+        return x.clamp(0.0, 6.0) if torch.compiler.is_compiling() else F.relu6(x, inplace=True)
 
 
 class _Block(nn.Module):
