@@ -122,6 +122,17 @@ def test_sizes_of_photos(size: tuple[int, int], expected: tuple[int, int]) -> No
     assert FORM.size_of(*size) == expected
 
 
+@pytest.mark.parametrize("wrong", ["twice as large", "one twice", "four"])
+def test_anchors_of_another_detector_are_refused(tmp_path: Path, wrong: str) -> None:
+    path = tiny_vg.save(tmp_path, "bin")
+    state = torch.load(path, weights_only=True)
+    own = state["proposal_generator.anchor_generator.cell_anchors.0"]
+    others = {"twice as large": 2 * own, "one twice": torch.cat([own[:1], own[:-1]]), "four": own[:4]}
+    torch.save({**state, "proposal_generator.anchor_generator.cell_anchors.0": others[wrong]}, path)
+    with pytest.raises(DataError, match=r"tiny\.bin, entry 'proposal_generator\.anchor.*: boxes .* detector proposes"):
+        load_detector("vg-bottom-up", DetectorOptions(weights=path))
+
+
 def test_the_three_files_are_one_detector(tmp_path: Path) -> None:
     names = [tmp_path / "objects.txt", tmp_path / "attributes.txt"]
     names[0].write_text("\n".join(f"{name},another name" for name in OBJECTS))

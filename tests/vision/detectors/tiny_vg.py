@@ -92,10 +92,20 @@ def detectron2(state: dict[str, Tensor]) -> dict[str, Tensor]:
             value = state[f"{HEAD}.{name}.{kind}"]
             found[f"{HEAD}.{name}.{kind}"] = torch.cat([value[1:], value[:1]])
         found[f"{HEAD}.bbox_pred.{kind}"] = state[f"{HEAD}.bbox_pred.{kind}"][4:]
+        # anchors by size, then by ratio; Caffe's are by ratio, then by size
+        by_ratio = found[f"{RPN}.objectness_logits.{kind}"]
+        found[f"{RPN}.objectness_logits.{kind}"] = by_ratio.unflatten(0, (3, 4)).transpose(0, 1).flatten(0, 1)
+        deltas = state[f"{RPN}.anchor_deltas.{kind}"]
+        found[f"{RPN}.anchor_deltas.{kind}"] = deltas.unflatten(0, (3, 4, 4)).transpose(0, 1).flatten(0, 2)
     embedding = state[f"{HEAD}.cls_embedding.weight"]
     found[f"{HEAD}.cls_embedding.weight"] = torch.cat([embedding[1:], embedding[:1]])
-    found["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(ANCHORS, 4)
     return found
+
+
+def cell_anchors() -> Tensor:
+    """Those of detectron2, which `pytorch_model.bin` has: (12, 4), around 0, their sides not rounded."""
+    sides = [(size * ratio**-0.5, size * ratio**0.5) for size in (64, 128, 256, 512) for ratio in (0.5, 1.0, 2.0)]
+    return torch.tensor([(-width / 2, -height / 2, width / 2, height / 2) for width, height in sides])
 
 
 def save(folder: Path, kind: str, seed: int = 0) -> Path:
@@ -106,7 +116,7 @@ def save(folder: Path, kind: str, seed: int = 0) -> Path:
     if kind == "pth":
         torch.save({"model": milvlg(state)}, path)
     elif kind == "bin":
-        torch.save(detectron2(state), path)
+        torch.save({**detectron2(state), "proposal_generator.anchor_generator.cell_anchors.0": cell_anchors()}, path)
     else:
         arrays: dict[str, np.ndarray] = {name: value.numpy() for name, value in detectron2(state).items()}
         path.write_bytes(pickle.dumps({"model": arrays, "__author__": "someone"}))

@@ -333,7 +333,7 @@ def load(name: str, options: DetectorOptions) -> Detector:
             "faster_rcnn_from_caffe_attr….pkl of py-bottom-up-attention, or pytorch_model.bin of "
             "unc-nlp/frcnn-vg-finetuned"
         )
-    state = read_weights(name, options.weights, ANCHORS)
+    state = read_weights(name, options.weights, base_anchors())
     rows = [state.get(f"{HEAD}.{each}.weight", ()) for each in ("cls_score", "attr_score")]
     counts = [len(each) - 1 for each in rows if len(each)]
     if len(options.label_names) > len(counts):
