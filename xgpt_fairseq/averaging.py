@@ -199,7 +199,9 @@ def average(inputs: Sequence[Path], output: Path) -> None:
             continue
         key = _storage(tensor)
         if key not in means:
-            means[key] = (sums[name] / len(inputs)).to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()
+            # in 16 bits, the mean of neighbouring numbers would be one of them
+            dtype = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+            means[key] = (sums[name] / len(inputs)).to(dtype) if tensor.is_floating_point() else tensor.clone()
         model[name] = means[key]
     state = {key: value for key, value in first.items() if key != "last_optimizer_state"}
     state["model"] = model

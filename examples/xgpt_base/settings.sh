@@ -83,12 +83,25 @@ print(-(-count * int(epochs) // int(batch)))' "$1" "$2" "$BATCH" "${3:-captions}
 # The length of a stage is given in iterations. An iteration is one update of each objective, so all rows of a table
 # with the same ITERATIONS see the same pairs equally often.
 #
+# SCHEDULE: of the script's arguments, which it passes on: an iteration of `joint` is one update.
+SCHEDULE=turns BEFORE=
+for word in "$@"; do
+    case $word in
+        --objectives | --objectives=*)
+            echo "error: $word: the length of a stage goes by its objectives; set OBJECTIVES (stages 2 and 3)" >&2
+            exit 1 ;;
+        --objective-schedule=*) SCHEDULE=${word#*=} ;;
+    esac
+    if [ "$BEFORE" = --objective-schedule ]; then SCHEDULE=$word; fi
+    BEFORE=$word
+done
 # stage_length OBJECTIVES ITERATIONS WARMUP_PART   sets LENGTH, for train: ITERATIONS × objectives updates, of which one in
 # WARMUP_PART warms up (at most 4 000, but for 25, by which the learning rate ends at a fifth of its peak), and VALIDATIONS
 # validations with a checkpoint each.
 stage_length() {
     local commas=${1//[^,]/} part=$3
     local objectives=$((${#commas} + 1))
+    if [ "$SCHEDULE" = joint ]; then objectives=1; fi
     local updates=$(($2 * objectives))
     if [ "$ARCH" = xgpt_demo ]; then part=10; fi   # its learning rate is ten times the paper's
     local warmup=$((updates / part))

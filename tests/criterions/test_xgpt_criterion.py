@@ -103,8 +103,22 @@ def test_a_joint_batch_is_the_weighted_sum_of_the_means():
     joint = {"objective": "joint", "images": {}, "parts": [one, two], "ntokens": 6, "nsentences": 2}
     loss, size, log = criterion({"ic": 0.5})(FixedModel(logits), joint)
     expected = 0.5 * (plain_nll(logits, [5, 2, 1, 1]) / 2 + plain_nll(logits, [3, 4, 5, 2]) / 4)
-    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
-    assert (size, log["ntokens"], log["sample_size"]) == (1, 6, 1)
+    assert float(loss.detach()) / size == pytest.approx(expected, rel=1e-5)
+    assert (size, log["ntokens"], log["sample_size"]) == (2, 6, 2)
+
+
+def test_joint_batches_of_an_update_count_by_their_captions():
+    """The last batch of an epoch may have few; on one GPU or several, an update is the same."""
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(5))
+    losses, sizes, means = [], [], []
+    for target, captions in (([5, 2, 1, 1], 1), ([3, 4, 5, 2], 7)):
+        batch = {"objective": "joint", "images": {}, "parts": [sample_of(target)], "ntokens": 6, "nsentences": captions}
+        loss, size, log = criterion()(FixedModel(logits), batch)
+        losses.append(float(loss.detach()))
+        sizes.append(size)
+        means.append(plain_nll(logits, target) / sum(word != 1 for word in target))
+        assert float(log["loss"]) == losses[-1]
+    assert sum(losses) / sum(sizes) == pytest.approx((means[0] + 7 * means[1]) / 8, rel=1e-5)
 
 
 def test_metrics_over_batches_are_those_of_all_their_words():

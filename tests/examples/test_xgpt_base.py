@@ -53,8 +53,7 @@ PAPER: dict[str, dict[str, Any]] = {
              "max_update": 53_104, "warmup_updates": 4000, "captions_per_image": 1,  # COCO: 30 passes over the images
              "eval_captions": True, "best_checkpoint_metric": "cider", "maximize_best_checkpoint_metric": True},
 }  # fmt: skip
-CAPTIONS = {"coco": 566_747, "flickr30k": 145_000}
-IMAGES = {"coco": 113_287, "flickr30k": 29_000}
+CAPTIONS, IMAGES = {"coco": 566_747, "flickr30k": 145_000}, {"coco": 113_287, "flickr30k": 29_000}
 STARTS_FROM = {"out_of_domain": "text", "in_domain": "out_of_domain", "finetune": "coco/in_domain",
                "scst": "coco/finetune"}  # fmt: skip
 BATCH = {stage: 64 if stage == "scst" else 512 for stage in STAGES}
@@ -242,6 +241,10 @@ def test_a_stage_that_has_nothing_to_start_from_says_so(recorder: Path) -> None:
 def test_objectives_and_their_weights_by_a_variable(recorder: Path) -> None:
     args = arguments_of("in_domain", recorder, OBJECTIVES="ic,tifg")
     assert (args.objectives, args.objective_weights) == ("ic,tifg", "ic=1,tifg=0.3")
+    assert "set OBJECTIVES" in script(recorder, "2_out_of_domain.sh", "--objectives", "ic", check=False).stderr
+    for joint in (["--objective-schedule", "joint"], ["--objective-schedule=joint"]):  # an iteration is one update
+        script(recorder, "2_out_of_domain.sh", *joint, GPUS="8", FROM="none", CHECKPOINTS="joint")
+        assert parsed(called(recorder.parent)[-2][1:]).max_update == 25_000
 
 
 def test_several_nodes_and_float32(recorder: Path) -> None:

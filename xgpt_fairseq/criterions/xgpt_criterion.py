@@ -34,7 +34,8 @@ class XGPTCriterionConfig(FairseqDataclass):
 class XGPTCriterion(FairseqCriterion):
     """Sums an objective's loss over a batch; fairseq divides by the number of predictions (or of sentences).
 
-    For a batch of several objectives ("joint") the loss is the weighted sum of their means, and the sample size is 1.
+    For a batch of several objectives ("joint") the loss is the weighted sum of their means, times the number of
+    captions, by which fairseq divides: batches of an update, on several GPUs too, count by their captions.
     """
 
     def __init__(self, task: Any, label_smoothing: float, sentence_avg: bool) -> None:
@@ -51,15 +52,16 @@ class XGPTCriterion(FairseqCriterion):
         if sample["objective"] != JOINT:
             return self._run(model, sample)
         results = [self._run(model, part) for part in batches_of(sample)]
-        loss = torch.stack([part_loss / part_size for part_loss, part_size, _ in results]).sum()
+        captions = sample["nsentences"]
+        loss = torch.stack([part_loss * (captions / part_size) for part_loss, part_size, _ in results]).sum()
         log = {key: sum(part_log[key] for _, _, part_log in results) for key in results[0][2]}
         log |= {
             "loss": loss.detach(),
             "ntokens": sample["ntokens"],
-            "nsentences": sample["nsentences"],
-            "sample_size": 1,
+            "nsentences": captions,
+            "sample_size": captions,
         }
-        return loss, 1, log
+        return loss, captions, log
 
     def _run(self, model: torch.nn.Module, sample: dict[str, Any]) -> tuple[torch.Tensor, int, dict[str, Any]]:
         objective = self.task.objectives[sample["objective"]]

@@ -78,7 +78,7 @@ class PretrainingConfig(FairseqDataclass):
     objective_schedule: SCHEDULE = field(  # type: ignore[valid-type]
         default="turns",
         metadata={"help": "turns: each objective on the same texts, an update of its own (section 4.3); joint: the "
-                  "weighted sum of their mean losses in one update"},
+                  "weighted sum of their mean losses in one update, whose batches count by their captions"},
     )  # fmt: skip
 
 
