@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         processor, _ = ImageProcessingMixin.get_image_processor_dict(where, **hub)
     except Exception as error:  # hubs, files and configurations fail in many ways
         raise DataError(f"{name}: {reason_of(error)}{_how_to_fetch(where, revision)}") from error
-    if missing := sorted(report["missing_keys"]):
+    if missing := _without_pooler(model, report["missing_keys"]):
         raise DataError(f"{name}: {where} lacks weights: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}")
     shown = name if options.weights or not Path(place).is_dir() else f"transformers:{Path(place).resolve().name}"
     return _backbone(name, shown, model, config, processor, options, license=_license(where, revision), revision=commit)
@@ -107,6 +108,20 @@ def _backbone(
     )
 
 
+def _without_pooler(model: Any, missing: Iterable[str]) -> list[str]:
+    """The names of weights that are *missing* and decide features, sorted.
+
+    Checkpoints of classifiers (`google/vit-base-patch16-224`) have no pooler, which is behind all layers. It is taken
+    out of a *model* that can be without one: with random weights in it, each load would have another SHA-256.
+    """
+    names = sorted(missing)
+    of_pooler = [name for name in names if name.startswith("pooler.")]
+    if of_pooler and "add_pooling_layer" in inspect.signature(type(model).__init__).parameters:
+        model.pooler = None
+        return [name for name in names if name not in of_pooler]
+    return names
+
+
 def _unpack(name: str, path: Path) -> tuple[Any, Any, dict[str, Any]]:
     """The model, its configuration and that of its preprocessing, from a file that a bundle has.
 
@@ -122,7 +137,9 @@ def _unpack(name: str, path: Path) -> tuple[Any, Any, dict[str, Any]]:
     try:
         config = AutoConfig.for_model(**json.loads(texts["config"]))
         model = AutoModel.from_config(config)
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        _without_pooler(model, model.state_dict().keys() - tensors.keys())
+        model.load_state_dict(tensors)
         processor: dict[str, Any] = json.loads(texts["processor"])
     except Exception as error:  # configurations fail in many ways
         raise DataError(f"{name}: {path}: {reason_of(error)}") from error
