@@ -1,16 +1,18 @@
-"""Checkpoints of Hugging Face's transformers that differ from what save_pretrained writes of a bare network."""
+"""What checkpoints of Hugging Face's transformers lack, and what they say of pixels and revisions."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.vision.backbones.tiny import configurations, saved
+from tests.vision.backbones.tiny import PROCESSOR, configurations, saved
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbones.base import BackboneOptions
 from xgpt_fairseq.vision.backbones.registry import load_backbone
+from xgpt_fairseq.vision.backbones.transformers_models import _preprocessing
 
 
 def test_a_classifier_has_no_pooler(tmp_path: Path) -> None:
@@ -38,3 +40,46 @@ def test_a_classifier_has_no_pooler(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "vit" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"vit lacks weights: [^,]*layer[^,]*$"):
         load_backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("cropped", "size"), [({"do_center_crop": False}, 32), ({"do_center_crop": True}, 24), ({}, 24)]
+)
+def test_a_crop_counts_where_photos_are_cropped(cropped: dict[str, bool], size: int) -> None:
+    processor = {**PROCESSOR, "crop_size": {"height": 24, "width": 24}, **cropped}
+    assert _preprocessing("transformers:a/b", processor, None).image_size == size
+
+
+@pytest.mark.parametrize(
+    ("processor", "factors"),
+    [
+        ({"image_processor_type": "EfficientNetImageProcessor"}, [1, 2]),
+        ({"include_top": True}, [1, 2]),
+        ({"image_processor_type": "EfficientNetImageProcessor", "include_top": False}, [1, 1]),
+        ({"image_processor_type": "EfficientNetImageProcessor", "do_normalize": False}, [0, 1]),
+        ({"feature_extractor_type": "MobileViTFeatureExtractor", "do_flip_channel_order": False}, [0, 0]),
+    ],
+)
+def test_normalised_once_twice_or_never(processor: dict[str, Any], factors: list[int]) -> None:
+    """By hand for a value of 100, with pixels that are divided by 127.5.
+
+    *factors*: how often the mean is subtracted, and how often the deviation divides.
+    """
+    common = {name: value for name, value in PROCESSOR.items() if name != "do_normalize"}
+    found = _preprocessing("transformers:a/b", {**common, "rescale_factor": 1 / 127.5, **processor}, None)
+    expected = (100 / 127.5 - factors[0] * 0.48) / 0.26 ** factors[1]
+    assert (100 - found.mean[0]) / found.std[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("processor", "switch"),
+    [
+        ({"feature_extractor_type": "MobileViTFeatureExtractor"}, "do_flip_channel_order"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order"),
+        ({"image_processor_type": "EfficientNetImageProcessor", "rescale_offset": True}, "rescale_offset"),
+        ({"image_processor": {**PROCESSOR, "do_grayscale": True}}, "do_grayscale"),
+    ],
+)
+def test_pixels_that_are_made_in_another_way(processor: dict[str, Any], switch: str) -> None:
+    with pytest.raises(DataError, match=f"^transformers:a/b: .*asks for {switch}.*, which is not d"):
+        _preprocessing("transformers:a/b", {**PROCESSOR, **processor}, None)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 
@@ -32,6 +32,13 @@ from xgpt_fairseq.vision.packing import Packed, packed_metadata
 
 # Pillow's numbers of resampling filters, which preprocessor_config.json has.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+# Switches in preprocessor_config.json of what changes pixels, and is not done here.
+NOT_DONE: Final = ("rescale_offset", "do_flip_channel_order", "do_grayscale")
+# What image processors, by the beginning of their names, do where that file doesn't say it, and others don't.
+DEFAULTS: Final[Mapping[str, Mapping[str, bool]]] = {
+    "EfficientNet": {"include_top": True, "do_center_crop": False},
+    "MobileViT": {"do_flip_channel_order": True, "do_normalize": False},
+}
 
 
 def load(name: str, options: BackboneOptions) -> Backbone:
@@ -169,15 +176,30 @@ class _Hidden(nn.Module):
 
 
 def _preprocessing(name: str, processor: dict[str, Any], config: Any) -> Preprocessing:
-    """What the model's preprocessor_config.json says."""
+    """What the model's preprocessor_config.json says.
+
+    Raises:
+        DataError: it lacks something, or changes pixels in another way than ours.
+    """
     processor = processor.get("image_processor", processor)
+    kind = str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or "")
+    for beginning, defaults in DEFAULTS.items():
+        if kind.startswith(beginning):
+            processor = {**defaults, **processor}
+    if changed := [switch for switch in NOT_DONE if processor.get(switch)]:
+        raise DataError(
+            f"{name}: preprocessor_config.json asks for {changed[0]}{f' (as {kind} does)' if kind else ''}, which is "
+            "not done here: the network would see other pixels than in its training; choose another"
+        )
     try:
         mean, std = per_channel(processor["image_mean"]), per_channel(processor["image_std"])
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{name}: preprocessor_config.json has no image_mean and image_std") from None
     scale = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
+    once_more = std if processor.get("include_top") else (255.0,) * 3  # EfficientNet divides by the deviation twice
     if not processor.get("do_normalize", True):
         mean, std = (0.0,) * 3, (255.0,) * 3
+    std = (std[0] * once_more[0] / 255, std[1] * once_more[1] / 255, std[2] * once_more[2] / 255)
     unit = 1 / (255 * scale)  # of what the network gets for a value 1 of the normalised pixels
     return Preprocessing(
         mean=(mean[0] * unit, mean[1] * unit, mean[2] * unit),
@@ -189,7 +211,8 @@ def _preprocessing(name: str, processor: dict[str, Any], config: Any) -> Preproc
 
 def _size(name: str, processor: dict[str, Any], config: Any) -> int:
     """The side of the squares that the model was trained on."""
-    for found in (processor.get("crop_size"), processor.get("size"), getattr(config, "image_size", None)):
+    crop = processor.get("crop_size") if processor.get("do_center_crop", True) else None
+    for found in (crop, processor.get("size"), getattr(config, "image_size", None)):
         if isinstance(found, dict):
             found = found.get("height") or found.get("shortest_edge")
         if isinstance(found, list | tuple):
