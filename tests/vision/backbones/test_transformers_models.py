@@ -11,6 +11,7 @@ import torch
 from tests.vision.backbones.tiny import PROCESSOR, configurations, saved
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.vision.backbones.base import BackboneOptions
+from xgpt_fairseq.vision.backbones.broken_packages import hide_broken
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.backbones.transformers_models import _preprocessing
 
@@ -83,3 +84,19 @@ def test_normalised_once_twice_or_never(processor: dict[str, Any], factors: list
 def test_pixels_that_are_made_in_another_way(processor: dict[str, Any], switch: str) -> None:
     with pytest.raises(DataError, match=f"^transformers:a/b: .*asks for {switch}.*, which is not d"):
         _preprocessing("transformers:a/b", {**PROCESSOR, **processor}, None)
+
+
+@pytest.mark.parametrize(("recorded", "used"), [("0c1d", "0c1d"), (None, "main")])
+def test_a_stores_commit_counts_rather_than_the_branch_in_the_name(
+    recorded: str | None, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_broken("torchvision", "torchaudio")
+    from transformers import AutoConfig
+
+    def fetch(where: str, **options: Any) -> None:
+        raise OSError(f"{where} at {options['revision']}")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", fetch)
+    message = f"OSError: a/b at {used}. Where there is a network: hf download a/b --revision {used};"
+    with pytest.raises(DataError, match=message):
+        load_backbone("transformers:a/b@main", BackboneOptions(offline=True, revision=recorded))

@@ -30,7 +30,7 @@ class BackboneOptions:
         weights: a file (for transformers, a folder) of weights; None: the published ones.
         layer: the layer that makes the features; None: the last.
         offline: never use the network.
-        revision: of weights on a hub; None: the newest.
+        revision: of weights on a hub, rather than one in the name; None: that one, or the newest.
     """
 
     weights: Path | None = None

@@ -60,7 +60,7 @@ def load(name: str, options: BackboneOptions) -> Backbone:
         raise needs_package(name, "transformers", error) from None
     place, _, asked = name.removeprefix("transformers:").partition("@")
     where = str(options.weights or place)
-    revision = None if options.weights else (asked or options.revision)
+    revision = None if options.weights else (options.revision or asked)  # a commit is exacter than @main
     hub: dict[str, Any] = {"revision": revision} if revision else {}
     hub["local_files_only"] = offline
     if options.weights is not None and options.weights.is_file():
