@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.vision.backbones.tiny import FixedTokens, import_torchvision, saved
+from tests.vision.backbones.tiny import FixedTokens, Returning, import_torchvision, saved
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.hashing import tensors_sha256
-from xgpt_fairseq.vision.backbones import torchvision_models
+from xgpt_fairseq.vision.backbones import torchvision_models, transformers_models
 from xgpt_fairseq.vision.backbones.base import Backbone, BackboneOptions, Layout, Origin, Preprocessing, find_layout
 from xgpt_fairseq.vision.backbones.registry import load_backbone
 from xgpt_fairseq.vision.extractor import RegionExtractor
@@ -97,6 +97,17 @@ def test_what_is_random_or_of_one_size_for_all_photos(tmp_path: Path) -> None:
     own = Preprocessing((0.0,) * 3, (255.0,) * 3, 32)
     with pytest.raises(DataError, match="queries: an output of shape 1 x 16 x 3 for a photo of 32 x 64 pixels does"):
         Backbone("queries", FixedTokens(), preprocessing=own, origin=Origin(""))
+    with pytest.raises(DataError, match="lists: its output is a list, not a feature map; choose another network or"):
+        Backbone("lists", Returning([]), preprocessing=own, origin=Origin(""))
+
+
+def test_models_of_transformers_without_a_usual_output() -> None:
+    """As MaskFormer, whose outputs are those of its parts."""
+    own = Preprocessing((0.0,) * 3, (255.0,) * 3, 32)
+    for layer, message in ((None, "maskformer: its output is nothing, not a"), ("1", "maskformer has no layers that")):
+        network = transformers_models._Hidden("maskformer", Returning(object()), layer, interpolate=False)
+        with pytest.raises(DataError, match=message):
+            Backbone("maskformer", network, preprocessing=own, origin=Origin(""))
 
 
 def test_a_network_of_one_size_gets_squares(tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ class Backbone(nn.Module):
         any_shape: whether the network is known to take photos of all shapes; where not, `why_not` tells.
 
     Raises:
-        DataError: the output is no feature map: it has another shape, doesn't grow with the photo, or is random.
+        DataError: the output is no feature map: it is no tensor, has another shape, doesn't grow with the photo, or is
+            random.
     """
 
     mean: Tensor  # (1, 3, 1, 1), as std
@@ -248,6 +249,9 @@ class Backbone(nn.Module):
         height = width = own.image_size
         with torch.inference_mode():
             seen = self._run(_noise(height, width), self.network)
+            if not isinstance(seen, Tensor):
+                found = "nothing" if seen is None else f"a {type(seen).__name__}"
+                raise DataError(f"{called}: its output is {found}, not a feature map; choose another network or layer")
             try:
                 layout = find_layout(tuple(seen.shape), own.image_size)
             except DataError as error:

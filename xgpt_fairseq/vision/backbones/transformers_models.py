@@ -164,13 +164,15 @@ class _Hidden(nn.Module):
         self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, 3, H, W) → tokens (B, T, D), or a map (B, D, h, w)."""
+        """x (B, 3, H, W) → tokens (B, T, D), or a map (B, D, h, w); None of a model that has no such output."""
         if self.layer is None:
-            last: Tensor = self.model(pixel_values=x, **self.options).last_hidden_state
+            last: Tensor = getattr(self.model(pixel_values=x, **self.options), "last_hidden_state", None)
             return last
-        found = self.model(pixel_values=x, output_hidden_states=True, **self.options).hidden_states
-        if found is None or not -len(found) <= self.layer < len(found):
-            raise DataError(f"{self.name} has no layer {self.layer}; there are 0 to {len(found or ()) - 1}")
+        output = self.model(pixel_values=x, output_hidden_states=True, **self.options)
+        if (found := getattr(output, "hidden_states", None)) is None:
+            raise DataError(f"{self.name} has no layers that can be chosen (hidden_states); leave --layer out")
+        if not -len(found) <= self.layer < len(found):
+            raise DataError(f"{self.name} has no layer {self.layer}; there are 0 to {len(found) - 1}")
         chosen: Tensor = found[self.layer]
         return chosen
 
