@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +108,8 @@ def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> 
     given: dict[str, Any] = {"pretrained": options.weights is None, "num_classes": 0}
     flexible = {"dynamic_img_size": True}  # ViTs that can interpolate their position embeddings
     try:
+        if options.weights is None and stay_offline(options.offline):
+            _check_cached(timm, name, model_name)
         try:
             model = timm.create_model(model_name, **given, **flexible)
         except TypeError:
@@ -113,6 +117,8 @@ def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> 
         if options.weights is not None:
             # timm's own loading, since it renames and reshapes what needs that
             found = timm.models.load_checkpoint(model, str(options.weights), strict=False, weights_only=True)
+    except DataError:
+        raise
     except Exception as error:  # hubs, files and shapes fail in many ways
         fetch = _how_to_fetch(model_name, options)
         raise DataError(f"{name}: the weights can't be loaded: {reason_of(error)}{fetch}") from error
@@ -124,10 +130,26 @@ def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> 
     return model.eval()
 
 
+def _check_cached(timm: Any, name: str, model_name: str) -> None:
+    """Check that published weights that are not on the hub lie in torch's cache: timm would fetch them, also offline.
+
+    Raises:
+        DataError: they don't.
+    """
+    published = timm.get_pretrained_cfg(model_name)
+    if published is None or published.hf_hub_id or not published.url:
+        return
+    # some addresses come with the name of the file
+    url, file_name = (published.url, None) if isinstance(published.url, str) else published.url
+    file = Path(torch.hub.get_dir()) / "checkpoints" / (file_name or Path(urlsplit(url).path).name)
+    if not file.exists():
+        raise DataError(f"{name}: {file} is missing; fetch it elsewhere: curl -LO {url}")
+
+
 def _how_to_fetch(model_name: str, options: BackboneOptions) -> str:
     if options.weights is not None:
         return ""
     return (
         f". Where there is a network: python -c \"import timm; timm.create_model('{model_name}', pretrained=True)\" "
-        "fetches them to Hugging Face's cache; or give --weights FILE"
+        "fetches them to its cache; or give --weights FILE"
     )
