@@ -41,3 +41,13 @@ def test_weights_that_are_not_on_the_hub_are_not_fetched_offline(
     with pytest.raises(DataError, match="the weights can't be loaded: RuntimeError: damaged"):  # of the cache
         load_backbone("timm:gcvit_xxtiny", options)
     assert len(asked) == 1
+
+
+def test_an_authors_own_names_of_weights(tmp_path: Path) -> None:
+    import_torchvision()
+    import timm
+
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    torch.save({f"encoder.{name}": tensor for name, tensor in state.items()}, tmp_path / "authors.pth")
+    with pytest.raises(DataError, match=r"authors\.pth lacks weights: [\w., ]+; they need the names that timm has for"):
+        load_backbone("timm:test_resnet", BackboneOptions(weights=tmp_path / "authors.pth"))

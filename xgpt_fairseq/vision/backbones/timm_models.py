@@ -115,7 +115,7 @@ def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> 
         except TypeError:
             model = timm.create_model(model_name, **given)
         if options.weights is not None:
-            # timm's own loading, since it renames and reshapes what needs that
+            # timm's own loading: it finds averaged weights in a training checkpoint, and reads JAX's files of ViTs
             found = timm.models.load_checkpoint(model, str(options.weights), strict=False, weights_only=True)
     except DataError:
         raise
@@ -126,7 +126,10 @@ def _create(timm: Any, name: str, model_name: str, options: BackboneOptions) -> 
         # timm allows argparse.Namespace while it loads, and then takes back that fairseq's checkpoints may hold it, too
         torch.serialization.add_safe_globals(SAFE_GLOBALS)
     if missing := sorted(getattr(found, "missing_keys", ())):  # what it has besides may be a classifier
-        raise DataError(f"{name}: {options.weights} lacks weights: {', '.join(missing[:3])}")
+        raise DataError(
+            f"{name}: {options.weights} lacks weights: {', '.join(missing[:3])}; "
+            "they need the names that timm has for them, which may not be those of the authors"
+        )
     return model.eval()
 
 
