@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import shlex
+import sys
 from pathlib import Path
 
-from xgpt_fairseq.captions.discovery import discover
+from xgpt_fairseq.captions.discovery import SHARES, discover
 from xgpt_fairseq.captions.options import add_caption_options
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.errors import DataError
@@ -65,7 +66,13 @@ def main() -> None:
         "--null", action="store_true", help="end each with a null character: names may have line breaks"
     )
     args = parser.parse_args()
-    for word in named_below(args.folder, args.captions) or discover(args.folder):
+    words = named_below(args.folder, args.captions)
+    if not words:
+        words = discover(args.folder)
+        if "--hold-out" in words[-2:-1] and words[-1] != f"val={SHARES[0]}":
+            few = f"note: {args.folder} has few photos: --hold-out val={SHARES[0]}, which goes by a hash of their names"
+            print(f"{few}, takes none of them for validation; {words[-1]} does", file=sys.stderr)
+    for word in words:
         print(word, end="\0" if args.null else "\n")
 
 

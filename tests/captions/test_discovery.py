@@ -58,7 +58,7 @@ def test_a_layout(layout: Callable[[Layout], None], tmp_path: Path) -> None:
         assert sum(captions.values(), Counter()) == expected["all"]
     else:
         assert captions == expected
-    assert (arguments == ["--hold-out", "val=0.1"]) == ("valid" not in captions)
+    assert (arguments[:1] == ["--hold-out"]) == ("valid" not in captions)
 
 
 def test_columns_of_ones_own_must_be_named(tmp_path: Path) -> None:
@@ -143,3 +143,13 @@ def test_lists_of_flickr8k_by_its_own_names(tmp_path: Path) -> None:
         f"{s}={tmp_path}/Flickr_8k.{n}Images.txt" for s, n in (("test", "test"), ("train", "train"), ("valid", "dev"))
     ]
     assert discover(tmp_path) == [str(tmp_path / "captions.csv"), "--split-files", *lists]
+
+
+def test_of_few_photos_a_larger_share_is_held_out(tmp_path: Path) -> None:
+    """By the hash of these names, a tenth is none, and a fifth is two."""
+    rows = [f"IMG_{number:04d}.jpg,photo {number} shows a cat\n" for number in range(1, 13)]
+    (tmp_path / "captions.csv").write_text("image,caption\n" + "".join(rows))
+    assert discover(tmp_path) == [str(tmp_path / "captions.csv"), "--hold-out", "val=0.2"]
+    (tmp_path / "captions.csv").write_text("image,caption\n" + rows[0])
+    with pytest.raises(DataError, match="too few captioned photos: by the hash of their names"):
+        discover(tmp_path)

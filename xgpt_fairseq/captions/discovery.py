@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -23,8 +24,11 @@ MOST_FILES: Final = 100
 # A file in a folder that a recipe writes, which holds no captions of one's own.
 MARK: Final = "real_photos.settings"
 
-# What is held out of captions that come without validation images.
-HOLD_OUT: Final = "val=0.1"
+# What is held out of captions that come without validation images: the first share that takes some. It goes by a hash
+# of names, which of a few photos may take none.
+SHARES: Final = (0.1, 0.2, 0.4, 0.5)
+# From so many images on, the first share takes some: none has a probability of 3e-10.
+_MANY: Final = 200
 
 _LISTED_SPLIT = re.compile(r"train|dev|val|test")
 # Lines of a list of photos that are looked at, and the share that must be photos of the folder.
@@ -37,13 +41,15 @@ def discover(folder: Path) -> list[str]:
     Captions are a file of a known format, or several of one format, each of a split by its name; or the folder itself,
     with texts beside the photos, tars or tables of photos. Files named as photos, and folders that our programs or
     recipes wrote, are passed over. Where captions come without splits, --split-files follows, if the folder has lists
-    of photos called train, val or test; where they come without validation images, --hold-out.
+    of photos called train, val or test; where they come without validation images, --hold-out with the first of
+    `SHARES` that takes some.
 
     Args:
         folder: photos and captions, in subfolders or not.
 
     Raises:
-        DataError: there are no captions, several files hold some, or they are of no training images.
+        DataError: there are no captions, several files hold some, they are of no training images, or of so few that
+            none can be held out.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
@@ -105,19 +111,39 @@ def _splits(folder: Path, sources: list[CaptionSource], files: list[Path], photo
     """How the images' splits are found, where the captions do not say them.
 
     Raises:
-        DataError: none is a training image.
+        DataError: none is a training image, or no share of them has validation images.
     """
     options = replace(CaptionOptions(unknown_split=""), is_only_source=len(sources) == 1)
-    splits = {image.split for image in read_sources(sources, options)}
+    images = Counter(image.split for image in read_sources(sources, options) if image.captions)
+    splits = set(images)
     if not splits & {"", "train"}:
-        raise DataError(f"{folder} has no captions of training images, only of {', '.join(sorted(splits))}")
+        raise DataError(f"{folder} has no captions of training images, only of {', '.join(sorted(splits)) or 'none'}")
     arguments = []
     if "train" not in splits:
         lists = {split: path for path in files if (split := _split_of_list(path, photos))}
         if "train" in lists and len(lists) > 1:
             arguments = ["--split-files", *(f"{split}={path}" for split, path in sorted(lists.items()))]
             splits |= lists.keys()
-    return arguments if "valid" in splits else [*arguments, "--hold-out", HOLD_OUT]
+    if "valid" in splits:
+        return arguments
+    few = not arguments and images[""] + images["train"] < _MANY
+    return [*arguments, "--hold-out", f"val={_share(folder, sources, options) if few else SHARES[0]}"]
+
+
+def _share(folder: Path, sources: list[CaptionSource], options: CaptionOptions) -> float:
+    """The first of `SHARES` that leaves training images, and takes others.
+
+    Raises:
+        DataError: none does.
+    """
+    for share in SHARES:
+        held_out = replace(options, hold_out={"valid": share})
+        if {"train", "valid"} <= {image.split for image in read_sources(sources, held_out) if image.captions}:
+            return share
+    raise DataError(
+        f"{folder} has too few captioned photos: by the hash of their names, --hold-out takes none or all of them for "
+        "validation"
+    )
 
 
 def _split_of_list(path: Path, photos: set[str]) -> str:

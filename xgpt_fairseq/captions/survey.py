@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -172,6 +172,35 @@ def usual_splits(counts: dict[str, Count], source: str) -> list[str]:
             "--hold-out val=0.1 (or val=0.1,test=0.1), or pass --splits train"
         )
     return found
+
+
+def check_held_out(
+    counts: dict[str, Count], hold_out: Mapping[str, float], splits: Sequence[str] | None, source: str
+) -> None:
+    """Refuse --hold-out where it took no image for a split: of few photos, a share of the hashes may have none.
+
+    Args:
+        counts: of all splits of the source.
+        hold_out: split → share.
+        splits: those that are written; None: `USUAL_SPLITS`.
+        source: the source's name, for messages.
+
+    Raises:
+        DataError: a split that is written has none.
+    """
+    total = sum(counts[split].images for split in ("train", *hold_out) if split in counts)
+    for split, share in hold_out.items():
+        if split not in (USUAL_SPLITS if splits is None else splits) or (split in counts and counts[split].images):
+            continue
+        typed = f"{'val' if split == 'valid' else split}="
+        if not total:
+            found = ", ".join(sorted(key for key, count in counts.items() if key != UNLISTED and count.images))
+            raise DataError(f"{source} has no training images that --hold-out could take; it has: {found or 'none'}")
+        larger = f", such as {typed}{2 * share:g}," if sum(hold_out.values()) + share < 1 else ""
+        raise DataError(
+            f"--hold-out {typed}{share:g} took none of the {total} images of {source} (it goes by a hash of their "
+            f"names): take a larger share{larger} or name the images of each split by --split-files"
+        )
 
 
 def check(

@@ -278,7 +278,7 @@ def _surveyed(
     """
     from tqdm import tqdm
 
-    from xgpt_fairseq.captions.survey import check, print_summary, survey, usual_splits
+    from xgpt_fairseq.captions.survey import check, check_held_out, print_summary, survey, usual_splits
 
     wanted = None
     if args.splits is not None:
@@ -287,6 +287,7 @@ def _surveyed(
         pairing.choose(captions.read())
     with tqdm(captions.read(), desc="reading", unit=" images", unit_scale=True) as progress:
         found = survey(progress, wanted, captions.options.split_lists, pairing, folder)
+    check_held_out(found.counts, captions.options.hold_out, wanted, captions.name)
     splits = wanted or usual_splits(found.counts, captions.name)
     max_missing = 1.0 if args.max_missing is None else args.max_missing
     check(found.counts, splits, pairing.names, captions.name, args.missing_images, max_missing)
