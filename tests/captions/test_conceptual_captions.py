@@ -5,18 +5,22 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.captions.test_formats import CC, SAMPLES, detect, put, read
 from tests.thorough import examples
-from xgpt_fairseq.captions.base import Caption, CaptionedImage, ReadingLog
-from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, ReadingLog
+from xgpt_fairseq.captions.conceptual_captions import UrlMap, check_lines, image_id_by_crc32
+from xgpt_fairseq.cli import prepare_captions
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.names import ImageNames
 
 URLS = [line.split("\t")[1] for line in CC.splitlines()]
 
@@ -138,3 +142,29 @@ def test_bad_lines(tmp_path: Path, bad: str, image_ids: Any) -> None:
     images = read(path, image_id_of_url=image_ids, log=log)
     assert [image.captions for image in images] == [[Caption(n, f"caption {m}")] for m, n in enumerate((1, 3, 4))]
     assert len(log.bad) == 2
+
+
+def test_photos_that_are_named_by_their_urls_and_lines_of_other_numbers(tmp_path: Path) -> None:
+    """By its line, each photo would get the caption of another."""
+
+    def check(*urls: str, photos: int = 3) -> None:
+        lines = "".join(f"a photo of {url}\thttp://x.org/{url}\n" for url in urls)
+        path = put(tmp_path, "train.tsv", lines)
+        check_lines(CaptionFile(path), ImageNames([str(n) for n in range(photos)], where="photos", extracted="photos"))
+
+    message = r"train\.tsv: 'http://x\.org/2\.jpg' is line 0 \(from 0\), and photos has a photo of either name, 2 and 0"
+    with pytest.raises(DataError, match=message + ": type --image-ids line if it is the line's, or --image-ids MAP"):
+        check("2.jpg", "0.jpg", "1.jpg")
+    check("0.jpg", "1.jpg", "2.jpg?width=3")
+    check("52.jpg", "50.jpg", "51.jpg")
+    check("2.jpg", "IMG_3422.JPG", "no photo at all")  # one of three, by chance
+
+
+def test_that_lines_are_meant_may_be_typed(call_program: Callable[..., Any], tmp_path: Path) -> None:
+    path = put(tmp_path, "train.tsv", "".join(f"photo {n}\thttp://x.org/{n}.jpg\n" for n in (2, 0, 1)))
+    for n in range(3):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{n}.jpg")
+    command = [path, "--splits", "train", "--check-photos", *tmp_path.glob("*.jpg")]
+    assert "has a photo of either name, 2 and 0" in call_program(prepare_captions.main, *command).error
+    done = call_program(prepare_captions.main, *command, "--image-ids", "line")
+    assert done.status == 0 and "captions found their photos: 3 by id" in done.stdout

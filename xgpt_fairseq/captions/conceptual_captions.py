@@ -9,12 +9,15 @@ are read line by line, and data on all lines is kept in arrays.
 from __future__ import annotations
 
 import csv
+import itertools
 import re
+import sys
 import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from xgpt_fairseq.captions.base import (
     Caption,
@@ -23,6 +26,7 @@ from xgpt_fairseq.captions.base import (
     CaptionFormat,
     CaptionOptions,
     ReadingLog,
+    file_name_of,
     image_id_of,
     load_json,
     most,
@@ -30,6 +34,12 @@ from xgpt_fairseq.captions.base import (
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id
+
+if TYPE_CHECKING:
+    from xgpt_fairseq.regions.names import ImageNames
+
+# So many lines are looked at to find out whether photos are named by their URLs.
+LINES: Final = 10_000
 
 _URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 _HEADER = {"caption", "url"}
@@ -75,6 +85,32 @@ def read(file: CaptionFile, options: CaptionOptions) -> Iterator[CaptionedImage]
     for image_id, captions_by_url in held.items():
         for url, captions in captions_by_url.items():
             yield CaptionedImage(image_id if len(captions_by_url) == 1 else url, "", captions)
+
+
+def check_lines(file: CaptionFile, names: ImageNames) -> None:
+    """Refuse to name images by their lines, where photos seem to be named by the URLs: each would get others' captions.
+
+    The first `LINES` are looked at.
+
+    Args:
+        file: of this format.
+        names: of the photos, or of a store.
+
+    Raises:
+        DataError: most URLs end in the name of a photo, and a line's number is the name of another one.
+    """
+    rows = list(itertools.islice(_rows(file, ReadingLog(sys.maxsize)), LINES))
+    named = [(line, url, found) for line, _, url in rows if (name := file_name_of(url)) and (found := names.find(name))]
+    if 2 * len(named) <= len(rows):
+        return
+    for line, url, found in named:
+        of_line = names.find_id(str(line))
+        if of_line and of_line != found:
+            raise DataError(
+                f"{file.path}: {url[:60]!r} is line {line} (from 0), and {names.where} has a photo of either name, "
+                f"{names.image_id(found[0])} and {names.image_id(of_line[0])}: type --image-ids line if it is the "
+                "line's, or --image-ids MAP, a file of each URL and its photo's name"
+            )
 
 
 def _hashes_of_several(file: CaptionFile, options: CaptionOptions) -> set[int]:

@@ -278,11 +278,16 @@ def _surveyed(
     """
     from tqdm import tqdm
 
+    from xgpt_fairseq.captions.conceptual_captions import check_lines
     from xgpt_fairseq.captions.survey import check, check_held_out, print_summary, survey, usual_splits
 
     wanted = None
     if args.splits is not None:
         wanted = list(dict.fromkeys(fairseq_split(split) for split in args.splits.split(",")))
+    if args.image_ids is None:
+        for source in captions.sources:
+            if source.format.images_by_url:
+                check_lines(source.file, pairing.names)
     if any(source.format.two_names for source in captions.sources):
         pairing.choose(captions.read())
     with tqdm(captions.read(), desc="reading", unit=" images", unit_scale=True) as progress:
