@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.captions.test_formats import detect, put, read
-from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, ReadingLog
-from xgpt_fairseq.captions.registry import find_format
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionOptions, ReadingLog
+from xgpt_fairseq.captions.registry import find_format, open_source, read_sources
 from xgpt_fairseq.errors import DataError
 
 
@@ -131,3 +131,13 @@ def test_bad_values(tmp_path: Path, value: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(path, "json-names")
     assert [image.image_id for image in read(path, "json-names", log=ReadingLog(1))] == ["a"]
+
+
+def test_captions_under_a_key_that_columns_name(tmp_path: Path) -> None:
+    path = put(tmp_path, "captions.json", json.dumps({f"{n}.jpg": {"description": f"Dog {n}."} for n in (1, 2)}))
+    assert find_format(CaptionFile(path)) is None
+    columns = {"caption": "description"}
+    source = open_source(path, columns=columns)
+    assert source.format.name == "json-names"
+    options = CaptionOptions(unknown_split="", columns=columns)
+    assert [image.captions[0].text for image in read_sources([source], options)] == ["Dog 1.", "Dog 2."]

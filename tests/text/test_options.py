@@ -66,3 +66,10 @@ def test_a_file_of_two_formats(tmp_path: Path) -> None:
         learned(tmp_path / "train.json")
     for name, caption in (("json-records", "A dog."), ("conversations", "A cat.")):
         assert learned(tmp_path / "train.json", tmp_path / "text.txt", "--format", name) == [caption, "A line."]
+
+
+def test_captions_under_keys_of_an_object_that_columns_name(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text(
+        json.dumps({"1.jpg": {"description": "A dog."}, "2.jpg": {"description": "x"}})
+    )
+    assert learned(tmp_path / "train.json", "--columns", "caption=description") == ["A dog.", "x"]

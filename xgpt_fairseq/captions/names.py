@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from xgpt_fairseq.captions.columns import (
     Columns,
     caption_texts,
     choose_columns,
+    chosen_names,
     has_columns,
 )
 from xgpt_fairseq.captions.records import HEAD, are_captions, is_keyed
@@ -45,14 +46,14 @@ def recognise(file: CaptionFile) -> bool:
         return False  # one record, or columns; records, which name their images
     if any("://" in name for _, name, _ in head):
         return False  # a map from URLs to names
-    if any(_is_image(name) or _is_caption(name) or split_of_folder(name) for _, name, _ in head):
+    if any(_is_image(name) or _is_caption(name, file.columns) or split_of_folder(name) for _, name, _ in head):
         return False  # columns of other names, or what belongs to a data set
     lists = [of_name for _, _, of_name in head if isinstance(of_name, list) and of_name]
     if any(
         isinstance(of_list[0], dict | list) or (len(of_list) > 1 and all(map(_is_name, of_list))) for of_list in lists
     ):
         return False  # records; photos
-    texts = [_texts(of_name) for _, _, of_name in head]
+    texts = [_texts(of_name, file.columns) for _, _, of_name in head]
     are_texts = most(all(isinstance(text, str) for text in of_name) for of_name in texts)
     said = [text for of_name in texts for text in of_name if isinstance(text, str) and text.strip()]
     return are_texts and bool(said) and not most(map(_is_name, said))
@@ -72,17 +73,19 @@ def _is_name(text: Any) -> bool:
     return isinstance(text, str) and (file_name_of(text) is not None or ("://" in text and " " not in text))
 
 
-def _texts(value: Any) -> list[Any]:
+def _texts(value: Any, columns: Mapping[str, str]) -> list[Any]:
     """What may be the captions in a value of the object; [None] for anything else."""
     if isinstance(value, dict):
-        fitting = [of_key for key, of_key in value.items() if of_key is not None and _is_caption(key)]
-        texts = [[None] if isinstance(of_key, dict) else _texts(of_key) for of_key in fitting]
+        fitting = [of_key for key, of_key in value.items() if of_key is not None and _is_caption(key, columns)]
+        texts = [[None] if isinstance(of_key, dict) else _texts(of_key, columns) for of_key in fitting]
         return list(itertools.chain(*texts)) or [None]
     return value if isinstance(value, list) else [value if isinstance(value, str) else None]
 
 
-def _is_caption(key: str) -> bool:
-    return has_columns([IMAGE_COLUMNS[0], key], {})
+def _is_caption(key: str, columns: Mapping[str, str]) -> bool:
+    """Whether a key is one of captions, by its name or by --columns."""
+    chosen = [{"caption": name} for name in chosen_names(columns, "caption")] if "caption" in columns else []
+    return any(has_columns([IMAGE_COLUMNS[0], key], choice) for choice in ({}, *chosen))
 
 
 def _is_image(key: str) -> bool:
