@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from tests.tars import write_tar
 from xgpt_fairseq.errors import DataError
-from xgpt_fairseq.vision.photo_names import names_of_photos
+from xgpt_fairseq.vision.photo_names import names_of_photos, needed_reader
 
 
 def photo(path: Path) -> Path:
@@ -30,14 +31,14 @@ def test_a_photo_is_what_begins_like_one(tmp_path: Path) -> None:
     names, found = names_of_photos([tmp_path / "set"])
     assert [names.image_id(index) for index in range(len(names))] == ["train/1", "val/1", "2", "3"]
     assert [names.folder_parts(index) for index in (0, 2)] == [("set", "train"), ("set", "val")]
-    assert (names.where, names.kind, sorted(found)) == (str(tmp_path / "set"), "photos", others)
+    assert (names.where, names.kind, sorted(file.path for file in found)) == (str(tmp_path / "set"), "photos", others)
 
 
 def test_names_that_a_store_cannot_hold_are_none_of_its(tmp_path: Path) -> None:
     photo(tmp_path / "set" / "1.png")
     odd = photo(tmp_path / "odd.png").rename(tmp_path / "set" / "two\nlines.png")
     names, others = names_of_photos([tmp_path / "set"])
-    assert len(names) == 1 and others == [odd]
+    assert len(names) == 1 and [file.path for file in others] == [odd]
     odd.rename(tmp_path / "two\nlines.png")
     with pytest.raises(DataError, match=r"(?s)is a photo. The first: .*: its name is not a valid image id"):
         names_of_photos([tmp_path / "two\nlines.png"])
@@ -59,3 +60,21 @@ def test_two_photos_of_one_id(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no files in"):
         (tmp_path / "empty").mkdir()
         names_of_photos([tmp_path / "empty"])
+
+
+def test_a_photo_that_another_package_would_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phone's HEIC is a photo, and what it needs is said, not that it is none."""
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    for name, content in (("1.txt", b"a cat"), ("2.jpg", b"<html>"), ("3.heic", heic), ("4.HEIC", heic)):
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr("xgpt_fairseq.vision.photo_formats.known_formats", lambda: ("JPEG", "PNG"))
+    needs = f'{tmp_path / "3.heic"}: HEIC, which needs the package pillow-heif: pip install "xgpt-fairseq[heif]"'
+    with pytest.raises(
+        DataError, match=re.escape(f"none of the 1 files in {tmp_path / '3.heic'} is a photo")
+    ) as caught:
+        names_of_photos([tmp_path / "3.heic"])
+    assert str(caught.value).endswith(f"The first: {needs}")
+    photo(tmp_path / "0.png")
+    _, others = names_of_photos([tmp_path])
+    assert needed_reader(others) == needs
+    assert needed_reader(others[:2]) == ""

@@ -221,14 +221,16 @@ def _prepare(args: argparse.Namespace) -> None:
 def _check_photos(args: argparse.Namespace) -> None:
     """Check captions against photos as `_prepare` does against the store that is extracted from them; write nothing."""
     from xgpt_fairseq.captions.survey import NAMED
-    from xgpt_fairseq.vision.photo_names import names_of_photos
+    from xgpt_fairseq.vision.photo_names import names_of_photos, needed_reader
 
     check_options(args)
     captions = _Captions.of(args)
     names, others = names_of_photos(args.photos)
     if others:
-        first = ", ".join(map(str, others[:NAMED]))
+        first = ", ".join(str(file.path) for file in others[:NAMED])
         print(f"{len(others)} files beside {len(names)} photos are no photos, the first: {first}")
+        if reader := needed_reader(others):
+            print(reader)
     found, splits = _surveyed(args, captions, Pairing(names, args.pair_by), None)
     for split in splits:
         print(f"{split}: {found.counts[split].kept} images, {found.counts[split].captions} captions")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from xgpt_fairseq.errors import DataError
+from xgpt_fairseq.regions.image_ids import is_photo_name
 from xgpt_fairseq.regions.names import ImageNames, extracted_folder, named_paths
 from xgpt_fairseq.vision.photo_files import are_of_one_tar, list_photos, stored_names
-from xgpt_fairseq.vision.photos import PhotoError, PhotoFile, is_photo
+from xgpt_fairseq.vision.photo_formats import missing_reader
+from xgpt_fairseq.vision.photos import PhotoError, PhotoFile, first_bytes, is_photo
 
 
-def names_of_photos(paths: Sequence[Path]) -> tuple[ImageNames, list[Path]]:
+def names_of_photos(paths: Sequence[Path]) -> tuple[ImageNames, list[PhotoFile]]:
     """The names that the photos in *paths* have in the region store that is extracted from them.
 
     Of each file the beginning is read: what is no photo by that will not be in the store. A photo that is damaged
@@ -31,17 +34,17 @@ def names_of_photos(paths: Sequence[Path]) -> tuple[ImageNames, list[Path]]:
     files = list_photos(paths)
     ids: list[str] = []
     folders: list[str] = []
-    others: list[Path] = []
+    others: list[PhotoFile] = []
     in_one_tar = are_of_one_tar(paths)
     # A million photos take minutes.
     for file in tqdm(files, desc="looking at photos", unit=" photos", unit_scale=True, delay=2, disable=None):
         try:
             if not is_photo(file):
-                others.append(file.path)
+                others.append(file)
                 continue
             image_id, folder = stored_names(file, in_one_tar=in_one_tar)
         except PhotoError:
-            others.append(file.path)
+            others.append(file)
         else:
             ids.append(image_id)
             folders.append(folder)
@@ -54,6 +57,23 @@ def names_of_photos(paths: Sequence[Path]) -> tuple[ImageNames, list[Path]]:
     return names, others
 
 
+def needed_reader(files: Iterable[PhotoFile]) -> str:
+    """Of the first of *files*, which are no photos, that would be one with another package: which, with its path.
+
+    Those that are named as photos are looked at, since others may be many. Empty if there is none.
+    """
+    for file in files:
+        if is_photo_name(file.path.name) and (reader := _missing_reader(file)):
+            return f"{file.path}: {reader}"
+    return ""
+
+
+def _missing_reader(file: PhotoFile) -> str:
+    with contextlib.suppress(DataError, OSError):
+        return missing_reader(first_bytes(file.content()))
+    return ""
+
+
 def _why(file: PhotoFile) -> str:
     """Why *file* is no photo."""
     try:
@@ -61,4 +81,4 @@ def _why(file: PhotoFile) -> str:
         stored_names(file, in_one_tar=False)
     except PhotoError as error:
         return error.reason
-    return "it does not begin like one"
+    return _missing_reader(file) or "it does not begin like one"

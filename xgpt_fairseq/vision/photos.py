@@ -338,7 +338,7 @@ def _from_sixteen_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 def _unknown(content: Path | io.BytesIO | None) -> str:
     """Why Pillow does not know what *content* is."""
-    head = _first_bytes(content)
+    head = first_bytes(content)
     if not head:
         return "the file is empty"
     read = f"not a photo, or damaged at its beginning; {', '.join(known_formats())} are read"
@@ -359,7 +359,8 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _first_bytes(content: Path | io.BytesIO | None) -> bytes:
+def first_bytes(content: Path | io.BytesIO | None) -> bytes:
+    """The beginning of what Pillow opens, by which formats are told."""
     if isinstance(content, Path):
         with open(content, "rb") as file:
             return file.read(HEAD_BYTES)
