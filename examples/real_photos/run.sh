@@ -118,12 +118,18 @@ for folder in "${FOLDERS[@]}"; do
     captions_of "$folder"
     printf '%s\n' "captions of $folder: ${FILES[*]} ${SAID[*]-}"
     lists=none held=none
+    before=
     for word in "${SAID[@]}"; do
-        case $word in --split-files) lists=some ;; --hold-out) held=some ;; esac
+        if [ "$word" = --split-files ]; then lists=some; elif [ "$before" = --hold-out ]; then held=$word; fi
+        before=$word
     done
     if ((${#ALL[@]} == 0)); then LISTS=$lists HELD=$held; fi
     # both are for all folders: --hold-out takes images of all, and where there are lists, no file's name says a split
-    if [ "$held" != "$HELD" ]; then differ "validation images"; fi
+    if [ "$held" != "$HELD" ] && { [ "$held" = none ] || [ "$HELD" = none ]; }; then differ "validation images"; fi
+    if [ "$held" != "$HELD" ]; then   # one share counts for all: what another folder is scored on would be trained on
+        echo "error: of $folder $held must be held out, of others $HELD: some have few photos; give their captions splits first" >&2
+        exit 1
+    fi
     if [ "$lists" != "$LISTS" ]; then differ "lists of the photos of each split"; fi
     if ((${#FOLDERS[@]} > 1)); then fit "${FILES[@]}" "${SAID[@]}" "${MISSED[@]}"; fi
     ALL+=("${FILES[@]}") ALL_SAID+=("${SAID[@]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.layouts import COUNT, LAYOUTS, Layout, make
+from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.captions.discovery import MARK, discover
 from xgpt_fairseq.captions.options import add_caption_options, read_caption_options
 from xgpt_fairseq.captions.registry import open_source, read_sources
@@ -152,4 +154,28 @@ def test_of_few_photos_a_larger_share_is_held_out(tmp_path: Path) -> None:
     assert discover(tmp_path) == [str(tmp_path / "captions.csv"), "--hold-out", "val=0.2"]
     (tmp_path / "captions.csv").write_text("image,caption\n" + rows[0])
     with pytest.raises(DataError, match="too few captioned photos: by the hash of their names"):
+        discover(tmp_path)
+
+
+def test_the_name_of_ones_own_folder_says_no_split(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "captions.csv").write_text(ROWS)
+    assert discover(tmp_path / "test") == [f"train={tmp_path}/test/captions.csv", "--hold-out", "val=0.1"]
+    texts = tmp_path / "test" / "Val Gardena 2019"
+    texts.mkdir()
+    for number in range(COUNT):
+        (texts / f"{number}.jpg").touch()
+        (texts / f"{number}.txt").write_text(f"photo {number} shows a cat\n")
+    for name in ("Val Gardena 2019", "test"):
+        texts = texts.rename(texts.parent / name)
+        assert discover(texts) == [f"train={texts}", "--hold-out", "val=0.1"]
+        said = open_source(texts), CaptionOptions(hold_out={"valid": 0.1}, is_only_source=True)
+        assert Counter(image.split for image in read_sources([said[0]], said[1])) == {"train": COUNT - 1, "valid": 1}
+    # but what the folder has in it says one
+    (tmp_path / "test" / "captions.csv").rename(tmp_path / "test" / "test_captions.csv")
+    with pytest.raises(DataError, match="only of test"):
+        discover(tmp_path / "test")
+    shutil.rmtree(texts)
+    (tmp_path / "test" / "test_captions.csv").rename(tmp_path / "test" / "captions.csv")
+    with pytest.raises(DataError, match="only of test"):
         discover(tmp_path)

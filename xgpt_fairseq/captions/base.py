@@ -130,7 +130,8 @@ class CaptionOptions:
         answers: of conversations with several answers: `one` is an error, `first` or `all` are captions (--answers).
         format: of caption files among other inputs, for readers that look for them (--format).
         is_only_source: whether no other captions are read. Then its folder's name alone does not say that all are of
-            one split, if some are to be held out.
+            one split, if some are to be held out; and of a folder only the whole name may say it.
+        folder_says_split: whether the name of the folder of a source may say the split of its images.
         log: what readers leave out.
     """
 
@@ -144,6 +145,7 @@ class CaptionOptions:
     answers: str = "one"
     format: str = "auto"
     is_only_source: bool = False
+    folder_says_split: bool = True
     log: ReadingLog = field(default_factory=ReadingLog)
 
 

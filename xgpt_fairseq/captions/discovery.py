@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, split_in_name
+from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, split_in_name, split_of_folder
 from xgpt_fairseq.captions.folder import OWN, UNREADABLE
 from xgpt_fairseq.captions.registry import CaptionSource, find_format, read_sources
 from xgpt_fairseq.errors import DataError
@@ -66,7 +66,7 @@ def discover(folder: Path) -> list[str]:
     if chosen is None:
         names = ", ".join(str(source.file.path.relative_to(folder)) for source in found)
         raise DataError(f"{folder} holds several files of captions: {names}; say which are to be read")
-    return [str(source.file.path) for source in chosen] + _splits(folder, chosen, files, photos)
+    return _with_splits(folder, chosen, files, photos)
 
 
 def _listing(folder: Path) -> tuple[list[Path], set[str]]:
@@ -107,27 +107,38 @@ def _of_different_splits(found: list[CaptionSource]) -> list[CaptionSource] | No
     return found if same and all(splits) and len(set(splits)) == len(splits) else None
 
 
-def _splits(folder: Path, sources: list[CaptionSource], files: list[Path], photos: set[str]) -> list[str]:
-    """How the images' splits are found, where the captions do not say them.
+def _with_splits(folder: Path, sources: list[CaptionSource], files: list[Path], photos: set[str]) -> list[str]:
+    """The arguments that name *sources*, and how the images' splits are found, where the captions do not say them.
 
     Raises:
         DataError: none is a training image, or no share of them has validation images.
     """
-    options = replace(CaptionOptions(unknown_split=""), is_only_source=len(sources) == 1)
+    alone = len(sources) == 1
+    path = sources[0].file.path
+    own = alone and folder in (path, path.parent)  # whose name, such as test, is none of a split
+    options = CaptionOptions(unknown_split="", is_only_source=alone, folder_says_split=not own)
     images = Counter(image.split for image in read_sources(sources, options) if image.captions)
     splits = set(images)
     if not splits & {"", "train"}:
         raise DataError(f"{folder} has no captions of training images, only of {', '.join(sorted(splits)) or 'none'}")
-    arguments = []
+    names, arguments = [str(source.file.path) for source in sources], []
     if "train" not in splits:
         lists = {split: path for path in files if (split := _split_of_list(path, photos))}
         if "train" in lists and len(lists) > 1:
             arguments = ["--split-files", *(f"{split}={path}" for split, path in sorted(lists.items()))]
             splits |= lists.keys()
     if "valid" in splits:
-        return arguments
+        return [*names, *arguments]
+    if own and not arguments and splits <= {"", "train"} and _named_like(path) - {"", "train"}:
+        names = [f"train={path}"]  # beside captions of other folders, the name would count
     few = not arguments and images[""] + images["train"] < _MANY
-    return [*arguments, "--hold-out", f"val={_share(folder, sources, options) if few else SHARES[0]}"]
+    return [*names, *arguments, "--hold-out", f"val={_share(folder, sources, options) if few else SHARES[0]}"]
+
+
+def _named_like(path: Path) -> set[str]:
+    """The splits that the folder of captions, or a folder of captions, may be called like."""
+    parent = split_of_folder(path.resolve().parent.name)
+    return {parent, split_in_name(path.name), split_of_folder(path.resolve().name)} if path.is_dir() else {parent}
 
 
 def _share(folder: Path, sources: list[CaptionSource], options: CaptionOptions) -> float:

@@ -203,6 +203,10 @@ class _Splits:
         self._usable: set[str] = set()  # the names of splits that were checked
         self._folder = path.resolve() if path.is_dir() else path.resolve().parent
         self._by_file, self._by_folder = split_in_name(path.name), split_of_folder(path.resolve().parent.name)
+        if options.is_only_source and path.is_dir():  # a user's own folder, such as "Val Gardena 2019"
+            self._by_file, self._by_folder = "", split_of_folder(path.resolve().name)
+        if not options.folder_says_split:
+            self._by_folder = ""
         self._names: _Names | None = None
         if options.hold_out:
             self._by_folder = "" if options.is_only_source else self._by_folder

@@ -164,7 +164,7 @@ def read_blocks(paths: Sequence[Path], captions: CaptionOptions | None = None) -
     """
     captions = captions or CaptionOptions()
     check_inputs(paths, captions)
-    if captions.hold_out or captions.columns:
+    if captions.hold_out or captions.columns or any(path.is_dir() for path in paths):
         only = len(paths) == 1 or sum(is_caption_file(path, captions) for path in paths) == 1
         captions = replace(captions, is_only_source=only, columns_of_others=not only)
     position = 0
