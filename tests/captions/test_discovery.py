@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.captions.test_arrow import parquet
 from tests.end_to_end.layouts import COUNT, LAYOUTS, Layout, make
+from tests.tars import write_tar
 from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.captions.discovery import MARK, discover
 from xgpt_fairseq.captions.options import add_caption_options, read_caption_options
@@ -65,7 +67,10 @@ def test_a_layout(layout: Callable[[Layout], None], tmp_path: Path) -> None:
 
 def test_columns_of_ones_own_must_be_named(tmp_path: Path) -> None:
     own_csv = next(layout for layout in LAYOUTS if layout.__name__ == "own_csv")
-    with pytest.raises(DataError, match=r"holds no captions of a known format: neither a file such as captions\.csv"):
+    message = r"that can be read: .*captions\.csv: .*no column is named as one of images .*description, picture, part; "
+    with pytest.raises(
+        DataError, match=message + r'.*name it by CAPTIONS="captions\.csv --columns image=…,caption=…"$'
+    ):
         discover(make(own_csv, tmp_path / "data").folder)
 
 
@@ -179,3 +184,51 @@ def test_the_name_of_ones_own_folder_says_no_split(tmp_path: Path) -> None:
     (tmp_path / "test" / "test_captions.csv").rename(tmp_path / "test" / "captions.csv")
     with pytest.raises(DataError, match="only of test"):
         discover(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (
+            "captions.csv",
+            b"Photo;Description\n1.jpg;a cat\n2.jpg;a dog\n",
+            "there are: Photo, Description; .*CAPTIONS=",
+        ),
+        ("captions.json", b'[{"image": "1.jpg", "caption": "a cat"},]', r"captions\.json is not JSON: "),
+        ("captions.csv", ROWS.encode("utf-16"), "looks like UTF-16"),
+        ("captions.xlsx", b"PK\x03\x04\xff\xfe", r"a zip archive, as spreadsheets in \.xlsx are"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_denied(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / "1.jpg").touch()
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "boxes.json").write_text('{"x": 1}')
+    with pytest.raises(DataError, match=f"holds no captions that can be read: .*{reason}"):
+        discover(tmp_path)
+
+
+def test_what_phones_write_beside_each_photo_hides_no_table(tmp_path: Path) -> None:
+    for number in range(150):
+        (tmp_path / f"IMG_{number:04d}.jpg").touch()
+        (tmp_path / f"IMG_{number:04d}.jpg.supplemental-metadata.json").write_text('{"title": "x"}')
+        (tmp_path / f"box_{number:04d}.json").write_text('{"x": 1}')
+    with pytest.raises(DataError, match=r"neither .*\. Of its 150 files 100 were looked into; CAPTIONS= names another"):
+        discover(tmp_path)
+    (tmp_path / "captions.csv").write_text(ROWS)
+    assert discover(tmp_path) == [str(tmp_path / "captions.csv"), "--hold-out", "val=0.1"]
+
+
+def test_shards_are_read_as_their_folder(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": b"x", "path": f"{n}.jpg"}, "text": f"photo {n}"} for n in range(COUNT)]
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for shard in range(4):
+        parquet(tmp_path / "hub" / "data" / f"train-{shard:05d}-of-00004.parquet", rows[shard::4])
+    assert discover(tmp_path / "hub") == [str(tmp_path / "hub"), "--hold-out", "val=0.1"]
+    # as img2dataset writes them
+    for shard in range(2):
+        make = {f"{n:09d}{suffix}": b"a cat" for n in range(shard * 6, shard * 6 + 6) for suffix in (".jpg", ".txt")}
+        write_tar(tmp_path / f"{shard:05d}.tar", make)
+        parquet(tmp_path / f"{shard:05d}.parquet", [{"url": "http://x.org", "caption": "a cat", "key": "1"}])
+        (tmp_path / f"{shard:05d}_stats.json").write_text('{"count": 6, "successes": 6}')
+    shutil.rmtree(tmp_path / "hub")
+    assert discover(tmp_path)[:2] == [str(tmp_path), "--hold-out"]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from xgpt_fairseq.captions.arrow import PARQUET
 from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, split_in_name, split_of_folder
-from xgpt_fairseq.captions.folder import OWN, UNREADABLE
-from xgpt_fairseq.captions.registry import CaptionSource, find_format, read_sources
+from xgpt_fairseq.captions.folder import FOLDER, OWN, UNREADABLE
+from xgpt_fairseq.captions.registry import CaptionSource, find_format, open_source, read_sources
+from xgpt_fairseq.captions.structure import structure_of
+from xgpt_fairseq.captions.tar_shards import TAR
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.folders import walk
 from xgpt_fairseq.regions.image_ids import is_photo_name
 
 # What caption files are called; in the folder and down to its second subfolders, such as annotations/.
-SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".token", ".parquet")
+SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".token", ".parquet", ".xlsx", ".xls")
 DEPTH: Final = 2
-# Files that are looked into, those near the top first.
+# Files that are looked into: those that are called captions or are tables first, then those near the top.
 MOST_FILES: Final = 100
 
 # A file in a folder that a recipe writes, which holds no captions of one's own.
@@ -31,6 +36,8 @@ SHARES: Final = (0.1, 0.2, 0.4, 0.5)
 _MANY: Final = 200
 
 _LISTED_SPLIT = re.compile(r"train|dev|val|test")
+# What `structure_of` says of tables that have to be saved in another way
+_UNREAD = re.compile(r"UTF-16|a zip|a spreadsheet")
 # Lines of a list of photos that are looked at, and the share that must be photos of the folder.
 _LINES, _SHARE = 50, 0.8
 
@@ -55,13 +62,10 @@ def discover(folder: Path) -> list[str]:
         raise DataError(f"{folder} is not a folder")
     files, photos = _listing(folder)
     found = [source for path in files[:MOST_FILES] if (source := _source(path))]
-    if not found and (itself := _source(folder)):
-        found = [itself]
+    if all(source.format is PARQUET for source in found) and (whole := _whole(folder, found)):
+        found = [whole]
     if not found:
-        raise DataError(
-            f"{folder} holds no captions of a known format: neither a file such as captions.csv, captions.json or "
-            "metadata.jsonl, nor texts beside its photos (docs/layouts.md shows what is known)"
-        )
+        raise DataError(_nothing_found(folder, files))
     chosen = _of_different_splits(found)
     if chosen is None:
         names = ", ".join(str(source.file.path.relative_to(folder)) for source in found)
@@ -83,10 +87,63 @@ def _listing(folder: Path) -> tuple[list[Path], set[str]]:
         if len(parts) <= DEPTH:
             files += [place / name for name in names if Path(name).suffix.lower() in SUFFIXES]
     stems = {Path(name).stem for name in photos}
-    files = [path for path in files if path.stem not in stems and not path.name.endswith(UNREADABLE)]
+    others = [path for path in files if not _is_of_photo(path.name, photos, stems)]
+    files = [path for path in others if not path.name.endswith(UNREADABLE)]
     distinct = {path.resolve(): path for path in reversed(files)}
-    files = sorted(distinct.values(), key=lambda path: (len(path.parts), str(path)))
+    files = sorted(distinct.values(), key=lambda path: (not _is_likely(path), len(path.parts), str(path)))
     return files, photos
+
+
+def _is_of_photo(name: str, photos: set[str], stems: set[str]) -> bool:
+    """Whether a file is named as a photo is: `1.txt`, `1.jpg.json` or `1.jpg.supplemental-metadata.json` of `1.jpg`."""
+    parts = name.split(".")
+    return ".".join(parts[:-1]) in stems or any(".".join(parts[:end]) in photos for end in range(2, len(parts)))
+
+
+def _is_likely(path: Path) -> bool:
+    """Whether a file is called captions, or is a table or JSON lines by its name."""
+    return "caption" in path.name.lower() or path.suffix.lower() not in (".json", ".txt")
+
+
+def _is_table_or_json(path: Path) -> bool:
+    return _is_likely(path) or path.suffix.lower() == ".json"
+
+
+def _whole(folder: Path, found: list[CaptionSource]) -> CaptionSource | None:
+    """What *folder* is as a whole, whose files *found* are Parquet, or none: they are the shards of one data set, or
+    what img2dataset writes beside its tars. None where it is nothing, or they are a split each.
+    """
+    tables = [source.file.path for source in found]
+    are_beside = all(path.with_suffix(".tar").is_file() or path.with_suffix("").is_dir() for path in tables)
+    for place in dict.fromkeys([folder, *([Path(os.path.commonpath([t.parent for t in tables]))] if tables else [])]):
+        whole = _source(place)
+        if whole and (not found or (are_beside and whole.format in (TAR, FOLDER))):
+            return whole
+        if whole and whole.format is PARQUET and _of_different_splits(found) is None:
+            return whole
+    return None
+
+
+def _nothing_found(folder: Path, files: list[Path]) -> str:
+    """Why no captions are found, in words: what is wrong with the first file that looks like some, if one does."""
+    for path in filter(_is_table_or_json, files[:MOST_FILES]):
+        try:
+            structure = structure_of(CaptionFile(path)) or ""
+            if _UNREAD.match(structure):
+                return f"{folder} holds no captions that can be read: {path} looks like {structure}"
+            open_source(path)
+        except (DataError, UnicodeDecodeError) as error:
+            if "--help describes" in str(error) and not _is_likely(path):  # JSON of any kind
+                continue
+            name = shlex.quote(str(path.relative_to(folder)))
+            hint = f'; name it by CAPTIONS="{name} --columns image=…,caption=…"' if "--columns" in str(error) else ""
+            return f"{folder} holds no captions that can be read: {error}{hint}"
+    cut = f" Of its {len(files)} files {MOST_FILES} were looked into; CAPTIONS= names another."
+    return (
+        f"{folder} holds no captions of a known format: neither a file such as captions.csv, captions.json or "
+        "metadata.jsonl, nor texts beside its photos (docs/layouts.md shows what is known)."
+        + (cut if len(files) > MOST_FILES else "")
+    )
 
 
 def _source(path: Path) -> CaptionSource | None:
