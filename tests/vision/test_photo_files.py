@@ -133,3 +133,15 @@ def test_photo_ids() -> None:
     for name in (".jpg", "a\nb.jpg", os.fsdecode(b"caf\xe9.jpg")):
         with pytest.raises(PhotoError, match="its name is not a valid image id"):
             photo_id(named(name))
+
+
+def test_caches_beside_a_saved_data_set_are_no_photos(tmp_path: Path) -> None:
+    """Such as `datasets.map` writes into the folder that it reads."""
+    for name in ("data-00000-of-00001.arrow", "cache-1a2b.arrow", "other/cache-1a2b.arrow", "1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    found = [photo.path.relative_to(tmp_path).as_posix() for photo in find_photos([tmp_path])]
+    assert found == ["1.jpg", "data-00000-of-00001.arrow", "other/cache-1a2b.arrow", "state.json"]
+    (tmp_path / "state.json").write_text("{}")  # captions are refused then, with the reason
+    assert tmp_path / "cache-1a2b.arrow" in {photo.path for photo in find_photos([tmp_path])}

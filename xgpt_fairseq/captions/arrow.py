@@ -204,6 +204,16 @@ def _rows(table: ArrowTable, columns: Columns) -> Iterator[tuple[str, dict[str, 
             yield f"{table.path}: row {first + row}", record
 
 
+def is_cache(path: Path) -> bool:
+    """Whether an Arrow file lies in a data set that does not name it: what `datasets.map` keeps there for itself."""
+    if path.suffix.lower() != ".arrow" or not (path.parent / _STATE).is_file():
+        return False
+    try:
+        return path.name not in {part.name for part in _parts(path.parent)}
+    except DataError:  # the captions of such a data set are refused; its photos may be read
+        return False
+
+
 def _folders(path: Path) -> list[tuple[str, Path]]:
     """(split or an empty string, folder) of each data set in a folder."""
     if not (path / _SPLITS).is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xgpt_fairseq.captions.arrow import place_in_table
+from xgpt_fairseq.captions.arrow import is_cache, place_in_table
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.folders import is_file, walk
 from xgpt_fairseq.io.tar_members import (
@@ -30,7 +30,8 @@ def find_photos(paths: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[
     """The files that *paths* name, in that order; of folders all files in them and below, sorted; of tars and of tables
     (Parquet, Arrow) their photos.
 
-    What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *exclude*.
+    What lies in a folder is not looked at, but names that begin with a dot are passed over. So is what is in *exclude*,
+    and Arrow files that the `state.json` beside them does not name, the caches of `datasets`.
     A file that is named more than once is there once. A path that does not exist, and a folder that cannot be listed,
     is in the result, too: reading it will say so. So is a tar or a table without photos; and a tar that is cut, behind
     its photos.
@@ -180,7 +181,7 @@ def _files_below(folder: Path, excluded: set[str]) -> list[Path]:
         files.append(Path(error.filename))
 
     for parent, names in walk(folder, on_error=cannot_list, leave_out=lambda path: _absolute(path) in excluded):
-        files += [parent / name for name in names]
+        files += [file for name in names if not is_cache(file := parent / name)]
     return sorted(files)
 
 
