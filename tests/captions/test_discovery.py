@@ -210,10 +210,11 @@ def test_a_file_that_cannot_be_read_is_not_denied(tmp_path: Path, name: str, con
 def test_what_phones_write_beside_each_photo_hides_no_table(tmp_path: Path) -> None:
     for number in range(150):
         (tmp_path / f"IMG_{number:04d}.jpg").touch()
-        (tmp_path / f"IMG_{number:04d}.jpg.supplemental-metadata.json").write_text('{"title": "x"}')
         (tmp_path / f"box_{number:04d}.json").write_text('{"x": 1}')
     with pytest.raises(DataError, match=r"neither .*\. Of its 150 files 100 were looked into; CAPTIONS= names another"):
         discover(tmp_path)
+    for number in range(150):
+        (tmp_path / f"IMG_{number:04d}.jpg.supplemental-metadata.json").write_text('{"title": "x"}')
     (tmp_path / "captions.csv").write_text(ROWS)
     assert discover(tmp_path) == [str(tmp_path / "captions.csv"), "--hold-out", "val=0.1"]
 
@@ -224,11 +225,11 @@ def test_shards_are_read_as_their_folder(tmp_path: Path) -> None:
     for shard in range(4):
         parquet(tmp_path / "hub" / "data" / f"train-{shard:05d}-of-00004.parquet", rows[shard::4])
     assert discover(tmp_path / "hub") == [str(tmp_path / "hub"), "--hold-out", "val=0.1"]
-    # as img2dataset writes them
+    folder = tmp_path / "laion"  # as img2dataset writes them
+    folder.mkdir()
     for shard in range(2):
-        make = {f"{n:09d}{suffix}": b"a cat" for n in range(shard * 6, shard * 6 + 6) for suffix in (".jpg", ".txt")}
-        write_tar(tmp_path / f"{shard:05d}.tar", make)
-        parquet(tmp_path / f"{shard:05d}.parquet", [{"url": "http://x.org", "caption": "a cat", "key": "1"}])
-        (tmp_path / f"{shard:05d}_stats.json").write_text('{"count": 6, "successes": 6}')
-    shutil.rmtree(tmp_path / "hub")
-    assert discover(tmp_path)[:2] == [str(tmp_path), "--hold-out"]
+        members = {f"{n:09d}{suffix}": b"a cat" for n in range(shard * 6, shard * 6 + 6) for suffix in (".jpg", ".txt")}
+        write_tar(folder / f"{shard:05d}.tar", members)
+        parquet(folder / f"{shard:05d}.parquet", [{"url": "http://x.org", "caption": "a cat", "key": "1"}])
+        (folder / f"{shard:05d}_stats.json").write_text('{"count": 6, "successes": 6}')
+    assert discover(folder)[:2] == [str(folder), "--hold-out"]
