@@ -169,3 +169,21 @@ def test_without_captions_or_cut(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:4000])
     with pytest.raises(DataError, match=r"b\.tar: no tar, or cut or damaged behind 2\.jpg"):
         read(path)
+
+
+def test_a_folder_has_the_captions_of_a_tar_of_its_files(tmp_path: Path) -> None:
+    files = {f"{n}.jpg": "" for n in range(5)} | {"0.txt": "a text", "1.json": '{"caption": "a JSON"}'}
+    files |= {"2.jpg.json": '{"caption": "of the whole name"}', "3.jpg.txt": "a text of the whole name"}
+    files |= {"4.jpg.supplemental-metadata.json": '{"caption": "a phone\'s", "title": "4.jpg"}'}
+    write_tar(tmp_path / "a.tar", files)
+    (tmp_path / "b").mkdir()
+    for name, content in files.items():
+        (tmp_path / "b" / name).write_text(content)
+    options = CaptionOptions(unknown_split="")
+    for name in ("a.tar", "b"):
+        images = read_captions(tmp_path / name, options=options)
+        found = {image.key: [caption.text for caption in image.captions] for image in images}
+        assert found == {
+            "0": ["a text"], "1": ["a JSON"], "2": ["of the whole name"], "3": ["a text of the whole name"],
+            "4": ["a phone's"],
+        }  # fmt: skip

@@ -34,6 +34,8 @@ from xgpt_fairseq.io.folders import walk
 from xgpt_fairseq.regions.image_ids import is_photo_name
 
 TEXTS = (".txt", ".caption")
+# What Google's Takeout has between a photo's name and .json
+OF_PHONES = ".supplemental-metadata"
 # Where Hugging Face's imagefolder has captions
 METADATA = ("metadata.jsonl", "metadata.csv")
 
@@ -220,6 +222,7 @@ def _list(source: Path) -> _Listing:
             photo = PurePath(*place.parts, name)
             try:
                 mine = _texts_beside(place, name) or trees.texts(place, name) or _unlike(place, name)
+                mine = mine or _whole_name(place, name)
             except DataError as error:
                 listing.errors.append(error)
                 continue
@@ -270,6 +273,11 @@ def _lists_unreadable(folder: Path, name: str) -> bool:
 def _texts_beside(place: _Place, name: str) -> list[Path]:
     """The texts of a photo in its folder: `a.txt` and `a.jpg.txt` of `a.jpg`, or else `a.json`."""
     return _texts_of(place, name) or place.objects.get(_normal(PurePath(name).stem), [])
+
+
+def _whole_name(place: _Place, name: str) -> list[Path]:
+    """`a.jpg.json` of `a.jpg`, or else `a.jpg.supplemental-metadata.json`: for photos that have no other text."""
+    return next((of for each in (name, f"{name}{OF_PHONES}") if (of := place.objects.get(_normal(each)))), [])
 
 
 def _texts_of(place: _Place, name: str) -> list[Path]:

@@ -15,7 +15,7 @@ from xgpt_fairseq.captions.base import (
     CaptionOptions,
     image_id_of,
 )
-from xgpt_fairseq.captions.folder import TEXTS, files_alone, split_of_file, split_of_path
+from xgpt_fairseq.captions.folder import OF_PHONES, TEXTS, files_alone, split_of_file, split_of_path
 from xgpt_fairseq.captions.photo_texts import (
     agreed_captions,
     check_text_size,
@@ -89,6 +89,7 @@ def _read(path: Path, options: CaptionOptions) -> Iterator[CaptionedImage]:
         mine = [*texts.get(_stem(photo.name), ()), *texts.get(photo.name, ())]
         if not mine and keys[_key(photo.name)] == 1:
             mine = texts.get(_key(photo.name), [])
+        mine = mine or texts.get(f"{photo.name}{OF_PHONES}", [])
         try:
             for text in mine:
                 if used.setdefault(text.name, photo.name) != photo.name:
