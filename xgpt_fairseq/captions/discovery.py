@@ -49,7 +49,7 @@ def discover(folder: Path) -> list[str]:
     with texts beside the photos, tars or tables of photos. Files named as photos, and folders that our programs or
     recipes wrote, are passed over. Where captions come without splits, --split-files follows, if the folder has lists
     of photos called train, val or test; where they come without validation images, --hold-out with the first of
-    `SHARES` that takes some.
+    `SHARES` that takes some. The folder's own name says no split: captions in one that is called test are `train=FILE`.
 
     Args:
         folder: photos and captions, in subfolders or not.
