@@ -163,10 +163,10 @@ class _Hidden(nn.Module):
         self.layer = layer_number(name, layer)
         self.name = name
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | None:
         """x (B, 3, H, W) → tokens (B, T, D), or a map (B, D, h, w); None of a model that has no such output."""
         if self.layer is None:
-            last: Tensor = getattr(self.model(pixel_values=x, **self.options), "last_hidden_state", None)
+            last: Tensor | None = getattr(self.model(pixel_values=x, **self.options), "last_hidden_state", None)
             return last
         output = self.model(pixel_values=x, output_hidden_states=True, **self.options)
         if (found := getattr(output, "hidden_states", None)) is None:
