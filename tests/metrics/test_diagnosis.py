@@ -169,6 +169,18 @@ def test_few_images_have_an_interval_or_none(images: int, has_interval: bool) ->
         assert interval[0] < mean < interval[1]
 
 
+@pytest.mark.parametrize(("batches", "t"), [(5, 2.776), (8, 2.365), (20, 2.093), (1000, 1.962)])
+def test_few_batches_have_a_wider_interval(batches: int, t: float) -> None:
+    """As wide as Student's interval of their mean: a bootstrap of 8 would contain the truth 88 times in 100."""
+    values = np.random.default_rng(1).normal(0.5, 1, size=batches)
+    values = 0.5 + (values - values.mean()) / values.std(ddof=1)
+    ones = np.ones(batches)
+    mean, interval = difference(Losses(values, ones), Losses(0 * ones, ones), resamples=20_000)
+    assert mean == pytest.approx(0.5) and interval is not None
+    # the bootstrap's own quantiles stray a little: of five values they are not quite the normal distribution's
+    assert (interval[1] - interval[0]) / 2 == pytest.approx(t / batches**0.5, rel=0.1)
+
+
 def test_the_interval_is_paired() -> None:
     """Batches that differ widely, and a difference that is the same in all of them."""
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ not use its source, however low its loss is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,8 @@ def difference(
     """The mean loss of *a* minus that of *b* on the same batches, and its 95 % interval (low, high).
 
     A paired bootstrap: batches are drawn with replacement, the same ones for both. Batches have different images, so
-    the interval is over the choice of images. Of fewer than `LEAST_BATCHES` there is none.
+    the interval is over the choice of images. Its ends are moved away from the mean as far as Student's t is wider than
+    the normal distribution: a bootstrap of few batches is too narrow. Of fewer than `LEAST_BATCHES` there is none.
     """
     if not np.array_equal(a.predictions, b.predictions):
         raise ValueError("the losses are of different batches")
@@ -61,8 +63,25 @@ def difference(
         return a.mean - b.mean, None
     draws = np.random.default_rng(seed).integers(len(a.sums), size=(resamples, len(a.sums)))
     means = (a.sums - b.sums)[draws].sum(axis=1) / a.predictions[draws].sum(axis=1)  # (resamples,)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return a.mean - b.mean, (float(low), float(high))
+    mean = a.mean - b.mean
+    low, high = mean + _widening(len(a.sums)) * (np.quantile(means, [0.025, 0.975]) - mean)
+    return mean, (float(low), float(high))
+
+
+def _widening(count: int) -> float:
+    """How many times as wide as its 95 % bootstrap the interval of a mean of *count* values has to be.
+
+    The bootstrap's variance is short of one in *count*; its quantiles are those of a known variance, not of an
+    estimated one: t's, by Abramowitz and Stegun 26.7.5, of which the terms left out are less than 0.01.
+    """
+    z, degrees = 1.959964, count - 1
+    t = (
+        z
+        + (z**3 + z) / (4 * degrees)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
+    )
+    return t / z * math.sqrt(count / degrees)
 
 
 def number_of_batches(images: int, batch_size: int) -> int:
