@@ -19,9 +19,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xgpt_fairseq.captions.base import fairseq_split
 from xgpt_fairseq.captions.options import check_options_count, parse_columns, parse_files, read_caption_options
 from xgpt_fairseq.captions.registry import open_source, read_sources
+from xgpt_fairseq.captions.split_names import fairseq_split
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import given_options
 from xgpt_fairseq.cli.prepare_captions import check_options, command_line

@@ -14,13 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.thorough import examples
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionOptions,
-    ReadingLog,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionOptions, ReadingLog
 from xgpt_fairseq.captions.conceptual_captions import image_id_by_crc32
 from xgpt_fairseq.captions.registry import FORMATS, find_format, open_source, read_captions
 from xgpt_fairseq.errors import DataError

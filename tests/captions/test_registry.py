@@ -9,15 +9,9 @@ from typing import Any
 
 import pytest
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionOptions,
-    ReadingLog,
-    fairseq_split,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionOptions, ReadingLog
 from xgpt_fairseq.captions.registry import FORMATS, open_source, read_captions, read_sources
+from xgpt_fairseq.captions.split_names import fairseq_split
 from xgpt_fairseq.errors import DataError
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.captions.test_formats import SAMPLES, put, read
-from xgpt_fairseq.captions.base import CaptionOptions, SplitLists, split_in_name
+from xgpt_fairseq.captions.base import CaptionOptions, SplitLists
 from xgpt_fairseq.captions.hold_out import parse_hold_out
 from xgpt_fairseq.captions.registry import UNLISTED, open_source, read_sources
+from xgpt_fairseq.captions.split_names import split_in_name
 from xgpt_fairseq.errors import DataError
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.folders import contents
-from xgpt_fairseq.captions.base import fairseq_split
 from xgpt_fairseq.captions.registry import FORMATS as CAPTION_FORMATS
+from xgpt_fairseq.captions.split_names import fairseq_split
 from xgpt_fairseq.cli import learn_bpe, prepare_captions, prepare_text
 from xgpt_fairseq.data.directory import DataDirectory, TextDirectory
 from xgpt_fairseq.regions.writer import RegionWriter

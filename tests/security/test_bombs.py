@@ -22,7 +22,8 @@ from PIL import Image
 
 from tests.security.limits import refusal
 from xgpt_fairseq.archives.hdf5 import find_array
-from xgpt_fairseq.captions.base import CaptionOptions, load_json
+from xgpt_fairseq.captions.base import CaptionOptions
+from xgpt_fairseq.captions.json_values import load_json
 from xgpt_fairseq.captions.registry import read_captions
 from xgpt_fairseq.checkpoints import load_checkpoint
 from xgpt_fairseq.errors import DataError

@@ -19,14 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.thorough import examples
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    ReadingLog,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions, ReadingLog
 from xgpt_fairseq.captions.registry import FORMATS
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.text import readers as text_readers

@@ -8,15 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xgpt_fairseq.captions.base import (
-    COLUMNS,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    load_json,
-    split_of_folder,
-)
+from xgpt_fairseq.captions.base import COLUMNS, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.columns import (
     IMAGE_COLUMNS,
     Column,
@@ -28,6 +20,8 @@ from xgpt_fairseq.captions.columns import (
     grouped_images,
 )
 from xgpt_fairseq.captions.folder import files_alone, split_of_file
+from xgpt_fairseq.captions.json_values import load_json
+from xgpt_fairseq.captions.split_names import split_of_folder
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.arrow_tables import ArrowTable, is_parquet
 from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts

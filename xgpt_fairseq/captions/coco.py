@@ -7,19 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    caption_text,
-    file_named,
-    image_listed_twice,
-    most,
-    record_image_id,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.columns import IMAGE_COLUMNS, column_key, has_columns, split_name
+from xgpt_fairseq.captions.json_values import caption_text, file_named, image_listed_twice, most, record_image_id
 from xgpt_fairseq.errors import DataError
 
 # So many annotations are looked at to find out what they are.

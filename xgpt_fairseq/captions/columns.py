@@ -11,17 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    ReadingLog,
-    caption_text,
-    file_name_of,
-    file_named,
-    image_id_of,
-    split_of_folder,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, ReadingLog
 from xgpt_fairseq.captions.grouping import grouped
+from xgpt_fairseq.captions.json_values import caption_text, file_name_of, file_named, image_id_of
+from xgpt_fairseq.captions.split_names import split_of_folder
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts
 

@@ -19,18 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    ReadingLog,
-    file_name_of,
-    image_id_of,
-    load_json,
-    most,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions, ReadingLog
+from xgpt_fairseq.captions.json_values import file_name_of, image_id_of, load_json, most
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id

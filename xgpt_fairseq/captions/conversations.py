@@ -6,16 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    file_name_of,
-    image_id_of,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.columns import grouped_images, photo_path, split_name
+from xgpt_fairseq.captions.json_values import file_name_of, image_id_of
 from xgpt_fairseq.captions.records import HEAD, Record, json_lines, json_list, record_lists, record_object
 from xgpt_fairseq.errors import DataError
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from xgpt_fairseq.captions.arrow import PARQUET
-from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions, split_in_name, split_of_folder
+from xgpt_fairseq.captions.base import CaptionFile, CaptionOptions
 from xgpt_fairseq.captions.folder import FOLDER, OWN, UNREADABLE
 from xgpt_fairseq.captions.registry import CaptionSource, find_format, open_source, read_sources
+from xgpt_fairseq.captions.split_names import split_in_name, split_of_folder
 from xgpt_fairseq.captions.structure import structure_of
 from xgpt_fairseq.captions.tar_shards import TAR
 from xgpt_fairseq.errors import DataError

@@ -6,15 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    file_name_of,
-    most,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
+from xgpt_fairseq.captions.json_values import file_name_of, most
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id, is_photo_name

@@ -11,16 +11,8 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import NoReturn
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    image_id_of,
-    split_in_name,
-    split_of_folder,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
+from xgpt_fairseq.captions.json_values import image_id_of
 from xgpt_fairseq.captions.photo_texts import (
     agreed_captions,
     check_text_size,
@@ -29,6 +21,7 @@ from xgpt_fairseq.captions.photo_texts import (
     lines_of,
     other_keys,
 )
+from xgpt_fairseq.captions.split_names import split_in_name, split_of_folder
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.folders import walk
 from xgpt_fairseq.regions.image_ids import is_photo_name

@@ -9,18 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionOptions,
-    file_name_of,
-    image_id_of,
-    record_image_id,
-    split_of_folder,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionOptions
+from xgpt_fairseq.captions.json_values import file_name_of, image_id_of, record_image_id
 from xgpt_fairseq.captions.references import References, named, parsed_json, text_of
 from xgpt_fairseq.captions.registry import CaptionSource, find_format, read_sources
+from xgpt_fairseq.captions.split_names import split_of_folder
 from xgpt_fairseq.captions.structure import structure_of
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import COMPRESSIONS, numbered_lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from xgpt_fairseq.captions.base import check_split, fairseq_split
+from xgpt_fairseq.captions.split_names import check_split, fairseq_split
 from xgpt_fairseq.errors import DataError
 
 

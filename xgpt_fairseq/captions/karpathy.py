@@ -6,17 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    file_named,
-    image_id_of,
-    most,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.columns import split_name
+from xgpt_fairseq.captions.json_values import file_named, image_id_of, most
 from xgpt_fairseq.errors import DataError
 
 # So many images are looked at to find out what they are.

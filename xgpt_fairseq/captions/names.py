@@ -8,18 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from xgpt_fairseq.captions.base import (
-    COLUMNS,
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    file_name_of,
-    image_id_of,
-    most,
-    split_of_folder,
-)
+from xgpt_fairseq.captions.base import COLUMNS, Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.columns import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
@@ -30,7 +19,9 @@ from xgpt_fairseq.captions.columns import (
     chosen_names,
     has_columns,
 )
+from xgpt_fairseq.captions.json_values import file_name_of, image_id_of, most
 from xgpt_fairseq.captions.records import HEAD, are_captions, is_keyed
+from xgpt_fairseq.captions.split_names import split_of_folder
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import whole_text
 

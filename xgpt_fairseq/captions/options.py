@@ -7,19 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from xgpt_fairseq.captions.base import (
-    COLUMNS,
-    CaptionFormat,
-    CaptionOptions,
-    ReadingLog,
-    SplitLists,
-    fairseq_split,
-    load_json,
-)
+from xgpt_fairseq.captions.base import COLUMNS, CaptionFormat, CaptionOptions, ReadingLog, SplitLists
 from xgpt_fairseq.captions.columns import is_image_column
 from xgpt_fairseq.captions.conceptual_captions import UrlMap, image_id_by_crc32
 from xgpt_fairseq.captions.hold_out import parse_hold_out
+from xgpt_fairseq.captions.json_values import load_json
 from xgpt_fairseq.captions.registry import FORMATS
+from xgpt_fairseq.captions.split_names import fairseq_split
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.io.text_lines import first_lines, numbered_lines
 from xgpt_fairseq.regions.image_ids import canonical_image_id

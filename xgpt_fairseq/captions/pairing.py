@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from xgpt_fairseq.captions.base import CaptionedImage, split_of_folder
+from xgpt_fairseq.captions.base import CaptionedImage
+from xgpt_fairseq.captions.split_names import split_of_folder
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.regions.image_ids import canonical_image_id, name_parts
 

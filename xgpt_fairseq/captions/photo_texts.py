@@ -7,8 +7,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from xgpt_fairseq.captions.base import ReadingLog, caption_text
+from xgpt_fairseq.captions.base import ReadingLog
 from xgpt_fairseq.captions.columns import CAPTION_COLUMNS, chosen_names
+from xgpt_fairseq.captions.json_values import caption_text
 from xgpt_fairseq.errors import DataError
 
 # Keys of a photo's .json that hold its caption; of other names of captions only if it has none of these.

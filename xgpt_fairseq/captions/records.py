@@ -8,16 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from xgpt_fairseq.captions import coco
-from xgpt_fairseq.captions.base import (
-    COLUMNS,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    file_name_of,
-    most,
-    split_of_folder,
-)
+from xgpt_fairseq.captions.base import COLUMNS, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.columns import (
     Column,
     Columns,
@@ -27,6 +18,8 @@ from xgpt_fairseq.captions.columns import (
     has_columns,
     photo_path,
 )
+from xgpt_fairseq.captions.json_values import file_name_of, most
+from xgpt_fairseq.captions.split_names import split_of_folder
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xgpt_fairseq.captions.base import CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions, fairseq_split
+from xgpt_fairseq.captions.base import CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.coco import COCO, parse_coco
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.captions.photo_texts import decode
 from xgpt_fairseq.captions.registry import UNLISTED, CaptionSource, find_format, open_source, read_sources
+from xgpt_fairseq.captions.split_names import fairseq_split
 from xgpt_fairseq.errors import DataError
 
 _NAMED = 5  # how many images an error message names

@@ -22,11 +22,6 @@ from xgpt_fairseq.captions.base import (
     CaptionOptions,
     Origin,
     ReadingLog,
-    check_split,
-    image_listed_twice,
-    is_unicode,
-    split_in_name,
-    split_of_folder,
 )
 from xgpt_fairseq.captions.coco import COCO
 from xgpt_fairseq.captions.columns import choose_columns
@@ -35,9 +30,11 @@ from xgpt_fairseq.captions.conversations import CONVERSATIONS
 from xgpt_fairseq.captions.flickr30k_token import FLICKR30K_TOKEN
 from xgpt_fairseq.captions.folder import FOLDER
 from xgpt_fairseq.captions.hold_out import hash_split
+from xgpt_fairseq.captions.json_values import image_listed_twice, is_unicode
 from xgpt_fairseq.captions.karpathy import KARPATHY
 from xgpt_fairseq.captions.names import JSON_NAMES
 from xgpt_fairseq.captions.records import JSON_RECORDS, JSONL
+from xgpt_fairseq.captions.split_names import check_split, split_in_name, split_of_folder
 from xgpt_fairseq.captions.structure import structure_of
 from xgpt_fairseq.captions.studies import STUDIES
 from xgpt_fairseq.captions.tables import TABLE, what_is_missing

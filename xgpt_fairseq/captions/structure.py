@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from xgpt_fairseq.captions.base import CaptionFile, begins_json, most, parsed
+from xgpt_fairseq.captions.base import CaptionFile
+from xgpt_fairseq.captions.json_values import begins_json, most, parsed
 from xgpt_fairseq.io.tar_members import is_tar
 from xgpt_fairseq.io.text_lines import COMPRESSIONS
 from xgpt_fairseq.regions.image_ids import is_photo_name

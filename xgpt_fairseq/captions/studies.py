@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    caption_text,
-    file_name_of,
-    image_id_of,
-    most,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.columns import grouped_images, split_name
+from xgpt_fairseq.captions.json_values import caption_text, file_name_of, image_id_of, most
 from xgpt_fairseq.captions.records import HEAD, Record, json_list, record_lists, record_object
 from xgpt_fairseq.errors import DataError
 

@@ -9,15 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xgpt_fairseq.captions.base import (
-    COLUMNS,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    ReadingLog,
-    file_name_of,
-)
+from xgpt_fairseq.captions.base import COLUMNS, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions, ReadingLog
 from xgpt_fairseq.captions.columns import (
     Column,
     Columns,
@@ -28,6 +20,7 @@ from xgpt_fairseq.captions.columns import (
     grouped_images,
     has_columns,
 )
+from xgpt_fairseq.captions.json_values import file_name_of
 from xgpt_fairseq.captions.rows import quoted_rows
 from xgpt_fairseq.errors import DataError
 from xgpt_fairseq.io.text_lines import numbered_lines

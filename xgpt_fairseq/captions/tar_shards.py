@@ -7,15 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from xgpt_fairseq.captions.base import (
-    Caption,
-    CaptionedImage,
-    CaptionFile,
-    CaptionFormat,
-    CaptionOptions,
-    image_id_of,
-)
+from xgpt_fairseq.captions.base import Caption, CaptionedImage, CaptionFile, CaptionFormat, CaptionOptions
 from xgpt_fairseq.captions.folder import OF_PHONES, TEXTS, files_alone, split_of_file, split_of_path
+from xgpt_fairseq.captions.json_values import image_id_of
 from xgpt_fairseq.captions.photo_texts import (
     agreed_captions,
     check_text_size,

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xgpt_fairseq.captions.base import CaptionOptions, fairseq_split
+from xgpt_fairseq.captions.base import CaptionOptions
 from xgpt_fairseq.captions.options import parse_files
 from xgpt_fairseq.captions.registry import read_captions
+from xgpt_fairseq.captions.split_names import fairseq_split
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xgpt_fairseq.archives.registry import FORMATS, open_archive
-from xgpt_fairseq.captions.base import image_id_of
+from xgpt_fairseq.captions.json_values import image_id_of
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser
 from xgpt_fairseq.errors import DataError, check_at_least

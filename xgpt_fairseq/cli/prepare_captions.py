@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions, ReadingLog, fairseq_split
+from xgpt_fairseq.captions.base import CaptionedImage, CaptionOptions, ReadingLog
 from xgpt_fairseq.captions.options import (
     add_caption_options,
     check_options_count,
@@ -42,6 +42,7 @@ from xgpt_fairseq.captions.options import (
 )
 from xgpt_fairseq.captions.pairing import PAIR_BY, Pairing
 from xgpt_fairseq.captions.registry import CaptionSource, open_source, read_sources
+from xgpt_fairseq.captions.split_names import fairseq_split
 from xgpt_fairseq.cli import run
 from xgpt_fairseq.cli.parser import Parser, given_options
 from xgpt_fairseq.cli.path_lists import add_list_option, with_listed_paths
