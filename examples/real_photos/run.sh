@@ -49,6 +49,7 @@ mkdir -p "$WORK/logs"
 # Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels; SQUARE=1: squeezed to squares. VIEWS of each,
 # cropped and mirrored, are trained on, too.
 GRID=${GRID:-7} IMAGE_SIZE=${IMAGE_SIZE:-384} VIEWS=${VIEWS:-0}
+REGION_DROPOUT=${REGION_DROPOUT:-0.4}   # share of the regions that training leaves out, but for CIDEr optimisation
 # Lengths in iterations: one update of each of a stage's objectives.
 export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-64} WORKERS=${WORKERS:-2} SEED=${SEED:-1}
 export CHECKPOINTS=$WORK/checkpoints DATASET=captions VALIDATIONS=${VALIDATIONS:-5} LOG_INTERVAL=${LOG_INTERVAL:-10}
@@ -71,6 +72,7 @@ if ((VIEWS > 0)); then SETTINGS+=("VIEWS: $VIEWS"); fi   # without, as earlier v
 if [ "${VALID_LINES:-1000}" != 1000 ]; then SETTINGS+=("VALID_LINES: $VALID_LINES"); fi
 set_settings PRECISION LR OBJECTIVES AVERAGE=best VALIDATIONS=5 FINETUNE_VALIDATIONS=15
 TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: ${DROPOUT-}" "TRAINING: ${TRAINING-}" "${SET[@]}")
+if [ "$REGION_DROPOUT" != 0 ]; then TRAINING_SETTINGS+=("REGION_DROPOUT: $REGION_DROPOUT"); fi   # earlier versions had none
 set_settings SAMPLES=5
 SCST_SETTINGS=("IMAGES: ${IMAGES-}" "${SET[@]}")
 # earlier versions had one file
@@ -155,6 +157,7 @@ for ((view = 1; view <= VIEWS; view++)); do
 done
 VIEWED=()                              # of all trainings with photos
 if ((VIEWS > 0)); then VIEWED=(--views "$(IFS=: && printf '%s' "${STORES[*]}")"); fi
+CHANGED=("${VIEWED[@]}" --region-dropout "$REGION_DROPOUT")
 
 say "2/8 text: COCO's captions, a vocabulary, data directories"
 if [ ! -e "$WORK/text.txt" ]; then
@@ -211,20 +214,20 @@ export FROM
 
 say "4/8 out-of-domain pre-training: IC, IMLM, IDA and TIFG${WEB:+ on $WEB}, $WEB_ITERATIONS iterations"
 if [ -n "${WEB:-}" ] && ((WEB_ITERATIONS > 0)); then
-    stage out_of_domain 2_out_of_domain.sh "$WEB_ITERATIONS" 4 --captions-per-image 5 "${VIEWED[@]}"
+    stage out_of_domain 2_out_of_domain.sh "$WEB_ITERATIONS" 4 --captions-per-image 5 "${CHANGED[@]}"
     FROM=$CHECKPOINTS/out_of_domain/averaged.pt
 fi
 
 say "5/8 in-domain pre-training: the same on ${FOLDERS[*]}, $IN_DOMAIN_ITERATIONS iterations"
 if ((IN_DOMAIN_ITERATIONS > 0)); then
-    stage in_domain 3_in_domain.sh "$IN_DOMAIN_ITERATIONS" 4 --captions-per-image 5 "${VIEWED[@]}"
+    stage in_domain 3_in_domain.sh "$IN_DOMAIN_ITERATIONS" 4 --captions-per-image 5 "${CHANGED[@]}"
     FROM=$CHECKPOINTS/captions/in_domain/averaged.pt
 fi
 
 say "6/8 fine-tuning: image captioning, $FINETUNE_ITERATIONS iterations"
 # the learning rate falls to 0, which the paper's does not: few passes over few photos end better so
 VALIDATIONS=${FINETUNE_VALIDATIONS:-15} stage finetune 4_finetune.sh "$FINETUNE_ITERATIONS" 1 \
-    --lr-scheduler polynomial_decay --total-num-update "$FINETUNE_ITERATIONS" --end-learning-rate 0 "${VIEWED[@]}"
+    --lr-scheduler polynomial_decay --total-num-update "$FINETUNE_ITERATIONS" --end-learning-rate 0 "${CHANGED[@]}"
 
 CAPTIONER=$CHECKPOINTS/captions/finetune/averaged.pt
 

@@ -14,6 +14,7 @@ from xgpt_fairseq.objectives import ALL_OBJECTIVES, check_options, option_fields
 # option → the values at its edges: those that are possible, those that are not, and what is said of these
 A_PART = ([0.001, 0.999], [0, 1, -0.1, 1.5], "between 0 and 1")
 OPTIONS: dict[str, tuple[list[Any], list[Any], str]] = {
+    "ic_word_dropout": ([0.0, 0.999], [1.0, -0.1, float("nan")], "at least 0 and below 1"),
     "imlm_fragment_ratio": A_PART,
     "ida_mask_ratio": A_PART,
     "ida_spans": (["poisson", "one"], ["two", ""], "one of poisson, one"),

@@ -37,7 +37,7 @@ def test_the_defaults_are_the_papers(tiny_data: Path) -> None:
     assert list(task.objectives) == ["ic", "imlm", "ida", "tifg"]
     assert not task.joint
     assert {name: vars(objective.options) for name, objective in task.objectives.items()} == {
-        "ic": {},
+        "ic": {"word_dropout": 0.0},
         "imlm": {"fragment_ratio": 0.5},
         "ida": {"mask_ratio": 0.3, "spans": "poisson", "placeholder": "single", "keep_regions": False},
         "tifg": {"regions": 100, "reduction": "mean", "target": "embedding"},
@@ -46,6 +46,7 @@ def test_the_defaults_are_the_papers(tiny_data: Path) -> None:
 
 # every option of an objective, with another value than its default
 CHANGED = {
+    "ic_word_dropout": 0.2,
     "imlm_fragment_ratio": 0.25, "ida_mask_ratio": 0.15, "ida_spans": "one", "ida_placeholder": "multi",
     "ida_keep_regions": True, "tifg_regions": 7, "tifg_reduction": "sum", "tifg_target": "feature",
     "mlm_mask_ratio": 0.3, "mass_fragment_ratio": 0.4,

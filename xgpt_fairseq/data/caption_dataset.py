@@ -57,6 +57,9 @@ class CaptionDataset(ObjectiveDataset):
         locality: see `windows`; 0: the order of an epoch is independent of the store's.
         views: other stores of the same images, with as many regions of each. In each epoch, an image's regions come
             from one of all stores, each as likely, by a draw of (seed, epoch, image).
+        region_dropout: share, below 1, of each image's regions that are left out, rounded, but for one at least; others
+            in each epoch, by the same draw. All objectives, and all captions of the image, see the same regions. As
+            PatchDropout (Liu et al. 2022), section 3.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class CaptionDataset(ObjectiveDataset):
         locality: int = 0,
         shuffle: bool = True,
         views: Sequence[RegionStore] = (),
+        region_dropout: float = 0.0,
     ) -> None:
         image_rows = np.asarray(image_rows)
         self.order, first, count = group_captions(image_rows, 0 if first_caption_only else captions_per_image)
@@ -95,6 +99,7 @@ class CaptionDataset(ObjectiveDataset):
         self.captions = captions
         self.store = store
         self.views = views
+        self.region_dropout = region_dropout
         self.captions_per_image = captions_per_image
         self.item_rows = image_rows[self.order[self.first]]
         self.locality = locality
@@ -142,15 +147,29 @@ class CaptionDataset(ObjectiveDataset):
         return self.collate_texts(samples, captions, images, image_ids=image_ids, image_index=image_index)
 
     def _load_regions(self, rows: np.ndarray, epoch: int) -> dict[str, Tensor]:
-        """The regions of images *rows* (I,), of each from a store that is drawn: all objectives see the same."""
-        if not self.views:
+        """Regions of images *rows* (I,), from a store and without others as drawn: all objectives see the same."""
+        if not self.views and not self.region_dropout:
             return load_regions(self.store, rows)
         stores = [self.store, *self.views]
-        draws = ((np.random.default_rng([self.seed, epoch, row]), row) for row in rows.tolist())
-        drawn = [(stores[rng.integers(len(stores))], row) for rng, row in draws]
+        drawn: list[tuple[RegionStore, int, Any]] = []  # store, row, and which of its regions
+        for row, kept in zip(rows.tolist(), self._region_counts(rows).tolist(), strict=True):
+            rng = np.random.default_rng([self.seed, epoch, row])
+            store = stores[rng.integers(len(stores))]
+            count = store.region_count(row)
+            # sorted: the whole photo stays the first, and cells stay in their order
+            chosen = slice(None) if kept == count else np.sort(rng.choice(count, kept, replace=False, shuffle=False))
+            drawn.append((store, row, chosen))
         for each in stores:
-            each.prefetch(row for store, row in drawn if store is each)
-        return pad_regions([store.features(row) for store, row in drawn], [store.boxes(row) for store, row in drawn])
+            each.prefetch(row for store, row, _ in drawn if store is each)
+        return pad_regions(
+            [store.features(row)[chosen] for store, row, chosen in drawn],
+            [store.boxes(row)[chosen] for store, row, chosen in drawn],
+        )
+
+    def _region_counts(self, rows: np.ndarray) -> np.ndarray:
+        """(I,) how many regions of images *rows* (I,) the model sees."""
+        counts = self.store.region_counts(rows)
+        return counts - np.minimum(np.rint(counts * self.region_dropout).astype(counts.dtype), counts - 1)
 
     def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any) -> tuple[np.ndarray, list[int]]:
         """Leave out items with a caption that the model cannot read."""
@@ -158,7 +177,7 @@ class CaptionDataset(ObjectiveDataset):
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         """Number of positions of items (items,), for --max-tokens: regions and tokens of the captions."""
-        return self.store.region_counts(self.item_rows[indices]) + self.sizes[indices] * self.count[indices]
+        return self._region_counts(self.item_rows[indices]) + self.sizes[indices] * self.count[indices]
 
     def ordered_indices(self) -> np.ndarray:
         """Pieces by number of captions, then of regions, then by length; equal ones in random order, by numpy's seed.
@@ -169,7 +188,7 @@ class CaptionDataset(ObjectiveDataset):
             return np.arange(len(self), dtype=np.int64)
         first, items = self._pieces
         captions, longest = np.add.reduceat(self.count, first), np.maximum.reduceat(self.sizes, first)  # (pieces,)
-        regions = region_classes(self.store.region_counts(self.item_rows[first]), self._captions_of_a_window())
+        regions = region_classes(self._region_counts(self.item_rows[first]), self._captions_of_a_window())
         order = np.random.permutation(len(first))  # noqa: NPY002  (fairseq seeds this one)
         order = order[np.lexsort((longest[order], regions[order], captions[order]))]
         first, items = first[order], items[order]
@@ -212,7 +231,7 @@ class CaptionDataset(ObjectiveDataset):
             return super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
         # fairseq counts the largest item times the number of items, that is, an image once for each of its captions
         rows, lengths = self.item_rows[indices], self.sizes[indices]
-        regions = self.store.region_counts(rows)
+        regions = self._region_counts(rows)
         if (too_many := regions + lengths > max_tokens).any():
             i = int(too_many.argmax())
             raise DataError(

@@ -43,6 +43,7 @@ def option(
     choices: Sequence[str] | None = None,
     between: tuple[float, float] | None = None,
     least: int | None = None,
+    below: float | None = None,
 ) -> Any:
     """A field of an objective's `Options`, with the help text and the checks of the tasks' option.
 
@@ -52,8 +53,10 @@ def option(
         choices: the allowed values.
         between: exclusive bounds.
         least: the minimum.
+        below: the exclusive maximum of a number that is 0 or more.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "between": between, "least": least})
+    rules = {"choices": choices, "between": between, "least": least, "below": below}
+    return field(default=default, metadata={"help": help, **rules})
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,15 @@ class Options:
         """Raise DataError if an option of *objective* has an invalid value."""
         for each in fields(self):
             value, name = getattr(self, each.name), f"--{objective}-{each.name.replace('_', '-')}"
-            choices, between, least = (each.metadata[key] for key in ("choices", "between", "least"))
+            choices, between, least, below = (each.metadata[key] for key in ("choices", "between", "least", "below"))
             if choices is not None and value not in choices:
                 raise DataError(f"{name} must be one of {', '.join(choices)}, got {value}")
             if between is not None and not between[0] < value < between[1]:
                 raise DataError(f"{name} must be between {between[0]} and {between[1]}, got {value}")
             if least is not None:
                 check_at_least(name, value, least)
+            if below is not None and not 0 <= value < below:
+                raise DataError(f"{name} must be at least 0 and below {below}, got {value}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import logging
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, Optional
 
@@ -22,7 +22,8 @@ from xgpt_fairseq.data.objective_dataset import JOINT, batches_of
 from xgpt_fairseq.errors import DataError, check_at_least
 from xgpt_fairseq.metrics.validation_scorer import STATISTICS, ValidationScorer
 from xgpt_fairseq.models.encoder import IMAGE_INPUTS
-from xgpt_fairseq.objectives import build_objectives
+from xgpt_fairseq.objectives import build_objectives, option_fields
+from xgpt_fairseq.objectives.ic import ImageCaptioning
 from xgpt_fairseq.precision import autocast
 from xgpt_fairseq.search.beam_search import CaptionGenerator
 from xgpt_fairseq.search.constraints import read_constraints
@@ -43,7 +44,9 @@ _AT_ONCE = 4096  # captions whose tokens are padded to one array
 
 
 @dataclass
-class XGPTCaptionConfig(RegionsConfig):
+class CaptionConfig(RegionsConfig):
+    """All options but those that objectives declare."""
+
     captions_per_image: int = field(
         default=1,
         metadata={"help": "captions of an image that share one encoding of it in training (5 for COCO and Flickr30k); "
@@ -54,6 +57,10 @@ class XGPTCaptionConfig(RegionsConfig):
         metadata={"help": "region stores of other views of the same photos (xgpt-extract-regions --view), "
                   "colon-separated: in training, an image's regions come from one of all stores, drawn each epoch"},
     )  # fmt: skip
+    region_dropout: float = field(
+        default=0.0,
+        metadata={"help": "in training, share of each image's regions that are left out, others in each epoch"},
+    )
     shuffle_window_images: int = field(
         default=0,
         metadata={"help": "for a region store larger than memory: an epoch reads it in windows of N consecutive "
@@ -82,6 +89,15 @@ class XGPTCaptionConfig(RegionsConfig):
     wandb_project: Optional[str] = II("common.wandb_project")
 
 
+# with the options that image captioning declares
+XGPTCaptionConfig = make_dataclass(
+    "XGPTCaptionConfig",
+    option_fields([ImageCaptioning]),
+    bases=(CaptionConfig,),
+    namespace={"__module__": __name__},
+)
+
+
 def _given(cfg: Any, name: str) -> str | None:
     """The value of an option of fairseq's; None in a configuration that is no part of a run's, or an earlier one's."""
     option: str | None = getattr(cfg, name, None)
@@ -98,7 +114,7 @@ class XGPTCaptionTask(RegionsTask):
         objectives: see `XGPTTask`; by default only image captioning.
     """
 
-    def __init__(self, cfg: XGPTCaptionConfig, directory: DataDirectory, **objectives: Any) -> None:
+    def __init__(self, cfg: Any, directory: DataDirectory, **objectives: Any) -> None:
         super().__init__(cfg, directory, **(objectives or {"objective_weights": {"ic": 1.0}}))
         self._scorers: dict[str, ValidationScorer] = {}
         self._unscored: set[str] = set()  # splits of which it was said
@@ -109,6 +125,9 @@ class XGPTCaptionTask(RegionsTask):
         check_at_least("--captions-per-image", cfg.captions_per_image, 1)
         self._window = renamed(cfg, "locality", "shuffle_window_images")
         check_at_least("--shuffle-window-images", self._window, 0)
+        left_out = getattr(cfg, "region_dropout", 0.0)
+        if not 0 <= left_out < 1:
+            raise DataError(f"--region-dropout must be at least 0 and below 1, got {left_out}")
         logged = getattr(cfg, "log_captions", 0)  # of a checkpoint of an earlier version: none
         check_at_least("--log-captions", logged, 0)
         self._log = CaptionLog(
@@ -154,6 +173,7 @@ class XGPTCaptionTask(RegionsTask):
             locality=self._window,
             shuffle=training,
             views=self.directory.views(views.split(":")) if views else (),
+            region_dropout=getattr(self.cfg, "region_dropout", 0.0) if training else 0.0,
         )
         if generating and self.cfg.constraints_file:
             dataset = read_constraints(Path(self.cfg.constraints_file), dataset, self.vocabulary)

@@ -9,11 +9,11 @@ from xgpt_fairseq.data.directory import DataDirectory
 from xgpt_fairseq.objectives import PRETRAINING_OBJECTIVES, check_options, option_fields
 from xgpt_fairseq.tasks.base import PretrainingConfig
 from xgpt_fairseq.tasks.options import choose_objectives, values_of
-from xgpt_fairseq.tasks.xgpt_caption import XGPTCaptionConfig, XGPTCaptionTask
+from xgpt_fairseq.tasks.xgpt_caption import CaptionConfig, XGPTCaptionTask
 
 
 @dataclass
-class _PretrainConfig(PretrainingConfig, XGPTCaptionConfig):
+class _PretrainConfig(PretrainingConfig, CaptionConfig):
     objectives: str = field(
         default="ic,imlm,ida,tifg", metadata={"help": "training objectives, in the order of their updates"}
     )
