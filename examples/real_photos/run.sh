@@ -47,15 +47,16 @@ dashes WORK NOTES
 mkdir -p "$WORK/logs"
 
 # Photos: GRID × GRID cells and the whole photo, at IMAGE_SIZE pixels; SQUARE=1: squeezed to squares. VIEWS of each,
-# cropped and mirrored, are trained on, too.
-GRID=${GRID:-7} IMAGE_SIZE=${IMAGE_SIZE:-384} VIEWS=${VIEWS:-0}
-REGION_DROPOUT=${REGION_DROPOUT:-0.4}   # share of the regions that training leaves out, but for CIDEr optimisation
+# cropped and mirrored, are trained on, too. All but CIDEr optimisation leaves out a part of the regions, and of the words
+# that captioning reads.
+GRID=${GRID:-7} IMAGE_SIZE=${IMAGE_SIZE:-384} VIEWS=${VIEWS:-1}
+REGION_DROPOUT=${REGION_DROPOUT:-0.4} WORD_DROPOUT=${WORD_DROPOUT:-0.15}
 # Lengths in iterations: one update of each of a stage's objectives.
 export ARCH=${ARCH:-xgpt_demo} BATCH=${BATCH:-64} WORKERS=${WORKERS:-2} SEED=${SEED:-1}
 export CHECKPOINTS=$WORK/checkpoints DATASET=captions VALIDATIONS=${VALIDATIONS:-5} LOG_INTERVAL=${LOG_INTERVAL:-10}
 export TEXT_DATA=$WORK/text OUT_OF_DOMAIN_DATA=$WORK/web IN_DOMAIN_DATA=$WORK/captions
 TEXT_ITERATIONS=${TEXT_ITERATIONS:-1000} WEB_ITERATIONS=${WEB_ITERATIONS:-100}
-IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-100} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-5500}
+IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-100} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-6500}
 SCST_TYPED=${SCST_ITERATIONS:-} SCST_ITERATIONS=${SCST_ITERATIONS:-300}
 TEXT_LINES=${TEXT_LINES:-} SYMBOLS=${SYMBOLS:-3000}
 # shellcheck disable=SC2206
@@ -70,9 +71,11 @@ SETTINGS=("folders: ${FOLDERS[*]}" "WEB: ${WEB-}" "CAPTIONS: ${CAPTIONS-}" "GRID
     "IMAGE_SIZE: $IMAGE_SIZE" ${SQUARE:+"SQUARE: $SQUARE"} "SYMBOLS: $SYMBOLS" "TEXT_LINES: $TEXT_LINES")
 if ((VIEWS > 0)); then SETTINGS+=("VIEWS: $VIEWS"); fi   # without, as earlier versions have written it
 if [ "${VALID_LINES:-1000}" != 1000 ]; then SETTINGS+=("VALID_LINES: $VALID_LINES"); fi
-set_settings PRECISION LR OBJECTIVES AVERAGE=best VALIDATIONS=5 FINETUNE_VALIDATIONS=15
+set_settings PRECISION LR OBJECTIVES AVERAGE=best VALIDATIONS=5 TEXT_VALIDATIONS=15 FINETUNE_VALIDATIONS=15
 TRAINING_SETTINGS=("ARCH: $ARCH" "BATCH: $BATCH" "SEED: $SEED" "DROPOUT: ${DROPOUT-}" "TRAINING: ${TRAINING-}" "${SET[@]}")
-if [ "$REGION_DROPOUT" != 0 ]; then TRAINING_SETTINGS+=("REGION_DROPOUT: $REGION_DROPOUT"); fi   # earlier versions had none
+# earlier versions had neither
+if [ "$REGION_DROPOUT" != 0 ]; then TRAINING_SETTINGS+=("REGION_DROPOUT: $REGION_DROPOUT"); fi
+if [ "$WORD_DROPOUT" != 0 ]; then TRAINING_SETTINGS+=("WORD_DROPOUT: $WORD_DROPOUT"); fi
 set_settings SAMPLES=5
 SCST_SETTINGS=("IMAGES: ${IMAGES-}" "${SET[@]}")
 # earlier versions had one file
@@ -157,7 +160,7 @@ for ((view = 1; view <= VIEWS; view++)); do
 done
 VIEWED=()                              # of all trainings with photos
 if ((VIEWS > 0)); then VIEWED=(--views "$(IFS=: && printf '%s' "${STORES[*]}")"); fi
-CHANGED=("${VIEWED[@]}" --region-dropout "$REGION_DROPOUT")
+CHANGED=("${VIEWED[@]}" --region-dropout "$REGION_DROPOUT" --ic-word-dropout "$WORD_DROPOUT")
 
 say "2/8 text: COCO's captions, a vocabulary, data directories"
 if [ ! -e "$WORK/text.txt" ]; then
@@ -204,10 +207,15 @@ if [ "$JOINED" = yes ] && ((SCST_ITERATIONS > 0)); then
 fi
 write_settings training.settings "${TRAINING_SETTINGS[@]}"
 
+# The learning rate of text pre-training and of fine-tuning falls to 0, which the paper's does not: short trainings end
+# better so. They are validated often, so that the four checkpoints that are averaged are from their end.
+FALLING=(--lr-scheduler polynomial_decay --end-learning-rate 0)
+
 say "3/8 text pre-training: MLM and MASS, $TEXT_ITERATIONS iterations"
 FROM=none
 if ((TEXT_ITERATIONS > 0)); then
-    stage text 1_text.sh "$TEXT_ITERATIONS" 2
+    VALIDATIONS=${TEXT_VALIDATIONS:-15} stage text 1_text.sh "$TEXT_ITERATIONS" 2 \
+        "${FALLING[@]}" --total-num-update $((2 * TEXT_ITERATIONS))
     FROM=$CHECKPOINTS/text/averaged.pt
 fi
 export FROM
@@ -225,9 +233,8 @@ if ((IN_DOMAIN_ITERATIONS > 0)); then
 fi
 
 say "6/8 fine-tuning: image captioning, $FINETUNE_ITERATIONS iterations"
-# the learning rate falls to 0, which the paper's does not: few passes over few photos end better so
 VALIDATIONS=${FINETUNE_VALIDATIONS:-15} stage finetune 4_finetune.sh "$FINETUNE_ITERATIONS" 1 \
-    --lr-scheduler polynomial_decay --total-num-update "$FINETUNE_ITERATIONS" --end-learning-rate 0 "${CHANGED[@]}"
+    "${FALLING[@]}" --total-num-update "$FINETUNE_ITERATIONS" "${CHANGED[@]}"
 
 CAPTIONER=$CHECKPOINTS/captions/finetune/averaged.pt
 

@@ -70,11 +70,14 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
 ) -> None:
     photos = layout("kaggle_flickr8k", tmp_path / ODD)
     work = photos / 'what\'s come "out"\n$it'  # a second run does not take it for captions
-    done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="1")
+    of_real_photos = {"VIEWS": "1", "REGION_DROPOUT": "0.4", "WORD_DROPOUT": "0.15"}  # as its own defaults are
+    done = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), **of_real_photos)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     for stage in ("in_domain", "finetune", "scst"):
         trained_on = load_checkpoint(work / "checkpoints" / "captions" / stage / "checkpoint_last.pt")["cfg"]["task"]
         assert trained_on["views"] == f"{work}/view-1"
+        left_out = (0.0, 0.0) if stage == "scst" else (0.4, 0.15)
+        assert (trained_on["region_dropout"], trained_on["ic_word_dropout"]) == left_out
     assert f"captions of {photos}: {photos / 'captions.txt'} --hold-out val=0.1" in done.stdout
     images = json.loads((work / "captions" / "dataset.json").read_text())["splits"]["valid"]["images"]
     assert f"| {NAME}, valid | {images} | " in done.stdout
@@ -88,7 +91,7 @@ def test_the_quickstart_on_a_folder_ends_in_a_bundle_that_captions_photos(
     assert re.search(r"reward\W+[\d.]+", (work / "logs" / "scst.log").read_text())
     captioner = next(work.glob("results/*/captioner"))
     assert captioner.read_text() == "checkpoints/captions/scst/averaged.pt\nMETRICS: bleu,rouge,cider\n"
-    again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), VIEWS="1", PREPARE_ONLY="1")
+    again = bash(EXAMPLES / "quickstart" / "run.sh", photos, WORK=str(work), **of_real_photos, PREPARE_ONLY="1")
     assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
     assert f"captions of {photos}: {photos / 'captions.txt'} --hold-out val=0.1" in again.stdout
 

@@ -203,7 +203,7 @@ def test_settings_of_an_earlier_version_are_kept(programs: Path, tmp_path: Path)
     done = call(programs, "real_photos/run.sh", photos, **environment)  # its defaults were others
     assert done.returncode == 1
     assert "\n< BATCH: 160\n---\n> BATCH: 64\n" in done.stderr and "\n> REGION_DROPOUT: 0.4\n" in done.stderr
-    call(programs, "real_photos/run.sh", photos, **environment, BATCH="160", REGION_DROPOUT="0")
+    call(programs, "real_photos/run.sh", photos, **environment, BATCH="160", REGION_DROPOUT="0", WORD_DROPOUT="0")
     assert (tmp_path / "trained").exists()
     assert settings.read_text() == f"{data}VIEWS: 1\n"
     assert (work / "training.settings").read_text() == trainings.replace("IMAGES: \n", "")
