@@ -22,7 +22,7 @@ if [ -n "${1:-}" ]; then
     export TEXT_LINES=${TEXT_LINES:-100000} TEXT_ITERATIONS=${TEXT_ITERATIONS:-300}
     export IN_DOMAIN_ITERATIONS=${IN_DOMAIN_ITERATIONS:-40} FINETUNE_ITERATIONS=${FINETUNE_ITERATIONS:-600}
     export SCST_ITERATIONS=${SCST_ITERATIONS:-0} VIEWS=${VIEWS:-0}
-    export REGION_DROPOUT=${REGION_DROPOUT:-0} WORD_DROPOUT=${WORD_DROPOUT:-0}   # too short to learn photos by heart
+    export REGION_DROPOUT=${REGION_DROPOUT:-0} WORD_DROPOUT=${WORD_DROPOUT:-0}   # not measured on trainings as short
     export SYMBOLS=${SYMBOLS:-2000} DROPOUT=${DROPOUT:-0.2} WORK=${WORK:-$HERE/output/$(plain "$(basename -- "$(cd -- "$1" 2> /dev/null && pwd)")")}
     exec bash "$EXAMPLES/real_photos/run.sh" "$1"   # CAPTIONS names its captions, if they are not found
 fi

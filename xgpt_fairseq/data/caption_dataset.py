@@ -59,7 +59,7 @@ class CaptionDataset(ObjectiveDataset):
             from one of all stores, each as likely, by a draw of (seed, epoch, image).
         region_dropout: share, below 1, of each image's regions that are left out, rounded, but for one at least; others
             in each epoch, by the same draw. All objectives, and all captions of the image, see the same regions. As
-            PatchDropout (Liu et al. 2022), section 3.
+            PatchDropout (Liu et al. 2022).
     """
 
     def __init__(
